@@ -1,0 +1,228 @@
+"""One vLLM engine in this process, driven by a thread of ours.
+
+The thread alternates between vLLM's `step()` and a queue of calls, so that whatever is called
+(new requests, a weight update) happens *between* two steps: an update is atomic with respect to
+sampling, and every token's policy version is exact. Pausing is not stepping.
+
+Only this module and `weights.py` import vLLM, and only when an engine is built.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+
+from actors.config import RolloutConfig
+from actors.manifest import WeightManifest
+from actors.types import Lease
+
+Result = TypeVar("Result")
+KV_BLOCK_TOKENS = 32
+MAX_BATCHED_TOKENS = 8192
+
+
+def engine_environment(config: RolloutConfig) -> dict[str, str]:
+    """Environment variables an engine's process needs before torch is imported."""
+    environment = {
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_LOGGING_LEVEL": "ERROR",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+    if config.num_gpus == 0:
+        # Log-probs make vLLM compile its sampler even when eager: 9 s that a CPU never earns back.
+        environment["TORCHDYNAMO_DISABLE"] = "1"
+        environment["OMP_NUM_THREADS"] = str(max(1, int(config.num_cpus)))
+    return environment
+
+
+@dataclass(frozen=True, slots=True)
+class EngineClock:
+    """Where the stepping thread's time went, in seconds since the engine was built."""
+
+    busy_s: float
+    idle_s: float
+    updating_s: float
+
+
+class Engine:
+    """vLLM with groups of samples, weight versions and a clock. Thread-safe."""
+
+    def __init__(
+        self, model: str, config: RolloutConfig, *, stop_token_ids: Sequence[int], version: int = 0
+    ) -> None:
+        os.environ.update(engine_environment(config))
+        from vllm.engine.arg_utils import EngineArgs
+        from vllm.v1.engine.llm_engine import LLMEngine
+
+        from actors import weights
+
+        weights.keep_live_parameters()
+        arguments = EngineArgs(
+            model=model,
+            skip_tokenizer_init=True,
+            trust_remote_code=False,
+            load_format="safetensors",
+            dtype=config.dtype,
+            seed=0,
+            max_model_len=config.max_model_len,
+            max_num_seqs=config.max_num_seqs,
+            kv_cache_memory_bytes=config.kv_cache_mib << 20,
+            block_size=KV_BLOCK_TOKENS if config.num_gpus == 0 else None,
+            enforce_eager=config.num_gpus == 0,
+            enable_prefix_caching=config.prefix_caching,
+            # An update makes every running sequence prefill again. vLLM cannot rewind a seeded CPU
+            # generator past a partial prefill, so there each prefill is done whole.
+            enable_chunked_prefill=config.num_gpus > 0,
+            max_num_batched_tokens=max(config.max_model_len, MAX_BATCHED_TOKENS),
+            # A step in flight during an update would label its tokens with the wrong version.
+            async_scheduling=False,
+            disable_log_stats=True,
+            logprobs_mode="processed_logprobs",
+            weight_transfer_config={"backend": weights.BACKEND},
+            worker_extension_cls=weights.EXTENSION,
+        )
+        self._config = config
+        self._stop_token_ids = list(stop_token_ids)
+        self._llm = LLMEngine.from_engine_args(arguments)
+        self._llm.set_weight_version(str(version))
+        self.version = version
+        self._calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._pending: dict[str, Future[Any]] = {}
+        self._clock = [0.0, 0.0, 0.0]
+        self._stopping = threading.Event()
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="vllm-stepping", daemon=True)
+        self._thread.start()
+
+    def sample(self, leases: Sequence[Lease]) -> list[Future[Any]]:
+        """Start sampling the groups; each future resolves to vLLM's `RequestOutput` of one lease.
+
+        The groups enter the engine between the same two steps, so that equal leases on equal
+        weights form equal batches: what makes a seeded run repeatable to the last bit.
+        """
+        from vllm.sampling_params import RequestOutputKind, SamplingParams
+
+        futures: list[Future[Any]] = [Future() for _ in leases]
+
+        def add() -> None:
+            for lease, future in zip(leases, futures, strict=True):
+                request_id = str(lease.group)
+                parameters = SamplingParams(
+                    n=self._config.samples_per_prompt,
+                    temperature=self._config.temperature,
+                    max_tokens=self._config.max_tokens,
+                    seed=lease.seed,
+                    stop_token_ids=self._stop_token_ids,
+                    logprobs=0,
+                    flat_logprobs=True,
+                    detokenize=False,
+                    output_kind=RequestOutputKind.FINAL_ONLY,
+                )
+                try:
+                    self._llm.add_request(
+                        request_id, {"prompt_token_ids": list(lease.prompt_token_ids)}, parameters
+                    )
+                except ValueError as error:
+                    future.set_exception(error)
+                else:
+                    self._pending[request_id] = future
+
+        self._call(add)
+        return futures
+
+    def update_weights(
+        self, version: int, manifest: WeightManifest, buckets: Sequence[np.ndarray]
+    ) -> Future[int]:
+        """Serve `version` from the next step on; the future resolves to the new weights' fingerprint.
+
+        Sequences in flight go on: their KV cache is rebuilt under the new weights, so that every
+        later token is sampled exactly from the new policy given its prefix.
+        """
+
+        def update() -> int:
+            started = time.perf_counter()
+            self._llm.collective_rpc("start_weight_update")
+            self._llm.collective_rpc(
+                "update_weights", kwargs={"update_info": {"manifest": manifest, "buckets": buckets}}
+            )
+            self._llm.collective_rpc("finish_weight_update")
+            if not self._llm.reset_prefix_cache(reset_running_requests=True):
+                raise RuntimeError("vLLM kept its prefix cache after a weight update: stale KV would be used")
+            self._llm.set_weight_version(str(version))
+            self.version = version
+            (fingerprint,) = set(self._llm.collective_rpc("weights_fingerprint"))
+            self._clock[2] += time.perf_counter() - started
+            return fingerprint
+
+        return self._call(update)
+
+    def fingerprint(self) -> Future[int]:
+        """Fingerprint of the weights the engine holds now."""
+        return self._call(lambda: self._llm.collective_rpc("weights_fingerprint")[0])
+
+    @property
+    def clock(self) -> EngineClock:
+        return EngineClock(*self._clock)
+
+    def shutdown(self) -> None:
+        """Stop stepping and free the engine; unfinished groups fail with RuntimeError."""
+        self._stopping.set()
+        self._thread.join(timeout=30)
+        self._llm.engine_core.shutdown()
+
+    def _call(self, function: Callable[[], Result]) -> Future[Result]:
+        if self._failure is not None:
+            raise RuntimeError(f"the engine has failed: {self._failure!r}") from self._failure
+        future: Future[Result] = Future()
+
+        def run() -> None:
+            try:
+                future.set_result(function())
+            except Exception as error:
+                future.set_exception(error)
+
+        self._calls.put(run)
+        return future
+
+    def _run(self) -> None:
+        try:
+            while not self._stopping.is_set():
+                if self._pending:
+                    started = time.perf_counter()
+                    for output in self._llm.step():
+                        if output.finished:
+                            self._pending.pop(output.request_id).set_result(output)
+                    self._clock[0] += time.perf_counter() - started
+                self._run_calls()
+            self._fail(RuntimeError("the engine was shut down"))
+        except BaseException as error:
+            self._fail(error)
+
+    def _run_calls(self) -> None:
+        """Run what is queued; without anything to sample, wait for it and count the wait as idle."""
+        if not self._pending:
+            started = time.perf_counter()
+            try:
+                call = self._calls.get(timeout=0.1)
+            except queue.Empty:
+                return
+            finally:
+                self._clock[1] += time.perf_counter() - started
+            call()
+        while not self._calls.empty():
+            self._calls.get_nowait()()
+
+    def _fail(self, error: BaseException) -> None:
+        self._failure = error
+        for future in self._pending.values():
+            future.set_exception(RuntimeError(f"the engine has failed: {error!r}"))
+        self._pending.clear()

@@ -1,0 +1,30 @@
+"""An exact checksum of a set of weights that survives fusing and reordering."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import torch
+
+_BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+def param_fingerprint(named_tensors: Mapping[str, torch.Tensor] | Iterable[tuple[str, torch.Tensor]]) -> int:
+    """Sum of every element's raw bits, read as integers, modulo 2**64 (as a signed 64-bit integer).
+
+    Addition is exact and commutative, so learner and engine agree to the last bit although vLLM
+    concatenates q, k and v (or pads the vocabulary with zeros). One changed element always changes
+    it; two changes cancel only if their bit patterns do; a permutation of elements goes unseen.
+    Tied tensors (same memory) count once.
+    """
+    pairs = named_tensors.items() if isinstance(named_tensors, Mapping) else named_tensors
+    total = 0
+    seen: set[tuple[int, int]] = set()
+    for _, tensor in pairs:
+        identity = (tensor.data_ptr(), tensor.numel())
+        if tensor.numel() == 0 or identity in seen:
+            continue
+        seen.add(identity)
+        bits = tensor.detach().contiguous().view(_BITS[tensor.element_size()])
+        total += int(bits.sum(dtype=torch.int64))
+    return (total + 2**63) % 2**64 - 2**63

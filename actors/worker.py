@@ -1,0 +1,142 @@
+"""The rollout worker: a Ray actor around one engine.
+
+It takes leases (`submit`) and hands back finished groups (`collect`, a long poll that is also its
+sign of life). It only ever *returns* values: an object it had put into the store itself would die
+with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import ray
+
+from actors.config import RolloutConfig
+from actors.engine import Engine
+from actors.manifest import WeightManifest
+from actors.tokens import decode, load_tokenizer, stop_token_ids
+from actors.types import Lease, SampleGroup, samples_to_batch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RolloutFacts:
+    """What a rollout worker tells of itself with every reply; times in seconds since its start."""
+
+    version: int
+    groups_in_flight: int
+    num_sequences: int
+    num_tokens: int
+    busy_s: float
+    idle_s: float
+    updating_s: float
+    resident_bytes: int
+
+
+@ray.remote(max_restarts=0)
+class RolloutWorker:
+    def __init__(self, name: str, model: str, config: RolloutConfig, version: int) -> None:
+        self._name = name
+        self._config = config
+        self._tokenizer = load_tokenizer(model)
+        self._engine = Engine(
+            model, config, stop_token_ids=stop_token_ids(model, self._tokenizer), version=version
+        )
+        self._in_flight: dict[int, Future[Any]] = {}
+        self._finished: list[Lease] = []
+        self._news = asyncio.Event()
+        self._num_sequences = 0
+        self._num_tokens = 0
+
+    async def ready(self) -> dict[str, Any]:
+        """Pid, node and version, once the engine is up."""
+        fingerprint = await asyncio.wrap_future(self._engine.fingerprint())
+        return {
+            "pid": os.getpid(),
+            "node_id": ray.get_runtime_context().get_node_id(),
+            "version": self._engine.version,
+            "fingerprint": fingerprint,
+        }
+
+    async def submit(self, leases: Sequence[Lease]) -> None:
+        """Start sampling; returns at once. A lease already in flight is not started twice."""
+        loop = asyncio.get_running_loop()
+        fresh = [lease for lease in leases if lease.group not in self._in_flight]
+        for lease, future in zip(fresh, self._engine.sample(fresh), strict=True):
+            self._in_flight[lease.group] = future
+            future.add_done_callback(
+                lambda _, lease=lease: loop.call_soon_threadsafe(self._note_finished, lease)  # type: ignore[misc]
+            )
+
+    async def collect(self, max_wait_s: float) -> tuple[pa.RecordBatch, RolloutFacts]:
+        """Groups finished since the last call, waiting at most `max_wait_s` for the first.
+
+        Raises RuntimeError once the engine has failed.
+        """
+        if not self._finished:
+            try:
+                await asyncio.wait_for(self._news.wait(), max_wait_s)
+            except TimeoutError:
+                pass
+        self._news.clear()
+        finished, self._finished = self._finished, []
+        groups = [self._to_group(lease, self._in_flight.pop(lease.group).result()) for lease in finished]
+        self._num_sequences += sum(group.num_samples for group in groups)
+        self._num_tokens += sum(len(group.token_ids) for group in groups)
+        return samples_to_batch(groups), self._facts()
+
+    async def update_weights(
+        self, version: int, manifest: WeightManifest, *buckets: np.ndarray
+    ) -> dict[str, Any]:
+        """Load a published version. Ray has pulled the buckets to this node before the call starts."""
+        fingerprint = await asyncio.wrap_future(self._engine.update_weights(version, manifest, buckets))
+        return {"version": version, "fingerprint": fingerprint}
+
+    def _note_finished(self, lease: Lease) -> None:
+        self._finished.append(lease)
+        self._news.set()
+
+    def _facts(self) -> RolloutFacts:
+        clock = self._engine.clock
+        return RolloutFacts(
+            version=self._engine.version,
+            groups_in_flight=len(self._in_flight),
+            num_sequences=self._num_sequences,
+            num_tokens=self._num_tokens,
+            busy_s=clock.busy_s,
+            idle_s=clock.idle_s,
+            updating_s=clock.updating_s,
+            resident_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10,
+        )
+
+    def _to_group(self, lease: Lease, output: Any) -> SampleGroup:
+        completions = sorted(output.outputs, key=lambda completion: completion.index)
+        token_ids = [list(completion.token_ids) for completion in completions]
+        offsets = np.zeros(len(token_ids) + 1, np.int32)
+        np.cumsum([len(ids) for ids in token_ids], out=offsets[1:])
+        versions = np.empty(offsets[-1], np.int32)
+        for start, completion in zip(offsets, completions, strict=False):
+            for span in completion.weight_versions:
+                versions[start + span.start : start + span.end] = int(span.version)
+        return SampleGroup(
+            group=lease.group,
+            problem_id=lease.problem_id,
+            worker=self._name,
+            seed=lease.seed,
+            prompt_token_ids=np.array(lease.prompt_token_ids, np.int32),
+            offsets=offsets,
+            token_ids=np.concatenate(token_ids).astype(np.int32),
+            logprobs=np.concatenate([completion.logprobs.logprobs for completion in completions]).astype(
+                np.float32
+            ),
+            versions=versions,
+            texts=tuple(decode(self._tokenizer, token_ids)),
+            finish_reasons=tuple(completion.finish_reason for completion in completions),
+        )

@@ -1,0 +1,180 @@
+"""The whole run as one typed config: TOML file, dotted overrides, checks across roles."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from actors.config import RolloutConfig
+from learner.config import LearnerConfig, SftConfig
+from learner.objective_config import ObjectiveConfig
+from verifiers.config import ProblemsConfig, VerifierConfig
+
+
+class TrainConfig(BaseModel):
+    """The loop: how many steps, how far off-policy, what is kept."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    steps: int = Field(100, ge=1, description="Optimizer steps; each consumes groups_per_step groups.")
+    groups_per_step: int = Field(32, ge=1, description="Groups (prompts) in one step's batch.")
+    max_staleness: int = Field(
+        1, ge=0, description="Policy versions a group may be behind when it is trained; 0: synchronous."
+    )
+    seed: int = Field(0, ge=0, description="Seed of prompt order, sampling and learner.")
+    checkpoint_every: int = Field(50, ge=1, description="Steps between checkpoints; the last step always has one.")
+    keep_checkpoints: int = Field(2, ge=1, description="Newest checkpoints kept.")
+    max_logprob_difference: float = Field(
+        1e-3,
+        gt=0,
+        description="Largest tolerated |log-prob| difference of engine and learner on the same tokens and weights, "
+        "float32 engines; ten times the bfloat16 rounding is usual otherwise (0.5).",
+    )
+    max_consecutive_failures: int = Field(
+        5, ge=1, description="Workers that fail in a row, without a group between, before the run stops."
+    )
+    step_timeout_s: float = Field(600.0, gt=0, description="Seconds one learner step or broadcast may take.")
+
+
+class EvalConfig(BaseModel):
+    """Held-out evaluation after training."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    samples_per_problem: int = Field(64, ge=1, description="Samples drawn of each held-out problem.")
+    ks: tuple[int, ...] = Field((1, 4, 8, 16, 32), description="k of pass@k, each at most samples_per_problem.")
+    seed: int = Field(1, ge=0, description="Seed of the samples and the bootstrap.")
+
+    @model_validator(mode="after")
+    def _ks_fit(self) -> EvalConfig:
+        if not self.ks or min(self.ks) < 1 or max(self.ks) > self.samples_per_problem:
+            raise ValueError(
+                f"ks = {list(self.ks)} must lie in 1..samples_per_problem = {self.samples_per_problem}: "
+                "pass@k cannot be estimated from fewer than k samples"
+            )
+        return self
+
+
+class MetricsConfig(BaseModel):
+    """The Prometheus endpoint of the controller."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    host: str = Field("127.0.0.1", description="Address the endpoint listens on.")
+    port: int = Field(9464, ge=0, le=65535, description="Its port; 0: any free one, printed at the start.")
+
+
+class RunConfig(BaseModel):
+    """Everything a run is made of. Sections are owned by the roles they configure."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str = Field(
+        description="Checkpoint directory or hub id to start from. With an [sft] section: where the base "
+        "model made by it is kept."
+    )
+    run_dir: str = Field("", description="Directory of this run; empty: runs/<config name>-<time>.")
+    problems: ProblemsConfig = ProblemsConfig()
+    verifier: VerifierConfig = VerifierConfig()
+    rollout: RolloutConfig = RolloutConfig()
+    objective: ObjectiveConfig = ObjectiveConfig()
+    learner: LearnerConfig = LearnerConfig()
+    train: TrainConfig = TrainConfig()
+    evaluation: EvalConfig | None = Field(None, description="Evaluate base and trained model at the end.")
+    sft: SftConfig | None = Field(None, description="Make the base model from scratch first, if it is missing.")
+    metrics: MetricsConfig = MetricsConfig()
+
+    @model_validator(mode="after")
+    def _roles_agree(self) -> RunConfig:
+        n, num_select = self.rollout.samples_per_prompt, self.objective.num_select
+        if self.objective.name == "bon" and n < num_select:
+            raise ValueError(
+                f"rollout.samples_per_prompt = {n} is below objective.num_select = {num_select}: no unbiased "
+                f"Best-of-{num_select} gradient exists from {n} samples; raise the first or lower the second"
+            )
+        if self.objective.name == "bon" and self.objective.baseline == "loo" and n == num_select > 1:
+            raise ValueError(
+                f"objective.baseline = 'loo' needs rollout.samples_per_prompt above objective.num_select = "
+                f"{num_select}, it is {n}: use 'loo1' or more samples"
+            )
+        if self.objective.name == "rloo" and n < 2:
+            raise ValueError("rollout.samples_per_prompt = 1: objective 'rloo' compares samples; use 2 or more")
+        if self.rollout.max_tokens >= self.rollout.max_model_len:
+            raise ValueError(
+                f"rollout.max_tokens = {self.rollout.max_tokens} leaves no room for a prompt in "
+                f"rollout.max_model_len = {self.rollout.max_model_len}: lower the first or raise the second"
+            )
+        return self
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read a TOML file and apply `key.path=value` overrides (values in TOML syntax; bare words are strings).
+
+    Raises ValueError, one line per problem, each naming the dotted path, the value and the remedy.
+    """
+    try:
+        settings = tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        raise ValueError(f"config {path} does not exist: see examples/ for one to start from") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"config {path} is not valid TOML: {error}") from None
+    for override in overrides:
+        _apply_override(settings, override)
+    return parse_config(settings, source=str(path))
+
+
+def parse_config(settings: dict[str, Any], *, source: str = "config") -> RunConfig:
+    """Validate settings. Raises ValueError, one line per problem."""
+    try:
+        return RunConfig.model_validate(settings)
+    except ValidationError as error:
+        lines = [f"{source}: {_describe(problem)}" for problem in error.errors()]
+        raise ValueError("\n".join(lines)) from None
+
+
+def _apply_override(settings: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator or not key.strip():
+        raise ValueError(f"override {override!r} is not of the form key.path=value")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    *parents, leaf = key.strip().split(".")
+    section = settings
+    for parent in parents:
+        section = section.setdefault(parent, {})
+        if not isinstance(section, dict):
+            raise ValueError(f"override {override!r}: {parent!r} is a setting, not a section")
+    section[leaf] = value
+
+
+def _describe(problem: Any) -> str:
+    path = ".".join(str(part) for part in problem["loc"])
+    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "extra_forbidden":
+        return f"{path} is not a setting{_suggestion(problem['loc'])}; remove it or see `bonfire train --settings`"
+    if problem["type"] == "missing":
+        return f"{path} is missing: set it in the file or give {path}=... on the command line"
+    if problem["type"] == "value_error":
+        return f"{path}: {message}" if path else message
+    return f"{path} = {problem['input']!r}: {message[0].lower()}{message[1:]}"
+
+
+def _suggestion(location: tuple[Any, ...]) -> str:
+    import difflib
+
+    model: Any = RunConfig
+    for part in location[:-1]:
+        field = model.model_fields.get(str(part))
+        candidates = [field.annotation, *getattr(field.annotation, "__args__", ())] if field else []
+        model = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)
+        if model is None:
+            return ""
+    close = difflib.get_close_matches(str(location[-1]), list(model.model_fields), n=1)
+    prefix = ".".join(str(part) for part in location[:-1])
+    return f" (did you mean {prefix + '.' if prefix else ''}{close[0]}?)" if close else ""

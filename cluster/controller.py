@@ -1,0 +1,381 @@
+"""The controller: the one loop of a run.
+
+     ledger ──lease──▶ rollout workers ──samples──▶ verifier workers ──scored groups──▶ buffer
+       ▲                     ▲                                                            │ batch
+       │                     └────────── weights v+1, in flight ◀──── learner ◀───────────┘
+       └───────────────────────────────── trained group numbers ◀────────┘
+
+| loop                | waits for                          | unblocked by                        |
+|---------------------|------------------------------------|-------------------------------------|
+| rollouts (a slot)   | finished groups of its worker      | engine, or heartbeat timeout        |
+| verifying (a slot)  | groups, then their verdicts        | verifier, or heartbeat timeout      |
+| `_train`            | a batch, then the learner's step   | verdicts; learner, or step timeout  |
+| `_sync`             | all engines serving the new version| engines, or heartbeat timeout       |
+
+Synchronous training is this loop with `max_staleness = 0`. Workers only return values; everything
+they were given is given again when they are lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+
+from actors.types import Lease, SampleGroup, ScoredGroup, scored_to_batch
+from cluster import admission
+from cluster.calls import Halt, WorkerLost, reply
+from cluster.config import RunConfig
+from cluster.facts import batch_facts
+from cluster.ledger import Ledger
+from cluster.metrics import Metrics
+from cluster.record import RunRecord, read_state
+from cluster.rollouts import Published, RolloutFleet
+from cluster.verifying import VerifierFleet
+from learner.worker import LearnerWorker
+from verifiers.types import Problem
+
+LEARNER_STARTUP_TIMEOUT_S = 180.0
+logger = logging.getLogger(__name__)
+
+
+@ray.remote(num_cpus=0, max_restarts=0)
+class Controller:
+    """Named actor of a run: `run` is the run, the other methods look at it or steer it."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        run_dir: str,
+        problems: list[Problem],
+        prompts: list[tuple[int, ...]],
+        checkpoint: str | None,
+    ) -> None:
+        self._config = config
+        self._record = RunRecord(Path(run_dir))
+        self._problems = problems
+        self._prompts = prompts
+        self._checkpoint = Path(checkpoint) if checkpoint else None
+        train = config.train
+        num_groups = train.steps * train.groups_per_step
+        if self._checkpoint:
+            state = read_state(self._checkpoint)
+            self._ledger = Ledger.from_json(state["ledger"], num_groups=num_groups)
+            self._version = state["version"]
+            self._record.rewind(self._version)
+        else:
+            self._ledger = Ledger(num_problems=len(problems), num_groups=num_groups, seed=train.seed)
+            self._version = 0
+        self._model = str(self._checkpoint / "model") if self._checkpoint else config.model
+        self._buffer: dict[int, ScoredGroup] = {}
+        self._buffer_changed = asyncio.Event()
+        self._in_training: set[int] = set()
+        self._stopping = False
+        self._stage = "starting"
+        self._consecutive_failures = 0
+        self._events: list[str] = []
+        self._last_facts: dict[str, Any] = {}
+        self._started_s = self._last_step_at_s = time.monotonic()
+        self._step_times: list[float] = []
+        self._sync_s = 0.0
+        self._saved_version = -1
+        self._sampled_tokens = 0
+        self._sampled_sequences = 0
+        self.metrics = Metrics()
+        self._server, self._metrics_port = self.metrics.serve(config.metrics)
+        self._verifying = VerifierFleet(
+            config=config.verifier,
+            problems={problem.id: problem for problem in problems},
+            on_scored=self._accept,
+            on_unjudged=self._give_back,
+            on_lost=self._note_lost,
+        )
+        self._rollouts = RolloutFleet(
+            config=config.rollout,
+            model=self._model,
+            model_version=self._version,
+            ledger=self._ledger,
+            synchronous=train.max_staleness == 0,
+            groups_per_step=train.groups_per_step,
+            may_lease=self._may_lease,
+            make_lease=self._make_lease,
+            on_groups=self._receive,
+            on_lost=self._note_lost,
+        )
+
+    async def run(self) -> dict[str, Any]:
+        """The whole run; returns its last facts. Raises Halt with a message for the user."""
+        tasks: list[asyncio.Task[Any]] = []
+        try:
+            tasks += self._verifying.start() + self._rollouts.start()
+            await self._start_learner()
+            training = asyncio.create_task(self._train())
+            tasks.append(training)
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        except WorkerLost as error:
+            raise Halt(f"{error}; go on from the last checkpoint with --resume") from error
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await self._rollouts.stop()
+            await self._verifying.stop()
+        return self.facts()
+
+    def facts(self) -> dict[str, Any]:
+        """What the console and `bonfire status` show; the metrics endpoint shows the same."""
+        self._refresh_gauges()
+        remaining = self._config.train.steps - self._version
+        return {
+            **self._last_facts,
+            "stage": self._stage,
+            "step": self._version,
+            "steps": self._config.train.steps,
+            "eta_s": remaining * float(np.mean(self._step_times)) if self._step_times else None,
+            "elapsed_s": time.monotonic() - self._started_s,
+            "groups": self._ledger_counts(),
+            "verifier_queue": self._verifying.queue_depth,
+            "rollout_workers": [
+                {"name": w.name, "pid": w.pid, "version": w.version, "serving": w.serving}
+                for w in self._rollouts.workers.values()
+            ],
+            "verifier_workers": [{"name": w.name, "pid": w.pid} for w in self._verifying.workers.values()],
+            "restarts": {"rollout": self._rollouts.num_restarts, "verifier": self._verifying.num_restarts},
+            "events": self._events[-5:],
+            "metrics_port": self._metrics_port,
+            "run_dir": str(self._record.run_dir),
+            "pid": os.getpid(),
+        }
+
+    def stop(self) -> None:
+        """Finish the step in progress, write a checkpoint, end the run."""
+        self._stopping = True
+        self._buffer_changed.set()
+
+    async def _start_learner(self) -> None:
+        config = self._config
+        self._learner = LearnerWorker.options(
+            num_cpus=config.learner.num_cpus,
+            num_gpus=config.learner.num_gpus,
+            runtime_env={"env_vars": {"OMP_NUM_THREADS": str(max(1, int(config.learner.num_cpus)))}},
+        ).remote(
+            config.model, config.learner, config.objective, config.rollout.temperature, config.train.seed
+        )
+        timeout_s = LEARNER_STARTUP_TIMEOUT_S
+        facts = await reply(self._learner.ready.remote(), timeout_s=timeout_s, of="learner", doing="starting")
+        if self._checkpoint:
+            loading = self._learner.load.remote(str(self._checkpoint))
+            await reply(loading, timeout_s=timeout_s, of="learner", doing=f"loading {self._checkpoint}")
+        self._manifest = facts.manifest
+        self._num_returns = 1 + len(self._manifest.bucket_sizes)
+        published, *buckets = self._learner.publish.options(num_returns=self._num_returns).remote()
+        weights = await reply(published, timeout_s=timeout_s, of="learner", doing="publishing")
+        assert weights["version"] == self._version
+        self._rollouts.announce(self._published(self._version, weights["fingerprint"], buckets))
+
+    async def _train(self) -> None:
+        config = self._config.train
+        syncing: asyncio.Task[None] | None = None
+        while self._version < config.steps:
+            waiting_since = time.perf_counter()
+            batch = await self._next_batch()
+            if batch is None:
+                break
+            started = time.perf_counter()
+            groups = [self._buffer[group] for group in batch]
+            self._in_training = set(batch)
+            self._rollouts.top_up()
+            result, *buckets = self._learner.train_step.options(num_returns=self._num_returns).remote(
+                scored_to_batch(groups)
+            )
+            step = await reply(
+                result, timeout_s=config.step_timeout_s, of="learner", doing=f"training step {self._version + 1}"
+            )
+            learned = time.perf_counter()
+            self._check_parity(step.parity_by_worker)
+            self._ledger.train(batch)
+            for group in batch:
+                del self._buffer[group]
+            self._in_training = set()
+            self._version = step.version
+            if syncing:
+                await syncing
+            syncing = asyncio.create_task(
+                self._sync(self._published(step.version, step.fingerprint, buckets), step.facts.get("stepped_at_s", time.time()))
+            )
+            if config.max_staleness == 0:
+                await syncing
+            await self._log_step(step, groups, wait_s=started - waiting_since, learn_s=learned - started)
+            if self._version % config.checkpoint_every == 0:
+                await self._save()
+        if syncing:
+            await syncing
+        if self._saved_version != self._version:
+            await self._save()
+        self._stage = "stopped" if self._stopping else "finished"
+
+    async def _next_batch(self) -> list[int] | None:
+        """Groups to train next, in their order; None when the run is to stop."""
+        config = self._config.train
+        while not self._stopping:
+            leased = {group: record.version for group, record in self._ledger.leased.items()}
+            stale = admission.too_stale(
+                version=self._version, buffered=self._ledger.buffered, max_staleness=config.max_staleness
+            )
+            for group in stale:
+                self._ledger.discard(group)
+                del self._buffer[group]
+                self.metrics.observe_discarded("stale")
+            if stale:
+                self._rollouts.top_up()
+            batch = admission.cut_batch(
+                version=self._version,
+                leased=leased,
+                buffered=self._ledger.buffered,
+                groups_per_step=config.groups_per_step,
+                max_staleness=config.max_staleness,
+            )
+            if batch is not None:
+                return sorted(batch)
+            self._buffer_changed.clear()
+            await self._buffer_changed.wait()
+        return None
+
+    async def _sync(self, published: Published, stepped_at_s: float) -> None:
+        """Bring a version to all engines; its seconds count from the end of the optimizer's step."""
+        await self._rollouts.broadcast(published)
+        self._sync_s = time.time() - stepped_at_s
+        self.metrics.observe_sync(self._sync_s)
+        self._rollouts.top_up()
+
+    def _published(self, version: int, fingerprint: int, buckets: list[ray.ObjectRef]) -> Published:
+        return Published(version=version, fingerprint=fingerprint, manifest=self._manifest, buckets=buckets)
+
+    def _check_parity(self, by_worker: dict[str, float]) -> None:
+        limit = self._config.train.max_logprob_difference
+        for worker, difference in by_worker.items():
+            if not difference <= limit:
+                raise Halt(
+                    f"{worker} samples from another distribution than the learner trains: log-probs of the same "
+                    f"tokens under the same weights differ by {difference:.2g}, more than "
+                    f"train.max_logprob_difference = {limit:g}; check the model, rollout.dtype and the temperature"
+                )
+
+    async def _log_step(self, step: Any, groups: list[ScoredGroup], *, wait_s: float, learn_s: float) -> None:
+        now = time.monotonic()
+        step_s, self._last_step_at_s = now - self._last_step_at_s, now
+        self._step_times = [*self._step_times[-19:], step_s]
+        in_batch = batch_facts(groups, num_select=self._config.objective.num_select, version=step.version - 1)
+        facts = {
+            "step": step.version,
+            "version": step.version,
+            "time": time.time(),
+            **in_batch,
+            **step.facts,
+            "step_s": step_s,
+            "wait_s": wait_s,
+            "learn_s": learn_s,
+            "sync_s": self._sync_s,
+            "tokens_per_s": self._sampled_tokens / step_s,
+            "sequences_per_s": self._sampled_sequences / step_s,
+        }
+        self._sampled_tokens = self._sampled_sequences = 0
+        self._last_facts = facts
+        self._stage = "training"
+        self.metrics.observe_step(facts)
+        self._record.append_metrics(facts)
+        await asyncio.to_thread(self._record.write_trajectories, step.version, groups, step.weights_BN)
+
+    async def _save(self) -> None:
+        partial = self._record.begin_checkpoint(self._version)
+        await reply(
+            self._learner.save.remote(str(partial)),
+            timeout_s=self._config.train.step_timeout_s,
+            of="learner",
+            doing="writing a checkpoint",
+        )
+        state = {"version": self._version, "ledger": self._ledger.to_json(), "time": time.time()}
+        keep = self._config.train.keep_checkpoints
+        await asyncio.to_thread(self._record.finish_checkpoint, self._version, state, keep=keep)
+        self._saved_version = self._version
+
+    def _may_lease(self, served_version: int) -> bool:
+        return not self._stopping and admission.may_lease(
+            next_version=self._version + bool(self._in_training),
+            served_version=served_version,
+            outstanding=self._ledger.num_outstanding - len(self._in_training),
+            groups_per_step=self._config.train.groups_per_step,
+            max_staleness=self._config.train.max_staleness,
+        )
+
+    def _make_lease(self, group: int) -> Lease:
+        index = self._ledger.problem_index(group)
+        n = self._config.rollout.samples_per_prompt
+        return Lease(
+            group=group,
+            problem_id=self._problems[index].id,
+            prompt_token_ids=self._prompts[index],
+            seed=(self._config.train.seed << 32) + group * n,
+        )
+
+    def _receive(self, groups: list[SampleGroup]) -> None:
+        for group in groups:
+            if not self._ledger.receive(group.group, group.worker):
+                self.metrics.observe_discarded("late")
+                continue
+            self._sampled_tokens += len(group.token_ids)
+            self._sampled_sequences += group.num_samples
+            self.metrics.observe_samples(group.num_samples, len(group.token_ids))
+            self._verifying.put(group)
+
+    def _accept(self, group: ScoredGroup) -> None:
+        number = group.samples.group
+        if not self._ledger.commit(number):
+            self.metrics.observe_discarded("late")
+            return
+        self.metrics.observe_verdicts(group)
+        self._buffer[number] = group
+        self._consecutive_failures = 0
+        self._buffer_changed.set()
+
+    def _give_back(self, group: SampleGroup, error: str) -> None:
+        self._ledger.release([group.group])
+        self.metrics.observe_discarded("unjudged")
+        self._note_failure(f"verifier {self._config.verifier.name!r} fails on problem {group.problem_id}: {error}")
+        self._rollouts.top_up()
+
+    def _note_lost(self, role: str, error: WorkerLost) -> None:
+        self.metrics.observe_lost(role)
+        self._note_failure(str(error))
+
+    def _note_failure(self, message: str) -> None:
+        logger.warning("%s", message)
+        self._events.append(f"{time.strftime('%H:%M:%S')} {message}")
+        self._consecutive_failures += 1
+        if self._consecutive_failures >= self._config.train.max_consecutive_failures:
+            raise Halt(f"{self._consecutive_failures} failures in a row without a finished group; the last: {message}")
+
+    def _ledger_counts(self) -> dict[str, int]:
+        counts = {
+            "leased": len(self._ledger.leased),
+            "buffered": len(self._ledger.buffered),
+            "trained": self._ledger.num_trained,
+        }
+        return {**counts, "pending": self._ledger.num_groups - sum(counts.values())}
+
+    def _refresh_gauges(self) -> None:
+        rollouts, verifiers = self._rollouts.workers, self._verifying.workers
+        self.metrics.set_depths(
+            self._ledger_counts(),
+            self._verifying.queue_depth,
+            {"rollout": len(self._rollouts.serving), "verifier": len(verifiers)},
+        )
+        self.metrics.set_rollouts((name, worker.facts) for name, worker in rollouts.items() if worker.facts)

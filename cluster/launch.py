@@ -1,0 +1,137 @@
+"""Start or join a Ray cluster, start the controller, follow it to the end."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from cluster.config import RunConfig
+from cluster.record import write_atomically
+
+CONTROLLER_NAME = "controller"
+FOLLOW_EVERY_S = 0.5
+RUN_FILE = "run.json"
+
+
+def start_ray(config: RunConfig, *, address: str | None = None, namespace: str) -> str:
+    """Join the cluster at `address`, or start one for this process alone; returns its address.
+
+    The private cluster listens on 127.0.0.1, asks for a token, and dies with this process.
+    """
+    set_ray_environment()
+    import ray
+
+    common: dict[str, Any] = {
+        "namespace": namespace,
+        "logging_level": logging.ERROR,
+        "log_to_driver": False,
+        "configure_logging": True,
+    }
+    if address:
+        context = ray.init(address=address, **common)
+    else:
+        num_cpus = max(os.cpu_count() or 1, int(cpus_needed(config) + 0.999))
+        context = ray.init(
+            address="local", _node_ip_address="127.0.0.1", num_cpus=num_cpus, include_dashboard=False, object_store_memory=512 << 20, **common
+        )
+    return context.address_info["address"]
+
+
+def set_ray_environment() -> None:
+    """Token auth on both sides, quiet workers; must run before Ray is imported."""
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+
+def cpus_needed(config: RunConfig) -> float:
+    """CPU cores that the workers of a run reserve."""
+    return (
+        config.rollout.workers * config.rollout.num_cpus
+        + config.verifier.workers * config.verifier.num_cpus
+        + config.learner.num_cpus
+    )
+
+
+def train(
+    config: RunConfig,
+    *,
+    run_dir: Path,
+    address: str,
+    namespace: str,
+    problems: list[Any],
+    prompts: list[tuple[int, ...]],
+    checkpoint: Path | None,
+    on_facts: Callable[[dict[str, Any]], None],
+    should_stop: Callable[[], bool],
+) -> dict[str, Any]:
+    """Run the controller until it ends; `on_facts` sees its facts twice a second. Returns the last ones.
+
+    `should_stop` turning true asks the controller to stop after the step in progress. Raises
+    RuntimeError with one line when the run fails.
+    """
+    import ray
+
+    from cluster.controller import Controller
+
+    controller = Controller.options(name=CONTROLLER_NAME, namespace=namespace).remote(
+        config, str(run_dir), problems, prompts, str(checkpoint) if checkpoint else None
+    )
+    about = {
+        "address": address,
+        "namespace": namespace,
+        "pid": os.getpid(),
+        "started": time.time(),
+        "seed": config.train.seed,
+        "git_commit": git_commit(),
+    }
+    try:
+        facts = _get(controller.facts.remote())
+        write_atomically(run_dir / RUN_FILE, json.dumps({**about, "metrics_port": facts["metrics_port"]}, indent=1))
+        run = controller.run.remote()
+        asked = False
+        while True:
+            done, _ = ray.wait([run], timeout=FOLLOW_EVERY_S)
+            if done:
+                break
+            on_facts(_get(controller.facts.remote()))
+            if should_stop() and not asked:
+                asked = True
+                controller.stop.remote()
+        return _get(run)
+    finally:
+        ray.kill(controller)
+
+
+def git_commit() -> str:
+    """Commit of the working directory, with `+dirty` for uncommitted changes; empty outside git."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
+    try:
+        commit = git("rev-parse", "HEAD")
+        return commit + ("+dirty" if git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+def _get(ref: Any) -> Any:
+    """The value; an actor's failure becomes RuntimeError with the cause's own message."""
+    import ray
+    from ray.exceptions import RayActorError, RayTaskError
+
+    try:
+        return ray.get(ref)
+    except RayTaskError as error:
+        raise RuntimeError(str(error.cause)) from error
+    except RayActorError as error:
+        raise RuntimeError(f"the controller died ({error}); go on from the last checkpoint with --resume") from error

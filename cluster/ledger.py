@@ -1,0 +1,165 @@
+"""Who has which group: every group of the run is trained exactly once, whatever dies.
+
+A group is a place in the run's order of prompts: group g asks problem `order(g // P)[g % P]`, where
+`order(e)` is the seeded permutation of the P problems in epoch e. It goes
+
+    pending ──lease──▶ leased ──receive, commit──▶ buffered ──train──▶ trained
+       ▲                  │                            │
+       └─────release──────┴───────────discard──────────┘
+
+and no group is in two places. A lease is held by a worker until its samples are received, then by
+the controller until they are judged. What is on record is what a checkpoint needs: everything that is not
+trained is pending again after a restart, since its samples died with the run or may be stale.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+CONTROLLER = "controller"
+State = Literal["pending", "leased", "buffered", "trained"]
+
+
+@dataclass(slots=True)
+class LeaseRecord:
+    """Who samples a group, since when (seconds on the caller's clock), under which version or newer."""
+
+    worker: str
+    version: int
+    since_s: float
+
+
+class Ledger:
+    """Pure bookkeeping; the caller brings the clock. All methods raise KeyError on an unknown group."""
+
+    def __init__(self, *, num_problems: int, num_groups: int, seed: int) -> None:
+        self.num_problems = num_problems
+        self.num_groups = num_groups
+        self.seed = seed
+        self.leased: dict[int, LeaseRecord] = {}
+        self.buffered: dict[int, int] = {}
+        """Group to the version its lease was given under."""
+        self._returned: list[int] = []
+        self._next = 0
+        self._trained_below = 0
+        self._trained_above: set[int] = set()
+        self._orders: dict[int, np.ndarray] = {}
+
+    def problem_index(self, group: int) -> int:
+        """Which problem group `group` asks."""
+        epoch, position = divmod(group, self.num_problems)
+        if epoch not in self._orders:
+            self._orders[epoch] = np.random.default_rng([self.seed, epoch]).permutation(self.num_problems)
+        return int(self._orders[epoch][position])
+
+    @property
+    def num_trained(self) -> int:
+        return self._trained_below + len(self._trained_above)
+
+    @property
+    def num_outstanding(self) -> int:
+        """Groups leased or buffered: sampled, or being sampled, and not yet trained."""
+        return len(self.leased) + len(self.buffered)
+
+    @property
+    def has_pending(self) -> bool:
+        return bool(self._returned) or self._next < self.num_groups
+
+    def state(self, group: int) -> State:
+        if not 0 <= group < self.num_groups:
+            raise KeyError(group)
+        if group in self.leased:
+            return "leased"
+        if group in self.buffered:
+            return "buffered"
+        return "trained" if self._is_trained(group) else "pending"
+
+    def lease(self, worker: str, *, version: int, now_s: float) -> int | None:
+        """The earliest pending group, now leased to `worker`; None when none is pending."""
+        if self._returned:
+            group = heapq.heappop(self._returned)
+        elif self._next < self.num_groups:
+            group, self._next = self._next, self._next + 1
+        else:
+            return None
+        self.leased[group] = LeaseRecord(worker, version, now_s)
+        return group
+
+    def receive(self, group: int, worker: str) -> bool:
+        """The controller now holds the group's samples. False, and nothing changes, unless `worker` held
+        the lease: so a result that comes twice, or late from a worker given up for dead, is not counted.
+        """
+        record = self.leased.get(group)
+        if record is None or record.worker != worker:
+            return False
+        record.worker = CONTROLLER
+        return True
+
+    def commit(self, group: int) -> bool:
+        """Accept the verdicts of a received group. False, and nothing changes, for any other."""
+        record = self.leased.get(group)
+        if record is None or record.worker != CONTROLLER:
+            return False
+        self.buffered[group] = self.leased.pop(group).version
+        return True
+
+    def release(self, groups: Iterable[int]) -> None:
+        """Leased groups that will not come back are pending again, in their old place."""
+        for group in groups:
+            del self.leased[group]
+            heapq.heappush(self._returned, group)
+
+    def discard(self, group: int) -> None:
+        """A buffered group that must not be trained (too stale) is pending again."""
+        del self.buffered[group]
+        heapq.heappush(self._returned, group)
+
+    def train(self, groups: Iterable[int]) -> None:
+        """Buffered groups have been trained on, once and for all."""
+        for group in groups:
+            del self.buffered[group]
+            self._trained_above.add(group)
+        while self._trained_below in self._trained_above:
+            self._trained_above.remove(self._trained_below)
+            self._trained_below += 1
+
+    def leases_of(self, worker: str) -> list[int]:
+        return [group for group, record in self.leased.items() if record.worker == worker]
+
+    def to_json(self) -> dict[str, Any]:
+        """What a checkpoint keeps; leased and buffered groups are pending in it."""
+        return {
+            "num_problems": self.num_problems,
+            "num_groups": self.num_groups,
+            "seed": self.seed,
+            "trained_below": self._trained_below,
+            "trained_above": sorted(self._trained_above),
+        }
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any], *, num_groups: int | None = None) -> Ledger:
+        """Restore; `num_groups` prolongs or shortens the run (not below what is trained)."""
+        ledger = cls(
+            num_problems=record["num_problems"],
+            num_groups=record["num_groups"] if num_groups is None else num_groups,
+            seed=record["seed"],
+        )
+        ledger._trained_below = record["trained_below"]
+        ledger._trained_above = set(record["trained_above"])
+        first_unseen = max(ledger._trained_above, default=ledger._trained_below - 1) + 1
+        if first_unseen > ledger.num_groups:
+            raise ValueError(
+                f"the checkpoint has trained group {first_unseen - 1}, the run now ends at group "
+                f"{ledger.num_groups - 1}: raise train.steps"
+            )
+        ledger._next = first_unseen
+        ledger._returned = [g for g in range(ledger._trained_below, first_unseen) if not ledger._is_trained(g)]
+        return ledger
+
+    def _is_trained(self, group: int) -> bool:
+        return group < self._trained_below or group in self._trained_above

@@ -1,0 +1,148 @@
+"""The verifier workers of a run: each takes the next groups that wait for a verdict.
+
+| loop             | waits for                      | unblocked by                          |
+|------------------|--------------------------------|---------------------------------------|
+| `_tend` (a slot) | groups to judge, then verdicts | a rollout worker; its verifier or the |
+|                  |                                | heartbeat timeout of a stopped one    |
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import ray
+
+from actors.types import SampleGroup, ScoredGroup
+from cluster.calls import WorkerLost, reply, reply_while_alive
+from verifiers.config import VerifierConfig
+from verifiers.types import Problem, Verdict
+from verifiers.worker import VerifierWorker
+
+STARTUP_TIMEOUT_S = 60.0
+PING_EVERY_S = 5.0
+GROUPS_PER_CALL = 8
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class VerifierHandle:
+    """One living verifier worker as the controller knows it."""
+
+    name: str
+    actor: Any
+    pid: int = 0
+
+
+class VerifierFleet:
+    """Keeps `config.workers` verifier workers alive and gives them groups.
+
+    `on_scored` receives a judged group, `on_unjudged` a group of which some candidate has no
+    verdict because the verifier itself failed, with the verifier's message.
+    """
+
+    def __init__(
+        self,
+        *,
+        config: VerifierConfig,
+        problems: Mapping[str, Problem],
+        on_scored: Callable[[ScoredGroup], None],
+        on_unjudged: Callable[[SampleGroup, str], None],
+        on_lost: Callable[[str, WorkerLost], None],
+    ) -> None:
+        self._config = config
+        self._problems = problems
+        self._on_scored = on_scored
+        self._on_unjudged = on_unjudged
+        self._on_lost = on_lost
+        self._queue: asyncio.Queue[SampleGroup] = asyncio.Queue()
+        self._names = (f"verifier-{number}" for number in itertools.count())
+        self._slots: list[asyncio.Task[None]] = []
+        self.workers: dict[str, VerifierHandle] = {}
+        self.num_restarts = 0
+
+    @property
+    def queue_depth(self) -> int:
+        return self._queue.qsize()
+
+    def start(self) -> list[asyncio.Task[None]]:
+        self._slots = [asyncio.create_task(self._tend()) for _ in range(self._config.workers)]
+        return self._slots
+
+    def put(self, group: SampleGroup) -> None:
+        """Queue a group for judgement."""
+        self._queue.put_nowait(group)
+
+    async def stop(self) -> None:
+        """End all workers."""
+        for slot in self._slots:
+            slot.cancel()
+        await asyncio.gather(*self._slots, return_exceptions=True)
+        for worker in self.workers.values():
+            ray.kill(worker.actor)
+        self.workers.clear()
+
+    async def _tend(self) -> None:
+        """One slot: a worker, and the next one when it is lost; its groups go back to the queue."""
+        while True:
+            name = next(self._names)
+            worker = VerifierHandle(name=name, actor=self._create())
+            self.workers[name] = worker
+            groups: list[SampleGroup] = []
+            try:
+                facts = await reply(
+                    worker.actor.ready.remote(), timeout_s=STARTUP_TIMEOUT_S, of=name, doing="starting"
+                )
+                worker.pid = facts["pid"]
+                while True:
+                    groups = [await self._queue.get()]
+                    while len(groups) < GROUPS_PER_CALL and not self._queue.empty():
+                        groups.append(self._queue.get_nowait())
+                    await self._judge(worker, groups)
+                    groups = []
+            except WorkerLost as error:
+                for group in groups:
+                    self._queue.put_nowait(group)
+                ray.kill(worker.actor)
+                del self.workers[name]
+                self.num_restarts += 1
+                self._on_lost("verifier", error)
+
+    def _create(self) -> Any:
+        # Ray no longer hides GPUs from actors that asked for none.
+        return VerifierWorker.options(
+            num_cpus=self._config.num_cpus,
+            max_concurrency=2,
+            runtime_env={"env_vars": {"CUDA_VISIBLE_DEVICES": ""}},
+        ).remote(self._config)
+
+    async def _judge(self, worker: VerifierHandle, groups: list[SampleGroup]) -> None:
+        items = [(group.group, self._problems[group.problem_id], list(group.texts)) for group in groups]
+        judged = await reply_while_alive(
+            worker.actor.judge.remote(items),
+            ping=worker.actor.ready,
+            ping_every_s=PING_EVERY_S,
+            heartbeat_timeout_s=self._config.heartbeat_timeout_s,
+            of=worker.name,
+            doing="judging",
+        )
+        for group in groups:
+            verdicts = judged["verdicts"][group.group]
+            if any(verdict.status == "crashed" for verdict in verdicts):
+                self._on_unjudged(group, judged["errors"].get(group.group, "no message"))
+            else:
+                self._on_scored(score(group, verdicts))
+
+
+def score(group: SampleGroup, verdicts: list[Verdict]) -> ScoredGroup:
+    """Put verdicts, one per sample and in its order, beside their group."""
+    return ScoredGroup(
+        samples=group,
+        scores=np.array([verdict.score for verdict in verdicts], np.float64),
+        rewards=np.array([verdict.reward for verdict in verdicts], np.float64),
+        statuses=tuple(verdict.status for verdict in verdicts),
+        latencies_s=np.array([verdict.latency_s for verdict in verdicts], np.float32),
+    )

@@ -1,0 +1,159 @@
+"""Groups of samples -> packed tensors.
+
+Many sequences share a row; a boolean mask keeps them apart. The packing changes the cost and never
+the result.
+
+Shapes: `S` sequences of a step (all samples of all groups, group by group), `X` their tokens with
+prompts, `T` completion tokens, `R` rows of `L` positions.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+
+from actors.types import SampleGroup
+
+MIN_ROW_LENGTH = 128
+"""Short sequences share rows of this length: long enough to waste little, short enough for cheap attention."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Sequences:
+    """Every sample of a step, columnar. Sequence `s` is a prompt followed by its completion."""
+
+    token_ids: np.ndarray  # int64 [X]
+    starts: np.ndarray  # int64 [S], into token_ids
+    prompt_lengths: np.ndarray  # int64 [S]
+    completion_lengths: np.ndarray  # int64 [S]
+    completion_starts: np.ndarray  # int64 [S], into logprobs and versions
+    logprobs: np.ndarray  # float32 [T]
+    versions: np.ndarray  # int64 [T]
+    workers: np.ndarray  # int64 [S], into worker_names
+    worker_names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PackedBatch:
+    """One micro-batch. Segment 0 is padding; `hidden_positions` index the flattened [R * L]."""
+
+    input_ids: torch.Tensor  # int64 [R, L]
+    position_ids: torch.Tensor  # int64 [R, L], restart with each sequence
+    segment_ids: torch.Tensor  # int32 [R, L]
+    hidden_positions: torch.Tensor  # int64 [T], where the token is predicted
+    target_ids: torch.Tensor  # int64 [T]
+    sequence_ids: torch.Tensor  # int64 [T], b * N + i
+    behaviour_logprobs: torch.Tensor  # float32 [T]
+    versions: torch.Tensor  # int64 [T]
+
+    def to(self, device: torch.device) -> PackedBatch:
+        return PackedBatch(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
+
+
+def collect(groups: Sequence[SampleGroup]) -> Sequences:
+    """Lay all samples end to end, each behind its prompt."""
+    for group in groups:
+        if len(group.prompt_token_ids) == 0:
+            raise ValueError(f"group {group.group} has an empty prompt: nothing predicts its first token")
+    num_samples = [group.num_samples for group in groups]
+    group_prompt_lengths = np.array([len(group.prompt_token_ids) for group in groups], np.int64)
+    prompt_lengths = np.repeat(group_prompt_lengths, num_samples)
+    prompt_starts = np.repeat(_exclusive_cumsum(group_prompt_lengths), num_samples)
+    completion_lengths = np.concatenate([np.diff(group.offsets) for group in groups]).astype(np.int64)
+    starts = _exclusive_cumsum(prompt_lengths + completion_lengths)
+
+    token_ids = np.empty(int(prompt_lengths.sum() + completion_lengths.sum()), np.int64)
+    prompts = np.concatenate([group.prompt_token_ids for group in groups])
+    token_ids[_ranges(starts, prompt_lengths)] = prompts[_ranges(prompt_starts, prompt_lengths)]
+    token_ids[_ranges(starts + prompt_lengths, completion_lengths)] = np.concatenate(
+        [group.token_ids for group in groups]
+    )
+    worker_names, workers = np.unique([group.worker for group in groups], return_inverse=True)
+    return Sequences(
+        token_ids=token_ids,
+        starts=starts,
+        prompt_lengths=prompt_lengths,
+        completion_lengths=completion_lengths,
+        completion_starts=_exclusive_cumsum(completion_lengths),
+        logprobs=np.concatenate([group.logprobs for group in groups]).astype(np.float32, copy=False),
+        versions=np.concatenate([group.versions for group in groups]).astype(np.int64),
+        workers=np.repeat(workers.astype(np.int64), num_samples),
+        worker_names=tuple(str(name) for name in worker_names),
+    )
+
+
+def micro_batches(sequences: Sequences, chosen: np.ndarray, max_tokens: int) -> Iterator[PackedBatch]:
+    """Pack the chosen sequences, longest first, into batches of at most `max_tokens` positions.
+
+    A sequence's last token is a target only, so it takes no position. A sequence longer than
+    `max_tokens` gets a batch of its own.
+    """
+    lengths = (sequences.prompt_lengths + sequences.completion_lengths - 1)[chosen]
+    order = np.argsort(-lengths, kind="stable")
+    remaining = list(zip(chosen[order].tolist(), lengths[order].tolist(), strict=True))
+    while remaining:
+        longest = remaining[0][1]
+        row_length = max(longest, min(MIN_ROW_LENGTH, max_tokens))
+        placed, remaining = _place(remaining, row_length, max(1, max_tokens // row_length))
+        yield _pack(sequences, np.array(placed, np.int64), row_length)
+
+
+def _place(
+    sequences: list[tuple[int, int]], row_length: int, num_rows: int
+) -> tuple[list[tuple[int, int, int]], list[tuple[int, int]]]:
+    """Best fit: (sequence, row, column) of those that found a place, and the rest."""
+    free = [(row_length, -row) for row in range(num_rows - 1, -1, -1)]
+    placed, rest = [], []
+    for sequence, length in sequences:
+        slot = bisect_left(free, (length, -num_rows))
+        if slot == len(free):
+            rest.append((sequence, length))
+            continue
+        space, negative_row = free.pop(slot)
+        placed.append((sequence, -negative_row, row_length - space))
+        insort(free, (space - length, negative_row))
+    return placed, rest
+
+
+def _pack(sequences: Sequences, placed: np.ndarray, row_length: int) -> PackedBatch:
+    chosen, rows, columns = placed.T
+    _, rows = np.unique(rows, return_inverse=True)  # rows left empty take no compute
+    prompt_lengths = sequences.prompt_lengths[chosen]
+    completion_lengths = sequences.completion_lengths[chosen]
+    lengths = prompt_lengths + completion_lengths - 1
+    destinations = rows * row_length + columns
+    positions = _ranges(destinations, lengths)
+
+    shape = (int(rows.max()) + 1, row_length)
+    input_ids = np.zeros(shape, np.int64)
+    position_ids = np.zeros(shape, np.int64)
+    segment_ids = np.zeros(shape, np.int32)
+    input_ids.flat[positions] = sequences.token_ids[_ranges(sequences.starts[chosen], lengths)]
+    position_ids.flat[positions] = _ranges(np.zeros_like(lengths), lengths)
+    segment_ids.flat[positions] = np.repeat(np.arange(1, len(chosen) + 1), lengths)
+
+    targets = _ranges(sequences.starts[chosen] + prompt_lengths, completion_lengths)
+    tokens = _ranges(sequences.completion_starts[chosen], completion_lengths)
+    return PackedBatch(
+        input_ids=torch.from_numpy(input_ids),
+        position_ids=torch.from_numpy(position_ids),
+        segment_ids=torch.from_numpy(segment_ids),
+        hidden_positions=torch.from_numpy(_ranges(destinations + prompt_lengths - 1, completion_lengths)),
+        target_ids=torch.from_numpy(sequences.token_ids[targets]),
+        sequence_ids=torch.from_numpy(np.repeat(chosen, completion_lengths)),
+        behaviour_logprobs=torch.from_numpy(sequences.logprobs[tokens]),
+        versions=torch.from_numpy(sequences.versions[tokens]),
+    )
+
+
+def _exclusive_cumsum(lengths: np.ndarray) -> np.ndarray:
+    return np.cumsum(lengths) - lengths
+
+
+def _ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """arange(start, start + length) of every pair, end to end."""
+    return np.arange(lengths.sum()) + np.repeat(starts - _exclusive_cumsum(lengths), lengths)

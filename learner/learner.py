@@ -1,0 +1,272 @@
+"""Scored groups in, a new policy version out. No Ray: the whole of training runs under plain pytest.
+
+A step: objective -> weight of each sample -> forward and backward, micro-batch by micro-batch ->
+clip -> AdamW -> publish. On the way, the log-probs the engines reported are compared with the
+learner's own under the very weights they were sampled with.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import torch
+
+from actors.fingerprint import param_fingerprint
+from actors.manifest import views
+from actors.types import ScoredGroup
+from learner import checkpoint
+from learner.batch import PackedBatch, Sequences, collect, micro_batches
+from learner.config import LearnerConfig
+from learner.loss import LossFacts, micro_batch_loss
+from learner.model import TokenLogprobs, load_model, resolve_model, token_logprobs
+from learner.objective_config import ObjectiveConfig
+from learner.objectives import OBJECTIVES
+from learner.parity import ParityFacts, choose, compare
+from learner.publish import make_manifest, pack
+from learner.types import PublishedWeights, StepResult
+
+_WITHOUT_EFFECT_ON_RESULT = {
+    "micro_batch_tokens", "publish_dtype", "parity_sequences", "parity_versions", "num_cpus", "num_gpus",
+}  # fmt: skip
+
+
+class Learner:
+    """The policy being trained. A fresh one serves `version`: the weights on disk."""
+
+    def __init__(
+        self,
+        model_path: str,
+        config: LearnerConfig,
+        objective: ObjectiveConfig,
+        temperature: float,
+        seed: int,
+        version: int = 0,
+    ) -> None:
+        torch.manual_seed(seed)
+        self._config = config
+        self._objective = objective
+        self._temperature = temperature
+        self._base_directory = resolve_model(model_path)
+        self._device = torch.device("cuda" if config.num_gpus > 0 else "cpu")
+        self._model = load_model(str(self._base_directory), str(self._device))
+        self._with_weights = TokenLogprobs(self._model)
+        self._parameters: dict[str, torch.Tensor] = dict(self._model.named_parameters())
+        self._optimizer = torch.optim.AdamW(
+            self._parameters.values(),
+            lr=config.learning_rate,
+            betas=config.betas,
+            eps=config.eps,
+            weight_decay=config.weight_decay,
+            fused=True,
+        )
+        self._num_steps = 0
+        self.version = version
+        self.manifest = make_manifest(self._model, config.publish_dtype)
+        self._published: dict[int, PublishedWeights] = {}
+        self._publish()
+
+    @property
+    def published(self) -> PublishedWeights:
+        """The current version, packed."""
+        return self._published[self.version]
+
+    def train_step(self, groups: Sequence[ScoredGroup]) -> StepResult:
+        """One optimizer step, the same whatever the order in which the groups arrived.
+
+        Raises ArithmeticError, parameters and version untouched, when loss or gradient is not finite.
+        """
+        started = time.perf_counter()
+        seconds = {"forward_s": 0.0, "backward_s": 0.0}
+        groups = sorted(groups, key=lambda group: group.samples.group)
+        weights_BN = self._weights(groups)
+        weights_S = torch.from_numpy(weights_BN.reshape(-1)).float().to(self._device)
+        sequences = collect([group.samples for group in groups])
+        # A sample of weight zero adds exactly zero to the gradient: it needs no forward pass.
+        trained = np.flatnonzero(weights_BN)
+
+        self._optimizer.zero_grad()
+        facts = LossFacts()
+        parity = compare(np.empty(0), np.empty(0, np.int64), len(sequences.worker_names))
+        num_positions = 0
+        for cpu_batch in micro_batches(sequences, trained, self._config.micro_batch_tokens):
+            clock = time.perf_counter()
+            batch = cpu_batch.to(self._device)
+            num_positions += batch.input_ids.numel()
+            with self._autocast():
+                logprobs_T = token_logprobs(self._model, batch, self._temperature)
+            loss, batch_facts = micro_batch_loss(
+                logprobs_T, batch, weights_S, len(groups), self._config.max_importance_ratio
+            )
+            facts += batch_facts
+            parity += self._compare(sequences, batch, logprobs_T.detach(), self.version)
+            if not math.isfinite(batch_facts.loss):
+                self._refuse("loss", batch_facts.loss)
+            seconds["forward_s"] += time.perf_counter() - clock
+            clock = time.perf_counter()
+            loss.backward()
+            self._synchronize()
+            seconds["backward_s"] += time.perf_counter() - clock
+
+        clock = time.perf_counter()
+        parity += self._compare_untrained(sequences, {self.version: trained})
+        seconds["parity_s"] = time.perf_counter() - clock
+        clock = time.perf_counter()
+        learning_rate, grad_norm = self._update()
+        self._synchronize()
+        seconds["optimizer_s"] = time.perf_counter() - clock
+        clock = time.perf_counter()
+        self.version += 1
+        self._num_steps += 1
+        self._publish()
+        seconds["publish_s"] = time.perf_counter() - clock
+        seconds["step_s"] = time.perf_counter() - started
+
+        num_positions_used = int((sequences.prompt_lengths + sequences.completion_lengths - 1)[trained].sum())
+        return StepResult(
+            groups_B=np.array([group.samples.group for group in groups], np.int64),
+            weights_BN=weights_BN,
+            version=self.version,
+            fingerprint=self.published.fingerprint,
+            facts={
+                "grad_norm": grad_norm,
+                "learning_rate": learning_rate,
+                "num_groups": float(len(groups)),
+                "num_samples": float(weights_BN.size),
+                "row_fill": num_positions_used / max(1, num_positions),
+                **self._means(facts),
+                **parity.facts(),
+                **seconds,
+            },
+            parity_by_worker=parity.by_worker(sequences.worker_names),
+        )
+
+    def save(self, directory: str | Path) -> None:
+        """Write a checkpoint into `directory`; the caller renames it into place."""
+        checkpoint.save(
+            Path(directory),
+            model=self._model,
+            optimizer=self._optimizer,
+            state=checkpoint.LearnerState(
+                version=self.version, num_steps=self._num_steps, settings=self._settings()
+            ),
+            base_directory=self._base_directory,
+        )
+
+    def load(self, directory: str | Path) -> None:
+        """Become the learner that wrote `directory`. Versions published before are forgotten."""
+        state = checkpoint.load(
+            Path(directory), model=self._model, optimizer=self._optimizer, settings=self._settings()
+        )
+        self.version, self._num_steps = state.version, state.num_steps
+        self._published.clear()
+        self._publish()
+
+    def _weights(self, groups: Sequence[ScoredGroup]) -> np.ndarray:
+        sizes = {group.samples.num_samples for group in groups}
+        if len(sizes) != 1:
+            raise ValueError(f"a batch needs groups of one size, got sizes {sorted(sizes)}")
+        weights_BN = OBJECTIVES[self._objective.name](
+            torch.from_numpy(np.stack([group.scores for group in groups])),
+            torch.from_numpy(np.stack([group.rewards for group in groups])),
+            self._objective,
+        ).numpy()
+        if not np.all(np.isfinite(weights_BN)):
+            self._refuse("objective's weights", float("nan"))
+        return weights_BN
+
+    def _update(self) -> tuple[float, float]:
+        """Clip and step. Returns the learning rate and the gradient norm before clipping."""
+        for parameter in self._parameters.values():
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        norm = float(torch.nn.utils.clip_grad_norm_(self._parameters.values(), self._config.max_grad_norm))
+        if not math.isfinite(norm):
+            self._refuse("gradient norm", norm)
+        rate = self._config.learning_rate * min(
+            1.0, (self._num_steps + 1) / max(1, self._config.warmup_steps)
+        )
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+        return rate, norm
+
+    def _refuse(self, what: str, value: float) -> NoReturn:
+        raise ArithmeticError(
+            f"{what} is {value} in step {self._num_steps + 1} at version {self.version}; the parameters were left "
+            "as they were. Look at rewards and log-probs of this batch, or lower learner.learning_rate"
+        )
+
+    def _publish(self) -> None:
+        buckets = tuple(pack(self._parameters, self.manifest))
+        self._published[self.version] = PublishedWeights(
+            version=self.version,
+            fingerprint=param_fingerprint(views(self.manifest, buckets)),
+            buckets=buckets,
+        )
+        for version in sorted(self._published)[: -self._config.parity_versions]:
+            del self._published[version]
+
+    def _compare_untrained(self, sequences: Sequences, compared: dict[int, np.ndarray]) -> ParityFacts:
+        """Parity of at most `parity_sequences` more sequences, each under the weights it was sampled with."""
+        parity = compare(np.empty(0), np.empty(0, np.int64), len(sequences.worker_names))
+        chosen = choose(sequences, self._published, compared, self._config.parity_sequences)
+        for version, ids in chosen.items():
+            weights = {
+                f"policy.{name}": view.to(self._device, torch.float32)
+                for name, view in views(self.manifest, self._published[version].buckets)
+            }
+            for cpu_batch in micro_batches(sequences, ids, self._config.micro_batch_tokens):
+                batch = cpu_batch.to(self._device)
+                with torch.no_grad(), self._autocast():
+                    logprobs_T = torch.func.functional_call(
+                        self._with_weights, weights, (batch, self._temperature)
+                    )
+                parity += self._compare(sequences, batch, logprobs_T, version)
+        return parity
+
+    @staticmethod
+    def _compare(
+        sequences: Sequences, batch: PackedBatch, logprobs_T: torch.Tensor, version: int
+    ) -> ParityFacts:
+        """Tokens sampled under `version` only. Those before them in their sequence need not be: the
+        engine re-computed its cache under `version`, as a full forward pass does."""
+        of_version = batch.versions == version
+        differences = (logprobs_T - batch.behaviour_logprobs)[of_version].abs().double().cpu().numpy()
+        workers = sequences.workers[batch.sequence_ids[of_version].cpu().numpy()]
+        return compare(differences, workers, len(sequences.worker_names))
+
+    def _means(self, facts: LossFacts) -> Mapping[str, float]:
+        num_tokens, num_sequences = max(1, facts.num_tokens), max(1, facts.num_sequences)
+        num_select = 1 if self._objective.name == "rloo" else self._objective.num_select
+        return {
+            "loss": facts.loss,
+            "trained_tokens": float(facts.num_tokens),
+            "trained_sequences": float(facts.num_sequences),
+            "ratio_mean": facts.ratio_sum / num_tokens if facts.num_tokens else 1.0,
+            "ratio_truncated_fraction": facts.num_truncated / num_tokens,
+            "kl": facts.kl_sum / num_tokens,
+            "staleness_ratio": (num_select - 1) * facts.sequence_deviation_sum / num_sequences / 2,
+        }
+
+    def _settings(self) -> dict[str, Any]:
+        learner = self._config.model_dump(mode="json", exclude=_WITHOUT_EFFECT_ON_RESULT)
+        objective = self._objective.model_dump(mode="json")
+        return {
+            **{f"learner.{name}": value for name, value in learner.items()},
+            **{f"objective.{name}": value for name, value in objective.items()},
+            "temperature": self._temperature,
+        }
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        return torch.autocast(self._device.type, torch.bfloat16, enabled=self._config.dtype == "bfloat16")
+
+    def _synchronize(self) -> None:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize()

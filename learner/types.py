@@ -1,0 +1,40 @@
+"""What the learner hands on: the outcome of a step and published weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class StepResult:
+    """One optimizer step. Shapes: `B` groups in order of their number, `N` samples of each."""
+
+    groups_B: np.ndarray  # int64 [B], group numbers: the rows of weights_BN
+    weights_BN: np.ndarray  # float64 [B, N], the objective's coefficient of each sample's log-probability
+    version: int  # after the step
+    fingerprint: int  # of the weights published as `version`
+    facts: dict[str, float]
+    """Keys: `loss`, `grad_norm` (before clipping), `learning_rate`;
+
+    over trained tokens (samples with a non-zero weight): `trained_tokens`, `trained_sequences`,
+    `ratio_mean` and `ratio_truncated_fraction` (pi / mu), `kl` (behaviour to policy, nats a token),
+    `staleness_ratio` ((N - 1) * mean |pi / mu - 1| over sequences / 2, about N - 1 times the total variation);
+
+    over tokens whose own version's weights are at hand: `parity_mean`, `parity_max` (|log-prob of the
+    learner - log-prob of the engine|, nats) and their number `parity_tokens`;
+
+    `num_groups`, `num_samples`, `row_fill` (share of computed positions that are tokens), and seconds
+    `forward_s`, `backward_s`, `optimizer_s`, `parity_s`, `publish_s`, `step_s`."""
+    parity_by_worker: dict[str, float]
+    """Largest log-prob difference, in nats, by rollout worker; only workers with tokens compared."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PublishedWeights:
+    """One version of the weights as bytes, laid out by the learner's manifest. Never written again."""
+
+    version: int
+    fingerprint: int
+    buckets: tuple[np.ndarray, ...]  # uint8 [bucket size] each

@@ -1,0 +1,79 @@
+"""The learner as a Ray actor.
+
+It only ever *returns* values. The caller owns them, weights included: a bucket the learner had put
+into the store itself would die with it.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import ray
+
+from actors.manifest import WeightManifest
+from actors.types import scored_from_batch
+from learner.config import LearnerConfig
+from learner.objective_config import ObjectiveConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LearnerFacts:
+    """What a learner tells of itself once it is up."""
+
+    pid: int
+    node_id: str
+    version: int
+    manifest: WeightManifest
+
+
+@ray.remote(max_restarts=0)
+class LearnerWorker:
+    """Calls that hand out weights return `1 + len(manifest.bucket_sizes)` values: facts, then buckets.
+
+    Call them with `.options(num_returns=...)`, so that each bucket is an object of its own.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        config: LearnerConfig,
+        objective: ObjectiveConfig,
+        temperature: float,
+        seed: int,
+        version: int = 0,
+    ) -> None:
+        import torch
+
+        from learner.learner import Learner
+
+        torch.set_num_threads(max(1, int(config.num_cpus)))
+        self._learner = Learner(model, config, objective, temperature, seed, version)
+
+    def ready(self) -> LearnerFacts:
+        return LearnerFacts(
+            pid=os.getpid(),
+            node_id=ray.get_runtime_context().get_node_id(),
+            version=self._learner.version,
+            manifest=self._learner.manifest,
+        )
+
+    def train_step(self, batch: pa.RecordBatch) -> tuple[Any, ...]:
+        """(StepResult, *buckets of the new version)."""
+        result = self._learner.train_step(scored_from_batch(batch))
+        return result, *self._learner.published.buckets
+
+    def publish(self) -> tuple[Any, ...]:
+        """({"version", "fingerprint"}, *buckets of the current version)."""
+        published = self._learner.published
+        return {"version": published.version, "fingerprint": published.fingerprint}, *published.buckets
+
+    def save(self, directory: str) -> None:
+        self._learner.save(directory)
+
+    def load(self, directory: str) -> int:
+        """Resume; returns the version."""
+        self._learner.load(directory)
+        return self._learner.version

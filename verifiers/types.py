@@ -1,0 +1,42 @@
+"""What a verifier is asked and what it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+Status = Literal["ok", "wrong_format", "timeout", "crashed", "refused"]
+"""How a verdict came about.
+
+`ok`: judged. `wrong_format`: no answer could be read from the candidate. `timeout`: the candidate
+used up its time. `refused`: the verifier declined it (too long, forbidden content). All four are
+facts about the *candidate*: its reward is real and it stays in its group. `crashed` is a fault of
+the *verifier*: score and reward are NaN, the group is judged again and never trained as it is.
+"""
+
+STATUSES: tuple[str, ...] = get_args(Status)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """One prompt and whatever its verifier needs to know the truth."""
+
+    id: str
+    prompt: str
+    truth: Mapping[str, Any] = field(default_factory=dict)
+    difficulty: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """One candidate judged: `score` selects among N, `reward` is what we want to be true.
+
+    They are equal only for a perfect verifier. `-inf` is a legal score (never selected unless all
+    are), NaN is legal only with `status="crashed"`.
+    """
+
+    score: float
+    reward: float
+    status: Status = "ok"
+    latency_s: float = 0.0

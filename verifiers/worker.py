@@ -1,0 +1,41 @@
+"""The Ray shell around a verifier process."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import ray
+
+from verifiers.config import VerifierConfig
+from verifiers.process import VerifierProcess
+from verifiers.types import Problem, Verdict
+
+
+@ray.remote(num_cpus=0, max_restarts=0)
+class VerifierWorker:
+    """Judges groups one after the other, in a child process that may be killed at any time.
+
+    Everything goes back as a return value: what a worker would `ray.put` is lost if it dies.
+    A call with G groups of n candidates lasts at most about G * n * (timeout_s + 0.2) seconds
+    if every candidate hangs; retries of a dying verifier add to that.
+    """
+
+    def __init__(self, config: VerifierConfig) -> None:
+        # Ray does not hide the GPUs from an actor that reserved none, and this one never does.
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+        self._process = VerifierProcess(config)
+
+    def ready(self) -> dict[str, Any]:
+        """Returns once the verifier can judge: who and where this worker is."""
+        return {"pid": os.getpid(), "node_id": ray.get_runtime_context().get_node_id()}
+
+    def judge(self, items: list[tuple[int, Problem, list[str]]]) -> dict[str, Any]:
+        """Verdicts by group, in the order of its completions; `errors` says why one of them `crashed`."""
+        verdicts: dict[int, list[Verdict]] = {}
+        errors: dict[int, str] = {}
+        for group, problem, completions in items:
+            verdicts[group] = self._process.judge(problem, completions)
+            if any(verdict.status == "crashed" for verdict in verdicts[group]):
+                errors[group] = self._process.last_error
+        return {"pid": os.getpid(), "verdicts": verdicts, "errors": errors}
