@@ -15,13 +15,17 @@ class RolloutConfig(BaseModel):
     workers: int = Field(1, ge=1, description="Rollout workers (one vLLM engine each).")
     samples_per_prompt: int = Field(32, ge=1, description="n: samples drawn of each prompt; at least N.")
     temperature: float = Field(
-        1.0, gt=0, description="Sampling temperature, in training and in evaluation. No truncation (top-p, top-k)."
+        1.0,
+        gt=0,
+        description="Sampling temperature, in training and in evaluation. No truncation (top-p, top-k).",
     )
     max_tokens: int = Field(256, ge=1, description="Longest completion, in tokens, stop token included.")
     max_model_len: int = Field(1024, ge=2, description="Longest prompt plus completion, in tokens.")
     max_num_seqs: int = Field(256, ge=1, description="Sequences an engine decodes at a time.")
     max_queued_groups: int = Field(
-        0, ge=0, description="Groups leased to one worker at a time; 0: enough for twice max_num_seqs sequences."
+        0,
+        ge=0,
+        description="Groups leased to one worker at a time; 0: enough for twice max_num_seqs sequences.",
     )
     kv_cache_mib: int = Field(256, ge=16, description="KV cache of each engine, in MiB.")
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="Engine's weights and activations.")
@@ -29,6 +33,9 @@ class RolloutConfig(BaseModel):
     num_cpus: float = Field(1.0, ge=0, description="CPU cores a worker reserves; its OpenMP threads.")
     num_gpus: float = Field(0.0, ge=0, description="GPUs a worker reserves; 0: the CPU engine.")
     startup_timeout_s: float = Field(180.0, gt=0, description="Seconds an engine may take to come up.")
+    group_timeout_s: float = Field(
+        600.0, gt=1, description="Seconds one group may take in an engine before its worker counts as stuck."
+    )
     heartbeat_timeout_s: float = Field(
         60.0, gt=1, description="Seconds without a sign of life after which a worker is replaced."
     )

@@ -60,6 +60,7 @@ class Engine:
         self, model: str, config: RolloutConfig, *, stop_token_ids: Sequence[int], version: int = 0
     ) -> None:
         os.environ.update(engine_environment(config))
+        from vllm.config import WeightTransferConfig
         from vllm.engine.arg_utils import EngineArgs
         from vllm.v1.engine.llm_engine import LLMEngine
 
@@ -87,7 +88,7 @@ class Engine:
             async_scheduling=False,
             disable_log_stats=True,
             logprobs_mode="processed_logprobs",
-            weight_transfer_config={"backend": weights.BACKEND},
+            weight_transfer_config=WeightTransferConfig(backend=weights.BACKEND),
             worker_extension_cls=weights.EXTENSION,
         )
         self._config = config
@@ -169,6 +170,11 @@ class Engine:
         """Fingerprint of the weights the engine holds now."""
         return self._call(lambda: self._llm.collective_rpc("weights_fingerprint")[0])
 
+    def raise_if_failed(self) -> None:
+        """Raises RuntimeError once the stepping thread has ended on an error."""
+        if self._failure is not None:
+            raise RuntimeError(f"the engine has failed: {self._failure!r}") from self._failure
+
     @property
     def clock(self) -> EngineClock:
         return EngineClock(*self._clock)
@@ -180,14 +186,13 @@ class Engine:
         self._llm.engine_core.shutdown()
 
     def _call(self, function: Callable[[], Result]) -> Future[Result]:
-        if self._failure is not None:
-            raise RuntimeError(f"the engine has failed: {self._failure!r}") from self._failure
+        self.raise_if_failed()
         future: Future[Result] = Future()
 
         def run() -> None:
             try:
                 future.set_result(function())
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - it is raised where the call was made
                 future.set_exception(error)
 
         self._calls.put(run)
@@ -204,7 +209,7 @@ class Engine:
                     self._clock[0] += time.perf_counter() - started
                 self._run_calls()
             self._fail(RuntimeError("the engine was shut down"))
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - it is raised to every caller from now on
             self._fail(error)
 
     def _run_calls(self) -> None:

@@ -125,7 +125,9 @@ def scored_to_batch(groups: Sequence[ScoredGroup]) -> pa.RecordBatch:
         *_sample_columns([group.samples for group in groups]),
         pa.ListArray.from_arrays(offsets, _concatenate([group.scores for group in groups], np.float64)),
         pa.ListArray.from_arrays(offsets, _concatenate([group.rewards for group in groups], np.float64)),
-        pa.ListArray.from_arrays(offsets, pa.array([s for group in groups for s in group.statuses], pa.string())),
+        pa.ListArray.from_arrays(
+            offsets, pa.array([s for group in groups for s in group.statuses], pa.string())
+        ),
         pa.ListArray.from_arrays(offsets, _concatenate([group.latencies_s for group in groups], np.float32)),
     ]
     return pa.RecordBatch.from_arrays(columns, schema=SCORED_SCHEMA)

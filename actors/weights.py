@@ -74,7 +74,7 @@ class ObjectStoreTransfer(WeightTransferEngine[ObjectStoreInit, ObjectStoreUpdat
 
     def receive_weights(self, update_info: ObjectStoreUpdate) -> None:
         with torch.no_grad():
-            self.model.load_weights(views(update_info.manifest, update_info.buckets))
+            self.model.load_weights(views(update_info.manifest, update_info.buckets))  # type: ignore[operator]
 
     def finish_weight_update(self) -> None:
         if not current_platform.is_cpu():

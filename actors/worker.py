@@ -8,6 +8,7 @@ with it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import resource
 from collections.abc import Sequence
@@ -80,11 +81,11 @@ class RolloutWorker:
 
         Raises RuntimeError once the engine has failed.
         """
+        self._engine.raise_if_failed()
         if not self._finished:
-            try:
-                await asyncio.wait_for(self._news.wait(), max_wait_s)
-            except TimeoutError:
-                pass
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(max_wait_s):
+                    await self._news.wait()
         self._news.clear()
         finished, self._finished = self._finished, []
         groups = [self._to_group(lease, self._in_flight.pop(lease.group).result()) for lease in finished]

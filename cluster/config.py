@@ -26,7 +26,9 @@ class TrainConfig(BaseModel):
         1, ge=0, description="Policy versions a group may be behind when it is trained; 0: synchronous."
     )
     seed: int = Field(0, ge=0, description="Seed of prompt order, sampling and learner.")
-    checkpoint_every: int = Field(50, ge=1, description="Steps between checkpoints; the last step always has one.")
+    checkpoint_every: int = Field(
+        50, ge=1, description="Steps between checkpoints; the last step always has one."
+    )
     keep_checkpoints: int = Field(2, ge=1, description="Newest checkpoints kept.")
     max_logprob_difference: float = Field(
         1e-3,
@@ -46,7 +48,9 @@ class EvalConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     samples_per_problem: int = Field(64, ge=1, description="Samples drawn of each held-out problem.")
-    ks: tuple[int, ...] = Field((1, 4, 8, 16, 32), description="k of pass@k, each at most samples_per_problem.")
+    ks: tuple[int, ...] = Field(
+        (1, 4, 8, 16, 32), description="k of pass@k, each at most samples_per_problem."
+    )
     seed: int = Field(1, ge=0, description="Seed of the samples and the bootstrap.")
 
     @model_validator(mode="after")
@@ -85,24 +89,30 @@ class RunConfig(BaseModel):
     learner: LearnerConfig = LearnerConfig()
     train: TrainConfig = TrainConfig()
     evaluation: EvalConfig | None = Field(None, description="Evaluate base and trained model at the end.")
-    sft: SftConfig | None = Field(None, description="Make the base model from scratch first, if it is missing.")
+    sft: SftConfig | None = Field(
+        None, description="Make the base model from scratch first, if it is missing."
+    )
     metrics: MetricsConfig = MetricsConfig()
 
     @model_validator(mode="after")
     def _roles_agree(self) -> RunConfig:
-        n, num_select = self.rollout.samples_per_prompt, self.objective.num_select
-        if self.objective.name == "bon" and n < num_select:
-            raise ValueError(
-                f"rollout.samples_per_prompt = {n} is below objective.num_select = {num_select}: no unbiased "
-                f"Best-of-{num_select} gradient exists from {n} samples; raise the first or lower the second"
+        n, needed = self.rollout.samples_per_prompt, self.objective.num_samples_needed
+        if n < needed:
+            objective = self.objective
+            what = (
+                f"objective.num_select = {objective.num_select} with its baseline"
+                if objective.name == "bon"
+                else f"objective.name = {objective.name!r}"
             )
-        if self.objective.name == "bon" and self.objective.baseline == "loo" and n == num_select > 1:
             raise ValueError(
-                f"objective.baseline = 'loo' needs rollout.samples_per_prompt above objective.num_select = "
-                f"{num_select}, it is {n}: use 'loo1' or more samples"
+                f"rollout.samples_per_prompt = {n} is too few: {what} has an unbiased gradient only from "
+                f"{needed} samples on; raise the first or lower the second"
             )
-        if self.objective.name == "rloo" and n < 2:
-            raise ValueError("rollout.samples_per_prompt = 1: objective 'rloo' compares samples; use 2 or more")
+        if self.learner.publish_dtype != self.rollout.dtype:
+            raise ValueError(
+                f"learner.publish_dtype = {self.learner.publish_dtype!r} differs from rollout.dtype = "
+                f"{self.rollout.dtype!r}: the engines must hold exactly what is published; set both alike"
+            )
         if self.rollout.max_tokens >= self.rollout.max_model_len:
             raise ValueError(
                 f"rollout.max_tokens = {self.rollout.max_tokens} leaves no room for a prompt in "
@@ -149,7 +159,9 @@ def _apply_override(settings: dict[str, Any], override: str) -> None:
     for parent in parents:
         section = section.setdefault(parent, {})
         if not isinstance(section, dict):
-            raise ValueError(f"override {override!r}: {parent!r} is a setting, not a section")
+            raise ValueError(  # noqa: TRY004 - the user's text is wrong, not a type
+                f"override {override!r}: {parent!r} is a setting, not a section"
+            )
     section[leaf] = value
 
 

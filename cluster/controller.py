@@ -42,6 +42,7 @@ from learner.worker import LearnerWorker
 from verifiers.types import Problem
 
 LEARNER_STARTUP_TIMEOUT_S = 180.0
+STARVING_S = 60.0
 logger = logging.getLogger(__name__)
 
 
@@ -112,8 +113,9 @@ class Controller:
     async def run(self) -> dict[str, Any]:
         """The whole run; returns its last facts. Raises Halt with a message for the user."""
         tasks: list[asyncio.Task[Any]] = []
+        _log_to(self._record.run_dir / "controller.log")
         try:
-            tasks += self._verifying.start() + self._rollouts.start()
+            tasks += [*self._verifying.start(), *self._rollouts.start(), asyncio.create_task(self._watch())]
             await self._start_learner()
             training = asyncio.create_task(self._train())
             tasks.append(training)
@@ -162,7 +164,7 @@ class Controller:
 
     async def _start_learner(self) -> None:
         config = self._config
-        self._learner = LearnerWorker.options(
+        self._learner = LearnerWorker.options(  # type: ignore[attr-defined]
             num_cpus=config.learner.num_cpus,
             num_gpus=config.learner.num_gpus,
             runtime_env={"env_vars": {"OMP_NUM_THREADS": str(max(1, int(config.learner.num_cpus)))}},
@@ -181,6 +183,19 @@ class Controller:
         assert weights["version"] == self._version
         self._rollouts.announce(self._published(self._version, weights["fingerprint"], buckets))
 
+    async def _watch(self) -> None:
+        """Keep the endpoint's gauges fresh, and say who is stuck when the learner starves."""
+        while True:
+            self._refresh_gauges()
+            starving_s = time.monotonic() - self._last_step_at_s
+            if self._stage == "training" and starving_s > STARVING_S:
+                self._last_step_at_s = time.monotonic()
+                self._note(
+                    f"no step for {starving_s:.0f} s: {self._ledger_counts()}, {self._verifying.queue_depth} "
+                    f"groups wait for a verdict, rollout workers {sorted(self._rollouts.workers)}"
+                )
+            await asyncio.sleep(1.0)
+
     async def _train(self) -> None:
         config = self._config.train
         syncing: asyncio.Task[None] | None = None
@@ -197,7 +212,10 @@ class Controller:
                 scored_to_batch(groups)
             )
             step = await reply(
-                result, timeout_s=config.step_timeout_s, of="learner", doing=f"training step {self._version + 1}"
+                result,
+                timeout_s=config.step_timeout_s,
+                of="learner",
+                doing=f"training step {self._version + 1}",
             )
             learned = time.perf_counter()
             self._check_parity(step.parity_by_worker)
@@ -209,7 +227,9 @@ class Controller:
             if syncing:
                 await syncing
             syncing = asyncio.create_task(
-                self._sync(self._published(step.version, step.fingerprint, buckets), step.facts.get("stepped_at_s", time.time()))
+                self._sync(
+                    self._published(step.version, step.fingerprint, buckets), step.facts["stepped_at_s"]
+                )
             )
             if config.max_staleness == 0:
                 await syncing
@@ -349,19 +369,26 @@ class Controller:
     def _give_back(self, group: SampleGroup, error: str) -> None:
         self._ledger.release([group.group])
         self.metrics.observe_discarded("unjudged")
-        self._note_failure(f"verifier {self._config.verifier.name!r} fails on problem {group.problem_id}: {error}")
+        self._note_failure(
+            f"verifier {self._config.verifier.name!r} fails on problem {group.problem_id}: {error}"
+        )
         self._rollouts.top_up()
 
     def _note_lost(self, role: str, error: WorkerLost) -> None:
         self.metrics.observe_lost(role)
         self._note_failure(str(error))
 
-    def _note_failure(self, message: str) -> None:
+    def _note(self, message: str) -> None:
         logger.warning("%s", message)
         self._events.append(f"{time.strftime('%H:%M:%S')} {message}")
+
+    def _note_failure(self, message: str) -> None:
+        self._note(message)
         self._consecutive_failures += 1
         if self._consecutive_failures >= self._config.train.max_consecutive_failures:
-            raise Halt(f"{self._consecutive_failures} failures in a row without a finished group; the last: {message}")
+            raise Halt(
+                f"{self._consecutive_failures} failures in a row without a finished group; the last: {message}"
+            )
 
     def _ledger_counts(self) -> dict[str, int]:
         counts = {
@@ -379,3 +406,10 @@ class Controller:
             {"rollout": len(self._rollouts.serving), "verifier": len(verifiers)},
         )
         self.metrics.set_rollouts((name, worker.facts) for name, worker in rollouts.items() if worker.facts)
+
+
+def _log_to(path: Path) -> None:
+    handler = logging.FileHandler(path)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(message)s"))
+    logging.getLogger("cluster").addHandler(handler)
+    logging.getLogger("cluster").setLevel(logging.INFO)

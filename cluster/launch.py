@@ -25,6 +25,9 @@ def start_ray(config: RunConfig, *, address: str | None = None, namespace: str) 
     The private cluster listens on 127.0.0.1, asks for a token, and dies with this process.
     """
     set_ray_environment()
+    if not address:
+        # Ray's own switch that keeps a cluster on the loopback interface; it was made for laptops.
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     import ray
 
     common: dict[str, Any] = {
@@ -38,9 +41,13 @@ def start_ray(config: RunConfig, *, address: str | None = None, namespace: str) 
     else:
         num_cpus = max(os.cpu_count() or 1, int(cpus_needed(config) + 0.999))
         context = ray.init(
-            address="local", _node_ip_address="127.0.0.1", num_cpus=num_cpus, include_dashboard=False, object_store_memory=512 << 20, **common
+            address="local",
+            num_cpus=num_cpus,
+            include_dashboard=False,
+            object_store_memory=512 << 20,
+            **common,
         )
-    return context.address_info["address"]
+    return context.address_info["address"]  # type: ignore[attr-defined]
 
 
 def set_ray_environment() -> None:
@@ -81,7 +88,7 @@ def train(
 
     from cluster.controller import Controller
 
-    controller = Controller.options(name=CONTROLLER_NAME, namespace=namespace).remote(
+    controller = Controller.options(name=CONTROLLER_NAME, namespace=namespace).remote(  # type: ignore[attr-defined]
         config, str(run_dir), problems, prompts, str(checkpoint) if checkpoint else None
     )
     about = {
@@ -94,7 +101,9 @@ def train(
     }
     try:
         facts = _get(controller.facts.remote())
-        write_atomically(run_dir / RUN_FILE, json.dumps({**about, "metrics_port": facts["metrics_port"]}, indent=1))
+        write_atomically(
+            run_dir / RUN_FILE, json.dumps({**about, "metrics_port": facts["metrics_port"]}, indent=1)
+        )
         run = controller.run.remote()
         asked = False
         while True:
@@ -134,4 +143,6 @@ def _get(ref: Any) -> Any:
     except RayTaskError as error:
         raise RuntimeError(str(error.cause)) from error
     except RayActorError as error:
-        raise RuntimeError(f"the controller died ({error}); go on from the last checkpoint with --resume") from error
+        raise RuntimeError(
+            f"the controller died ({error}); go on from the last checkpoint with --resume"
+        ) from error

@@ -158,7 +158,9 @@ class Ledger:
                 f"{ledger.num_groups - 1}: raise train.steps"
             )
         ledger._next = first_unseen
-        ledger._returned = [g for g in range(ledger._trained_below, first_unseen) if not ledger._is_trained(g)]
+        ledger._returned = [
+            g for g in range(ledger._trained_below, first_unseen) if not ledger._is_trained(g)
+        ]
         return ledger
 
     def _is_trained(self, group: int) -> bool:

@@ -26,10 +26,22 @@ LEARNER_GAUGES = {
     "learning_rate": ("learning_rate", "Step size in use"),
     "kl": ("kl_nats", "KL from behaviour to learner policy per trained token"),
     "ratio_mean": ("importance_ratio_mean", "Mean ratio of learner to behaviour policy per trained token"),
-    "ratio_truncated_fraction": ("importance_ratio_truncated_ratio", "Share of trained tokens with a cut ratio"),
-    "staleness_ratio": ("group_shift_ratio", "(N-1) * mean|rho-1| / 2: how far groups lie from the learner's policy"),
-    "parity_mean": ("logprob_difference_mean_nats", "Mean |log-prob| difference of engine and learner, equal weights"),
-    "parity_max": ("logprob_difference_max_nats", "Largest |log-prob| difference of engine and learner, equal weights"),
+    "ratio_truncated_fraction": (
+        "importance_ratio_truncated_ratio",
+        "Share of trained tokens with a cut ratio",
+    ),
+    "staleness_ratio": (
+        "group_shift_ratio",
+        "(N-1) * mean|rho-1| / 2: how far groups lie from the learner's policy",
+    ),
+    "parity_mean": (
+        "logprob_difference_mean_nats",
+        "Mean |log-prob| difference of engine and learner, equal weights",
+    ),
+    "parity_max": (
+        "logprob_difference_max_nats",
+        "Largest |log-prob| difference of engine and learner, equal weights",
+    ),
 }
 BATCH_GAUGES = {
     "reward": ("reward_mean", "Mean reward of the newest batch"),
@@ -57,11 +69,19 @@ class Metrics:
         }
         self._version = self._gauge("bonfire_learner_version", "Policy version of the learner")
         self._steps = self._counter("bonfire_learner_steps", "Optimizer steps since this controller started")
-        self._trained_tokens = self._counter("bonfire_learner_trained_tokens", "Tokens with a non-zero weight")
-        self._step_seconds = self._histogram("bonfire_learner_step_seconds", "Duration of a learner step", SECONDS)
-        self._wait_seconds = self._histogram("bonfire_learner_wait_seconds", "Learner's wait for a batch", SECONDS)
+        self._trained_tokens = self._counter(
+            "bonfire_learner_trained_tokens", "Tokens with a non-zero weight"
+        )
+        self._step_seconds = self._histogram(
+            "bonfire_learner_step_seconds", "Duration of a learner step", SECONDS
+        )
+        self._wait_seconds = self._histogram(
+            "bonfire_learner_wait_seconds", "Learner's wait for a batch", SECONDS
+        )
         self._sync_seconds = self._histogram(
-            "bonfire_weights_sync_seconds", "Learner's optimizer step done to the last engine serving it", SECONDS
+            "bonfire_weights_sync_seconds",
+            "Learner's optimizer step done to the last engine serving it",
+            SECONDS,
         )
         self._ledger = self._gauge("bonfire_ledger_groups", "Groups by state", ["state"])
         self._queue = self._gauge("bonfire_verifier_queue_groups", "Groups waiting for a verifier")
@@ -70,13 +90,19 @@ class Metrics:
         self._discarded = self._counter("bonfire_cluster_discarded_groups", "Groups given back", ["reason"])
         self._sequences = self._counter("bonfire_rollout_sequences", "Sequences sampled")
         self._tokens = self._counter("bonfire_rollout_tokens", "Tokens sampled")
-        self._rate = self._gauge("bonfire_rollout_tokens_per_second", "Tokens sampled a second over the last step")
+        self._rate = self._gauge(
+            "bonfire_rollout_tokens_per_second", "Tokens sampled a second over the last step"
+        )
         self._busy = self._gauge("bonfire_rollout_busy_seconds", "Time the engine was stepping", ["worker"])
-        self._idle = self._gauge("bonfire_rollout_idle_seconds", "Time the engine had nothing to do", ["worker"])
+        self._idle = self._gauge(
+            "bonfire_rollout_idle_seconds", "Time the engine had nothing to do", ["worker"]
+        )
         self._serving = self._gauge("bonfire_rollout_version", "Policy version the engine serves", ["worker"])
         self._resident = self._gauge("bonfire_rollout_resident_bytes", "Peak resident memory", ["worker"])
         self._verdicts = self._counter("bonfire_verifier_verdicts", "Candidates judged", ["status"])
-        self._latency = self._histogram("bonfire_verifier_latency_seconds", "Time of one verdict", LATENCY_SECONDS)
+        self._latency = self._histogram(
+            "bonfire_verifier_latency_seconds", "Time of one verdict", LATENCY_SECONDS
+        )
         for status in STATUSES:
             self._verdicts.labels(status)
         for role in ("rollout", "verifier"):
@@ -137,7 +163,9 @@ class Metrics:
         for gauge in gauges:
             gauge.clear()
         for name, fact in facts:
-            for gauge, value in zip(gauges, (fact.busy_s, fact.idle_s, fact.version, fact.resident_bytes), strict=True):
+            for gauge, value in zip(
+                gauges, (fact.busy_s, fact.idle_s, fact.version, fact.resident_bytes), strict=True
+            ):
                 gauge.labels(name).set(value)
 
     def _gauge(self, name: str, text: str, labels: Iterable[str] = ()) -> Gauge:

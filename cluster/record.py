@@ -1,8 +1,8 @@
 """What a run leaves on disk, in open formats; every file is whole or absent.
 
-    RUN_DIR/config.toml            resolved config            RUN_DIR/metrics.jsonl       a line per step
-    RUN_DIR/run.json               git commit, seed, address  RUN_DIR/trajectories/*.parquet  a row per group
-    RUN_DIR/checkpoints/step-N/    model, optimizer, ledger   RUN_DIR/report.json, *.png  the evaluation
+RUN_DIR/config.toml            resolved config            RUN_DIR/metrics.jsonl       a line per step
+RUN_DIR/run.json               git commit, seed, address  RUN_DIR/trajectories/*.parquet  a row per group
+RUN_DIR/checkpoints/step-N/    model, optimizer, ledger   RUN_DIR/report.json, *.png  the evaluation
 """
 
 from __future__ import annotations
@@ -74,7 +74,9 @@ class RunRecord:
     def checkpoints(self) -> list[Path]:
         """Finished checkpoints, oldest first."""
         return sorted(
-            path for path in self.checkpoints_dir.glob("step-*") if path.is_dir() and path.suffix != ".partial"
+            path
+            for path in self.checkpoints_dir.glob("step-*")
+            if path.is_dir() and path.suffix != ".partial"
         )
 
     def rewind(self, step: int) -> None:
@@ -95,7 +97,9 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
     try:
         return json.loads((checkpoint / STATE_FILE).read_text())
     except (OSError, json.JSONDecodeError) as error:
-        raise ValueError(f"checkpoint {checkpoint} has no readable {STATE_FILE} ({error}): use an older one") from None
+        raise ValueError(
+            f"checkpoint {checkpoint} has no readable {STATE_FILE} ({error}): use an older one"
+        ) from None
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -173,7 +173,7 @@ class RolloutFleet:
                 self.top_up()
 
     def _create(self, name: str) -> Any:
-        return RolloutWorker.options(
+        return RolloutWorker.options(  # type: ignore[attr-defined]
             num_cpus=self._config.num_cpus,
             num_gpus=self._config.num_gpus,
             runtime_env={"env_vars": engine_environment(self._config)},
@@ -202,10 +202,13 @@ class RolloutFleet:
             of=worker.name,
             doing="sampling",
         )
-        if not worker.serving:
-            raise WorkerLost(f"{worker.name} did not take the newest weights")
         if batch.num_rows:
             self._on_groups(samples_from_batch(batch))
+        for group in self._ledger.leases_of(worker.name):
+            if time.monotonic() - self._ledger.leased[group].since_s > self._config.group_timeout_s:
+                raise WorkerLost(
+                    f"{worker.name} has not finished group {group} within {self._config.group_timeout_s:g} s"
+                )
 
     async def _update(self, worker: RolloutHandle, published: Published) -> None:
         confirmation = await reply(

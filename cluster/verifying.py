@@ -113,7 +113,7 @@ class VerifierFleet:
 
     def _create(self) -> Any:
         # Ray no longer hides GPUs from actors that asked for none.
-        return VerifierWorker.options(
+        return VerifierWorker.options(  # type: ignore[attr-defined]
             num_cpus=self._config.num_cpus,
             max_concurrency=2,
             runtime_env={"env_vars": {"CUDA_VISIBLE_DEVICES": ""}},

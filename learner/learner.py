@@ -120,6 +120,7 @@ class Learner:
         learning_rate, grad_norm = self._update()
         self._synchronize()
         seconds["optimizer_s"] = time.perf_counter() - clock
+        seconds["stepped_at_s"] = time.time()
         clock = time.perf_counter()
         self.version += 1
         self._num_steps += 1

@@ -26,7 +26,8 @@ class StepResult:
     learner - log-prob of the engine|, nats) and their number `parity_tokens`;
 
     `num_groups`, `num_samples`, `row_fill` (share of computed positions that are tokens), and seconds
-    `forward_s`, `backward_s`, `optimizer_s`, `parity_s`, `publish_s`, `step_s`."""
+    `forward_s`, `backward_s`, `optimizer_s`, `parity_s`, `publish_s`, `step_s`; `stepped_at_s`, the wall clock
+    (Unix time) when the parameters had their new values."""
     parity_by_worker: dict[str, float]
     """Largest log-prob difference, in nats, by rollout worker; only workers with tokens compared."""
 

@@ -140,5 +140,8 @@ class VerifierConfig(BaseModel):
         2, ge=0, description="Times a candidate is judged again after the verifier's process died on it."
     )
     heartbeat_timeout_s: float = Field(
-        20.0, gt=1, allow_inf_nan=False, description="Seconds without a sign of life after which a worker is replaced."
+        20.0,
+        gt=1,
+        allow_inf_nan=False,
+        description="Seconds without a sign of life after which a worker is replaced.",
     )
