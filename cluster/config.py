@@ -169,7 +169,7 @@ def _describe(problem: Any) -> str:
     path = ".".join(str(part) for part in problem["loc"])
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":
-        return f"{path} is not a setting{_suggestion(problem['loc'])}; remove it or see `bonfire train --settings`"
+        return f"{path} is not a setting{_suggestion(problem['loc'])}; remove it or see `bonfire settings`"
     if problem["type"] == "missing":
         return f"{path} is missing: set it in the file or give {path}=... on the command line"
     if problem["type"] == "value_error":

@@ -151,6 +151,7 @@ class Controller:
             ],
             "verifier_workers": [{"name": w.name, "pid": w.pid} for w in self._verifying.workers.values()],
             "restarts": {"rollout": self._rollouts.num_restarts, "verifier": self._verifying.num_restarts},
+            "num_select": self._config.objective.num_select,
             "events": self._events[-5:],
             "metrics_port": self._metrics_port,
             "run_dir": str(self._record.run_dir),

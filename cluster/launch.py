@@ -72,6 +72,7 @@ def train(
     *,
     run_dir: Path,
     address: str,
+    local: bool,
     namespace: str,
     problems: list[Any],
     prompts: list[tuple[int, ...]],
@@ -93,6 +94,7 @@ def train(
     )
     about = {
         "address": address,
+        "local": local,
         "namespace": namespace,
         "pid": os.getpid(),
         "started": time.time(),

@@ -36,7 +36,8 @@ class Published:
     """One version of the policy's weights, as references into the object store."""
 
     version: int
-    fingerprint: int
+    fingerprint: int | None
+    """None: the weights are those on disk, and no learner is there to compare with."""
     manifest: WeightManifest
     buckets: Sequence[ray.ObjectRef]
 
@@ -229,7 +230,7 @@ class RolloutFleet:
             ray.kill(worker.actor)
 
     def _check_fingerprint(self, worker: RolloutHandle, fingerprint: int, published: Published) -> None:
-        if fingerprint != published.fingerprint:
+        if published.fingerprint is not None and fingerprint != published.fingerprint:
             raise Halt(
                 f"{worker.name} serves other weights than the learner's version {published.version} "
                 f"(fingerprint {fingerprint:#x}, learner {published.fingerprint:#x}): its engine did not load "

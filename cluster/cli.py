@@ -1,0 +1,177 @@
+"""The command `bonfire`."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import click
+
+CONTEXT: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+@click.group(context_settings=CONTEXT)
+@click.version_option(package_name="bonfire-rl", prog_name="bonfire")
+def cli() -> None:
+    """Fine-tune language models for Best-of-N sampling, on Ray and vLLM.
+
+    \b
+    Try it on this machine's CPU (about six minutes):
+        bonfire train examples/countdown.toml
+    """
+
+
+@cli.command(context_settings=CONTEXT)
+@click.argument("config", type=click.Path(path_type=Path), required=False)
+@click.argument("overrides", nargs=-1)
+@click.option("--dry-run", is_flag=True, help="Check everything, print the plan, start nothing.")
+@click.option(
+    "--resume",
+    type=click.Path(path_type=Path),
+    metavar="RUN_DIR",
+    help="Go on from a run's newest checkpoint.",
+)
+@click.option("--address", metavar="HOST:PORT", help="Join this Ray cluster instead of starting one here.")
+def train(
+    config: Path | None, overrides: tuple[str, ...], dry_run: bool, resume: Path | None, address: str | None
+) -> None:
+    """Train as CONFIG (a TOML file) says, then evaluate.
+
+    OVERRIDES change single settings by dotted path; values are TOML, bare words are strings.
+    Ctrl-C finishes the step in progress, writes a checkpoint and says how to go on.
+
+    \b
+    Examples:
+        bonfire train examples/countdown.toml
+        bonfire train examples/countdown.toml train.steps=50 objective.name=rloo
+        bonfire train --resume runs/countdown-20261121-101500
+    """
+    from cluster import run
+    from cluster.config import load_config
+
+    if resume is not None:
+        if config is not None and "=" in str(config):
+            config, overrides = None, (str(config), *overrides)
+        if config is not None:
+            raise ValueError("--resume takes the settings of the run itself: give it without CONFIG")
+        settings = resume / run.SETTINGS_FILE
+        if not settings.is_file():
+            raise ValueError(f"--resume {resume}: no {run.SETTINGS_FILE} in it, so it is no run directory")
+        config, run_dir = settings, resume
+        parsed = load_config(config, overrides)
+    elif config is None:
+        raise ValueError(
+            "CONFIG is missing: give a TOML file, for example examples/countdown.toml, or --resume RUN_DIR"
+        )
+    else:
+        parsed = load_config(config, overrides)
+        run_dir = run.new_run_dir(parsed, config.stem)
+    if dry_run:
+        from cluster.plan import show_plan
+
+        show_plan(parsed, run_dir, local=address is None)
+        return
+    run.train(parsed, run_dir, resume=resume is not None, address=address)
+
+
+@cli.command(context_settings=CONTEXT)
+@click.argument("config", type=click.Path(path_type=Path))
+@click.argument("overrides", nargs=-1)
+def sft(config: Path, overrides: tuple[str, ...]) -> None:
+    """Make the base model of CONFIG's [sft] section from scratch, and nothing else.
+
+    \b
+    Example:
+        bonfire sft examples/countdown.toml model=runs/my-base sft.steps=500
+    """
+    from cluster import run
+    from cluster.config import load_config
+
+    parsed = load_config(config, overrides)
+    if parsed.sft is None:
+        raise ValueError(f"{config} has no [sft] section: there is no base model to make")
+    with run.View(f"bonfire sft · {parsed.model}", ["base model"]) as view:
+        run.base_stage(parsed, view)
+
+
+@cli.command(name="eval", context_settings=CONTEXT)
+@click.argument("config", type=click.Path(path_type=Path))
+@click.argument("models", nargs=-1, required=True)
+@click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting; may be repeated."
+)
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Directory of the results [default: runs/eval-<time>]."
+)
+@click.option("--address", metavar="HOST:PORT", help="Join this Ray cluster instead of starting one here.")
+def evaluate(
+    config: Path, models: tuple[str, ...], overrides: tuple[str, ...], out: Path | None, address: str | None
+) -> None:
+    """Sample MODELS on CONFIG's held-out problems; print pass@k with 95 % intervals.
+
+    MODELS are checkpoint directories or hub ids, each optionally as NAME=PATH. The first is the
+    reference that the others are compared with, paired by problem.
+
+    \b
+    Example:
+        bonfire eval examples/countdown.toml base=runs/countdown-base \\
+            trained=runs/countdown-20261121-101500/checkpoints/step-000100/model
+    """
+    from cluster import run
+    from cluster.config import load_config
+
+    run.evaluate_models(load_config(config, overrides), models, out, address=address)
+
+
+@cli.command(context_settings=CONTEXT)
+@click.argument("run_dir", type=click.Path(path_type=Path), required=False)
+@click.option("--json", "as_json", is_flag=True, help="All facts as one JSON object.")
+def status(run_dir: Path | None, as_json: bool) -> None:
+    """Ask the running controller of RUN_DIR (default: the newest run under runs/) how it is.
+
+    \b
+    Examples:
+        bonfire status
+        bonfire status runs/countdown-20261121-101500 --json
+    """
+    from cluster.status import show_status
+
+    show_status(run_dir, as_json=as_json)
+
+
+@cli.command(context_settings=CONTEXT)
+def settings() -> None:
+    """List every setting with its default and what it means."""
+    from cluster.plan import show_settings
+
+    show_settings()
+
+
+def main() -> None:
+    """Entry point: errors are one line on stderr and exit code 1, never a traceback."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    logging.getLogger().setLevel(logging.ERROR)
+    sys.path.insert(0, os.getcwd())  # a user's own verifier lies beside the config
+    try:
+        cli(standalone_mode=False)
+    except click.exceptions.Exit as request:
+        sys.exit(request.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort) as interrupt:
+        print(f"bonfire: {interrupt or 'interrupted'}", file=sys.stderr)
+        sys.exit(130)
+    except (ValueError, RuntimeError, ArithmeticError, OSError) as error:
+        if os.environ.get("BONFIRE_TRACEBACK"):
+            raise
+        for line in str(error).splitlines():
+            print(f"bonfire: {line}", file=sys.stderr)
+        sys.exit(1)

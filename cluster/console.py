@@ -1,0 +1,154 @@
+"""The one live view of a run: stages, where each is, how long it will still take.
+
+On a terminal it is redrawn in place; elsewhere (a log, CI) a line appears when a stage starts, ends,
+or has news after a while.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+LINE_EVERY_S = 10.0
+MARKS = {
+    "waiting": ("·", "dim"),
+    "running": ("▶", "bold cyan"),
+    "done": ("✓", "green"),
+    "failed": ("✗", "red"),
+}
+
+
+@dataclass(slots=True)
+class Stage:
+    """One line of the view."""
+
+    name: str
+    state: str = "waiting"
+    share: float | None = None
+    text: str = ""
+    details: tuple[str, ...] = ()
+    started_s: float = 0.0
+    ended_s: float = 0.0
+    printed_s: float = 0.0
+
+
+class View:
+    """Use as a context manager; calls name a stage given to the constructor."""
+
+    def __init__(self, title: str, stages: Sequence[str], console: Console | None = None) -> None:
+        self.console = console or Console(highlight=False)
+        self._title = title
+        self._stages = {name: Stage(name) for name in stages}
+        self._started_s = time.monotonic()
+        self._live: Live | None = None
+
+    def __enter__(self) -> Self:
+        if self.console.is_terminal:
+            self._live = Live(
+                self, console=self.console, refresh_per_second=4, redirect_stdout=False, redirect_stderr=False
+            )
+            self._live.start()
+        else:
+            self.console.print(self._title)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for stage in self._stages.values():
+            if error is not None and stage.state == "running":
+                stage.state, stage.ended_s = "failed", time.monotonic()
+        if self._live:
+            self._live.stop()
+
+    def start(self, name: str, text: str = "") -> None:
+        stage = self._stages[name]
+        stage.state, stage.text = "running", text
+        stage.started_s = stage.printed_s = time.monotonic()
+        self._line(stage)
+
+    def update(self, name: str, share: float | None, text: str, details: Sequence[str] = ()) -> None:
+        """`share` of the stage done in 0..1; `text` beside its bar, `details` below it."""
+        stage = self._stages[name]
+        stage.share, stage.text, stage.details = share, text, tuple(details)
+        if time.monotonic() - stage.printed_s > LINE_EVERY_S:
+            stage.printed_s = time.monotonic()
+            self._line(stage)
+
+    def finish(self, name: str, text: str) -> None:
+        stage = self._stages[name]
+        stage.state, stage.share, stage.text, stage.details = "done", None, text, ()
+        stage.ended_s = time.monotonic()
+        stage.started_s = stage.started_s or stage.ended_s
+        self._line(stage)
+
+    def _line(self, stage: Stage) -> None:
+        if not self._live:
+            parts = (stage.text, *stage.details) if stage.state == "running" else (stage.text,)
+            clock = duration(time.monotonic() - self._started_s)
+            self.console.print(
+                f"[{clock}] {MARKS[stage.state][0]} {stage.name}: " + " | ".join(parts), soft_wrap=True
+            )
+
+    def __rich__(self) -> Group:
+        now = time.monotonic()
+        table = Table.grid(padding=(0, 2))
+        for stage in self._stages.values():
+            mark, style = MARKS[stage.state]
+            took = duration((stage.ended_s or now) - stage.started_s) if stage.started_s else ""
+            bar: Any = ""
+            if stage.state == "running" and stage.share is not None:
+                bar = ProgressBar(total=1.0, completed=stage.share, width=24)
+            body = Table.grid(padding=(0, 2))
+            body.add_row(*([bar] if bar else []), Text(stage.text))
+            table.add_row(
+                Text(mark, style=style),
+                Text(stage.name),
+                Text(took, style="dim"),
+                Group(body, *(Text(detail, style="dim") for detail in stage.details)),
+            )
+        elapsed = duration(now - self._started_s)
+        return Group(Text.assemble((self._title, "bold"), (f"   {elapsed}", "dim")), table)
+
+
+def duration(seconds: float) -> str:
+    """1:05 for 65 seconds, 1:01:05 for an hour more."""
+    minutes, second = divmod(int(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"
+
+
+def describe_training(facts: dict[str, Any], num_select: int) -> tuple[float, str, list[str]]:
+    """Share done, headline and details of a running training, from the controller's facts."""
+    share = facts["step"] / facts["steps"]
+    details = [facts["events"][-1]] if facts["events"] else []
+    if "reward" not in facts:
+        groups = facts["groups"]
+        starting = (
+            f"sampling the first batch: {groups['buffered']} groups scored"
+            if any(worker["serving"] for worker in facts["rollout_workers"])
+            else "engines and learner are starting"
+        )
+        return share, starting, details
+    left = f", {duration(facts['eta_s'])} left" if facts["eta_s"] else ""
+    headline = (
+        f"step {facts['step']}/{facts['steps']}{left}   reward {facts['reward']:.3f}   "
+        f"pass@{num_select} {facts['pass_at_n']:.3f}"
+    )
+    if abs(facts["bon"] - facts["pass_at_n"]) > 1e-9:
+        headline += f"   best-of-{num_select} {facts['bon']:.3f}"
+    speed = (
+        f"{facts['tokens_per_s']:,.0f} tokens/s   {facts['sequences_per_s']:,.0f} sequences/s   "
+        f"staleness {facts['staleness_mean']:.2f} (max {facts['staleness_max']:.0f})   "
+        f"engine-learner log-prob difference {facts['parity_max']:.0e}"
+    )
+    return share, headline, [speed, *details]

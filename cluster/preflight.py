@@ -1,0 +1,161 @@
+"""Everything that can be known to fail is found before any long work starts.
+
+Each check raises ValueError with one line that names the thing, its value and the remedy.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from actors.tokens import encode_prompts, load_tokenizer
+from cluster.config import MetricsConfig, RunConfig
+from verifiers.problems import check_problems, load_problems
+from verifiers.types import Problem
+
+PROCESS_BYTES = 1.0 * 2**30
+"""Resident memory of a worker process that has imported torch and vLLM, without model and cache."""
+OPTIMIZER_COPIES = 4
+"""Weights, gradients and AdamW's two averages, in float32."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """What the checks loaded on the way."""
+
+    train_problems: list[Problem]
+    test_problems: list[Problem]
+
+
+def prepare(config: RunConfig, run_dir: Path, *, local: bool) -> Prepared:
+    """Run all checks that need no model; `local`: the workers will run on this machine."""
+    if config.sft is None:
+        check_model(config.model)
+    check_port(config.metrics)
+    train_problems = load_problems(config.problems, "train")
+    test_problems = load_problems(config.problems, "test") if config.evaluation else []
+    check_problems([*train_problems, *test_problems], config.verifier)
+    if local:
+        check_memory(config)
+    check_disk(config, run_dir)
+    return Prepared(train_problems=train_problems, test_problems=test_problems)
+
+
+def check_model(model: str) -> None:
+    """A local model must be a directory with a config and safetensors; anything else is a hub id."""
+    path = Path(model)
+    looks_local = path.exists() or model.startswith((".", "/", "~", "runs/")) or model.count("/") > 1
+    if not looks_local:
+        return
+    if not path.is_dir():
+        raise ValueError(
+            f"model = {model!r} is not a directory: give a checkpoint directory, a hub id, or an [sft] section to make one"
+        )
+    if not (path / "config.json").is_file():
+        raise ValueError(f"model = {model!r} has no config.json: it is no transformers checkpoint")
+    if not list(path.glob("*.safetensors")):
+        raise ValueError(
+            f"model = {model!r} has no *.safetensors file: other formats are not loaded; convert it with save_pretrained"
+        )
+
+
+def check_port(metrics: MetricsConfig) -> None:
+    """The metrics endpoint's port must be free."""
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((metrics.host, metrics.port))
+        except OSError as error:
+            raise ValueError(
+                f"metrics.port = {metrics.port} on {metrics.host} cannot be used ({error.strerror}): "
+                "choose another, or metrics.port=0 for any free one"
+            ) from None
+
+
+def check_prompts(
+    config: RunConfig, problems: Sequence[Problem], tokenizer: Any = None
+) -> list[tuple[int, ...]]:
+    """Token ids of all prompts; the longest must leave room for a completion."""
+    try:
+        prompts = encode_prompts(tokenizer or load_tokenizer(config.model), problems)
+    except Exception as error:
+        if "WordLevel" not in str(error):
+            raise
+        raise ValueError(
+            f"a prompt has a word that model = {config.model!r} has no token for: {error}"
+        ) from None
+    room = config.rollout.max_model_len - config.rollout.max_tokens
+    for problem, prompt in zip(problems, prompts, strict=True):
+        if not 0 < len(prompt) <= room:
+            raise ValueError(
+                f"the prompt of problem {problem.id!r} has {len(prompt)} tokens, rollout.max_model_len = "
+                f"{config.rollout.max_model_len} less rollout.max_tokens = {config.rollout.max_tokens} leaves {room}: "
+                "raise the first, lower the second, or drop the problem"
+            )
+    return prompts
+
+
+def memory_needed(config: RunConfig) -> dict[str, float]:
+    """Estimated bytes by role, on the CPU's side, all workers together."""
+    weights = model_bytes(config)
+    rollout, learner = config.rollout, config.learner
+    needed = {
+        "rollout": rollout.workers * (PROCESS_BYTES + 2 * weights + rollout.kv_cache_mib * 2**20),
+        "learner": PROCESS_BYTES + (OPTIMIZER_COPIES + learner.parity_versions) * weights,
+        "verifier": config.verifier.workers * 0.15 * 2**30,
+        "ray and controller": 1.2 * 2**30,
+    }
+    if rollout.num_gpus:
+        needed["rollout"] = rollout.workers * 2 * PROCESS_BYTES
+    if learner.num_gpus:
+        needed["learner"] = PROCESS_BYTES + learner.parity_versions * weights
+    return needed
+
+
+def check_memory(config: RunConfig) -> None:
+    """The machine must have the memory that the plan adds up to."""
+    needed, available = sum(memory_needed(config).values()), psutil.virtual_memory().available
+    if needed > available:
+        raise ValueError(
+            f"this run needs about {needed / 2**30:.1f} GiB of memory, {available / 2**30:.1f} GiB are available: "
+            "lower rollout.workers or rollout.kv_cache_mib, take a smaller model, or join a cluster with --address"
+        )
+
+
+def disk_needed(config: RunConfig) -> float:
+    """Estimated bytes of checkpoints (model, two averages, one being written) and trajectories."""
+    checkpoints = (config.train.keep_checkpoints + 1) * 3 * model_bytes(config)
+    tokens = config.train.steps * config.train.groups_per_step * config.rollout.samples_per_prompt
+    return checkpoints + tokens * min(config.rollout.max_tokens, 512) * 12 + 64 * 2**20
+
+
+def check_disk(config: RunConfig, run_dir: Path) -> None:
+    """The file system of the run directory must hold what the run writes."""
+    existing = next(path for path in [run_dir, *run_dir.absolute().parents] if path.exists())
+    needed, free = disk_needed(config), shutil.disk_usage(existing).free
+    if needed > free:
+        raise ValueError(
+            f"this run writes about {needed / 2**30:.2f} GiB to {run_dir}, {free / 2**30:.2f} GiB are free: "
+            "set run_dir to a larger disk, or lower train.keep_checkpoints"
+        )
+
+
+def model_bytes(config: RunConfig) -> float:
+    """Bytes of the model in float32; 0 when it is on a hub and not known yet."""
+    path = Path(config.model)
+    files = list(path.glob("*.safetensors"))
+    if files:
+        dtype = json.loads((path / "config.json").read_text()).get("dtype", "float32")
+        return sum(file.stat().st_size for file in files) * (1 if dtype == "float32" else 2)
+    if config.sft:
+        s = config.sft
+        per_layer = 4 * s.hidden_size**2 + 3 * s.hidden_size * s.intermediate_size
+        return 4.0 * (s.num_layers * per_layer + 220 * s.hidden_size)
+    return 0.0
