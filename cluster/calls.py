@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from ray import ObjectRef
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import RayActorError, RayError, RayTaskError
 
 
 class WorkerLost(Exception):
@@ -26,13 +28,10 @@ async def reply(ref: ObjectRef, *, timeout_s: float, of: str, doing: str) -> Any
     try:
         # Not asyncio.wait_for: before Python 3.12 it swallows a cancellation that meets a result.
         async with asyncio.timeout(timeout_s):
-            return await asyncio.wrap_future(ref.future())
+            with _failures_named(of, doing):
+                return await asyncio.wrap_future(ref.future())
     except TimeoutError:
         raise WorkerLost(f"{of} did not answer within {timeout_s:g} s while {doing}") from None
-    except RayTaskError as error:
-        raise WorkerLost(f"{of} failed while {doing}: {error.cause!r}") from error
-    except RayError as error:
-        raise WorkerLost(f"{of} was lost while {doing}: {type(error).__name__}") from error
 
 
 async def reply_while_alive(
@@ -44,14 +43,26 @@ async def reply_while_alive(
     stopped one does not. Raises WorkerLost like `reply`.
     """
     answer = asyncio.wrap_future(ref.future())
-    while True:
-        done, _ = await asyncio.wait([answer], timeout=ping_every_s)
-        if done:
-            break
-        await reply(ping.remote(), timeout_s=heartbeat_timeout_s, of=of, doing=doing)
     try:
-        return answer.result()
+        while not (await asyncio.wait([answer], timeout=ping_every_s))[0]:
+            await reply(ping.remote(), timeout_s=heartbeat_timeout_s, of=of, doing=doing)
+        with _failures_named(of, doing):
+            return answer.result()
+    finally:
+        answer.cancel()
+
+
+@contextmanager
+def _failures_named(of: str, doing: str) -> Iterator[None]:
+    """Ray's errors as WorkerLost, in one line that says what happened to whom."""
+    try:
+        yield
     except RayTaskError as error:
         raise WorkerLost(f"{of} failed while {doing}: {error.cause!r}") from error
+    except RayActorError as error:
+        if error.actor_init_failed:  # the cause is at hand only as the end of a printed traceback
+            cause = str(error).strip().splitlines()[-1]
+            raise WorkerLost(f"{of} failed while {doing}: {cause}") from error
+        raise WorkerLost(f"{of} was lost while {doing}: {type(error).__name__}") from error
     except RayError as error:
         raise WorkerLost(f"{of} was lost while {doing}: {type(error).__name__}") from error

@@ -130,7 +130,9 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
         settings = tomllib.loads(path.read_text())
     except FileNotFoundError:
         raise ValueError(f"config {path} does not exist: see examples/ for one to start from") from None
-    except tomllib.TOMLDecodeError as error:
+    except OSError as error:
+        raise ValueError(f"config {path} cannot be read ({error.strerror}): give a TOML file") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"config {path} is not valid TOML: {error}") from None
     for override in overrides:
         _apply_override(settings, override)
@@ -142,13 +144,13 @@ def parse_config(settings: dict[str, Any], *, source: str = "config") -> RunConf
     try:
         return RunConfig.model_validate(settings)
     except ValidationError as error:
-        lines = [f"{source}: {_describe(problem)}" for problem in error.errors()]
+        lines = [f"{source}: {line}" for problem in error.errors() for line in _describe(problem)]
         raise ValueError("\n".join(lines)) from None
 
 
 def _apply_override(settings: dict[str, Any], override: str) -> None:
     key, separator, text = override.partition("=")
-    if not separator or not key.strip():
+    if not separator or not all(key.strip().split(".")):
         raise ValueError(f"override {override!r} is not of the form key.path=value")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
@@ -165,16 +167,18 @@ def _apply_override(settings: dict[str, Any], override: str) -> None:
     section[leaf] = value
 
 
-def _describe(problem: Any) -> str:
+def _describe(problem: Any) -> list[str]:
+    """One line per fault. A section's own check names its settings first, with their section or without."""
     path = ".".join(str(part) for part in problem["loc"])
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":
-        return f"{path} is not a setting{_suggestion(problem['loc'])}; remove it or see `bonfire settings`"
+        return [f"{path} is not a setting{_suggestion(problem['loc'])}; remove it or see `bonfire settings`"]
     if problem["type"] == "missing":
-        return f"{path} is missing: set it in the file or give {path}=... on the command line"
+        return [f"{path} is missing: set it in the file or give {path}=... on the command line"]
     if problem["type"] == "value_error":
-        return f"{path}: {message}" if path else message
-    return f"{path} = {problem['input']!r}: {message[0].lower()}{message[1:]}"
+        section = f"{path}." if path else ""
+        return [section + line.removeprefix(section) for line in message.splitlines()]
+    return [f"{path} = {problem['input']!r}: {message[0].lower()}{message[1:]}"]
 
 
 def _suggestion(location: tuple[Any, ...]) -> str:

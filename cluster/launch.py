@@ -24,10 +24,7 @@ def start_ray(config: RunConfig, *, address: str | None = None, namespace: str) 
 
     The private cluster listens on 127.0.0.1, asks for a token, and dies with this process.
     """
-    set_ray_environment()
-    if not address:
-        # Ray's own switch that keeps a cluster on the loopback interface; it was made for laptops.
-        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+    set_ray_environment(local=address is None)
     import ray
 
     common: dict[str, Any] = {
@@ -50,8 +47,14 @@ def start_ray(config: RunConfig, *, address: str | None = None, namespace: str) 
     return context.address_info["address"]  # type: ignore[attr-defined]
 
 
-def set_ray_environment() -> None:
-    """Token auth on both sides, quiet workers; must run before Ray is imported."""
+def set_ray_environment(*, local: bool) -> None:
+    """Token auth on both sides, quiet workers; must run before Ray is imported.
+
+    `local`: the cluster is, or will be, a private one on the loopback interface.
+    """
+    if local:
+        # Ray's own switch that keeps a cluster on 127.0.0.1; it was made for laptops.
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")

@@ -103,6 +103,7 @@ class Metrics:
         self._latency = self._histogram(
             "bonfire_verifier_latency_seconds", "Time of one verdict", LATENCY_SECONDS
         )
+        self._rollout_names: set[str] = set()
         for status in STATUSES:
             self._verdicts.labels(status)
         for role in ("rollout", "verifier"):
@@ -160,13 +161,17 @@ class Metrics:
     def set_rollouts(self, facts: Iterable[tuple[str, RolloutFacts]]) -> None:
         """Series of the living rollout workers; those of the others are dropped."""
         gauges = (self._busy, self._idle, self._serving, self._resident)
-        for gauge in gauges:
-            gauge.clear()
+        gone, self._rollout_names = self._rollout_names, set()
         for name, fact in facts:
+            self._rollout_names.add(name)
             for gauge, value in zip(
                 gauges, (fact.busy_s, fact.idle_s, fact.version, fact.resident_bytes), strict=True
             ):
                 gauge.labels(name).set(value)
+        # A scrape may come at any moment: the living keep their series throughout.
+        for name in gone - self._rollout_names:
+            for gauge in gauges:
+                gauge.remove(name)
 
     def _gauge(self, name: str, text: str, labels: Iterable[str] = ()) -> Gauge:
         return Gauge(name, text, labels, registry=self.registry)

@@ -20,7 +20,7 @@ from cluster.launch import cpus_needed, set_ray_environment
 
 def show_plan(config: RunConfig, run_dir: Path, *, local: bool) -> None:
     """Run every check, then print settings, steps, placement and memory. Starts nothing, writes nothing."""
-    set_ray_environment()
+    set_ray_environment(local=local)
     prepared = preflight.prepare(config, run_dir, local=local)
     console = Console(highlight=False)
     console.print("[bold]settings[/bold]")

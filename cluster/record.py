@@ -84,8 +84,9 @@ class RunRecord:
         for path in self.trajectories_dir.iterdir():
             if path.suffix == ".partial" or int(path.stem.removeprefix("step-")) > step:
                 path.unlink()
-        for path in self.checkpoints_dir.glob("*.partial"):
-            shutil.rmtree(path)
+        for path in self.checkpoints_dir.glob("step-*"):
+            if path.suffix == ".partial" or path.name > CHECKPOINT.format(step):
+                shutil.rmtree(path)
         metrics = self.run_dir / "metrics.jsonl"
         if metrics.exists():
             kept = [line for line in metrics.read_text().splitlines() if _step_of(line) <= step]
@@ -96,7 +97,7 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
     """The run's state in a checkpoint. Raises ValueError when it is missing or damaged."""
     try:
         return json.loads((checkpoint / STATE_FILE).read_text())
-    except (OSError, json.JSONDecodeError) as error:
+    except (OSError, ValueError) as error:  # not UTF-8, or not JSON
         raise ValueError(
             f"checkpoint {checkpoint} has no readable {STATE_FILE} ({error}): use an older one"
         ) from None

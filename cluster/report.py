@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from rich.box import SIMPLE
+from rich.markup import escape
 from rich.table import Table
 
 from cluster.record import write_atomically
@@ -81,25 +83,31 @@ def to_json(reports: Sequence[ModelReport], about: Mapping[str, Any]) -> str:
 
 
 def table(reports: Sequence[ModelReport]) -> Table:
-    """pass@k of all models; under each but the first, the paired difference with its interval."""
-    ks = list(reports[0].pass_at_k)
-    result = Table(title="held-out pass@k, 95 % intervals paired over problems", title_justify="left")
-    result.add_column("")
-    for k in ks:
-        result.add_column(f"pass@{k}", justify="right")
+    """A row per k: each model's pass@k, and its paired difference from the first, with intervals."""
+    result = Table(title="held-out pass@k with 95 % intervals", title_justify="left", box=SIMPLE)
+    result.add_column("k", justify="right")
     for report in reports:
-        result.add_row(report.name, *(f"{report.pass_at_k[k].mean:.3f}" for k in ks))
-        result.add_row("", *(f"[dim]{_interval(report.pass_at_k[k])}[/dim]" for k in ks))
+        result.add_column(report.name, no_wrap=True)
         if report.difference is not None:
-            result.add_section()
-            result.add_row("difference", *(f"{report.difference[k].mean:+.3f}" for k in ks), style="bold")
-            result.add_row("", *(_interval(report.difference[k], sign=True) for k in ks))
+            result.add_column("difference", no_wrap=True, style="bold")
+    for k in reports[0].pass_at_k:
+        cells = []
+        for report in reports:
+            cells.append(_cell(report.pass_at_k[k]))
+            if report.difference is not None:
+                cells.append(_cell(report.difference[k], "+"))
+        result.add_row(str(k), *cells)
     return result
 
 
-def _interval(estimate: Estimate, *, sign: bool = False) -> str:
-    spec = "+.3f" if sign else ".3f"
-    return rf"\[{estimate.low:{spec}}, {estimate.high:{spec}}]"
+def _cell(estimate: Estimate, sign: str = "") -> str:
+    low, high = _number(estimate.low, sign), _number(estimate.high, sign)
+    return escape(f"{_number(estimate.mean, sign)} [{low}, {high}]")
+
+
+def _number(value: float, sign: str = "") -> str:
+    """Three decimals without the leading zero: .584, +.103."""
+    return f"{value:{sign}.3f}".replace("0.", ".", 1)
 
 
 def write(

@@ -37,7 +37,7 @@ def new_run_dir(config: RunConfig, name: str) -> Path:
 
 def train(config: RunConfig, run_dir: Path, *, resume: bool, address: str | None) -> None:
     """Run all stages and print the result. Raises ValueError or RuntimeError with lines for the user."""
-    launch.set_ray_environment()
+    launch.set_ray_environment(local=address is None)
     prepared = prepare(config, run_dir, local=address is None)
     stages = ["problems", *(["base model"] if config.sft else []), "training"]
     if config.evaluation:
@@ -171,7 +171,7 @@ def evaluation_stage(
             config.rollout.workers * config.rollout.num_cpus
             + config.verifier.workers * config.verifier.num_cpus
         )
-        if cpus * len(models) <= ray.available_resources().get("CPU", 0) and not config.rollout.num_gpus:
+        if cpus * len(models) <= ray.cluster_resources().get("CPU", 0) and not config.rollout.num_gpus:
             return dict(zip(models, await asyncio.gather(*(one(name) for name in models)), strict=True))
         return {name: await one(name) for name in models}
 
@@ -185,7 +185,7 @@ def evaluate_models(
     config: RunConfig, models: tuple[str, ...], out: Path | None, *, address: str | None
 ) -> None:
     """`bonfire eval`: sample the models on the held-out problems, print and write the report."""
-    launch.set_ray_environment()
+    launch.set_ray_environment(local=address is None)
     if config.evaluation is None:
         raise ValueError(
             "the config has no [evaluation] section: add one, or --set evaluation.samples_per_problem=64"

@@ -54,9 +54,9 @@ def ask(run_dir: Path) -> dict[str, Any]:
         about = json.loads((run_dir / RUN_FILE).read_text())
     except FileNotFoundError:
         raise ValueError(f"{run_dir} has no {RUN_FILE}: it is no run directory") from None
-    if not _is_alive(about["pid"]) and about["local"]:
+    if about["local"] and not _is_alive(about["pid"]):
         raise ValueError(f"the run in {run_dir} has ended; its numbers are in {run_dir}/metrics.jsonl")
-    set_ray_environment()
+    set_ray_environment(local=about["local"])
     import ray
 
     try:

@@ -1,0 +1,39 @@
+# The two commands of the README are `make demo` and `make test`; both make the environment first.
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+# Without cached bytecode every engine would compile vLLM anew at its start: 20 s each time.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: demo test test-slow lint format lock clean help
+
+help: ## List the commands
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
+
+demo: $(VENV)/.ready ## Train and evaluate the countdown model on this machine's CPU (about 6 minutes)
+	$(BIN)/bonfire train examples/countdown.toml
+
+test: $(VENV)/.ready ## Run the tests, real Ray and real vLLM included
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(VENV)/.ready ## Run the tests that take minutes each
+	$(BIN)/python -m pytest -m slow
+
+lint: $(VENV)/.ready ## Lint, format check and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.ready ## Format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lock: $(VENV)/.ready ## Resolve pyproject.toml into requirements-cpu.lock anew
+	UV_FIND_LINKS="$$PIP_FIND_LINKS" $(BIN)/uv pip compile --quiet --no-header --no-annotate \
+		--extra cpu --extra dev pyproject.toml -o requirements-cpu.lock
+
+$(VENV)/.ready: pyproject.toml requirements-cpu.lock deploy/install-cpu.sh
+	@bash deploy/install-cpu.sh $(VENV)
+
+clean: ## Remove the environment and all runs
+	rm -rf $(VENV) runs

@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# Makes the CPU environment in the given directory: bash deploy/install-cpu.sh .venv
+# Exactly the versions of requirements-cpu.lock, in about half a minute. Needs Python 3.11 or newer.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+venv=${1:?usage: install-cpu.sh VENV_DIRECTORY}
+python=${PYTHON:-python3}
+
+"$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
+  echo "install: $("$python" --version) is too old: Bonfire needs Python 3.11 or newer (set PYTHON=...)" >&2
+  exit 1
+}
+command -v lscpu >/dev/null || {
+  echo "install: lscpu is missing, vLLM's CPU build asks it for the cores: install util-linux" >&2
+  exit 1
+}
+echo "install: making $venv from requirements-cpu.lock"
+"$python" -m venv "$venv"
+"$venv/bin/pip" install --quiet --disable-pip-version-check uv==0.13.8
+
+# The CPU build of torch is not on PyPI. Take it from pip's own find-links where that has it,
+# otherwise from PyTorch's CPU index, which uv knows by this name.
+torch=$(sed -n 's/^torch==//p' requirements-cpu.lock)
+torch_from=(--torch-backend cpu)
+for directory in ${PIP_FIND_LINKS:-}; do
+  if compgen -G "$directory/torch-$torch-*.whl" >/dev/null; then
+    torch_from=(--find-links "$directory")
+  fi
+done
+# The lock is complete: --no-deps keeps out torchvision, torchaudio and torchcodec, whose published
+# builds are CUDA's and break transformers beside a CPU torch.
+export UV_PYTHON_DOWNLOADS=never
+"$venv/bin/uv" pip install --quiet --python "$venv/bin/python" --no-deps "${torch_from[@]}" -r requirements-cpu.lock
+"$venv/bin/uv" pip install --quiet --python "$venv/bin/python" --no-deps --editable .
+touch "$venv/.ready"
+echo "install: done"
