@@ -19,6 +19,7 @@ they were given is given again when they are lost.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import os
 import time
@@ -73,9 +74,9 @@ class Controller:
         else:
             self._ledger = Ledger(num_problems=len(problems), num_groups=num_groups, seed=train.seed)
             self._version = 0
-        self._model = str(self._checkpoint / "model") if self._checkpoint else config.model
         self._buffer: dict[int, ScoredGroup] = {}
         self._buffer_changed = asyncio.Event()
+        self._received_s: dict[int, float] = {}
         self._in_training: set[int] = set()
         self._stopping = False
         self._stage = "starting"
@@ -99,8 +100,9 @@ class Controller:
         )
         self._rollouts = RolloutFleet(
             config=config.rollout,
-            model=self._model,
-            model_version=self._version,
+            # Not the checkpoint's model: that one is deleted in time, and a replacement starts from it too.
+            model=config.model,
+            model_version=0,
             ledger=self._ledger,
             synchronous=train.max_staleness == 0,
             groups_per_step=train.groups_per_step,
@@ -146,7 +148,13 @@ class Controller:
             "groups": self._ledger_counts(),
             "verifier_queue": self._verifying.queue_depth,
             "rollout_workers": [
-                {"name": w.name, "pid": w.pid, "version": w.version, "serving": w.serving}
+                {
+                    "name": w.name,
+                    "pid": w.pid,
+                    "version": w.version,
+                    "serving": w.serving,
+                    **(dataclasses.asdict(w.facts) if w.facts else {}),
+                }
                 for w in self._rollouts.workers.values()
             ],
             "verifier_workers": [{"name": w.name, "pid": w.pid} for w in self._verifying.workers.values()],
@@ -206,6 +214,7 @@ class Controller:
             if batch is None:
                 break
             started = time.perf_counter()
+            verify_s = started - max(self._received_s.pop(group) for group in batch)
             groups = [self._buffer[group] for group in batch]
             self._in_training = set(batch)
             self._rollouts.top_up()
@@ -234,7 +243,13 @@ class Controller:
             )
             if config.max_staleness == 0:
                 await syncing
-            await self._log_step(step, groups, wait_s=started - waiting_since, learn_s=learned - started)
+            seconds = {
+                "wait_s": started - waiting_since,
+                "verify_s": verify_s,
+                "learn_s": learned - started,
+                "sync_s": self._sync_s,
+            }
+            await self._log_step(step, groups, seconds)
             if self._version % config.checkpoint_every == 0:
                 await self._save()
         if syncing:
@@ -290,7 +305,7 @@ class Controller:
                     f"train.max_logprob_difference = {limit:g}; check the model, rollout.dtype and the temperature"
                 )
 
-    async def _log_step(self, step: Any, groups: list[ScoredGroup], *, wait_s: float, learn_s: float) -> None:
+    async def _log_step(self, step: Any, groups: list[ScoredGroup], seconds: dict[str, float]) -> None:
         now = time.monotonic()
         step_s, self._last_step_at_s = now - self._last_step_at_s, now
         self._step_times = [*self._step_times[-19:], step_s]
@@ -302,9 +317,7 @@ class Controller:
             **in_batch,
             **step.facts,
             "step_s": step_s,
-            "wait_s": wait_s,
-            "learn_s": learn_s,
-            "sync_s": self._sync_s,
+            **seconds,
             "tokens_per_s": self._sampled_tokens / step_s,
             "sequences_per_s": self._sampled_sequences / step_s,
         }
@@ -354,6 +367,7 @@ class Controller:
                 continue
             self._sampled_tokens += len(group.token_ids)
             self._sampled_sequences += group.num_samples
+            self._received_s[group.group] = time.perf_counter()
             self.metrics.observe_samples(group.num_samples, len(group.token_ids))
             self._verifying.put(group)
 

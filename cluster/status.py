@@ -67,8 +67,8 @@ def ask(run_dir: Path) -> dict[str, Any]:
             log_to_driver=False,
         )
         controller = ray.get_actor(CONTROLLER_NAME)
-        facts: dict[str, Any] = ray.get(controller.facts.remote(), timeout=ANSWER_TIMEOUT_S)
-        return facts
+        answer: Any = controller.facts.remote()
+        return dict(ray.get(answer, timeout=ANSWER_TIMEOUT_S))
     except (ConnectionError, ray.exceptions.RayError, ValueError) as error:
         raise ValueError(
             f"no controller answers for {run_dir} at {about['address']} ({type(error).__name__}): it may have ended; "
