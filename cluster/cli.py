@@ -156,9 +156,12 @@ def main() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     warnings.filterwarnings("ignore", category=FutureWarning)
     logging.getLogger().setLevel(logging.ERROR)
     sys.path.insert(0, os.getcwd())  # a user's own verifier lies beside the config
+    from cluster.run import Interrupted
+
     try:
         cli(standalone_mode=False)
     except click.exceptions.Exit as request:
@@ -166,8 +169,11 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
-    except (KeyboardInterrupt, click.Abort) as interrupt:
-        print(f"bonfire: {interrupt or 'interrupted'}", file=sys.stderr)
+    except click.Abort:
+        print("bonfire: interrupted", file=sys.stderr)
+        sys.exit(130)
+    except Interrupted as stop:
+        print(f"bonfire: {stop}", file=sys.stderr)
         sys.exit(130)
     except (ValueError, RuntimeError, ArithmeticError, OSError) as error:
         if os.environ.get("BONFIRE_TRACEBACK"):

@@ -49,10 +49,13 @@ def prepare(config: RunConfig, run_dir: Path, *, local: bool) -> Prepared:
 
 
 def check_model(model: str) -> None:
-    """A local model must be a directory with a config and safetensors; anything else is a hub id."""
+    """A local model must be a directory with a config and safetensors; anything else is a hub id, fetched here."""
     path = Path(model)
     looks_local = path.exists() or model.startswith((".", "/", "~", "runs/")) or model.count("/") > 1
     if not looks_local:
+        from learner.model import resolve_model
+
+        resolve_model(model)
         return
     if not path.is_dir():
         raise ValueError(

@@ -23,6 +23,10 @@ from verifiers.problems import check_problems, load_problems
 SETTINGS_FILE = "config.toml"
 
 
+class Interrupted(Exception):
+    """The user asked to stop; the message says how to go on."""
+
+
 def new_run_dir(config: RunConfig, name: str) -> Path:
     """The configured directory, or a fresh one under runs/."""
     if config.run_dir:
@@ -134,7 +138,7 @@ def _train_stage(
         + (f", reward {facts['reward']:.3f}" if "reward" in facts else ""),
     )
     if interrupted:
-        raise KeyboardInterrupt(f"stopped; go on with: bonfire train --resume {record.run_dir}")
+        raise Interrupted(f"stopped with a checkpoint; go on with: bonfire train --resume {record.run_dir}")
     return record.checkpoints()[-1]
 
 
@@ -235,7 +239,7 @@ def _interrupts() -> Iterator[list[int]]:
     def handle(number: int, frame: Any) -> None:
         received.append(number)
         if len(received) > 1:
-            raise KeyboardInterrupt("ended at once; the last checkpoint is kept")
+            raise Interrupted("ended at once; the newest checkpoint is kept")
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
