@@ -50,7 +50,7 @@ BATCH_GAUGES = {
     "pass_at_n": ("pass_at_n_ratio", "Unbiased pass@N of the newest batch"),
     "staleness_mean": ("staleness_mean_versions", "Mean versions between sampling and training"),
     "staleness_max": ("staleness_max_versions", "Largest number of versions between sampling and training"),
-    "completion_tokens": ("completion_tokens_mean", "Mean completion length"),
+    "completion_tokens": ("completion_mean_tokens", "Mean completion length"),
 }
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import psutil
 
 from actors.tokens import encode_prompts, load_tokenizer
+from cluster.base import base_is_there
 from cluster.config import MetricsConfig, RunConfig
 from verifiers.problems import check_problems, load_problems
 from verifiers.types import Problem
@@ -36,7 +37,7 @@ class Prepared:
 
 def prepare(config: RunConfig, run_dir: Path, *, local: bool) -> Prepared:
     """Run all checks that need no model; `local`: the workers will run on this machine."""
-    if config.sft is None:
+    if config.sft is None or base_is_there(config):
         check_model(config.model)
     check_port(config.metrics)
     train_problems = load_problems(config.problems, "train")

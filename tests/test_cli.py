@@ -1,0 +1,139 @@
+"""The command as a user meets it: help, plans, and one line for each mistake."""
+
+import json
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from safetensors.numpy import save_file
+
+REPOSITORY = Path(__file__).parent.parent
+EXAMPLE = REPOSITORY / "examples" / "countdown.toml"
+
+
+def bonfire(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from cluster.cli import main; main()", *map(str, arguments)]
+    return subprocess.run(command, check=False, capture_output=True, text=True, cwd=cwd, timeout=90)
+
+
+def one_error(result: subprocess.CompletedProcess[str]) -> str:
+    lines = result.stderr.strip().splitlines()
+    assert result.returncode == 1, result.stderr
+    assert len(lines) == 1 and lines[0].startswith("bonfire: "), result.stderr
+    return lines[0]
+
+
+@pytest.fixture
+def jsonl_config(tmp_path, tiny_model):
+    def write(row: dict[str, object], settings: str = "") -> Path:
+        (tmp_path / "train.jsonl").write_text(json.dumps(row) + "\n")
+        config = tmp_path / "own.toml"
+        config.write_text(
+            f'model = "{tiny_model}"\n[problems]\nsource = "jsonl"\ntrain_path = "train.jsonl"\n'
+            f"[metrics]\nport = 0\n[rollout]\nmax_tokens = 14\nmax_model_len = 64\n{settings}"
+        )
+        return config
+
+    return write
+
+
+GOOD_ROW = {"prompt": "1 2 3 4 = 10 :", "numbers": [1, 2, 3, 4], "target": 10}
+
+
+def test_every_command_has_help_with_an_example(tmp_path):
+    for command in ("train", "sft", "eval", "status"):
+        result = bonfire(command, "--help", cwd=tmp_path)
+        assert result.returncode == 0
+        assert f"bonfire {command}" in result.stdout and "Example" in result.stdout
+
+
+def test_settings_lists_every_section(tmp_path):
+    result = bonfire("settings", cwd=tmp_path)
+    assert result.returncode == 0
+    for path in (
+        "objective.num_select",
+        "rollout.samples_per_prompt",
+        "train.max_staleness",
+        "verifier.timeout_s",
+    ):
+        assert path in result.stdout
+
+
+def test_dry_run_prints_the_plan_and_leaves_nothing(tmp_path):
+    result = bonfire("train", EXAMPLE, "--dry-run", "metrics.port=0", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "100 steps x 32 prompts x 32 samples = 102,400 samples" in " ".join(result.stdout.split())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_model_is_named(tmp_path, jsonl_config):
+    error = one_error(bonfire("train", jsonl_config(GOOD_ROW), "model=./nowhere", cwd=tmp_path))
+    assert "'./nowhere'" in error and "not a directory" in error
+
+
+def test_a_model_without_safetensors_is_refused(tmp_path, jsonl_config):
+    model = tmp_path / "pickled"
+    model.mkdir()
+    (model / "config.json").write_text("{}")
+    (model / "pytorch_model.bin").write_bytes(b"")
+    error = one_error(bonfire("train", jsonl_config(GOOD_ROW), f"model={model}", cwd=tmp_path))
+    assert "safetensors" in error
+
+
+def test_a_row_without_its_prompt_is_named_by_file_and_line(tmp_path, jsonl_config):
+    error = one_error(bonfire("train", jsonl_config({"question": "?"}), cwd=tmp_path))
+    assert "train.jsonl:1" in error and "'prompt'" in error
+
+
+def test_a_row_without_what_its_verifier_needs_is_named(tmp_path, jsonl_config):
+    row = {"prompt": "1 2 3 4 = 10 :", "numbers": [1, 2, 3, 4]}
+    error = one_error(bonfire("train", jsonl_config(row), cwd=tmp_path))
+    assert "train.jsonl:1" in error and "'target'" in error
+
+
+def test_a_prompt_longer_than_the_context_is_named_before_any_work(tmp_path, jsonl_config):
+    error = bonfire("train", jsonl_config(GOOD_ROW), "rollout.max_model_len=20", cwd=tmp_path)
+    assert error.returncode == 1
+    assert "has 7 tokens" in error.stderr and "leaves 6" in error.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_port_in_use_is_named(tmp_path, jsonl_config):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        error = one_error(bonfire("train", jsonl_config(GOOD_ROW), f"metrics.port={port}", cwd=tmp_path))
+    assert f"metrics.port = {port}" in error
+
+
+def test_too_little_memory_is_said_in_gib(tmp_path, jsonl_config):
+    error = one_error(bonfire("train", jsonl_config(GOOD_ROW), "rollout.kv_cache_mib=9999999", cwd=tmp_path))
+    assert "GiB of memory" in error and "rollout.kv_cache_mib" in error
+
+
+def test_too_little_disk_is_said_in_gib(tmp_path, jsonl_config):
+    overrides = ("train.steps=1000000", "train.groups_per_step=1000000")
+    error = one_error(bonfire("train", jsonl_config(GOOD_ROW), *overrides, cwd=tmp_path))
+    assert "GiB are free" in error and "run_dir" in error
+
+
+def test_a_base_model_made_otherwise_is_not_overwritten(tmp_path):
+    model = tmp_path / "someone-elses"
+    model.mkdir()
+    save_file({}, model / "model.safetensors")
+    overrides = (f"model={model}", "metrics.port=0")
+    error = one_error(bonfire("train", EXAMPLE, *overrides, "--dry-run", cwd=tmp_path))
+    assert "someone-elses" in error and "[sft]" in error
+    assert [path.name for path in model.iterdir()] == ["model.safetensors"]
+
+
+def test_resume_needs_a_run_directory(tmp_path):
+    error = one_error(bonfire("train", "--resume", tmp_path, cwd=tmp_path))
+    assert "no run directory" in error
+
+
+def test_status_without_a_run_says_so(tmp_path):
+    assert "no run under runs/" in one_error(bonfire("status", cwd=tmp_path))
