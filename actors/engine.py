@@ -9,6 +9,7 @@ Only this module and `weights.py` import vLLM, and only when an engine is built.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import threading
@@ -107,6 +108,7 @@ class Engine:
     def sample(self, leases: Sequence[Lease]) -> list[Future[Any]]:
         """Start sampling the groups; each future resolves to vLLM's `RequestOutput` of one lease.
 
+        A lease that vLLM refuses (its prompt is too long) fails alone, with ValueError.
         The groups enter the engine between the same two steps, so that equal leases on equal
         weights form equal batches: what makes a seeded run repeatable to the last bit.
         """
@@ -117,27 +119,34 @@ class Engine:
         def add() -> None:
             for lease, future in zip(leases, futures, strict=True):
                 request_id = str(lease.group)
-                parameters = SamplingParams(
-                    n=self._config.samples_per_prompt,
-                    temperature=self._config.temperature,
-                    max_tokens=self._config.max_tokens,
-                    seed=lease.seed,
-                    stop_token_ids=self._stop_token_ids,
-                    logprobs=0,
-                    flat_logprobs=True,
-                    detokenize=False,
-                    output_kind=RequestOutputKind.FINAL_ONLY,
-                )
                 try:
+                    parameters = SamplingParams(
+                        n=self._config.samples_per_prompt,
+                        temperature=self._config.temperature,
+                        max_tokens=self._config.max_tokens,
+                        seed=lease.seed,
+                        stop_token_ids=self._stop_token_ids,
+                        logprobs=0,
+                        flat_logprobs=True,
+                        detokenize=False,
+                        output_kind=RequestOutputKind.FINAL_ONLY,
+                    )
                     self._llm.add_request(
                         request_id, {"prompt_token_ids": list(lease.prompt_token_ids)}, parameters
                     )
-                except ValueError as error:
-                    future.set_exception(error)
+                except Exception as error:  # noqa: BLE001 - vLLM's own types, which do not cross processes
+                    future.set_exception(
+                        ValueError(f"vLLM refuses problem {lease.problem_id!r} (group {request_id}): {error}")
+                    )
                 else:
                     self._pending[request_id] = future
 
-        self._call(add)
+        def pass_on(added: Future[None]) -> None:
+            if (error := added.exception()) is not None:
+                for future in futures:
+                    future.set_exception(error)
+
+        self._call(add).add_done_callback(pass_on)
         return futures
 
     def update_weights(
@@ -191,11 +200,16 @@ class Engine:
 
         def run() -> None:
             try:
-                future.set_result(function())
+                self.raise_if_failed()
+                result = function()
             except Exception as error:  # noqa: BLE001 - it is raised where the call was made
                 future.set_exception(error)
+            else:
+                future.set_result(result)
 
         self._calls.put(run)
+        if self._failure is not None:  # the thread ended meanwhile
+            self._run_queued_calls()
         return future
 
     def _run(self) -> None:
@@ -223,11 +237,16 @@ class Engine:
             finally:
                 self._clock[1] += time.perf_counter() - started
             call()
-        while not self._calls.empty():
-            self._calls.get_nowait()()
+        self._run_queued_calls()
+
+    def _run_queued_calls(self) -> None:
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._calls.get_nowait()()
 
     def _fail(self, error: BaseException) -> None:
         self._failure = error
         for future in self._pending.values():
             future.set_exception(RuntimeError(f"the engine has failed: {error!r}"))
         self._pending.clear()
+        self._run_queued_calls()

@@ -1,0 +1,99 @@
+"""What the tests share: a tiny policy, one engine in this process, one local Ray cluster."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from actors.config import RolloutConfig
+from actors.engine import engine_environment
+from cluster.launch import set_ray_environment
+
+ENGINE = RolloutConfig(
+    samples_per_prompt=8, max_tokens=24, max_model_len=96, max_num_seqs=64, kv_cache_mib=64, temperature=0.7
+)
+
+os.environ.update(engine_environment(ENGINE))  # read once, when torch is imported
+set_ray_environment(local=True)
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A countdown model of random weights whose next-token distribution is far from uniform."""
+    import torch
+
+    from learner.config import SftConfig
+    from learner.sft import build_model, build_tokenizer
+
+    path = tmp_path_factory.mktemp("tiny") / "model"
+    torch.manual_seed(0)
+    # vLLM's CPU attention needs 32 channels a head.
+    model = build_model(SftConfig(hidden_size=64, num_heads=2, num_layers=2, intermediate_size=96))
+    with torch.no_grad():
+        model.lm_head.weight.normal_(std=0.25)
+    model.save_pretrained(path)
+    build_tokenizer().save_pretrained(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def engine(tiny_model: Path) -> Iterator:
+    """The engine of ENGINE, with <eos> as its stop token. Tests leave whatever version they like in it."""
+    from actors.engine import Engine
+
+    environment = dict(os.environ)
+    engine = Engine(str(tiny_model), ENGINE, stop_token_ids=[1])
+    os.environ.clear()
+    os.environ.update(environment)  # vLLM sets LD_PRELOAD and more, for processes it might start
+    yield engine
+    engine.shutdown()
+
+
+@pytest.fixture(scope="session")
+def user_modules(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder from which the workers of `ray_cluster` can import."""
+    return tmp_path_factory.mktemp("modules")
+
+
+@pytest.fixture(scope="session")
+def ray_cluster(user_modules: Path) -> Iterator[str]:
+    """Address of a Ray cluster on this machine alone: loopback, its own token, 16 CPUs it does not have."""
+    import ray
+
+    directory = Path(tempfile.mkdtemp(prefix="bf", dir="/tmp"))  # Unix sockets want short paths
+    token = directory / "token"
+    token.write_text("bonfire-tests-" + os.urandom(16).hex())
+    token.chmod(0o600)
+    changed = {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(token),
+        "PYTHONPATH": str(user_modules),
+    }
+    before = {name: os.environ.get(name) for name in changed}
+    os.environ.update(changed)
+    context = ray.init(
+        address="local",
+        num_cpus=16,
+        include_dashboard=False,
+        object_store_memory=128 << 20,
+        log_to_driver=False,
+        _temp_dir=str(directory),
+        namespace="tests",
+    )
+    yield context.address_info["address"]
+    processes = psutil.Process().children(recursive=True)
+    ray.shutdown()
+    _, left = psutil.wait_procs(processes, timeout=20)
+    assert not left
+    for name, value in before.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+    shutil.rmtree(directory, ignore_errors=True)

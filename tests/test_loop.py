@@ -1,0 +1,510 @@
+"""The whole loop with nothing replaced: Ray actors, vLLM engines, verifier processes, the learner.
+
+One engine a run takes some seconds to start, so claims share runs through module-scoped fixtures.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pyarrow.parquet as pq
+import pytest
+import ray
+from prometheus_client.parser import text_string_to_metric_families
+from ray.exceptions import RayTaskError
+
+from actors.tokens import encode_prompts, load_tokenizer
+from cluster.calls import Halt
+from cluster.config import RunConfig, parse_config
+from cluster.controller import Controller
+from cluster.rollouts import Published
+from verifiers.problems import load_problems
+
+GROUPS, SAMPLES, STEPS = 4, 8, 12
+HEARTBEAT_S = 4.0
+RUN_TIMEOUT_S = 120.0
+REWARDS = """
+import time
+
+def slow(problem, completion):
+    time.sleep(0.003)  # a step must last long enough to be interrupted
+    return sum(map(ord, completion)) % 97 / 97
+
+def broken(problem, completion):
+    raise KeyError("no such column")
+"""
+
+
+@pytest.fixture(scope="module")
+def verifier(user_modules: Path) -> str:
+    (user_modules / "loop_verifiers.py").write_text(REWARDS)
+    return "loop_verifiers:slow"
+
+
+@pytest.fixture(scope="module")
+def make_config(tiny_model: Path, verifier: str) -> Callable[..., RunConfig]:
+    def make(**sections: dict[str, Any]) -> RunConfig:
+        settings: dict[str, dict[str, Any]] = {
+            "problems": {"num_train": 10},
+            "verifier": {"name": verifier},
+            "rollout": {
+                "samples_per_prompt": SAMPLES,
+                "max_tokens": 8,
+                "max_model_len": 64,
+                "max_num_seqs": 64,
+                "kv_cache_mib": 16,
+            },
+            "objective": {"num_select": 4},
+            "learner": {"learning_rate": 1e-3, "warmup_steps": 1},
+            "train": {
+                "steps": STEPS,
+                "groups_per_step": GROUPS,
+                "max_staleness": 0,
+                "checkpoint_every": 1,
+                "keep_checkpoints": 100,
+            },
+            "metrics": {"port": 0},
+        }
+        merged = {name: {**settings.get(name, {}), **sections.get(name, {})} for name in settings | sections}
+        return parse_config({"model": str(tiny_model), **merged})
+
+    return make
+
+
+class LiveRun:
+    """A run on the shared cluster, as its driver sees it."""
+
+    def __init__(self, controller: Any) -> None:
+        self._controller = controller
+        self._run = controller.run.remote()
+
+    def facts(self) -> dict[str, Any]:
+        return ray.get(self._controller.facts.remote(), timeout=20)
+
+    def wait_for(
+        self, condition: Callable[[dict[str, Any]], Any], timeout_s: float = RUN_TIMEOUT_S
+    ) -> dict[str, Any]:
+        """The first facts that meet the condition; fails when the run ends before."""
+        deadline = time.monotonic() + timeout_s
+        while not condition(facts := self.facts()):
+            if ray.wait([self._run], timeout=0.05)[0]:
+                raise AssertionError(f"the run ended before the condition was met: {ray.get(self._run)}")
+            assert time.monotonic() < deadline, facts
+        return facts
+
+    def stop(self) -> None:
+        ray.get(self._controller.stop.remote(), timeout=20)
+
+    def finish(self) -> dict[str, Any]:
+        """The last facts; or raises what the driver shows to the user."""
+        try:
+            return ray.get(self._run, timeout=RUN_TIMEOUT_S)
+        except RayTaskError as error:
+            raise error.cause from None
+
+
+def worker_processes() -> list[psutil.Process]:
+    """Of all runs on the cluster: actors, also stopped ones, and verifiers' own processes."""
+    ours = ("ray::Controller", "ray::RolloutWorker", "ray::LearnerWorker", "ray::VerifierWorker")
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            command = " ".join(process.cmdline())
+            if command.startswith(ours) or "verifiers.process" in command:
+                found.append(process)
+    return found
+
+
+@pytest.fixture(scope="module")
+def start(ray_cluster: str):
+    """Context manager of a run; afterwards no process of it is left."""
+
+    @contextmanager
+    def start(
+        config: RunConfig, run_dir: Path, *, checkpoint: Path | None = None, controller: Any = Controller
+    ) -> Iterator[LiveRun]:
+        problems = load_problems(config.problems, "train")
+        prompts = encode_prompts(load_tokenizer(config.model), problems)
+        actor = controller.remote(
+            config, str(run_dir), problems, prompts, str(checkpoint) if checkpoint else None
+        )
+        try:
+            yield LiveRun(actor)
+        finally:
+            processes = worker_processes()
+            ray.kill(actor)
+        _, left = psutil.wait_procs([*processes, *worker_processes()], timeout=20)
+        assert not left
+
+    return start
+
+
+def trajectories(run_dir: Path) -> dict[int, list[dict[str, Any]]]:
+    """Rows of each step."""
+    files = sorted((run_dir / "trajectories").iterdir())
+    assert all(file.suffix == ".parquet" for file in files)
+    return {int(file.stem.removeprefix("step-")): pq.read_table(file).to_pylist() for file in files}
+
+
+def staleness(run_dir: Path) -> list[int]:
+    """Versions between the oldest token of a group and the learner that trained it, for every group."""
+    return [
+        step - 1 - min(version for sample in row["versions"] for version in sample)
+        for step, rows in trajectories(run_dir).items()
+        for row in rows
+    ]
+
+
+def trained_groups(run_dir: Path) -> list[int]:
+    return [row["group"] for rows in trajectories(run_dir).values() for row in rows]
+
+
+def checkpoint_at(run_dir: Path, step: int) -> Path:
+    return run_dir / "checkpoints" / f"step-{step:06d}"
+
+
+def assert_same_checkpoint(ours: Path, theirs: Path) -> None:
+    """Parameters, optimizer and ledger, bit for bit."""
+    for name in ("model/model.safetensors", "optimizer.safetensors", "learner.json"):
+        assert (ours / name).read_bytes() == (theirs / name).read_bytes(), name
+
+
+def assert_different_checkpoint(ours: Path, theirs: Path) -> None:
+    name = "model/model.safetensors"
+    assert (ours / name).read_bytes() != (theirs / name).read_bytes()
+
+
+# --- synchronous: one run to the end; one whose learner dies, resumed ---
+
+
+@pytest.fixture(scope="module")
+def whole(start, make_config, tmp_path_factory) -> tuple[Path, dict[str, Any]]:
+    run_dir = tmp_path_factory.mktemp("whole")
+    with start(make_config(), run_dir) as run:
+        return run_dir, run.finish()
+
+
+@pytest.fixture(scope="module")
+def broken_off(start, make_config, tmp_path_factory) -> tuple[Path, int]:
+    """Run directory and last checkpoint of the same run, ended by the death of its learner."""
+    run_dir = tmp_path_factory.mktemp("broken_off")
+    with start(make_config(), run_dir) as run:
+        run.wait_for(lambda facts: facts["step"] >= 3)
+        (learner,) = (p for p in worker_processes() if p.cmdline()[0].startswith("ray::LearnerWorker"))
+        learner.kill()
+        with pytest.raises(Halt, match=r"^learner was lost .*; go on from the last checkpoint with --resume"):
+            run.finish()
+    return run_dir, int(max((run_dir / "checkpoints").glob("step-??????")).name.removeprefix("step-"))
+
+
+@pytest.fixture(scope="module")
+def resumed(start, make_config, broken_off, tmp_path_factory) -> Path:
+    original, step = broken_off
+    run_dir = tmp_path_factory.mktemp("resumed") / "run"
+    shutil.copytree(original, run_dir)
+    with start(make_config(), run_dir, checkpoint=checkpoint_at(run_dir, step)) as run:
+        run.finish()
+    return run_dir
+
+
+def test_a_synchronous_run_trains_every_group_once_in_order_and_fresh(whole):
+    run_dir, facts = whole
+    assert facts["stage"] == "finished" and facts["step"] == STEPS
+    assert trained_groups(run_dir) == list(range(STEPS * GROUPS))
+    assert staleness(run_dir) == [0] * STEPS * GROUPS
+    assert facts["groups"] == {"leased": 0, "buffered": 0, "trained": STEPS * GROUPS, "pending": 0}
+    assert facts["restarts"] == {"rollout": 0, "verifier": 0}
+
+
+def test_training_changes_the_policy_and_engines_follow_it(whole):
+    run_dir, facts = whole
+    assert_different_checkpoint(checkpoint_at(run_dir, 1), checkpoint_at(run_dir, STEPS))
+    assert [worker["version"] for worker in facts["rollout_workers"]] in ([], [STEPS])
+    assert 0 < facts["parity_max"] < 1e-4  # float32 rounding; one version of drift is far above
+    assert facts["ratio_mean"] == pytest.approx(1, abs=1e-4)
+
+
+def test_parquet_rows_hold_whole_groups(whole, make_config):
+    run_dir, _ = whole
+    order = {problem.id for problem in load_problems(make_config().problems, "train")}
+    for step, rows in trajectories(run_dir).items():
+        assert len(rows) == GROUPS
+        for row in rows:
+            assert row["step"] == step and row["problem_id"] in order
+            for column in ("token_ids", "logprobs", "versions", "texts", "scores", "rewards", "weights"):
+                assert len(row[column]) == SAMPLES, column
+            lengths = [len(ids) for ids in row["token_ids"]]
+            assert lengths == [len(values) for values in row["logprobs"]]
+            assert lengths == [len(values) for values in row["versions"]]
+            assert set(row["statuses"]) == {"ok"} and row["scores"] == row["rewards"]
+            for text, reward in zip(row["texts"], row["rewards"], strict=True):
+                assert reward == sum(map(ord, text)) % 97 / 97  # the verdict stands beside its own sample
+            assert np.isfinite(row["weights"]).all() and max(row["logprobs"][0]) <= 0
+            # loo1 baselines: the weights of a group need not sum to zero, but they rank with the rewards
+            assert np.argmax(row["weights"]) == np.argmax(row["rewards"])
+
+
+def test_an_epoch_asks_every_problem_once(whole, make_config):
+    run_dir, _ = whole
+    asked = [row["problem_id"] for rows in trajectories(run_dir).values() for row in rows]
+    every = sorted(problem.id for problem in load_problems(make_config().problems, "train"))
+    for epoch in range(4):
+        assert sorted(asked[10 * epoch : 10 * (epoch + 1)]) == every
+    assert asked[:10] != asked[10:20]
+
+
+def test_two_seeded_runs_are_the_same_to_the_last_bit(whole, broken_off):
+    (whole_dir, _), (run_dir, step) = whole, broken_off
+    assert 2 <= step < STEPS
+    assert_same_checkpoint(checkpoint_at(whole_dir, step), checkpoint_at(run_dir, step))
+
+
+def test_a_resumed_run_equals_one_that_was_not_interrupted(whole, resumed):
+    run_dir, _ = whole
+    assert_same_checkpoint(checkpoint_at(run_dir, STEPS), checkpoint_at(resumed, STEPS))
+    for ours, theirs in zip(trajectories(run_dir).values(), trajectories(resumed).values(), strict=True):
+        for row, other in zip(ours, theirs, strict=True):
+            for column in ("group", "problem_id", "seed", "token_ids", "logprobs", "versions", "weights"):
+                assert row[column] == other[column], column
+
+
+# --- asynchronous, with workers that die and hang; then resumed ---
+
+
+def serving(facts: dict[str, Any]) -> list[dict[str, Any]]:
+    return [worker for worker in facts["rollout_workers"] if worker["serving"]]
+
+
+def both_sample(facts: dict[str, Any]) -> bool:
+    return [worker.get("num_tokens", 0) > 0 for worker in serving(facts)] == [True, True]
+
+
+def scrape(facts: dict[str, Any]) -> dict[str, float]:
+    with urllib.request.urlopen(f"http://127.0.0.1:{facts['metrics_port']}/metrics", timeout=10) as response:
+        text = response.read().decode()
+    return {
+        sample.name + "".join(f"{{{value}}}" for value in sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+@pytest.fixture(scope="module")
+def faulty(start, make_config, tmp_path_factory) -> dict[str, Any]:
+    """What was seen during a run whose workers were killed and stopped, one after the other."""
+    run_dir = tmp_path_factory.mktemp("faulty")
+    config = make_config(
+        verifier={"workers": 2, "heartbeat_timeout_s": HEARTBEAT_S},
+        rollout={"workers": 2, "heartbeat_timeout_s": HEARTBEAT_S},
+        train={"steps": 100_000, "max_staleness": 1, "checkpoint_every": 20, "keep_checkpoints": 2},
+    )
+    seen: dict[str, Any] = {"run_dir": run_dir}
+    with start(config, run_dir) as run:
+        seen["before"] = run.wait_for(lambda facts: facts["step"] >= 10 and both_sample(facts))
+        seen["metrics"] = scrape(seen["before"])
+        seen["after"] = run.facts()
+
+        killed = seen["killed"] = serving(seen["before"])[0]
+        os.kill(killed["pid"], signal.SIGKILL)
+        verifier = seen["killed_verifier"] = seen["before"]["verifier_workers"][0]
+        os.kill(verifier["pid"], signal.SIGKILL)
+        seen["during"] = run.wait_for(lambda facts: sum(facts["restarts"].values()) == 2)
+        run.wait_for(lambda facts: facts["step"] >= seen["during"]["step"] + 5)  # one engine is enough
+
+        hung = seen["hung"] = serving(run.facts())[0]  # the only one left
+        os.kill(hung["pid"], signal.SIGSTOP)
+        stopped_at = time.monotonic()
+        run.wait_for(lambda facts: facts["restarts"]["rollout"] == 2)
+        seen["found_after_s"] = time.monotonic() - stopped_at
+        seen["last"] = run.wait_for(both_sample)
+        run.wait_for(lambda facts: facts["step"] >= seen["last"]["step"] + 5)
+        seen["last_metrics"] = scrape(seen["last"])
+        run.stop()
+        seen["end"] = run.finish()
+    seen["copy"] = run_dir.with_name("faulty-copy")  # the run directory itself is resumed below
+    shutil.copytree(run_dir, seen["copy"])
+    return seen
+
+
+@pytest.fixture(scope="module")
+def faulty_resumed(start, make_config, faulty) -> dict[str, Any]:
+    """The faulty run's remainder; its worker dies when the checkpoint it came from is gone."""
+    run_dir, step = faulty["run_dir"], faulty["end"]["step"]
+    config = make_config(
+        train={"steps": step + 40, "max_staleness": 1, "checkpoint_every": 2, "keep_checkpoints": 1},
+    )
+    checkpoint = checkpoint_at(run_dir, step)
+    with start(config, run_dir, checkpoint=checkpoint) as run:
+        facts = run.wait_for(lambda facts: facts["step"] >= step + 4 and not checkpoint.exists())
+        os.kill(serving(facts)[0]["pid"], signal.SIGKILL)
+        return run.finish()
+
+
+def test_staleness_is_bounded_and_occurs(faulty):
+    values = staleness(faulty["copy"])
+    assert set(values) == {0, 1} or set(values) == {1}
+    for step, rows in trajectories(faulty["copy"]).items():
+        newest = max(version for row in rows for sample in row["versions"] for version in sample)
+        assert newest <= step - 1
+
+
+def test_killed_workers_are_named_counted_and_replaced(faulty):
+    assert faulty["during"]["restarts"] == {"rollout": 1, "verifier": 1}
+    log = (faulty["run_dir"] / "controller.log").read_text()
+    for worker in (faulty["killed"], faulty["killed_verifier"]):
+        assert f"{worker['name']} was lost" in log
+        assert any(worker["name"] in event for event in faulty["during"]["events"])
+    names = {worker["name"] for worker in faulty["last"]["rollout_workers"]}
+    assert faulty["killed"]["name"] not in names and len(names) == 2
+
+
+def test_a_stopped_worker_is_found_within_its_heartbeat(faulty):
+    assert HEARTBEAT_S - 1.5 < faulty["found_after_s"] < HEARTBEAT_S + 2.5
+    log = (faulty["run_dir"] / "controller.log").read_text()
+    assert f"{faulty['hung']['name']} did not answer within {HEARTBEAT_S:g} s" in log
+    assert faulty["last"]["restarts"] == {"rollout": 2, "verifier": 1}
+
+
+def test_stop_finishes_the_step_and_writes_a_checkpoint(faulty):
+    assert faulty["end"]["stage"] == "stopped"
+    step = faulty["end"]["step"]
+    assert faulty["last"]["step"] < step == max(trajectories(faulty["copy"]))
+    assert checkpoint_at(faulty["copy"], step).is_dir()
+
+
+def test_no_group_is_trained_twice_whatever_dies(faulty):
+    trained = trained_groups(faulty["copy"])
+    assert len(trained) == len(set(trained)) == faulty["end"]["step"] * GROUPS
+
+
+def test_a_run_with_deaths_stopped_and_resumed_trains_every_group_exactly_once(faulty, faulty_resumed):
+    last = faulty["end"]["step"] + 40
+    assert faulty_resumed["step"] == last and faulty_resumed["restarts"]["rollout"] == 1
+    assert sorted(trained_groups(faulty["run_dir"])) == list(range(last * GROUPS))
+    assert max(staleness(faulty["run_dir"])) == 1
+
+
+def test_the_metrics_endpoint_agrees_with_the_facts(faulty):
+    before, metrics, after = faulty["before"], faulty["metrics"], faulty["after"]
+
+    def between(low: float, name: str, high: float) -> None:
+        assert low <= metrics[name] <= high, name
+
+    between(before["step"], "bonfire_learner_version", after["step"])
+    between(before["step"], "bonfire_learner_steps_total", after["step"])
+    between(before["step"] - 1, "bonfire_learner_step_seconds_count", after["step"])
+    between(
+        before["groups"]["trained"], "bonfire_ledger_groups{trained}", after["groups"]["trained"] + GROUPS
+    )
+    between(
+        before["groups"]["trained"] * SAMPLES,
+        "bonfire_rollout_sequences_total",
+        (after["groups"]["trained"] + 5 * GROUPS) * SAMPLES,
+    )
+    assert (
+        metrics["bonfire_rollout_sequences_total"]
+        < metrics["bonfire_rollout_tokens_total"]
+        <= 8 * metrics["bonfire_rollout_sequences_total"]
+    )
+    assert metrics["bonfire_verifier_verdicts_total{ok}"] >= before["groups"]["trained"] * SAMPLES
+    assert metrics["bonfire_verifier_verdicts_total{crashed}"] == 0
+    mean_latency_s = (
+        metrics["bonfire_verifier_latency_seconds_sum"] / metrics["bonfire_verifier_latency_seconds_count"]
+    )
+    assert 0.003 <= mean_latency_s < 0.1
+    assert (
+        metrics["bonfire_cluster_workers{rollout}"] == 2 and metrics["bonfire_cluster_workers{verifier}"] == 2
+    )
+    assert metrics["bonfire_cluster_restarts_total{rollout}"] == 0
+    for worker in before["rollout_workers"]:
+        between(before["step"] - 3, f"bonfire_rollout_version{{{worker['name']}}}", after["step"])
+        assert 1e8 < metrics[f"bonfire_rollout_resident_bytes{{{worker['name']}}}"] < 8e9
+        assert metrics[f"bonfire_rollout_busy_seconds{{{worker['name']}}}"] > 0
+    assert 0 < metrics["bonfire_batch_reward_mean"] < metrics["bonfire_batch_best_of_n_reward"] < 1
+    assert metrics["bonfire_learner_logprob_difference_max_nats"] < 1e-4
+
+    last = faulty["last_metrics"]
+    assert last["bonfire_cluster_restarts_total{rollout}"] == 2
+    assert last["bonfire_cluster_restarts_total{verifier}"] == 1
+    shown = {worker["name"] for worker in faulty["last"]["rollout_workers"]}
+    series = {
+        name.split("{")[1].rstrip("}") for name in last if name.startswith("bonfire_rollout_busy_seconds{")
+    }
+    assert series == shown  # a dead worker's series are dropped
+
+
+# --- alarms: what makes a run stop ---
+
+ControllerClass = Controller.__ray_metadata__.modified_class
+
+
+class DeceivedAboutTemperature(ControllerClass):
+    """Its learner believes that samples were drawn at another temperature than they were."""
+
+    def __init__(self, config: RunConfig, *arguments: Any) -> None:
+        super().__init__(config, *arguments)
+        rollout = config.rollout.model_copy(update={"temperature": 0.7})
+        self._config = config.model_copy(update={"rollout": rollout})
+
+
+class DamagesWeights(ControllerClass):
+    """From version 3 on, one byte of the weights changes between learner and engines."""
+
+    def _published(self, version: int, fingerprint: int, buckets: list[Any]) -> Published:
+        if version >= 3:
+            damaged = ray.get(buckets[0]).copy()
+            damaged[1000] ^= 1
+            buckets = [ray.put(damaged), *buckets[1:]]
+        return super()._published(version, fingerprint, buckets)
+
+
+def test_samples_from_another_distribution_stop_the_run(start, make_config, tmp_path):
+    with (
+        start(make_config(), tmp_path, controller=ray.remote(DeceivedAboutTemperature)) as run,
+        pytest.raises(Halt, match=r"^rollout-0 samples from another distribution .* differ by [0-9.]+"),
+    ):
+        run.finish()
+    assert trained_groups(tmp_path) == []
+
+
+def test_an_engine_with_other_weights_than_the_learner_stops_the_run(start, make_config, tmp_path):
+    config = make_config(train={"max_staleness": 1, "steps": 1000})
+    with (
+        start(config, tmp_path, controller=ray.remote(DamagesWeights)) as run,
+        pytest.raises(Halt, match=r"^rollout-0 serves other weights than the learner's version 3"),
+    ):
+        run.finish()
+
+
+def test_a_verifier_that_always_fails_stops_the_run_with_its_message(start, make_config, tmp_path):
+    config = make_config(
+        verifier={"name": "loop_verifiers:broken"}, train={"max_consecutive_failures": 3, "steps": 1000}
+    )
+    with (
+        start(config, tmp_path) as run,
+        pytest.raises(Halt, match=r"3 failures in a row .*loop_verifiers:broken.*KeyError: 'no such column'"),
+    ):
+        run.finish()
+    assert trained_groups(tmp_path) == []
+
+
+def test_a_verifier_that_cannot_start_stops_the_run_with_its_message(start, make_config, tmp_path):
+    config = make_config(
+        verifier={"name": "no_such_module:judge"}, train={"max_consecutive_failures": 2, "steps": 1000}
+    )
+    with (
+        start(config, tmp_path) as run,
+        pytest.raises(Halt, match=r"verifier-1 .*cannot import 'no_such_module'"),
+    ):
+        run.finish()
