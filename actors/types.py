@@ -54,6 +54,8 @@ class SampleGroup:
             raise ValueError(
                 f"group {self.group} of {self.worker} has a behaviour log-probability that is NaN or > 0"
             )
+        if np.any(self.versions < 0):
+            raise ValueError(f"group {self.group} of {self.worker} has a token of unknown policy version")
         if not set(self.finish_reasons) <= set(FINISH_REASONS):
             raise ValueError(
                 f"group {self.group} of {self.worker} has finish reasons {set(self.finish_reasons)}, "

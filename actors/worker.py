@@ -122,7 +122,7 @@ class RolloutWorker:
         token_ids = [list(completion.token_ids) for completion in completions]
         offsets = np.zeros(len(token_ids) + 1, np.int32)
         np.cumsum([len(ids) for ids in token_ids], out=offsets[1:])
-        versions = np.empty(offsets[-1], np.int32)
+        versions = np.full(offsets[-1], -1, np.int32)
         for start, completion in zip(offsets, completions, strict=False):
             for span in completion.weight_versions:
                 versions[start + span.start : start + span.end] = int(span.version)

@@ -25,16 +25,16 @@ class TrainConfig(BaseModel):
     max_staleness: int = Field(
         1, ge=0, description="Policy versions a group may be behind when it is trained; 0: synchronous."
     )
-    seed: int = Field(0, ge=0, description="Seed of prompt order, sampling and learner.")
+    seed: int = Field(0, ge=0, lt=2**31, description="Seed of prompt order, sampling and learner.")
     checkpoint_every: int = Field(
         50, ge=1, description="Steps between checkpoints; the last step always has one."
     )
     keep_checkpoints: int = Field(2, ge=1, description="Newest checkpoints kept.")
-    max_logprob_difference: float = Field(
-        1e-3,
+    max_logprob_difference: float | None = Field(
+        None,
         gt=0,
-        description="Largest tolerated |log-prob| difference of engine and learner on the same tokens and weights, "
-        "float32 engines; ten times the bfloat16 rounding is usual otherwise (0.5).",
+        description="Largest tolerated |log-prob| difference, in nats, of engine and learner on the same tokens "
+        "and weights; None: 1e-3 with float32 engines and learner, 0.5 when either computes in bfloat16.",
     )
     max_consecutive_failures: int = Field(
         5, ge=1, description="Workers that fail in a row, without a group between, before the run stops."
@@ -51,7 +51,7 @@ class EvalConfig(BaseModel):
     ks: tuple[int, ...] = Field(
         (1, 4, 8, 16, 32), description="k of pass@k, each at most samples_per_problem."
     )
-    seed: int = Field(1, ge=0, description="Seed of the samples and the bootstrap.")
+    seed: int = Field(1, ge=0, lt=2**31, description="Seed of the samples and the bootstrap.")
 
     @model_validator(mode="after")
     def _ks_fit(self) -> EvalConfig:
@@ -78,8 +78,9 @@ class RunConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     model: str = Field(
+        min_length=1,
         description="Checkpoint directory or hub id to start from. With an [sft] section: where the base "
-        "model made by it is kept."
+        "model made by it is kept.",
     )
     run_dir: str = Field("", description="Directory of this run; empty: runs/<config name>-<time>.")
     problems: ProblemsConfig = ProblemsConfig()
@@ -93,6 +94,18 @@ class RunConfig(BaseModel):
         None, description="Make the base model from scratch first, if it is missing."
     )
     metrics: MetricsConfig = MetricsConfig()
+
+    @property
+    def shown_k(self) -> int:
+        """k of the pass@k shown while training: N, or n where a group is smaller."""
+        return min(self.objective.num_select, self.rollout.samples_per_prompt)
+
+    @property
+    def logprob_difference_limit(self) -> float:
+        """`train.max_logprob_difference`, or what the precision in use allows."""
+        if self.train.max_logprob_difference is not None:
+            return self.train.max_logprob_difference
+        return 1e-3 if self.rollout.dtype == self.learner.dtype == "float32" else 0.5
 
     @model_validator(mode="after")
     def _roles_agree(self) -> RunConfig:

@@ -26,23 +26,22 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import ray
 
-from actors.types import Lease, SampleGroup, ScoredGroup, scored_to_batch
+from actors.types import Lease, SampleGroup, ScoredGroup
 from cluster import admission
-from cluster.calls import Halt, WorkerLost, reply
+from cluster.calls import Halt, WorkerLost
 from cluster.config import RunConfig
-from cluster.facts import batch_facts
+from cluster.learning import LearnerHandle
 from cluster.ledger import Ledger
 from cluster.metrics import Metrics
+from cluster.progress import Progress
 from cluster.record import RunRecord, read_state
+from cluster.resume import identity
 from cluster.rollouts import Published, RolloutFleet
 from cluster.verifying import VerifierFleet
-from learner.worker import LearnerWorker
 from verifiers.types import Problem
 
-LEARNER_STARTUP_TIMEOUT_S = 180.0
 STARVING_S = 60.0
 logger = logging.getLogger(__name__)
 
@@ -74,6 +73,7 @@ class Controller:
         else:
             self._ledger = Ledger(num_problems=len(problems), num_groups=num_groups, seed=train.seed)
             self._version = 0
+            self._record.rewind(0)
         self._buffer: dict[int, ScoredGroup] = {}
         self._buffer_changed = asyncio.Event()
         self._received_s: dict[int, float] = {}
@@ -82,13 +82,9 @@ class Controller:
         self._stage = "starting"
         self._consecutive_failures = 0
         self._events: list[str] = []
-        self._last_facts: dict[str, Any] = {}
-        self._started_s = self._last_step_at_s = time.monotonic()
-        self._step_times: list[float] = []
+        self._progress = Progress(steps=train.steps, num_select=config.shown_k)
         self._sync_s = 0.0
         self._saved_version = -1
-        self._sampled_tokens = 0
-        self._sampled_sequences = 0
         self.metrics = Metrics()
         self._server, self._metrics_port = self.metrics.serve(config.metrics)
         self._verifying = VerifierFleet(
@@ -118,7 +114,8 @@ class Controller:
         _log_to(self._record.run_dir / "controller.log")
         try:
             tasks += [*self._verifying.start(), *self._rollouts.start(), asyncio.create_task(self._watch())]
-            await self._start_learner()
+            self._learner = LearnerHandle(self._config)
+            self._rollouts.announce(await self._learner.start(self._checkpoint))
             training = asyncio.create_task(self._train())
             tasks.append(training)
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -137,29 +134,28 @@ class Controller:
     def facts(self) -> dict[str, Any]:
         """What the console and `bonfire status` show; the metrics endpoint shows the same."""
         self._refresh_gauges()
-        remaining = self._config.train.steps - self._version
         return {
-            **self._last_facts,
+            **self._progress.newest,
             "stage": self._stage,
             "step": self._version,
             "steps": self._config.train.steps,
-            "eta_s": remaining * float(np.mean(self._step_times)) if self._step_times else None,
-            "elapsed_s": time.monotonic() - self._started_s,
+            "eta_s": self._progress.time_left_s(self._version),
+            "elapsed_s": self._progress.elapsed_s,
             "groups": self._ledger_counts(),
             "verifier_queue": self._verifying.queue_depth,
             "rollout_workers": [
                 {
+                    **(dataclasses.asdict(w.facts) if w.facts else {}),
                     "name": w.name,
                     "pid": w.pid,
                     "version": w.version,
                     "serving": w.serving,
-                    **(dataclasses.asdict(w.facts) if w.facts else {}),
                 }
                 for w in self._rollouts.workers.values()
             ],
             "verifier_workers": [{"name": w.name, "pid": w.pid} for w in self._verifying.workers.values()],
             "restarts": {"rollout": self._rollouts.num_restarts, "verifier": self._verifying.num_restarts},
-            "num_select": self._config.objective.num_select,
+            "num_select": self._config.shown_k,
             "events": self._events[-5:],
             "metrics_port": self._metrics_port,
             "run_dir": str(self._record.run_dir),
@@ -171,38 +167,20 @@ class Controller:
         self._stopping = True
         self._buffer_changed.set()
 
-    async def _start_learner(self) -> None:
-        config = self._config
-        self._learner = LearnerWorker.options(  # type: ignore[attr-defined]
-            num_cpus=config.learner.num_cpus,
-            num_gpus=config.learner.num_gpus,
-            runtime_env={"env_vars": {"OMP_NUM_THREADS": str(max(1, int(config.learner.num_cpus)))}},
-        ).remote(
-            config.model, config.learner, config.objective, config.rollout.temperature, config.train.seed
-        )
-        timeout_s = LEARNER_STARTUP_TIMEOUT_S
-        facts = await reply(self._learner.ready.remote(), timeout_s=timeout_s, of="learner", doing="starting")
-        if self._checkpoint:
-            loading = self._learner.load.remote(str(self._checkpoint))
-            await reply(loading, timeout_s=timeout_s, of="learner", doing=f"loading {self._checkpoint}")
-        self._manifest = facts.manifest
-        self._num_returns = 1 + len(self._manifest.bucket_sizes)
-        published, *buckets = self._learner.publish.options(num_returns=self._num_returns).remote()
-        weights = await reply(published, timeout_s=timeout_s, of="learner", doing="publishing")
-        assert weights["version"] == self._version
-        self._rollouts.announce(self._published(self._version, weights["fingerprint"], buckets))
-
     async def _watch(self) -> None:
         """Keep the endpoint's gauges fresh, and say who is stuck when the learner starves."""
+        told_s = 0.0
         while True:
             self._refresh_gauges()
-            starving_s = time.monotonic() - self._last_step_at_s
-            if self._stage == "training" and starving_s > STARVING_S:
-                self._last_step_at_s = time.monotonic()
+            starving_s = self._progress.since_last_step_s
+            if self._stage == "training" and starving_s > told_s + STARVING_S:
+                told_s = starving_s
                 self._note(
                     f"no step for {starving_s:.0f} s: {self._ledger_counts()}, {self._verifying.queue_depth} "
                     f"groups wait for a verdict, rollout workers {sorted(self._rollouts.workers)}"
                 )
+            elif starving_s < told_s:
+                told_s = 0.0
             await asyncio.sleep(1.0)
 
     async def _train(self) -> None:
@@ -214,33 +192,21 @@ class Controller:
             if batch is None:
                 break
             started = time.perf_counter()
-            verify_s = started - max(self._received_s.pop(group) for group in batch)
+            verify_s = started - max(self._received_s[group] for group in batch)
             groups = [self._buffer[group] for group in batch]
             self._in_training = set(batch)
             self._rollouts.top_up()
-            result, *buckets = self._learner.train_step.options(num_returns=self._num_returns).remote(
-                scored_to_batch(groups)
-            )
-            step = await reply(
-                result,
-                timeout_s=config.step_timeout_s,
-                of="learner",
-                doing=f"training step {self._version + 1}",
-            )
+            step, published = await self._learner.train_step(groups)
             learned = time.perf_counter()
             self._check_parity(step.parity_by_worker)
             self._ledger.train(batch)
             for group in batch:
-                del self._buffer[group]
+                del self._buffer[group], self._received_s[group]
             self._in_training = set()
             self._version = step.version
             if syncing:
                 await syncing
-            syncing = asyncio.create_task(
-                self._sync(
-                    self._published(step.version, step.fingerprint, buckets), step.facts["stepped_at_s"]
-                )
-            )
+            syncing = asyncio.create_task(self._sync(published, step.facts["stepped_at_s"]))
             if config.max_staleness == 0:
                 await syncing
             seconds = {
@@ -249,7 +215,11 @@ class Controller:
                 "learn_s": learned - started,
                 "sync_s": self._sync_s,
             }
-            await self._log_step(step, groups, seconds)
+            facts = self._progress.finish_step(step, groups, seconds)
+            self._stage = "training"
+            self.metrics.observe_step(facts)
+            self._record.append_metrics(facts)
+            await asyncio.to_thread(self._record.write_trajectories, step.version, groups, step.weights_BN)
             if self._version % config.checkpoint_every == 0:
                 await self._save()
         if syncing:
@@ -268,7 +238,7 @@ class Controller:
             )
             for group in stale:
                 self._ledger.discard(group)
-                del self._buffer[group]
+                del self._buffer[group], self._received_s[group]
                 self.metrics.observe_discarded("stale")
             if stale:
                 self._rollouts.top_up()
@@ -292,11 +262,8 @@ class Controller:
         self.metrics.observe_sync(self._sync_s)
         self._rollouts.top_up()
 
-    def _published(self, version: int, fingerprint: int, buckets: list[ray.ObjectRef]) -> Published:
-        return Published(version=version, fingerprint=fingerprint, manifest=self._manifest, buckets=buckets)
-
     def _check_parity(self, by_worker: dict[str, float]) -> None:
-        limit = self._config.train.max_logprob_difference
+        limit = self._config.logprob_difference_limit
         for worker, difference in by_worker.items():
             if not difference <= limit:
                 raise Halt(
@@ -305,38 +272,15 @@ class Controller:
                     f"train.max_logprob_difference = {limit:g}; check the model, rollout.dtype and the temperature"
                 )
 
-    async def _log_step(self, step: Any, groups: list[ScoredGroup], seconds: dict[str, float]) -> None:
-        now = time.monotonic()
-        step_s, self._last_step_at_s = now - self._last_step_at_s, now
-        self._step_times = [*self._step_times[-19:], step_s]
-        in_batch = batch_facts(groups, num_select=self._config.objective.num_select, version=step.version - 1)
-        facts = {
-            "step": step.version,
-            "version": step.version,
-            "time": time.time(),
-            **in_batch,
-            **step.facts,
-            "step_s": step_s,
-            **seconds,
-            "tokens_per_s": self._sampled_tokens / step_s,
-            "sequences_per_s": self._sampled_sequences / step_s,
-        }
-        self._sampled_tokens = self._sampled_sequences = 0
-        self._last_facts = facts
-        self._stage = "training"
-        self.metrics.observe_step(facts)
-        self._record.append_metrics(facts)
-        await asyncio.to_thread(self._record.write_trajectories, step.version, groups, step.weights_BN)
-
     async def _save(self) -> None:
         partial = self._record.begin_checkpoint(self._version)
-        await reply(
-            self._learner.save.remote(str(partial)),
-            timeout_s=self._config.train.step_timeout_s,
-            of="learner",
-            doing="writing a checkpoint",
-        )
-        state = {"version": self._version, "ledger": self._ledger.to_json(), "time": time.time()}
+        await self._learner.save(partial)
+        state = {
+            "version": self._version,
+            "ledger": self._ledger.to_json(),
+            "identity": identity(self._config, self._problems),
+            "time": time.time(),
+        }
         keep = self._config.train.keep_checkpoints
         await asyncio.to_thread(self._record.finish_checkpoint, self._version, state, keep=keep)
         self._saved_version = self._version
@@ -365,8 +309,7 @@ class Controller:
             if not self._ledger.receive(group.group, group.worker):
                 self.metrics.observe_discarded("late")
                 continue
-            self._sampled_tokens += len(group.token_ids)
-            self._sampled_sequences += group.num_samples
+            self._progress.sampled(group)
             self._received_s[group.group] = time.perf_counter()
             self.metrics.observe_samples(group.num_samples, len(group.token_ids))
             self._verifying.put(group)
@@ -384,6 +327,7 @@ class Controller:
     def _give_back(self, group: SampleGroup, error: str) -> None:
         self._ledger.release([group.group])
         self.metrics.observe_discarded("unjudged")
+        self._buffer_changed.set()
         self._note_failure(
             f"verifier {self._config.verifier.name!r} fails on problem {group.problem_id}: {error}"
         )
@@ -391,6 +335,7 @@ class Controller:
 
     def _note_lost(self, role: str, error: WorkerLost) -> None:
         self.metrics.observe_lost(role)
+        self._buffer_changed.set()  # a batch may have waited for what the lost worker held
         self._note_failure(str(error))
 
     def _note(self, message: str) -> None:

@@ -8,6 +8,7 @@ RUN_DIR/checkpoints/step-N/    model, optimizer, ledger   RUN_DIR/report.json, *
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -35,9 +36,13 @@ class RunRecord:
             directory.mkdir(parents=True, exist_ok=True)
 
     def append_metrics(self, facts: Mapping[str, Any]) -> None:
-        """One line of metrics.jsonl."""
+        """One line of metrics.jsonl; a number that JSON cannot hold (NaN, infinity) becomes null."""
+        finite = {
+            name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in facts.items()
+        }
         with (self.run_dir / "metrics.jsonl").open("a") as file:
-            file.write(json.dumps(facts) + "\n")
+            file.write(json.dumps(finite, allow_nan=False) + "\n")
 
     def write_trajectories(self, step: int, groups: Sequence[ScoredGroup], weights_BN: np.ndarray) -> None:
         """The groups trained in a step, with the weight of each sample, as one Parquet file."""

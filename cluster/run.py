@@ -17,7 +17,8 @@ from cluster.base import base_is_there, make_base
 from cluster.config import RunConfig
 from cluster.console import View, describe_training
 from cluster.preflight import Prepared, check_model, check_prompts, prepare
-from cluster.record import RunRecord
+from cluster.record import RunRecord, write_atomically
+from cluster.resume import check_same_run, identity
 from verifiers.problems import check_problems, load_problems
 
 SETTINGS_FILE = "config.toml"
@@ -55,17 +56,27 @@ def train(config: RunConfig, run_dir: Path, *, resume: bool, address: str | None
         prompts = check_prompts(config, prepared.train_problems)
         test_prompts = check_prompts(config, prepared.test_problems) if config.evaluation else []
         record = RunRecord(run_dir)
+        checkpoint = record.checkpoints()[-1] if resume and record.checkpoints() else None
+        if checkpoint:
+            check_same_run(checkpoint, identity(config, prepared.train_problems))
         settings = config.model_dump(mode="json", exclude_none=True)
-        (run_dir / SETTINGS_FILE).write_text(tomli_w.dumps(settings))
+        write_atomically(run_dir / SETTINGS_FILE, tomli_w.dumps(settings))
         ray_address = launch.start_ray(config, address=address, namespace=run_dir.name)
         checkpoint = _train_stage(
-            config, view, record, prepared, prompts, ray_address, local=address is None, resume=resume
+            config,
+            view,
+            record,
+            prepared,
+            prompts,
+            checkpoint,
+            ray_address=ray_address,
+            local=address is None,
         )
-        if config.evaluation and checkpoint:
+        if config.evaluation:
             models = {"base": config.model, "trained": str(checkpoint / "model")}
             samples = evaluation_stage(config, view, models, prepared.test_problems, test_prompts, run_dir)
     printer = view.console
-    if config.evaluation and checkpoint:
+    if config.evaluation:
         show_report(config, samples, run_dir, printer)
     for what, path in [
         ("run directory", run_dir),
@@ -73,7 +84,7 @@ def train(config: RunConfig, run_dir: Path, *, resume: bool, address: str | None
         ("metrics", run_dir / "metrics.jsonl"),
         ("trajectories", record.trajectories_dir),
         ("checkpoint", checkpoint),
-        *([("picture", run_dir / "report.png")] if config.evaluation and checkpoint else []),
+        *([("picture", run_dir / "report.png")] if config.evaluation else []),
     ]:
         printer.print(f"{what:>14}  {path}", soft_wrap=True)
 
@@ -104,17 +115,16 @@ def _train_stage(
     record: RunRecord,
     prepared: Prepared,
     prompts: list[tuple[int, ...]],
-    address: str,
+    checkpoint: Path | None,
     *,
+    ray_address: str,
     local: bool,
-    resume: bool,
-) -> Path | None:
-    """The newest checkpoint at the end."""
-    checkpoint = record.checkpoints()[-1] if resume and record.checkpoints() else None
+) -> Path:
+    """The newest checkpoint at the end; starts from the given one."""
     view.start("training", f"resuming from {checkpoint}" if checkpoint else "starting")
 
     def on_facts(facts: dict[str, Any]) -> None:
-        share, headline, details = describe_training(facts, config.objective.num_select)
+        share, headline, details = describe_training(facts, config.shown_k)
         if interrupted:
             headline += "   stopping after this step"
         view.update("training", share, headline, details)
@@ -123,7 +133,7 @@ def _train_stage(
         facts = launch.train(
             config,
             run_dir=record.run_dir,
-            address=address,
+            address=ray_address,
             local=local,
             namespace=record.run_dir.name,
             problems=prepared.train_problems,
@@ -225,7 +235,7 @@ def show_report(config: RunConfig, rewards: dict[str, Any], run_dir: Path, print
         "temperature": config.rollout.temperature,
         "git_commit": launch.git_commit(),
     }
-    report.write(reports, run_dir, num_select=config.objective.num_select, about=about)
+    report.write(reports, run_dir, num_select=config.shown_k, about=about)
     printer.print()
     printer.print(report.table(reports))
     printer.print()

@@ -12,7 +12,9 @@ class LearnerConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    learning_rate: float = Field(1e-4, gt=0, description="AdamW's step size after the warm-up.")
+    learning_rate: float = Field(
+        1e-4, gt=0, allow_inf_nan=False, description="AdamW's step size after the warm-up."
+    )
     betas: tuple[float, float] = Field((0.9, 0.95), description="AdamW's two averaging factors.")
     eps: float = Field(1e-8, gt=0, description="AdamW's denominator offset.")
     weight_decay: float = Field(0.0, ge=0, description="AdamW's decoupled decay, per unit of learning rate.")

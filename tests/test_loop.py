@@ -6,6 +6,7 @@ One engine a run takes some seconds to start, so claims share runs through modul
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import shutil
 import signal
@@ -461,12 +462,12 @@ class DeceivedAboutTemperature(ControllerClass):
 class DamagesWeights(ControllerClass):
     """From version 3 on, one byte of the weights changes between learner and engines."""
 
-    def _published(self, version: int, fingerprint: int, buckets: list[Any]) -> Published:
-        if version >= 3:
-            damaged = ray.get(buckets[0]).copy()
+    async def _sync(self, published: Published, stepped_at_s: float) -> None:
+        if published.version >= 3:
+            damaged = (await published.buckets[0]).copy()
             damaged[1000] ^= 1
-            buckets = [ray.put(damaged), *buckets[1:]]
-        return super()._published(version, fingerprint, buckets)
+            published = dataclasses.replace(published, buckets=[ray.put(damaged), *published.buckets[1:]])
+        await super()._sync(published, stepped_at_s)
 
 
 def test_samples_from_another_distribution_stop_the_run(start, make_config, tmp_path):
