@@ -37,7 +37,7 @@ class Progress:
         return time.monotonic() - self._started_s
 
     def time_left_s(self, step: int) -> float | None:
-        """Seconds until the last step, from the pace of the recent ones; None before the first."""
+        """Seconds until the last step, from the pace of the recent ones; None before there is one."""
         if not self._recent_step_s:
             return None
         return (self._steps - step) * float(np.mean(self._recent_step_s))
@@ -52,7 +52,8 @@ class Progress:
         """The step's facts: of its batch, of the learner, and `seconds` spent in the loop's stages."""
         step_s = self.since_last_step_s
         self._last_step_at_s += step_s
-        self._recent_step_s.append(step_s)
+        if self.newest:  # the first step's time is mostly the engines' start
+            self._recent_step_s.append(step_s)
         self.newest = {
             "step": step.version,
             "version": step.version,

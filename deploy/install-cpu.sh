@@ -16,7 +16,7 @@ command -v lscpu >/dev/null || {
 }
 echo "install: making $venv from requirements-cpu.lock"
 "$python" -m venv "$venv"
-"$venv/bin/pip" install --quiet --disable-pip-version-check uv==0.13.8
+"$venv/bin/pip" --quiet --quiet install --disable-pip-version-check uv==0.13.8
 
 # The CPU build of torch is not on PyPI. Take it from pip's own find-links where that has it,
 # otherwise from PyTorch's CPU index, which uv knows by this name.
