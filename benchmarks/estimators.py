@@ -1,0 +1,97 @@
+"""Time of the Best-of-N weights, on one core, against a step of the demo's learner.
+
+OMP_NUM_THREADS=1 .venv/bin/python benchmarks/estimators.py runs/countdown-base > benchmarks/results/estimators.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from actors.types import SampleGroup, ScoredGroup
+from learner.config import LearnerConfig
+from learner.estimators import bon_weights
+from learner.learner import Learner
+from learner.objective_config import ObjectiveConfig
+
+GROUPS, SAMPLES, PROMPT_TOKENS, COMPLETION_TOKENS = 32, 32, 7, 9
+
+
+def median_ms(function: Callable[[], object], repeats: int) -> float:
+    times = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        function()
+        times.append(1e3 * (time.perf_counter() - started))
+    return statistics.median(times)
+
+
+def groups_with(success_rate: float, seed: int) -> list[ScoredGroup]:
+    """A batch of the demo's size with random tokens; behaviour log-probs only have to be plausible."""
+    random = np.random.default_rng(seed)
+    batch = []
+    for number in range(GROUPS):
+        num_tokens = SAMPLES * COMPLETION_TOKENS
+        samples = SampleGroup(
+            group=number,
+            problem_id=str(number),
+            worker="none",
+            seed=0,
+            prompt_token_ids=random.integers(10, 100, PROMPT_TOKENS).astype(np.int32),
+            offsets=np.arange(0, num_tokens + 1, COMPLETION_TOKENS, dtype=np.int32),
+            token_ids=random.integers(10, 100, num_tokens).astype(np.int32),
+            logprobs=np.full(num_tokens, -4.6, np.float32),
+            versions=np.zeros(num_tokens, np.int32),
+            texts=("",) * SAMPLES,
+            finish_reasons=("stop",) * SAMPLES,
+        )
+        rewards = (random.random(SAMPLES) < success_rate).astype(np.float64)
+        batch.append(
+            ScoredGroup(
+                samples=samples,
+                scores=rewards,
+                rewards=rewards,
+                statuses=("ok",) * SAMPLES,
+                latencies_s=np.zeros(SAMPLES, np.float32),
+            )
+        )
+    return batch
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("model", help="the demo's base model, e.g. runs/countdown-base")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+
+    def weights(num_prompts: int, num_samples: int) -> float:
+        scores = torch.rand(num_prompts, num_samples, dtype=torch.float64)
+        return median_ms(lambda: bon_weights(scores, scores, 16), repeats=30)
+
+    objective = ObjectiveConfig(name="bon", num_select=16)
+    learner = Learner(arguments.model, LearnerConfig(), objective, temperature=1.0, seed=0)
+    batch = groups_with(0.14, seed=0)
+    result = {
+        "machine": f"{platform.machine()}, one thread, torch {torch.__version__}",
+        "bon_weights_ms": {
+            "B=1024, n=64": weights(1024, 64),
+            "B=32, n=32 (the demo)": weights(GROUPS, SAMPLES),
+        },
+        "learner_step_ms": {
+            "demo batch, 14 % successes": median_ms(lambda: learner.train_step(batch), repeats=10)
+        },
+    }
+    print(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main()
