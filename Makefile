@@ -10,7 +10,7 @@ unexport PYTHONDONTWRITEBYTECODE
 help: ## List the commands
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
 
-demo: $(VENV)/.ready ## Train and evaluate the countdown model on this machine's CPU (about 6 minutes)
+demo: $(VENV)/.ready ## Train and evaluate the countdown model on this machine's CPU (about 5 minutes)
 	$(BIN)/bonfire train examples/countdown.toml
 
 test: $(VENV)/.ready ## Run the tests, real Ray and real vLLM included

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,7 +16,7 @@ class WorkerLost(Exception):
     """An actor died, hung or failed; whatever it held must be given to another."""
 
 
-class Halt(Exception):
+class Halt(RuntimeError):
     """The run must stop; the message says why and what to do."""
 
 
@@ -61,8 +62,17 @@ def _failures_named(of: str, doing: str) -> Iterator[None]:
         raise WorkerLost(f"{of} failed while {doing}: {error.cause!r}") from error
     except RayActorError as error:
         if error.actor_init_failed:  # the cause is at hand only as the end of a printed traceback
-            cause = str(error).strip().splitlines()[-1]
+            cause = cause_of_failed_start(error)
             raise WorkerLost(f"{of} failed while {doing}: {cause}") from error
         raise WorkerLost(f"{of} was lost while {doing}: {type(error).__name__}") from error
     except RayError as error:
         raise WorkerLost(f"{of} was lost while {doing}: {type(error).__name__}") from error
+
+
+def cause_of_failed_start(error: RayActorError) -> str:
+    """The line of a constructor's printed traceback that names the exception, with what follows it."""
+    lines = [line.strip() for line in str(error).strip().splitlines()]
+    for position in range(len(lines) - 1, -1, -1):
+        if re.match(r"[\w.]*(Error|Exception|Halt)\b.*", lines[position]):
+            return " ".join(lines[position : position + 3])
+    return lines[-1]

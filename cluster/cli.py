@@ -20,7 +20,7 @@ def cli() -> None:
     """Fine-tune language models for Best-of-N sampling, on Ray and vLLM.
 
     \b
-    Try it on this machine's CPU (about six minutes):
+    Try it on this machine's CPU (about five minutes):
         bonfire train examples/countdown.toml
     """
 
@@ -175,7 +175,7 @@ def main() -> None:
     except Interrupted as stop:
         print(f"bonfire: {stop}", file=sys.stderr)
         sys.exit(130)
-    except (ValueError, RuntimeError, ArithmeticError, OSError) as error:
+    except (ValueError, RuntimeError, ArithmeticError, OSError, ImportError) as error:
         if os.environ.get("BONFIRE_TRACEBACK"):
             raise
         for line in str(error).splitlines():

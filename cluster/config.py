@@ -69,7 +69,7 @@ class MetricsConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     host: str = Field("127.0.0.1", description="Address the endpoint listens on.")
-    port: int = Field(9464, ge=0, le=65535, description="Its port; 0: any free one, printed at the start.")
+    port: int = Field(9464, ge=0, le=65535, description="Its port; 0: any free one, shown while training.")
 
 
 class RunConfig(BaseModel):
@@ -120,6 +120,11 @@ class RunConfig(BaseModel):
             raise ValueError(
                 f"rollout.samples_per_prompt = {n} is too few: {what} has an unbiased gradient only from "
                 f"{needed} samples on; raise the first or lower the second"
+            )
+        if self.learner.parity_versions <= self.train.max_staleness:
+            raise ValueError(
+                f"learner.parity_versions = {self.learner.parity_versions} must exceed train.max_staleness = "
+                f"{self.train.max_staleness}: the weights a group was sampled under are needed to check its log-probs"
             )
         if self.learner.publish_dtype != self.rollout.dtype:
             raise ValueError(

@@ -14,6 +14,7 @@ from typing import Any, Self
 
 from rich.console import Console, Group
 from rich.live import Live
+from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -96,7 +97,8 @@ class View:
             parts = (stage.text, *stage.details) if stage.state == "running" else (stage.text,)
             clock = duration(time.monotonic() - self._started_s)
             self.console.print(
-                f"[{clock}] {MARKS[stage.state][0]} {stage.name}: " + " | ".join(parts), soft_wrap=True
+                f"[{clock}] {MARKS[stage.state][0]} {stage.name}: " + escape(" | ".join(parts)),
+                soft_wrap=True,
             )
 
     def __rich__(self) -> Group:
@@ -130,7 +132,7 @@ def duration(seconds: float) -> str:
 def describe_training(facts: dict[str, Any], num_select: int) -> tuple[float, str, list[str]]:
     """Share done, headline and details of a running training, from the controller's facts."""
     share = facts["step"] / facts["steps"]
-    details = [facts["events"][-1]] if facts["events"] else []
+    details = [f"metrics {facts['metrics_url']}", *facts["events"][-1:]]
     if "reward" not in facts:
         groups = facts["groups"]
         starting = (

@@ -23,6 +23,7 @@ import dataclasses
 import logging
 import os
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,9 @@ class Controller:
         self._events: list[str] = []
         self._progress = Progress(steps=train.steps, num_select=config.shown_k)
         self._sync_s = 0.0
-        self._saved_version = -1
+        self._saved_version = self._version if self._checkpoint else -1
+        self._syncing: asyncio.Task[None] | None = None
+        self._unjudged: Counter[int] = Counter()
         self.metrics = Metrics()
         self._server, self._metrics_port = self.metrics.serve(config.metrics)
         self._verifying = VerifierFleet(
@@ -102,6 +105,7 @@ class Controller:
             ledger=self._ledger,
             synchronous=train.max_staleness == 0,
             groups_per_step=train.groups_per_step,
+            update_timeout_s=train.step_timeout_s,
             may_lease=self._may_lease,
             make_lease=self._make_lease,
             on_groups=self._receive,
@@ -114,8 +118,6 @@ class Controller:
         _log_to(self._record.run_dir / "controller.log")
         try:
             tasks += [*self._verifying.start(), *self._rollouts.start(), asyncio.create_task(self._watch())]
-            self._learner = LearnerHandle(self._config)
-            self._rollouts.announce(await self._learner.start(self._checkpoint))
             training = asyncio.create_task(self._train())
             tasks.append(training)
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -124,6 +126,8 @@ class Controller:
         except WorkerLost as error:
             raise Halt(f"{error}; go on from the last checkpoint with --resume") from error
         finally:
+            if self._syncing:
+                tasks.append(self._syncing)
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -158,6 +162,7 @@ class Controller:
             "num_select": self._config.shown_k,
             "events": self._events[-5:],
             "metrics_port": self._metrics_port,
+            "metrics_url": f"http://{self._config.metrics.host}:{self._metrics_port}/metrics",
             "run_dir": str(self._record.run_dir),
             "pid": os.getpid(),
         }
@@ -177,7 +182,7 @@ class Controller:
                 told_s = starving_s
                 self._note(
                     f"no step for {starving_s:.0f} s: {self._ledger_counts()}, {self._verifying.queue_depth} "
-                    f"groups wait for a verdict, rollout workers {sorted(self._rollouts.workers)}"
+                    f"groups wait for a verdict, engines hold {self._rollouts.leases_by_worker()} groups"
                 )
             elif starving_s < told_s:
                 told_s = 0.0
@@ -185,7 +190,9 @@ class Controller:
 
     async def _train(self) -> None:
         config = self._config.train
-        syncing: asyncio.Task[None] | None = None
+        self._learner = LearnerHandle(self._config)
+        self._rollouts.announce(await self._learner.start(self._checkpoint))
+        self._stage = "training"
         while self._version < config.steps:
             waiting_since = time.perf_counter()
             batch = await self._next_batch()
@@ -204,11 +211,11 @@ class Controller:
                 del self._buffer[group], self._received_s[group]
             self._in_training = set()
             self._version = step.version
-            if syncing:
-                await syncing
-            syncing = asyncio.create_task(self._sync(published, step.facts["stepped_at_s"]))
+            if self._syncing:
+                await self._syncing
+            self._syncing = asyncio.create_task(self._sync(published, step.facts["stepped_at_s"]))
             if config.max_staleness == 0:
-                await syncing
+                await self._syncing
             seconds = {
                 "wait_s": started - waiting_since,
                 "verify_s": verify_s,
@@ -216,14 +223,13 @@ class Controller:
                 "sync_s": self._sync_s,
             }
             facts = self._progress.finish_step(step, groups, seconds)
-            self._stage = "training"
             self.metrics.observe_step(facts)
             self._record.append_metrics(facts)
             await asyncio.to_thread(self._record.write_trajectories, step.version, groups, step.weights_BN)
             if self._version % config.checkpoint_every == 0:
                 await self._save()
-        if syncing:
-            await syncing
+        if self._syncing:
+            await self._syncing
         if self._saved_version != self._version:
             await self._save()
         self._stage = "stopped" if self._stopping else "finished"
@@ -328,9 +334,11 @@ class Controller:
         self._ledger.release([group.group])
         self.metrics.observe_discarded("unjudged")
         self._buffer_changed.set()
-        self._note_failure(
-            f"verifier {self._config.verifier.name!r} fails on problem {group.problem_id}: {error}"
-        )
+        message = f"verifier {self._config.verifier.name!r} fails on problem {group.problem_id}: {error}"
+        self._unjudged[group.group] += 1
+        if self._unjudged[group.group] >= self._config.train.max_consecutive_failures:
+            raise Halt(f"{message} ({self._unjudged[group.group]} times)")
+        self._note_failure(message)
         self._rollouts.top_up()
 
     def _note_lost(self, role: str, error: WorkerLost) -> None:

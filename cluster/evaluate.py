@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -44,6 +45,7 @@ async def evaluate(
     scored: dict[int, ScoredGroup] = {}
     finished = asyncio.Event()
     failures = 0
+    unjudged: Counter[int] = Counter()
 
     def fail(message: str) -> None:
         nonlocal failures
@@ -67,6 +69,9 @@ async def evaluate(
 
     def give_back(group: SampleGroup, error: str) -> None:
         ledger.release([group.group])
+        unjudged[group.group] += 1
+        if unjudged[group.group] >= config.train.max_consecutive_failures:
+            raise Halt(f"verifier {config.verifier.name!r} fails on problem {group.problem_id}: {error}")
         fail(f"verifier {config.verifier.name!r} on problem {group.problem_id}: {error}")
 
     def note_lost(role: str, error: WorkerLost) -> None:
@@ -95,6 +100,7 @@ async def evaluate(
         ledger=ledger,
         synchronous=False,
         groups_per_step=len(problems),
+        update_timeout_s=config.train.step_timeout_s,
         may_lease=lambda version: True,
         make_lease=make_lease,
         on_groups=receive,

@@ -12,11 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from cluster.config import RunConfig
-from cluster.record import write_atomically
+from cluster.preflight import model_bytes
+from cluster.record import RUN_FILE, write_atomically
 
 CONTROLLER_NAME = "controller"
 FOLLOW_EVERY_S = 0.5
-RUN_FILE = "run.json"
+ANSWER_TIMEOUT_S = 60.0
+OBJECT_STORE_BYTES = 512 << 20
+STORED_VERSIONS = 3
+"""Weights in the object store at a time: being packed, being sent, still held by a slow engine."""
 
 
 def start_ray(config: RunConfig, *, address: str | None = None, namespace: str) -> str:
@@ -34,14 +38,21 @@ def start_ray(config: RunConfig, *, address: str | None = None, namespace: str) 
         "configure_logging": True,
     }
     if address:
-        context = ray.init(address=address, **common)
+        try:
+            context = ray.init(address=address, **common)
+        except (ConnectionError, ray.exceptions.RayError) as error:
+            raise RuntimeError(
+                f"--address {address}: no Ray cluster lets us in ({type(error).__name__}): check the address, "
+                "and that RAY_AUTH_TOKEN_PATH names the cluster's token"
+            ) from error
     else:
+        store_bytes = max(OBJECT_STORE_BYTES, int(STORED_VERSIONS * model_bytes(config)))
         num_cpus = max(os.cpu_count() or 1, int(cpus_needed(config) + 0.999))
         context = ray.init(
             address="local",
             num_cpus=num_cpus,
             include_dashboard=False,
-            object_store_memory=512 << 20,
+            object_store_memory=store_bytes,
             **common,
         )
     return context.address_info["address"]  # type: ignore[attr-defined]
@@ -93,7 +104,7 @@ def train(
     from cluster.controller import Controller
 
     controller = Controller.options(name=CONTROLLER_NAME, namespace=namespace).remote(  # type: ignore[attr-defined]
-        config, str(run_dir), problems, prompts, str(checkpoint) if checkpoint else None
+        config, str(run_dir.absolute()), problems, prompts, str(checkpoint) if checkpoint else None
     )
     about = {
         "address": address,
@@ -115,7 +126,7 @@ def train(
             done, _ = ray.wait([run], timeout=FOLLOW_EVERY_S)
             if done:
                 break
-            on_facts(_get(controller.facts.remote()))
+            on_facts(_get(controller.facts.remote(), timeout_s=ANSWER_TIMEOUT_S))
             if should_stop() and not asked:
                 asked = True
                 controller.stop.remote()
@@ -138,16 +149,23 @@ def git_commit() -> str:
         return ""
 
 
-def _get(ref: Any) -> Any:
-    """The value; an actor's failure becomes RuntimeError with the cause's own message."""
+def _get(ref: Any, timeout_s: float | None = None) -> Any:
+    """The value; an actor's failure becomes RuntimeError with the cause's own message, in one line."""
     import ray
-    from ray.exceptions import RayActorError, RayTaskError
+    from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
+
+    from cluster.calls import cause_of_failed_start
 
     try:
-        return ray.get(ref)
+        return ray.get(ref, timeout=timeout_s)
     except RayTaskError as error:
-        raise RuntimeError(str(error.cause)) from error
+        raise RuntimeError(str(error.cause) or repr(error.cause)) from error
     except RayActorError as error:
+        reason = cause_of_failed_start(error) if error.actor_init_failed else type(error).__name__
         raise RuntimeError(
-            f"the controller died ({error}); go on from the last checkpoint with --resume"
+            f"the controller died: {reason}; go on from the last checkpoint with --resume"
+        ) from error
+    except GetTimeoutError as error:
+        raise RuntimeError(
+            f"the controller does not answer within {timeout_s:g} s; go on from the last checkpoint with --resume"
         ) from error

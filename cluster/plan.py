@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
 import psutil
 import tomli_w
@@ -25,12 +24,8 @@ def show_plan(config: RunConfig, run_dir: Path, *, local: bool) -> None:
     console = Console(highlight=False)
     console.print("[bold]settings[/bold]")
     console.print(escape(tomli_w.dumps(config.model_dump(mode="json", exclude_none=True))))
-    tokenizer: Any = None
     there = config.sft is None or base_is_there(config)
-    if not there:
-        from learner.sft import build_tokenizer
-
-        tokenizer = build_tokenizer()
+    tokenizer = preflight.tokenizer_of(config)
     prompts = preflight.check_prompts(config, [*prepared.train_problems, *prepared.test_problems], tokenizer)
     train, n = config.train, config.rollout.samples_per_prompt
     groups = train.steps * train.groups_per_step

@@ -39,6 +39,7 @@ def prepare(config: RunConfig, run_dir: Path, *, local: bool) -> Prepared:
     """Run all checks that need no model; `local`: the workers will run on this machine."""
     if config.sft is None or base_is_there(config):
         check_model(config.model)
+    check_context(config)
     check_port(config.metrics)
     train_problems = load_problems(config.problems, "train")
     test_problems = load_problems(config.problems, "test") if config.evaluation else []
@@ -70,6 +71,31 @@ def check_model(model: str) -> None:
         )
 
 
+def check_context(config: RunConfig) -> None:
+    """The model must have positions for the longest prompt and completion."""
+    if config.sft and not Path(config.model).exists():
+        from learner.sft import MAX_POSITIONS
+
+        positions = MAX_POSITIONS
+    else:
+        settings = json.loads((_directory(config.model) / "config.json").read_text())
+        positions = settings.get("max_position_embeddings") or config.rollout.max_model_len
+    if config.rollout.max_model_len > positions:
+        raise ValueError(
+            f"rollout.max_model_len = {config.rollout.max_model_len} is longer than the {positions} positions of "
+            f"model = {config.model!r}: lower it"
+        )
+
+
+def tokenizer_of(config: RunConfig) -> Any:
+    """The model's tokenizer, or the one its base model will have when [sft] makes it."""
+    if config.sft and not Path(config.model).exists():
+        from learner.sft import build_tokenizer
+
+        return build_tokenizer()
+    return load_tokenizer(config.model)
+
+
 def check_port(metrics: MetricsConfig) -> None:
     """The metrics endpoint's port must be free."""
     with socket.socket() as listener:
@@ -83,12 +109,10 @@ def check_port(metrics: MetricsConfig) -> None:
             ) from None
 
 
-def check_prompts(
-    config: RunConfig, problems: Sequence[Problem], tokenizer: Any = None
-) -> list[tuple[int, ...]]:
+def check_prompts(config: RunConfig, problems: Sequence[Problem], tokenizer: Any) -> list[tuple[int, ...]]:
     """Token ids of all prompts; the longest must leave room for a completion."""
     try:
-        prompts = encode_prompts(tokenizer or load_tokenizer(config.model), problems)
+        prompts = encode_prompts(tokenizer, problems)
     except Exception as error:
         if "WordLevel" not in str(error):
             raise
@@ -152,14 +176,19 @@ def check_disk(config: RunConfig, run_dir: Path) -> None:
 
 
 def model_bytes(config: RunConfig) -> float:
-    """Bytes of the model in float32; 0 when it is on a hub and not known yet."""
-    path = Path(config.model)
-    files = list(path.glob("*.safetensors"))
-    if files:
-        dtype = json.loads((path / "config.json").read_text()).get("dtype", "float32")
+    """Bytes of the model in float32."""
+    if not config.sft or Path(config.model).exists():
+        path = _directory(config.model)
+        files = list(path.glob("*.safetensors"))
+        settings = json.loads((path / "config.json").read_text())
+        dtype = settings.get("dtype") or settings.get("torch_dtype") or "float32"
         return sum(file.stat().st_size for file in files) * (1 if dtype == "float32" else 2)
-    if config.sft:
-        s = config.sft
-        per_layer = 4 * s.hidden_size**2 + 3 * s.hidden_size * s.intermediate_size
-        return 4.0 * (s.num_layers * per_layer + 220 * s.hidden_size)
-    return 0.0
+    s = config.sft
+    per_layer = 4 * s.hidden_size**2 + 3 * s.hidden_size * s.intermediate_size
+    return 4.0 * (s.num_layers * per_layer + 220 * s.hidden_size)
+
+
+def _directory(model: str) -> Path:
+    from learner.model import resolve_model
+
+    return Path(model) if Path(model).is_dir() else resolve_model(model)

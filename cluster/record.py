@@ -23,6 +23,7 @@ from actors.types import ScoredGroup, scored_to_batch
 
 CHECKPOINT = "step-{:06d}"
 STATE_FILE = "run_state.json"
+RUN_FILE = "run.json"
 
 
 class RunRecord:
@@ -37,12 +38,8 @@ class RunRecord:
 
     def append_metrics(self, facts: Mapping[str, Any]) -> None:
         """One line of metrics.jsonl; a number that JSON cannot hold (NaN, infinity) becomes null."""
-        finite = {
-            name: None if isinstance(value, float) and not math.isfinite(value) else value
-            for name, value in facts.items()
-        }
         with (self.run_dir / "metrics.jsonl").open("a") as file:
-            file.write(json.dumps(finite, allow_nan=False) + "\n")
+            file.write(json.dumps(without_infinities(facts), allow_nan=False) + "\n")
 
     def write_trajectories(self, step: int, groups: Sequence[ScoredGroup], weights_BN: np.ndarray) -> None:
         """The groups trained in a step, with the weight of each sample, as one Parquet file."""
@@ -78,11 +75,7 @@ class RunRecord:
 
     def checkpoints(self) -> list[Path]:
         """Finished checkpoints, oldest first."""
-        return sorted(
-            path
-            for path in self.checkpoints_dir.glob("step-*")
-            if path.is_dir() and path.suffix != ".partial"
-        )
+        return finished_checkpoints(self.run_dir)
 
     def rewind(self, step: int) -> None:
         """Remove what was recorded after `step`: a resumed run does those steps again."""
@@ -98,6 +91,12 @@ class RunRecord:
             write_atomically(metrics, "".join(line + "\n" for line in kept))
 
 
+def finished_checkpoints(run_dir: Path) -> list[Path]:
+    """Checkpoints of a run directory, oldest first; none when it is not there."""
+    directories = (run_dir / "checkpoints").glob("step-*")
+    return sorted(path for path in directories if path.is_dir() and path.suffix != ".partial")
+
+
 def read_state(checkpoint: Path) -> dict[str, Any]:
     """The run's state in a checkpoint. Raises ValueError when it is missing or damaged."""
     try:
@@ -106,6 +105,14 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
         raise ValueError(
             f"checkpoint {checkpoint} has no readable {STATE_FILE} ({error}): use an older one"
         ) from None
+
+
+def without_infinities(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The facts with null for every number that JSON cannot hold (NaN, infinity)."""
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in facts.items()
+    }
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -1,34 +1,72 @@
-"""Which run a checkpoint belongs to: settings that must not change when it is resumed."""
+"""Which run a checkpoint belongs to, and whether that run may be resumed now."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import json
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from cluster.config import RunConfig
-from cluster.record import read_state
+from cluster.record import RUN_FILE, read_state
+from learner.config import WITHOUT_EFFECT_ON_RESULT
 from verifiers.types import Problem
 
 
 def identity(config: RunConfig, problems: Sequence[Problem]) -> dict[str, Any]:
-    """What makes group g of the ledger the same prompts and seeds: kept in every checkpoint."""
-    ids = "\n".join(problem.id for problem in problems)
+    """What a resumed run must have in common with its checkpoint: what is asked, and how it is learned."""
+    content = hashlib.sha256()
+    for problem in problems:
+        content.update(repr((problem.id, problem.prompt, sorted(problem.truth.items()))).encode())
+    learner = config.learner.model_dump(mode="json", exclude=set(WITHOUT_EFFECT_ON_RESULT))
+    objective = config.objective.model_dump(mode="json")
     return {
         "train.seed": config.train.seed,
         "train.groups_per_step": config.train.groups_per_step,
         "rollout.samples_per_prompt": config.rollout.samples_per_prompt,
-        "problems": f"{len(problems)} problems, sha256 {hashlib.sha256(ids.encode()).hexdigest()[:16]}",
+        "rollout.temperature": config.rollout.temperature,
+        "rollout.max_tokens": config.rollout.max_tokens,
+        "verifier.name": config.verifier.name,
+        "problems": f"{len(problems)} problems, sha256 {content.hexdigest()[:16]}",
+        **{f"learner.{name}": value for name, value in learner.items()},
+        **{f"objective.{name}": value for name, value in objective.items()},
     }
 
 
-def check_same_run(checkpoint: Path, now: Mapping[str, Any]) -> None:
-    """Raises ValueError, in one line, for a setting of `identity` that is not the checkpoint's."""
-    saved = read_state(checkpoint).get("identity", {})
-    for name, value in now.items():
+def check_same_run(checkpoint: Path, config: RunConfig, problems: Sequence[Problem]) -> None:
+    """Raises ValueError, in one line, for a setting that must be the checkpoint's and is not."""
+    state = read_state(checkpoint)
+    saved = state.get("identity", {})
+    for name, value in identity(config, problems).items():
         if saved.get(name) != value:
             raise ValueError(
                 f"{name} is {value!r}, checkpoint {checkpoint} was made with {saved.get(name)!r}: "
                 "resume with that, or start a new run from the checkpoint's model"
             )
+    if state["version"] > config.train.steps:
+        raise ValueError(
+            f"train.steps = {config.train.steps}, checkpoint {checkpoint} has {state['version']} steps already: raise it"
+        )
+
+
+def check_not_running(run_dir: Path) -> None:
+    """Raises ValueError when the run's own process is still alive on this machine."""
+    try:
+        about = json.loads((run_dir / RUN_FILE).read_text())
+    except FileNotFoundError:
+        return
+    if about["local"] and is_alive(about["pid"]):
+        raise ValueError(f"the run in {run_dir} is still running (pid {about['pid']}): stop it first")
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process with this number exists on this machine."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -11,10 +11,9 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import ray
@@ -28,7 +27,7 @@ from cluster.calls import Halt, WorkerLost, reply
 from cluster.ledger import Ledger
 
 POLL_S = 1.0
-logger = logging.getLogger(__name__)
+MAX_FAILED_STARTS = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,8 +50,10 @@ class RolloutHandle:
     pid: int = 0
     version: int = -1
     serving: bool = False
+    has_served: bool = False
     facts: RolloutFacts | None = None
-    tasks: set[asyncio.Task[Any]] = field(default_factory=set)
+    lost: WorkerLost | None = None
+    """Why it is being given up, when that was found elsewhere than in its own loop."""
 
 
 class RolloutFleet:
@@ -71,6 +72,7 @@ class RolloutFleet:
         ledger: Ledger,
         synchronous: bool,
         groups_per_step: int,
+        update_timeout_s: float,
         may_lease: Callable[[int], bool],
         make_lease: Callable[[int], Lease],
         on_groups: Callable[[list[SampleGroup]], None],
@@ -81,6 +83,7 @@ class RolloutFleet:
         self._model_version = model_version
         self._ledger = ledger
         self._synchronous = synchronous
+        self._update_timeout_s = update_timeout_s
         self._may_lease = may_lease
         self._make_lease = make_lease
         self._on_groups = on_groups
@@ -130,16 +133,18 @@ class RolloutFleet:
         for name, leases in given.items():
             self.workers[name].actor.submit.remote(leases)
 
-    async def broadcast(self, published: Published) -> float:
-        """Make every serving worker serve `published`; seconds until the last one does.
+    def leases_by_worker(self) -> dict[str, int]:
+        """How many groups each worker holds."""
+        return {name: len(self._ledger.leases_of(name)) for name in self.workers}
+
+    async def broadcast(self, published: Published) -> None:
+        """Make every serving worker serve `published`.
 
         A worker that does not confirm is lost, not waited for. Raises Halt when an engine confirms
         with other weights than the learner sent.
         """
-        started = time.perf_counter()
         self.announce(published)
         await asyncio.gather(*(self._update_or_lose(worker, published) for worker in self.serving))
-        return time.perf_counter() - started
 
     async def stop(self) -> None:
         """End all workers."""
@@ -152,6 +157,7 @@ class RolloutFleet:
     async def _tend(self) -> None:
         """One slot: a worker, and the next one when it is lost."""
         first_time = True
+        failed_starts = 0
         while True:
             name = next(self._names)
             worker = RolloutHandle(name=name, actor=self._create(name))
@@ -167,7 +173,12 @@ class RolloutFleet:
             except WorkerLost as error:
                 self._remove(worker)
                 self.num_restarts += 1
-                self._on_lost("rollout", error)
+                failed_starts = 0 if worker.has_served else failed_starts + 1
+                self._on_lost("rollout", worker.lost or error)
+                if failed_starts >= MAX_FAILED_STARTS:
+                    raise Halt(
+                        f"a rollout worker failed to start {failed_starts} times; the last: {error}"
+                    ) from error
                 if first_time:
                     self._starting_first_time -= 1
                     first_time = False
@@ -194,7 +205,7 @@ class RolloutFleet:
             self._check_fingerprint(worker, facts["fingerprint"], self._published)
         while worker.version != self._published.version:
             await self._update(worker, self._published)
-        worker.serving = True
+        worker.serving = worker.has_served = True
 
     async def _collect(self, worker: RolloutHandle) -> None:
         batch, worker.facts = await reply(
@@ -214,7 +225,7 @@ class RolloutFleet:
     async def _update(self, worker: RolloutHandle, published: Published) -> None:
         confirmation = await reply(
             worker.actor.update_weights.remote(published.version, published.manifest, *published.buckets),
-            timeout_s=self._config.heartbeat_timeout_s,
+            timeout_s=self._update_timeout_s,
             of=worker.name,
             doing=f"loading weights of version {published.version}",
         )
@@ -225,8 +236,7 @@ class RolloutFleet:
         try:
             await self._update(worker, published)
         except WorkerLost as error:
-            logger.warning("%s", error)
-            worker.serving = False
+            worker.serving, worker.lost = False, error
             ray.kill(worker.actor)
 
     def _check_fingerprint(self, worker: RolloutHandle, fingerprint: int, published: Published) -> None:

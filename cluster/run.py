@@ -16,9 +16,9 @@ from cluster import launch
 from cluster.base import base_is_there, make_base
 from cluster.config import RunConfig
 from cluster.console import View, describe_training
-from cluster.preflight import Prepared, check_model, check_prompts, prepare
-from cluster.record import RunRecord, write_atomically
-from cluster.resume import check_same_run, identity
+from cluster.preflight import Prepared, check_model, check_prompts, prepare, tokenizer_of
+from cluster.record import RunRecord, finished_checkpoints, write_atomically
+from cluster.resume import check_not_running, check_same_run
 from verifiers.problems import check_problems, load_problems
 
 SETTINGS_FILE = "config.toml"
@@ -51,17 +51,23 @@ def train(config: RunConfig, run_dir: Path, *, resume: bool, address: str | None
     with View(title, stages) as view:
         counts = f"{len(prepared.train_problems):,} to train on, {len(prepared.test_problems):,} held out"
         view.finish("problems", counts)
+        earlier = finished_checkpoints(run_dir) if resume else []
+        checkpoint = earlier[-1] if earlier else None
+        if resume:
+            check_not_running(run_dir)
+        if checkpoint:
+            check_same_run(checkpoint, config, prepared.train_problems)
+        tokenizer = tokenizer_of(config)
+        prompts = check_prompts(config, prepared.train_problems, tokenizer)
+        check_prompts(config, prepared.test_problems, tokenizer)
         if config.sft:
             base_stage(config, view)
-        prompts = check_prompts(config, prepared.train_problems)
-        test_prompts = check_prompts(config, prepared.test_problems) if config.evaluation else []
+        if Path(config.model).is_dir():  # workers and a later --resume have other working directories
+            config = config.model_copy(update={"model": str(Path(config.model).absolute())})
+        ray_address = launch.start_ray(config, address=address, namespace=run_dir.absolute().name)
         record = RunRecord(run_dir)
-        checkpoint = record.checkpoints()[-1] if resume and record.checkpoints() else None
-        if checkpoint:
-            check_same_run(checkpoint, identity(config, prepared.train_problems))
         settings = config.model_dump(mode="json", exclude_none=True)
         write_atomically(run_dir / SETTINGS_FILE, tomli_w.dumps(settings))
-        ray_address = launch.start_ray(config, address=address, namespace=run_dir.name)
         checkpoint = _train_stage(
             config,
             view,
@@ -74,7 +80,7 @@ def train(config: RunConfig, run_dir: Path, *, resume: bool, address: str | None
         )
         if config.evaluation:
             models = {"base": config.model, "trained": str(checkpoint / "model")}
-            samples = evaluation_stage(config, view, models, prepared.test_problems, test_prompts, run_dir)
+            samples = evaluation_stage(config, view, models, prepared.test_problems, run_dir)
     printer = view.console
     if config.evaluation:
         show_report(config, samples, run_dir, printer)
@@ -135,7 +141,7 @@ def _train_stage(
             run_dir=record.run_dir,
             address=ray_address,
             local=local,
-            namespace=record.run_dir.name,
+            namespace=record.run_dir.absolute().name,
             problems=prepared.train_problems,
             prompts=prompts,
             checkpoint=checkpoint,
@@ -157,7 +163,6 @@ def evaluation_stage(
     view: View,
     models: dict[str, str],
     problems: list[Any],
-    prompts: list[tuple[int, ...]],
     run_dir: Path,
 ) -> dict[str, Any]:
     """Rewards [P, n] by model name; models side by side where the CPUs allow it."""
@@ -176,6 +181,8 @@ def evaluation_stage(
             finished, all_groups = sum(done.values()), total * len(models)
             view.update("evaluation", finished / all_groups, clock.describe(finished, all_groups))
 
+        own = config.model_copy(update={"model": models[name]})
+        prompts = check_prompts(own, problems, tokenizer_of(own))
         groups = await evaluate(models[name], config, problems, prompts, on_progress=on_progress)
         write_samples(groups, run_dir / "evaluation" / f"{name}.parquet")
         return rewards_of(groups)
@@ -214,11 +221,10 @@ def evaluate_models(
         check_model(path)
     problems = load_problems(config.problems, "test")
     check_problems(problems, config.verifier)
-    prompts = check_prompts(config.model_copy(update={"model": next(iter(named.values()))}), problems)
     run_dir = out or Path("runs") / f"eval-{time.strftime('%Y%m%d-%H%M%S')}"
     with View(f"bonfire eval · {run_dir}", ["evaluation"]) as view:
         launch.start_ray(config, address=address, namespace=run_dir.name)
-        rewards = evaluation_stage(config, view, named, problems, prompts, run_dir)
+        rewards = evaluation_stage(config, view, named, problems, run_dir)
     show_report(config, rewards, run_dir, view.console)
     view.console.print(f"results  {run_dir}", soft_wrap=True)
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from cluster.console import describe_training
-from cluster.launch import CONTROLLER_NAME, RUN_FILE, set_ray_environment
+from cluster.launch import CONTROLLER_NAME, set_ray_environment
+from cluster.record import RUN_FILE, without_infinities
+from cluster.resume import is_alive
 
 ANSWER_TIMEOUT_S = 10.0
 
@@ -20,12 +21,12 @@ def show_status(run_dir: Path | None, *, as_json: bool) -> None:
     """Print the facts of a running controller. Raises ValueError when there is none."""
     run_dir = run_dir or newest_run(Path("runs"))
     facts = ask(run_dir)
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)
     if as_json:
-        print(json.dumps(facts, indent=1))
+        print(json.dumps(without_infinities(facts), indent=1))
         return
     _, headline, details = describe_training(facts, facts["num_select"])
-    console.print(f"[bold]{run_dir}[/bold]   {facts['stage']}", soft_wrap=True)
+    console.print(f"{run_dir}   {facts['stage']}", style="bold", soft_wrap=True)
     for line in (headline, *details):
         console.print(f"  {line}", soft_wrap=True)
     groups = facts["groups"]
@@ -37,7 +38,6 @@ def show_status(run_dir: Path | None, *, as_json: bool) -> None:
         console.print(f"  {worker['name']}: pid {worker['pid']}")
     restarts = facts["restarts"]
     console.print(f"  replaced: {restarts['rollout']} rollout, {restarts['verifier']} verifier workers")
-    console.print(f"  metrics: http://127.0.0.1:{facts['metrics_port']}/metrics")
 
 
 def newest_run(runs: Path) -> Path:
@@ -54,7 +54,7 @@ def ask(run_dir: Path) -> dict[str, Any]:
         about = json.loads((run_dir / RUN_FILE).read_text())
     except FileNotFoundError:
         raise ValueError(f"{run_dir} has no {RUN_FILE}: it is no run directory") from None
-    if about["local"] and not _is_alive(about["pid"]):
+    if about["local"] and not is_alive(about["pid"]):
         raise ValueError(f"the run in {run_dir} has ended; its numbers are in {run_dir}/metrics.jsonl")
     set_ray_environment(local=about["local"])
     import ray
@@ -74,13 +74,3 @@ def ask(run_dir: Path) -> dict[str, Any]:
             f"no controller answers for {run_dir} at {about['address']} ({type(error).__name__}): it may have ended; "
             f"its numbers are in {run_dir}/metrics.jsonl"
         ) from None
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -6,6 +6,11 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+WITHOUT_EFFECT_ON_RESULT = frozenset(
+    {"micro_batch_tokens", "publish_dtype", "parity_sequences", "parity_versions", "num_cpus", "num_gpus"}
+)
+"""Fields of `LearnerConfig` that may differ when a run is resumed."""
+
 
 class LearnerConfig(BaseModel):
     """The optimizer, its memory budget and the checks on every batch."""

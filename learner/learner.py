@@ -22,7 +22,7 @@ from actors.manifest import views
 from actors.types import ScoredGroup
 from learner import checkpoint
 from learner.batch import PackedBatch, Sequences, collect, micro_batches
-from learner.config import LearnerConfig
+from learner.config import WITHOUT_EFFECT_ON_RESULT, LearnerConfig
 from learner.loss import LossFacts, micro_batch_loss
 from learner.model import TokenLogprobs, load_model, resolve_model, token_logprobs
 from learner.objective_config import ObjectiveConfig
@@ -30,10 +30,6 @@ from learner.objectives import OBJECTIVES
 from learner.parity import ParityFacts, choose, compare
 from learner.publish import make_manifest, pack
 from learner.types import PublishedWeights, StepResult
-
-_WITHOUT_EFFECT_ON_RESULT = {
-    "micro_batch_tokens", "publish_dtype", "parity_sequences", "parity_versions", "num_cpus", "num_gpus",
-}  # fmt: skip
 
 
 class Learner:
@@ -257,7 +253,7 @@ class Learner:
         }
 
     def _settings(self) -> dict[str, Any]:
-        learner = self._config.model_dump(mode="json", exclude=_WITHOUT_EFFECT_ON_RESULT)
+        learner = self._config.model_dump(mode="json", exclude=set(WITHOUT_EFFECT_ON_RESULT))
         objective = self._objective.model_dump(mode="json")
         return {
             **{f"learner.{name}": value for name, value in learner.items()},

@@ -41,7 +41,14 @@ def check_problems(problems: Sequence[Problem], config: VerifierConfig) -> None:
     verifier = resolve(config.name)
     for problem in problems:
         if verifier.check_problem is not None:
-            verifier.check_problem(problem)
+            try:
+                verifier.check_problem(problem)
+            except ValueError:
+                raise
+            except Exception as error:  # the user's own function can fail in any way
+                raise ValueError(
+                    f"verifier.name = {config.name!r}: its check_problem fails on {problem.id!r}: {error!r}"
+                ) from error
         try:
             json.dumps(dict(problem.truth))
         except (TypeError, ValueError) as error:

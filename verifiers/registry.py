@@ -43,7 +43,7 @@ def resolve(name: str) -> Verifier:
         )
     try:
         module = importlib.import_module(module_name)
-    except ImportError as error:
+    except (ImportError, SyntaxError) as error:
         raise ValueError(
             f"verifier.name = {name!r}: cannot import {module_name!r} ({error}): "
             "add the folder that holds it to PYTHONPATH"
