@@ -12,7 +12,7 @@ Status = Literal["ok", "wrong_format", "timeout", "crashed", "refused"]
 `ok`: judged. `wrong_format`: no answer could be read from the candidate. `timeout`: the candidate
 used up its time. `refused`: the verifier declined it (too long, forbidden content). All four are
 facts about the *candidate*: its reward is real and it stays in its group. `crashed` is a fault of
-the *verifier*: score and reward are NaN, the group is judged again and never trained as it is.
+the *verifier*: score and reward are NaN, the group is sampled again and never trained as it is.
 """
 
 STATUSES: tuple[str, ...] = get_args(Status)
