@@ -42,6 +42,8 @@ def stop_token_ids(model: str, tokenizer: Any) -> list[int]:
 
 def encode_prompts(tokenizer: Any, problems: Sequence[Problem]) -> list[tuple[int, ...]]:
     """Token ids of each prompt, by the chat template where the tokenizer has one."""
+    if not problems:
+        return []
     if getattr(tokenizer, "chat_template", None):
         rendered = [
             tokenizer.apply_chat_template(

@@ -107,7 +107,7 @@ def _cell(estimate: Estimate, sign: str = "") -> str:
 
 def _number(value: float, sign: str = "") -> str:
     """Three decimals without the leading zero: .584, +.103."""
-    return f"{value:{sign}.3f}".replace("0.", ".", 1)
+    return f"{round(value, 3) + 0.0:{sign}.3f}".replace("0.", ".", 1)
 
 
 def write(

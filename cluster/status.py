@@ -71,6 +71,6 @@ def ask(run_dir: Path) -> dict[str, Any]:
         return dict(ray.get(answer, timeout=ANSWER_TIMEOUT_S))
     except (ConnectionError, ray.exceptions.RayError, ValueError) as error:
         raise ValueError(
-            f"no controller answers for {run_dir} at {about['address']} ({type(error).__name__}): it may have ended; "
-            f"its numbers are in {run_dir}/metrics.jsonl"
+            f"no controller answers for {run_dir} at {about['address']} ({type(error).__name__}): its training has ended, and it may be "
+            f"evaluating; its numbers are in {run_dir}/metrics.jsonl"
         ) from None

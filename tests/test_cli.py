@@ -137,3 +137,12 @@ def test_resume_needs_a_run_directory(tmp_path):
 
 def test_status_without_a_run_says_so(tmp_path):
     assert "no run under runs/" in one_error(bonfire("status", cwd=tmp_path))
+
+
+def test_a_config_without_evaluation_needs_no_held_out_problems(jsonl_config):
+    from cluster.config import load_config
+    from cluster.preflight import check_prompts, tokenizer_of
+
+    config = load_config(jsonl_config(GOOD_ROW))
+    assert config.evaluation is None
+    assert check_prompts(config, [], tokenizer_of(config)) == []
