@@ -71,6 +71,13 @@ class MetricsConfig(BaseModel):
     host: str = Field("127.0.0.1", description="Address the endpoint listens on.")
     port: int = Field(9464, ge=0, le=65535, description="Its port; 0: any free one, shown while training.")
 
+    def unusable(self, error: OSError) -> ValueError:
+        """What to tell a user whose metrics port cannot be listened on."""
+        return ValueError(
+            f"metrics.port = {self.port} on {self.host} cannot be used ({error.strerror}): "
+            "choose another, or metrics.port=0 for any free one"
+        )
+
 
 class RunConfig(BaseModel):
     """Everything a run is made of. Sections are owned by the roles they configure."""

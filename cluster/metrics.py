@@ -114,10 +114,7 @@ class Metrics:
         try:
             server, _ = start_http_server(config.port, addr=config.host, registry=self.registry)
         except OSError as error:
-            raise ValueError(
-                f"metrics.port = {config.port} on {config.host} cannot be used ({error.strerror}): "
-                "choose another, or metrics.port=0 for any free one"
-            ) from None
+            raise config.unusable(error) from None
         return server, server.server_port
 
     def observe_step(self, facts: Mapping[str, float]) -> None:

@@ -103,10 +103,7 @@ def check_port(metrics: MetricsConfig) -> None:
         try:
             listener.bind((metrics.host, metrics.port))
         except OSError as error:
-            raise ValueError(
-                f"metrics.port = {metrics.port} on {metrics.host} cannot be used ({error.strerror}): "
-                "choose another, or metrics.port=0 for any free one"
-            ) from None
+            raise metrics.unusable(error) from None
 
 
 def check_prompts(config: RunConfig, problems: Sequence[Problem], tokenizer: Any) -> list[tuple[int, ...]]:

@@ -139,3 +139,10 @@ def test_nothing_named_verifiers_is_installed_or_depended_on():
         assert "verifiers" not in {re.split(r"[^\w.-]", line)[0].lower() for line in requirements}
     for lock in ROOT.glob("requirements*.lock"):
         assert not re.search(r"^verifiers\b", lock.read_text(), re.MULTILINE)
+
+
+def test_the_command_line_leaves_ray_unimported_until_its_environment_is_set():
+    """Ray reads at import whether it may listen beyond the loopback interface."""
+    modules = "cluster.cli, cluster.run, cluster.status, cluster.plan, cluster.preflight"
+    program = f"import sys, {modules}; sys.exit('ray' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False, cwd=ROOT).returncode == 0
