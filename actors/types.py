@@ -72,6 +72,20 @@ class SampleGroup:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Demonstration:
+    """An expert's completion of a group's prompt, judged as the samples are."""
+
+    token_ids: np.ndarray  # int32 [D], stop token included
+    score: float  # not NaN
+
+    def __post_init__(self) -> None:
+        if len(self.token_ids) == 0:
+            raise ValueError("a demonstration has no tokens")
+        if np.isnan(self.score):
+            raise ValueError("a demonstration has no verdict")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ScoredGroup:
     """A group with its verdicts, ready to be trained on."""
 
@@ -79,11 +93,15 @@ class ScoredGroup:
     scores: np.ndarray  # float64 [n], selects; -inf allowed
     rewards: np.ndarray  # float64 [n], the truth; finite
     statuses: tuple[str, ...]  # n
+    answers: tuple[str | None, ...]  # n, equal texts are equal answers; None where there is none
     latencies_s: np.ndarray  # float32 [n]
+    demonstration: Demonstration | None = None
+    """Never one of the samples: it was not drawn from the policy. Only imitation objectives ask for it."""
 
     def __post_init__(self) -> None:
         n = self.samples.num_samples
-        assert len(self.scores) == len(self.rewards) == len(self.statuses) == len(self.latencies_s) == n
+        assert len(self.scores) == len(self.rewards) == len(self.latencies_s) == n
+        assert len(self.statuses) == len(self.answers) == n
         if not np.all(np.isfinite(self.rewards)) or np.any(np.isnan(self.scores)):
             raise ValueError(f"group {self.samples.group} has a candidate without a verdict")
 
@@ -110,7 +128,10 @@ SCORED_SCHEMA = pa.schema(
         ("scores", pa.list_(pa.float64())),
         ("rewards", pa.list_(pa.float64())),
         ("statuses", pa.list_(pa.string())),
+        ("answers", pa.list_(pa.string())),
         ("latencies_s", pa.list_(pa.float32())),
+        ("demonstration_token_ids", pa.list_(pa.int32())),
+        ("demonstration_score", pa.float64()),
     ]
 )
 
@@ -123,6 +144,7 @@ def samples_to_batch(groups: Sequence[SampleGroup]) -> pa.RecordBatch:
 def scored_to_batch(groups: Sequence[ScoredGroup]) -> pa.RecordBatch:
     """Scored groups as one Arrow record batch, a row per group."""
     offsets = _offsets([group.samples.num_samples for group in groups])
+    demonstrations = [group.demonstration for group in groups]
     columns = [
         *_sample_columns([group.samples for group in groups]),
         pa.ListArray.from_arrays(offsets, _concatenate([group.scores for group in groups], np.float64)),
@@ -130,7 +152,12 @@ def scored_to_batch(groups: Sequence[ScoredGroup]) -> pa.RecordBatch:
         pa.ListArray.from_arrays(
             offsets, pa.array([s for group in groups for s in group.statuses], pa.string())
         ),
+        pa.ListArray.from_arrays(
+            offsets, pa.array([a for group in groups for a in group.answers], pa.string())
+        ),
         pa.ListArray.from_arrays(offsets, _concatenate([group.latencies_s for group in groups], np.float32)),
+        pa.array([d and d.token_ids for d in demonstrations], pa.list_(pa.int32())),
+        pa.array([d and d.score for d in demonstrations], pa.float64()),
     ]
     return pa.RecordBatch.from_arrays(columns, schema=SCORED_SCHEMA)
 
@@ -167,10 +194,21 @@ def scored_from_batch(batch: pa.RecordBatch) -> list[ScoredGroup]:
             scores=batch["scores"][row].values.to_numpy(),
             rewards=batch["rewards"][row].values.to_numpy(),
             statuses=tuple(batch["statuses"][row].as_py()),
+            answers=tuple(batch["answers"][row].as_py()),
             latencies_s=batch["latencies_s"][row].values.to_numpy(),
+            demonstration=_demonstration(batch, row),
         )
         for row, samples in enumerate(samples_from_batch(batch))
     ]
+
+
+def _demonstration(batch: pa.RecordBatch, row: int) -> Demonstration | None:
+    if not batch["demonstration_token_ids"][row].is_valid:
+        return None
+    return Demonstration(
+        token_ids=batch["demonstration_token_ids"][row].values.to_numpy(),
+        score=batch["demonstration_score"][row].as_py(),
+    )
 
 
 def _sample_columns(groups: Sequence[SampleGroup]) -> list[pa.Array]:

@@ -59,6 +59,7 @@ def groups_with(success_rate: float, seed: int) -> list[ScoredGroup]:
                 scores=rewards,
                 rewards=rewards,
                 statuses=("ok",) * SAMPLES,
+                answers=(None,) * SAMPLES,
                 latencies_s=np.zeros(SAMPLES, np.float32),
             )
         )

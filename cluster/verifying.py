@@ -144,5 +144,6 @@ def score(group: SampleGroup, verdicts: list[Verdict]) -> ScoredGroup:
         scores=np.array([verdict.score for verdict in verdicts], np.float64),
         rewards=np.array([verdict.reward for verdict in verdicts], np.float64),
         statuses=tuple(verdict.status for verdict in verdicts),
+        answers=tuple(verdict.answer for verdict in verdicts),
         latencies_s=np.array([verdict.latency_s for verdict in verdicts], np.float32),
     )

@@ -10,6 +10,7 @@ from actors.types import (
     FINISH_REASONS,
     SAMPLE_SCHEMA,
     SCORED_SCHEMA,
+    Demonstration,
     SampleGroup,
     ScoredGroup,
     samples_from_batch,
@@ -48,14 +49,25 @@ def random_scored(rng, number):
         scores=np.where(rng.random(n) < 0.2, -np.inf, rng.normal(size=n)),
         rewards=rng.normal(size=n),
         statuses=tuple(str(status) for status in rng.choice(STATUSES, n)),
+        answers=tuple([None, "", "3 + 4", "数"][i] for i in rng.integers(4, size=n)),
         latencies_s=rng.exponential(size=n).astype(np.float32),
+        demonstration=random_demonstration(rng),
+    )
+
+
+def random_demonstration(rng):
+    if rng.random() < 0.5:
+        return None
+    return Demonstration(
+        token_ids=rng.integers(0, 2**31, rng.integers(1, 9)).astype(np.int32),
+        score=float(rng.choice([-np.inf, 0.0, 0.7])),
     )
 
 
 def assert_same(ours, theirs):
     for name in type(ours).__slots__:
         ours_value, theirs_value = getattr(ours, name), getattr(theirs, name)
-        if isinstance(ours_value, SampleGroup):
+        if isinstance(ours_value, SampleGroup | Demonstration):
             assert_same(ours_value, theirs_value)
         elif isinstance(ours_value, np.ndarray):
             assert ours_value.dtype == theirs_value.dtype, name
@@ -142,7 +154,10 @@ def test_the_columns_say_what_they_hold():
             "scores": [0.5, -np.inf],
             "rewards": [1.0, 0.0],
             "statuses": ["ok", "wrong_format"],
+            "answers": ["one", None],
             "latencies_s": [0.5, 0.25],
+            "demonstration_token_ids": None,
+            "demonstration_score": None,
         }
     ]
     assert group.samples.num_samples == 2 and group.samples.oldest_version == 5
@@ -174,6 +189,7 @@ def scored(*, rewards, scores):
         scores=np.array(scores),
         rewards=np.array(rewards),
         statuses=("ok", "wrong_format"),
+        answers=("one", None),
         latencies_s=np.array([0.5, 0.25], np.float32),
     )
 

@@ -253,6 +253,7 @@ def judged(number, statuses, **changes):
         scores=group.scores,
         rewards=group.rewards,
         statuses=statuses,
+        answers=group.answers,
         latencies_s=latencies_s,
     )
 
@@ -286,6 +287,7 @@ def test_a_verifier_that_misleads_shows_in_best_of_n_and_not_in_pass_at_n():
         scores=np.array([-np.inf, 3.0]),
         rewards=group.rewards,
         statuses=("wrong_format", "ok"),
+        answers=group.answers,
         latencies_s=group.latencies_s,
     )
     facts = batch_facts([misled], num_select=2, version=0)

@@ -125,6 +125,7 @@ def score(group: SampleGroup, rewards: np.ndarray) -> ScoredGroup:
         scores=rewards.astype(np.float64),
         rewards=rewards.astype(np.float64),
         statuses=("ok",) * group.num_samples,
+        answers=(None,) * group.num_samples,
         latencies_s=np.zeros(group.num_samples, np.float32),
     )
 

@@ -26,6 +26,8 @@ class Problem:
     prompt: str
     truth: Mapping[str, Any] = field(default_factory=dict)
     difficulty: str = ""
+    demonstration: str | None = None
+    """An expert's completion, for the imitation objectives."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,4 +41,6 @@ class Verdict:
     score: float
     reward: float
     status: Status = "ok"
+    answer: str | None = None
+    """What the candidate answers: candidates with equal texts vote together (majority@k). None: no vote."""
     latency_s: float = 0.0
