@@ -1,50 +1,67 @@
-"""What the learner ascends: an explicit table of objectives, each a function from a group to weights.
+"""What the learner ascends: an explicit table of objectives, each a function from groups to weights.
 
-Shapes: `B` prompts, `N` samples of each. An entry turns scores_BN, rewards_BN and its config into
-weights_BN (float64) for the loss `-(1/B) sum_b sum_i w_bi log pi(y_bi)`, where log pi(y) sums over
-tokens and the denominator is the number of prompts, whatever their weights. The expected gradient of
-minus this loss is the gradient of the entry's estimand, averaged over prompts.
+Shapes: `B` prompts, `N` samples of each. With the weights w [B, N] of an entry, float64, the loss is
+
+    -(1/B) [ sum_b sum_i w_bi log pi(y_bi)  +  (imitation objectives only) sum_b log pi(y*_b) ]
+
+where log pi(y) sums over tokens, y* is the demonstration, and the denominator is the number of prompts,
+whatever their weights. Where an entry is unbiased, the expected gradient of minus this loss is the gradient
+of its estimand, averaged over prompts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+import re
+from dataclasses import dataclass
 
-from torch import Tensor
+from learner.best_of_n import bon, bon_rlb, bon_rlbp, max_at_k, pass_at_k
+from learner.group_relative import grpo, grpo_passk, maxrl, rft, rloo
+from learner.groups import Groups, Objective
+from learner.imitation import bon_sft, sft
 
-from learner.estimators import bon_weights
-from learner.objective_config import ObjectiveConfig
-
-Objective = Callable[[Tensor, Tensor, ObjectiveConfig], Tensor]
-
-
-def rloo(scores_BN: Tensor, rewards_BN: Tensor, config: ObjectiveConfig) -> Tensor:
-    """Leave-one-out REINFORCE: every sample against the mean of the others. Scores are not used.
-
-    Estimand: J_1 = E[R(y)], the reward of a single sample.
-    Formula:  w_i = (R_i - mean_{j != i} R_j) / n.
-    Source:   Kool et al. 2019; Ahmadian et al., arXiv 2402.14740.
-    Assumes:  n >= 2 samples, i.i.d. from the policy being trained.
-    Does not promise that the best of N samples improves: pass@N may fall while pass@1 rises.
-    """
-    return bon_weights(scores_BN, rewards_BN, num_select=1)
+__all__ = ["OBJECTIVES", "Groups", "Objective", "Row"]
 
 
-def bon(scores_BN: Tensor, rewards_BN: Tensor, config: ObjectiveConfig) -> Tensor:
-    """Best-of-N: every sample by what it adds to the N-subsets the verifier selects from.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """An objective and what its docstring says of it, each a line of plain text."""
 
-    Estimand: J_N = E[R(y*)], y* the sample of highest score among N = config.num_select.
-    Formula:  w_i = s_i^(N) - (N/n) (Best-of-k value of the samples other than i), see
-              `learner.estimators.bon_weights`; the average over all N-subsets, in closed form.
-    Source:   BoN-RL of arXiv 2412.15287 without its plug-in bias; for scores = rewards PKPO,
-              arXiv 2505.15201.
-    Assumes:  n >= config.num_samples_needed samples, i.i.d. from the policy being trained; a score
-              that depends on its own sample only.
-    Does not promise that a single sample improves, nor that a verifier cannot be exploited.
-    """
-    return bon_weights(
-        scores_BN, rewards_BN, config.num_select, baseline=config.baseline, baseline_k=config.baseline_k
-    )
+    weights: Objective
+    summary: str
+    estimand: str  # what is maximised
+    formula: str
+    unbiased: str  # whether, and for what
+    source: str
+    use: str  # when to use it
+    assumes: str
+    not_promised: str
 
 
-OBJECTIVES: dict[str, Objective] = {"bon": bon, "rloo": rloo}
+LABELS = ("Estimand", "Formula", "Unbiased", "Source", "Use", "Assumes", "Not promised")
+
+
+def _row(weights: Objective) -> Row:
+    """The parts of the docstring, so that what is printed cannot differ from what stands at the code."""
+    parts = re.split(rf"^({'|'.join(LABELS)}): +", inspect.getdoc(weights) or "", flags=re.MULTILINE)
+    texts = {
+        label.lower().replace(" ", "_"): " ".join(text.split())
+        for label, text in zip(("Summary", *parts[1::2]), parts[::2], strict=True)
+    }
+    return Row(weights=weights, **texts)
+
+
+OBJECTIVES: dict[str, Row] = {
+    "bon": _row(bon),
+    "pass_at_k": _row(pass_at_k),
+    "max_at_k": _row(max_at_k),
+    "bon_rlb": _row(bon_rlb),
+    "bon_rlbp": _row(bon_rlbp),
+    "maxrl": _row(maxrl),
+    "rloo": _row(rloo),
+    "grpo": _row(grpo),
+    "grpo_passk": _row(grpo_passk),
+    "rft": _row(rft),
+    "sft": _row(sft),
+    "bon_sft": _row(bon_sft),
+}
