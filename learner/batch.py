@@ -3,8 +3,10 @@
 Many sequences share a row; a boolean mask keeps them apart. The packing changes the cost and never
 the result.
 
-Shapes: `S` sequences of a step (all samples of all groups, group by group), `X` their tokens with
-prompts, `T` completion tokens, `R` rows of `L` positions.
+Shapes: `M` samples of a step, group by group; `S` sequences: the samples and, behind them, the
+demonstrations if there are any, one of each group; `X` tokens with prompts, `T` completion tokens,
+`U` those of them that were sampled, `R` rows of `L` positions. A demonstration was not sampled: it
+has no behaviour log-prob, no version and no worker, and no array has a place for one.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 import torch
 
-from actors.types import SampleGroup
+from actors.types import Demonstration, SampleGroup
 
 MIN_ROW_LENGTH = 128
 """Short sequences share rows of this length: long enough to waste little, short enough for cheap attention."""
@@ -24,53 +26,74 @@ MIN_ROW_LENGTH = 128
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Sequences:
-    """Every sample of a step, columnar. Sequence `s` is a prompt followed by its completion."""
+    """Everything a step may learn from, columnar. Sequence `s` is a prompt followed by its completion."""
 
     token_ids: np.ndarray  # int64 [X]
     starts: np.ndarray  # int64 [S], into token_ids
     prompt_lengths: np.ndarray  # int64 [S]
     completion_lengths: np.ndarray  # int64 [S]
-    completion_starts: np.ndarray  # int64 [S], into logprobs and versions
-    logprobs: np.ndarray  # float32 [T]
-    versions: np.ndarray  # int64 [T]
-    workers: np.ndarray  # int64 [S], into worker_names
+    completion_starts: np.ndarray  # int64 [M], into logprobs and versions
+    logprobs: np.ndarray  # float32 [U]
+    versions: np.ndarray  # int64 [U]
+    workers: np.ndarray  # int64 [M], into worker_names
     worker_names: tuple[str, ...]
+
+    @property
+    def num_samples(self) -> int:
+        return len(self.workers)
+
+    @property
+    def demonstrations(self) -> np.ndarray:
+        """int64: the sequences that are demonstrations, in order of their groups."""
+        return np.arange(self.num_samples, len(self.starts))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class PackedBatch:
-    """One micro-batch. Segment 0 is padding; `hidden_positions` index the flattened [R * L]."""
+    """One micro-batch. Segment 0 is padding; `hidden_positions` index the flattened [R * L].
+
+    Of the T completion tokens the first U were sampled, the others are demonstrations'.
+    """
 
     input_ids: torch.Tensor  # int64 [R, L]
     position_ids: torch.Tensor  # int64 [R, L], restart with each sequence
     segment_ids: torch.Tensor  # int32 [R, L]
     hidden_positions: torch.Tensor  # int64 [T], where the token is predicted
     target_ids: torch.Tensor  # int64 [T]
-    sequence_ids: torch.Tensor  # int64 [T], b * N + i
-    behaviour_logprobs: torch.Tensor  # float32 [T]
-    versions: torch.Tensor  # int64 [T]
+    sequence_ids: torch.Tensor  # int64 [T], b * N + i of a sample, B * N + b of a demonstration
+    behaviour_logprobs: torch.Tensor  # float32 [U]
+    versions: torch.Tensor  # int64 [U]
+
+    @property
+    def num_sampled_tokens(self) -> int:
+        return len(self.behaviour_logprobs)
 
     def to(self, device: torch.device) -> PackedBatch:
         return PackedBatch(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
 
 
-def collect(groups: Sequence[SampleGroup]) -> Sequences:
-    """Lay all samples end to end, each behind its prompt."""
+def collect(groups: Sequence[SampleGroup], demonstrations: Sequence[Demonstration] = ()) -> Sequences:
+    """Lay all samples end to end, each behind its prompt, then the groups' demonstrations: one each, or none."""
     for group in groups:
         if len(group.prompt_token_ids) == 0:
             raise ValueError(f"group {group.group} has an empty prompt: nothing predicts its first token")
+    assert len(demonstrations) in (0, len(groups))
     num_samples = [group.num_samples for group in groups]
+    rows = np.arange(len(groups))
+    groups_S = np.concatenate([np.repeat(rows, num_samples), rows[: len(demonstrations)]])
     group_prompt_lengths = np.array([len(group.prompt_token_ids) for group in groups], np.int64)
-    prompt_lengths = np.repeat(group_prompt_lengths, num_samples)
-    prompt_starts = np.repeat(_exclusive_cumsum(group_prompt_lengths), num_samples)
-    completion_lengths = np.concatenate([np.diff(group.offsets) for group in groups]).astype(np.int64)
+    prompt_lengths = group_prompt_lengths[groups_S]
+    prompt_starts = _exclusive_cumsum(group_prompt_lengths)[groups_S]
+    completion_lengths = np.concatenate(
+        [*(np.diff(group.offsets) for group in groups), [len(d.token_ids) for d in demonstrations]]
+    ).astype(np.int64)
     starts = _exclusive_cumsum(prompt_lengths + completion_lengths)
 
     token_ids = np.empty(int(prompt_lengths.sum() + completion_lengths.sum()), np.int64)
     prompts = np.concatenate([group.prompt_token_ids for group in groups])
     token_ids[_ranges(starts, prompt_lengths)] = prompts[_ranges(prompt_starts, prompt_lengths)]
     token_ids[_ranges(starts + prompt_lengths, completion_lengths)] = np.concatenate(
-        [group.token_ids for group in groups]
+        [*(group.token_ids for group in groups), *(d.token_ids for d in demonstrations)]
     )
     worker_names, workers = np.unique([group.worker for group in groups], return_inverse=True)
     return Sequences(
@@ -78,7 +101,7 @@ def collect(groups: Sequence[SampleGroup]) -> Sequences:
         starts=starts,
         prompt_lengths=prompt_lengths,
         completion_lengths=completion_lengths,
-        completion_starts=_exclusive_cumsum(completion_lengths),
+        completion_starts=_exclusive_cumsum(completion_lengths[: sum(num_samples)]),
         logprobs=np.concatenate([group.logprobs for group in groups]).astype(np.float32, copy=False),
         versions=np.concatenate([group.versions for group in groups]).astype(np.int64),
         workers=np.repeat(workers.astype(np.int64), num_samples),
@@ -120,6 +143,7 @@ def _place(
 
 
 def _pack(sequences: Sequences, placed: np.ndarray, row_length: int) -> PackedBatch:
+    placed = placed[np.argsort(placed[:, 0] >= sequences.num_samples, kind="stable")]  # samples first
     chosen, rows, columns = placed.T
     _, rows = np.unique(rows, return_inverse=True)  # rows left empty take no compute
     prompt_lengths = sequences.prompt_lengths[chosen]
@@ -137,7 +161,8 @@ def _pack(sequences: Sequences, placed: np.ndarray, row_length: int) -> PackedBa
     segment_ids.flat[positions] = np.repeat(np.arange(1, len(chosen) + 1), lengths)
 
     targets = _ranges(sequences.starts[chosen] + prompt_lengths, completion_lengths)
-    tokens = _ranges(sequences.completion_starts[chosen], completion_lengths)
+    sampled = chosen[chosen < sequences.num_samples]
+    tokens = _ranges(sequences.completion_starts[sampled], completion_lengths[: len(sampled)])
     return PackedBatch(
         input_ids=torch.from_numpy(input_ids),
         position_ids=torch.from_numpy(position_ids),

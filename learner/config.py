@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
+
+Importance = Literal["token", "sequence", "ppo_clip", "none"]
 
 WITHOUT_EFFECT_ON_RESULT = frozenset(
     {"micro_batch_tokens", "publish_dtype", "parity_sequences", "parity_versions", "num_cpus", "num_gpus"}
 )
 """Fields of `LearnerConfig` that may differ when a run is resumed."""
+
+_CLIP = frozenset({"clip_low", "clip_high"})
+_WITHOUT_EFFECT: dict[Importance, frozenset[str]] = {
+    "token": _CLIP,
+    "sequence": _CLIP,
+    "ppo_clip": frozenset({"max_importance_ratio"}),
+    "none": _CLIP | {"max_importance_ratio"},
+}
 
 
 class LearnerConfig(BaseModel):
@@ -36,8 +53,30 @@ class LearnerConfig(BaseModel):
     publish_dtype: Literal["float32", "bfloat16"] = Field(
         "float32", description="Dtype of the published weights: the rollout engines' own."
     )
+    importance: Importance = Field(
+        "token",
+        description="How samples of an older policy are weighted: token = every token by its ratio pi / mu (policy "
+        "over sampler), sequence = every sample by the product of its ratios, ppo_clip = by token, without a gradient "
+        "where the ratio has left the clip range in the direction of the weight, none = not at all.",
+    )
     max_importance_ratio: float = Field(
-        2.0, ge=1, description="Upper bound of a token's ratio pi / mu (policy over sampler)."
+        2.0, ge=1, description="token, sequence: upper bound of the ratio pi / mu."
+    )
+    clip_low: float = Field(
+        0.2, gt=0, le=1, description="ppo_clip: a negative weight counts while pi / mu >= 1 - clip_low."
+    )
+    clip_high: float = Field(
+        0.2,
+        gt=0,
+        allow_inf_nan=False,
+        description="ppo_clip: a positive weight counts while pi / mu <= 1 + clip_high.",
+    )
+    kl_coefficient: float = Field(
+        0.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="Weight of the KL divergence to the run's model before training, in rewards per nat and sample; "
+        "0: off, else one more copy of the weights in memory and one more forward pass.",
     )
     parity_sequences: int = Field(
         64,
@@ -49,6 +88,22 @@ class LearnerConfig(BaseModel):
     )
     num_cpus: float = Field(1.0, ge=0, description="CPU cores the learner reserves; its torch threads.")
     num_gpus: float = Field(0.0, ge=0, description="GPUs the learner reserves; 0: it computes on the CPU.")
+
+    @model_validator(mode="after")
+    def _refuse_settings_without_effect(self) -> Self:
+        for field in sorted(_WITHOUT_EFFECT[self.importance] & self.model_fields_set):
+            other = next(name for name, without in _WITHOUT_EFFECT.items() if field not in without)
+            raise ValueError(
+                f"{field} = {getattr(self, field)!r} has no effect with importance = {self.importance!r}: "
+                f"remove it or set importance = {other!r}"
+            )
+        return self
+
+    @model_serializer(mode="wrap")
+    def _omit_settings_without_effect(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """What is written reads back: a resolved config never trips the check above."""
+        without_effect = _WITHOUT_EFFECT[self.importance]
+        return {field: value for field, value in serialize(self).items() if field not in without_effect}
 
 
 class SftConfig(BaseModel):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NoReturn
@@ -19,10 +19,11 @@ import torch
 
 from actors.fingerprint import param_fingerprint
 from actors.manifest import views
-from actors.types import ScoredGroup
+from actors.types import Demonstration, ScoredGroup
 from learner import checkpoint
 from learner.batch import PackedBatch, Sequences, collect, micro_batches
 from learner.config import WITHOUT_EFFECT_ON_RESULT, LearnerConfig
+from learner.groups import Groups
 from learner.loss import LossFacts, micro_batch_loss
 from learner.model import TokenLogprobs, load_model, resolve_model, token_logprobs
 from learner.objective_config import ObjectiveConfig
@@ -33,7 +34,11 @@ from learner.types import PublishedWeights, StepResult
 
 
 class Learner:
-    """The policy being trained. A fresh one serves `version`: the weights on disk."""
+    """The policy being trained. A fresh one serves `version`: the weights on disk.
+
+    `model_path` is the run's model before training, also when a checkpoint is loaded afterwards: its
+    weights are the reference that `kl_coefficient` anchors to.
+    """
 
     def __init__(
         self,
@@ -61,6 +66,9 @@ class Learner:
             weight_decay=config.weight_decay,
             fused=True,
         )
+        self._reference: dict[str, torch.Tensor] | None = None
+        if config.kl_coefficient > 0:
+            self._reference = {name: value.detach().clone() for name, value in self._parameters.items()}
         self._num_steps = 0
         self.version = version
         self.manifest = make_manifest(self._model, config.publish_dtype)
@@ -75,16 +83,19 @@ class Learner:
     def train_step(self, groups: Sequence[ScoredGroup]) -> StepResult:
         """One optimizer step, the same whatever the order in which the groups arrived.
 
-        Raises ArithmeticError, parameters and version untouched, when loss or gradient is not finite.
+        Raises ArithmeticError, parameters and version untouched, when loss or gradient is not finite;
+        ValueError for groups of different sizes, or without the demonstration that the objective imitates.
         """
         started = time.perf_counter()
         seconds = {"forward_s": 0.0, "backward_s": 0.0}
         groups = sorted(groups, key=lambda group: group.samples.group)
-        weights_BN = self._weights(groups)
-        weights_S = torch.from_numpy(weights_BN.reshape(-1)).float().to(self._device)
-        sequences = collect([group.samples for group in groups])
-        # A sample of weight zero adds exactly zero to the gradient: it needs no forward pass.
-        trained = np.flatnonzero(weights_BN)
+        demonstrations = self._demonstrations(groups)
+        weights_BN = self._weights(groups, demonstrations)
+        weights_M = torch.from_numpy(weights_BN.reshape(-1)).float().to(self._device)
+        sequences = collect([group.samples for group in groups], demonstrations)
+        # Without a reference, a sample of weight zero adds exactly zero to the gradient: it needs no forward pass.
+        samples = np.flatnonzero(weights_BN) if self._reference is None else np.arange(weights_BN.size)
+        trained = np.concatenate([samples, sequences.demonstrations])
 
         self._optimizer.zero_grad()
         facts = LossFacts()
@@ -94,10 +105,11 @@ class Learner:
             clock = time.perf_counter()
             batch = cpu_batch.to(self._device)
             num_positions += batch.input_ids.numel()
+            reference_logprobs_T = self._logprobs_under(self._reference, batch) if self._reference else None
             with self._autocast():
                 logprobs_T = token_logprobs(self._model, batch, self._temperature)
             loss, batch_facts = micro_batch_loss(
-                logprobs_T, batch, weights_S, len(groups), self._config.max_importance_ratio
+                logprobs_T, batch, weights_M, len(groups), self._config, reference_logprobs_T
             )
             facts += batch_facts
             parity += self._compare(sequences, batch, logprobs_T.detach(), self.version)
@@ -136,7 +148,8 @@ class Learner:
                 "num_groups": float(len(groups)),
                 "num_samples": float(weights_BN.size),
                 "row_fill": num_positions_used / max(1, num_positions),
-                **self._means(facts),
+                **facts.means(self._num_select()),
+                **({"demonstration_logprob": facts.demonstration_logprob} if demonstrations else {}),
                 **parity.facts(),
                 **seconds,
             },
@@ -164,15 +177,36 @@ class Learner:
         self._published.clear()
         self._publish()
 
-    def _weights(self, groups: Sequence[ScoredGroup]) -> np.ndarray:
+    def _demonstrations(self, groups: Sequence[ScoredGroup]) -> list[Demonstration]:
+        """One of every group for an objective that imitates them, none for any other."""
+        if not self._objective.needs_demonstrations:
+            return []
+        demonstrations = []
+        for group in groups:
+            if group.demonstration is None:
+                raise ValueError(
+                    f"problem {group.samples.problem_id!r} of group {group.samples.group} has no demonstration, "
+                    f"which objective.name = {self._objective.name!r} imitates: give it one, leave the problem "
+                    "out, or choose another objective"
+                )
+            demonstrations.append(group.demonstration)
+        return demonstrations
+
+    def _weights(self, groups: Sequence[ScoredGroup], demonstrations: Sequence[Demonstration]) -> np.ndarray:
         sizes = {group.samples.num_samples for group in groups}
         if len(sizes) != 1:
             raise ValueError(f"a batch needs groups of one size, got sizes {sorted(sizes)}")
-        weights_BN = OBJECTIVES[self._objective.name](
-            torch.from_numpy(np.stack([group.scores for group in groups])),
-            torch.from_numpy(np.stack([group.rewards for group in groups])),
-            self._objective,
-        ).numpy()
+        batch = Groups(
+            scores_BN=torch.from_numpy(np.stack([group.scores for group in groups])),
+            rewards_BN=torch.from_numpy(np.stack([group.rewards for group in groups])),
+            lengths_BN=torch.from_numpy(
+                np.stack([np.diff(group.samples.offsets) for group in groups])
+            ).long(),
+            demonstration_scores_B=torch.tensor([d.score for d in demonstrations], dtype=torch.float64)
+            if demonstrations
+            else None,
+        )
+        weights_BN = OBJECTIVES[self._objective.name].weights(batch, self._objective).numpy()
         if not np.all(np.isfinite(weights_BN)):
             self._refuse("objective's weights", float("nan"))
         return weights_BN
@@ -216,17 +250,20 @@ class Learner:
         chosen = choose(sequences, self._published, compared, self._config.parity_sequences)
         for version, ids in chosen.items():
             weights = {
-                f"policy.{name}": view.to(self._device, torch.float32)
+                name: view.to(self._device, torch.float32)
                 for name, view in views(self.manifest, self._published[version].buckets)
             }
             for cpu_batch in micro_batches(sequences, ids, self._config.micro_batch_tokens):
                 batch = cpu_batch.to(self._device)
-                with torch.no_grad(), self._autocast():
-                    logprobs_T = torch.func.functional_call(
-                        self._with_weights, weights, (batch, self._temperature)
-                    )
-                parity += self._compare(sequences, batch, logprobs_T, version)
+                parity += self._compare(sequences, batch, self._logprobs_under(weights, batch), version)
         return parity
+
+    @torch.no_grad()
+    def _logprobs_under(self, weights: dict[str, torch.Tensor], batch: PackedBatch) -> torch.Tensor:
+        """float32 [T]: log-probs with other weights, by parameter name, in place of the policy's."""
+        named = {f"policy.{name}": value for name, value in weights.items()}
+        with self._autocast():
+            return torch.func.functional_call(self._with_weights, named, (batch, self._temperature))
 
     @staticmethod
     def _compare(
@@ -234,23 +271,15 @@ class Learner:
     ) -> ParityFacts:
         """Tokens sampled under `version` only. Those before them in their sequence need not be: the
         engine re-computed its cache under `version`, as a full forward pass does."""
-        of_version = batch.versions == version
-        differences = (logprobs_T - batch.behaviour_logprobs)[of_version].abs().double().cpu().numpy()
-        workers = sequences.workers[batch.sequence_ids[of_version].cpu().numpy()]
+        of_version_U = batch.versions == version
+        differences_U = logprobs_T[: batch.num_sampled_tokens] - batch.behaviour_logprobs
+        differences = differences_U[of_version_U].abs().double().cpu().numpy()
+        sequence_ids_U = batch.sequence_ids[: batch.num_sampled_tokens]
+        workers = sequences.workers[sequence_ids_U[of_version_U].cpu().numpy()]
         return compare(differences, workers, len(sequences.worker_names))
 
-    def _means(self, facts: LossFacts) -> Mapping[str, float]:
-        num_tokens, num_sequences = max(1, facts.num_tokens), max(1, facts.num_sequences)
-        num_select = 1 if self._objective.name == "rloo" else self._objective.num_select
-        return {
-            "loss": facts.loss,
-            "trained_tokens": float(facts.num_tokens),
-            "trained_sequences": float(facts.num_sequences),
-            "ratio_mean": facts.ratio_sum / num_tokens if facts.num_tokens else 1.0,
-            "ratio_truncated_fraction": facts.num_truncated / num_tokens,
-            "kl": facts.kl_sum / num_tokens,
-            "staleness_ratio": (num_select - 1) * facts.sequence_deviation_sum / num_sequences / 2,
-        }
+    def _num_select(self) -> int:
+        return self._objective.num_select if self._objective.has_effect("num_select") else 1
 
     def _settings(self) -> dict[str, Any]:
         learner = self._config.model_dump(mode="json", exclude=set(WITHOUT_EFFECT_ON_RESULT))

@@ -64,11 +64,12 @@ def choose(
     """version -> sequences to compute under it: those with tokens of that version, workers in turn.
 
     A sequence sampled across an update counts once for each of its versions. `skip` holds, by
-    version, sequences already compared. The choice is spread over workers, versions and the batch,
+    version, samples already compared. The choice is spread over workers, versions and the batch,
     and does not depend on what the samples say.
     """
     candidates: list[tuple[int, int, int, int]] = []
-    sequence_of_token = np.repeat(np.arange(len(sequences.starts)), sequences.completion_lengths)
+    samples = np.arange(sequences.num_samples)
+    sequence_of_token = np.repeat(samples, sequences.completion_lengths[samples])
     for version in sorted(versions):
         present = np.unique(sequence_of_token[sequences.versions == version])
         present = np.setdiff1d(present, skip.get(version, present[:0]), assume_unique=True)

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+STALENESS_WARNING = 0.2
+"""`staleness_ratio` above which samples are too old for what corrects them: ESTIMATORS.md F (5)."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class StepResult:
@@ -18,9 +21,17 @@ class StepResult:
     facts: dict[str, float]
     """Keys: `loss`, `grad_norm` (before clipping), `learning_rate`;
 
-    over trained tokens (samples with a non-zero weight): `trained_tokens`, `trained_sequences`,
-    `ratio_mean` and `ratio_truncated_fraction` (pi / mu), `kl` (behaviour to policy, nats a token),
-    `staleness_ratio` ((N - 1) * mean |pi / mu - 1| over sequences / 2, about N - 1 times the total variation);
+    over trained tokens (of samples with a non-zero weight; of all samples when there is a reference policy):
+    `trained_tokens`, `trained_sequences`, `ratio_mean` (pi / mu, before any bound), `ratio_truncated_fraction`
+    (share whose ratio was truncated or clipped), `kl` (behaviour to policy, nats a token),
+    `staleness_ratio` ((N - 1) * mean |pi / mu - 1| over sequences / 2, about N - 1 times the total variation;
+    N is the objective's num_select, or 1 without one; see STALENESS_WARNING);
+
+    over all samples: `kl_reference` (policy to reference, nats a sample, corrected by `learner.importance`;
+    0 when learner.kl_coefficient is 0);
+
+    over demonstrations, with an objective that imitates them only: `demonstration_logprob` (mean log-prob of a
+    whole demonstration at the run's temperature, nats);
 
     over tokens whose own version's weights are at hand: `parity_mean`, `parity_max` (|log-prob of the
     learner - log-prob of the engine|, nats) and their number `parity_tokens`;

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,8 @@ import torch
 from learner import model as learner_model
 from learner.batch import collect, micro_batches
 from learner.model import load_model, token_logprobs
-from tests.tiny_model import build_model, completions, make_group, model_path, replace_samples, slow_logprobs
+from learner.parity import choose
+from tests.tiny_model import build_model, completions, demonstrate, make_group, model_path, slow_logprobs
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +60,7 @@ def test_packed_logprobs_equal_those_of_one_sequence_at_a_time(policy, max_token
 
 def test_targets_behaviour_and_versions_stay_with_their_token():
     groups = [
-        replace_samples(
+        replace(
             group,
             logprobs=-np.arange(len(group.token_ids), dtype=np.float32) - 1000 * group.group,
             versions=np.arange(len(group.token_ids), dtype=np.int32) + 1000 * group.group,
@@ -75,6 +78,55 @@ def test_targets_behaviour_and_versions_stay_with_their_token():
             for i in range(6):
                 expected = getattr(group, field)[group.offsets[i] : group.offsets[i + 1]]
                 assert found[group.group * 6 + i].tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("max_tokens", [24, 100, 4096])
+def test_demonstrations_stand_behind_all_samples_and_leave_them_as_they_were(policy, max_tokens):
+    groups = [
+        demonstrate(make_group(number, samples=6, prompt_length=3 + 4 * number), length=2 + 3 * number)
+        for number in range(4)
+    ]
+    samples = [group.samples for group in groups]
+    sequences = collect(samples, [group.demonstration for group in groups])
+    assert sequences.num_samples == 24 and sequences.demonstrations.tolist() == [24, 25, 26, 27]
+    batches = list(micro_batches(sequences, np.arange(28), max_tokens))
+    targets = by_sequence(batches, [batch.target_ids for batch in batches])
+    with torch.no_grad():
+        logprobs = by_sequence(batches, [token_logprobs(policy, batch, 0.7) for batch in batches])
+    for number, group in enumerate(groups):
+        demonstration = torch.from_numpy(group.demonstration.token_ids).long()
+        assert targets[24 + number].tolist() == demonstration.tolist()
+        for sequence, completion in (
+            *enumerate(completions(group.samples), start=6 * number),
+            (24 + number, demonstration),
+        ):
+            expected = slow_logprobs(policy, group.samples.prompt_token_ids, completion, 0.7)
+            torch.testing.assert_close(logprobs[sequence], expected, rtol=0, atol=1e-5)
+
+
+def test_only_sampled_tokens_have_a_behaviour_and_they_come_first():
+    groups = [demonstrate(make_group(number, samples=6)) for number in range(4)]
+    sequences = collect([group.samples for group in groups], [group.demonstration for group in groups])
+    for batch in micro_batches(sequences, np.arange(28), 64):
+        is_sampled = batch.sequence_ids < 24
+        assert len(batch.behaviour_logprobs) == len(batch.versions) == int(is_sampled.sum())
+        assert is_sampled[: batch.num_sampled_tokens].all()
+        for sequence in batch.sequence_ids[is_sampled].unique().tolist():
+            samples, i = groups[sequence // 6].samples, sequence % 6
+            ours = batch.behaviour_logprobs[batch.sequence_ids[: batch.num_sampled_tokens] == sequence]
+            assert ours.tolist() == samples.logprobs[samples.offsets[i] : samples.offsets[i + 1]].tolist()
+
+
+def test_demonstrations_are_never_chosen_for_the_parity_check():
+    groups = [demonstrate(make_group(number, samples=6, version=number)) for number in range(4)]
+    samples = [group.samples for group in groups]
+    with_demonstrations = collect(samples, [group.demonstration for group in groups])
+    for max_sequences in (7, 100):
+        expected = choose(collect(samples), range(4), {}, max_sequences)
+        chosen = choose(with_demonstrations, range(4), {}, max_sequences)
+        assert {v: ids.tolist() for v, ids in chosen.items()} == {
+            v: ids.tolist() for v, ids in expected.items()
+        }
 
 
 def test_positions_count_from_zero_in_every_sequence():
@@ -124,7 +176,7 @@ def test_rows_of_short_sequences_are_nearly_full():
 
 
 def test_an_empty_prompt_is_refused():
-    group = replace_samples(make_group(7).samples, prompt_token_ids=np.empty(0, np.int32))
+    group = replace(make_group(7).samples, prompt_token_ids=np.empty(0, np.int32))
     with pytest.raises(ValueError, match="group 7 has an empty prompt"):
         collect([group])
 

@@ -6,6 +6,7 @@ Tests import it as `tests.tiny_model` (pytest runs with the repository root on i
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import numpy as np
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from actors.types import SampleGroup, ScoredGroup
+from actors.types import Demonstration, SampleGroup, ScoredGroup
 
 VOCABULARY_SIZE = 23
 
@@ -78,6 +79,26 @@ def slow_logprobs(model: LlamaForCausalLM, prompt: np.ndarray, completion: torch
     return torch.stack([log_softmax[t, token] for t, token in enumerate(completion)])
 
 
+def slow_loss(model: LlamaForCausalLM, groups, weights_BN, temperature: float, term) -> torch.Tensor:
+    """-(1/B) sum_b sum_i term(w, log-probs of the policy [t], log-probs of the sampler [t]), sample by sample."""
+    loss = torch.zeros((), dtype=torch.float64)
+    for group, weights_N in zip(groups, weights_BN, strict=True):
+        offsets, behaviour = group.samples.offsets, torch.from_numpy(group.samples.logprobs).double()
+        for i, completion in enumerate(completions(group.samples)):
+            logprobs = slow_logprobs(model, group.samples.prompt_token_ids, completion, temperature)
+            loss = loss - term(float(weights_N[i]), logprobs, behaviour[offsets[i] : offsets[i + 1]])
+    return loss / len(groups)
+
+
+def slow_imitation_loss(model: LlamaForCausalLM, groups, temperature: float) -> torch.Tensor:
+    """-(1/B) sum_b log pi(y*_b)."""
+    loss = torch.zeros((), dtype=torch.float64)
+    for group in groups:
+        demonstration = torch.from_numpy(group.demonstration.token_ids).long()
+        loss = loss - slow_logprobs(model, group.samples.prompt_token_ids, demonstration, temperature).sum()
+    return loss / len(groups)
+
+
 def make_group(
     number: int,
     *,
@@ -116,7 +137,7 @@ def make_group(
         )
     if rewards is None:
         rewards = rng.random(samples)
-    return score(replace_samples(group, logprobs=logprobs.float().numpy()), rewards)
+    return score(replace(group, logprobs=logprobs.float().numpy()), rewards)
 
 
 def score(group: SampleGroup, rewards: np.ndarray) -> ScoredGroup:
@@ -130,9 +151,17 @@ def score(group: SampleGroup, rewards: np.ndarray) -> ScoredGroup:
     )
 
 
-def replace_samples(group: SampleGroup, **changes) -> SampleGroup:
-    fields = {name: getattr(group, name) for name in SampleGroup.__slots__}
-    return SampleGroup(**{**fields, **changes})
+def demonstrate(group: ScoredGroup, seed: int = 0, length: int = 6) -> ScoredGroup:
+    """The group with an expert's completion of random tokens, judged better than about half of the samples."""
+    token_ids = np.random.default_rng([group.samples.group, seed]).integers(0, VOCABULARY_SIZE, length)
+    score = float(np.median(group.scores))
+    return replace(group, demonstration=Demonstration(token_ids=token_ids.astype(np.int32), score=score))
+
+
+def shift_behaviour(group: ScoredGroup, change: np.ndarray | float) -> ScoredGroup:
+    """The group as sampled with log-probs that differ by `change` (per token, or a number)."""
+    logprobs = (group.samples.logprobs + change).astype(np.float32)
+    return replace(group, samples=replace(group.samples, logprobs=logprobs))
 
 
 @cache
