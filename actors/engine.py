@@ -57,9 +57,7 @@ class EngineClock:
 class Engine:
     """vLLM with groups of samples, weight versions and a clock. Thread-safe."""
 
-    def __init__(
-        self, model: str, config: RolloutConfig, *, stop_token_ids: Sequence[int], version: int = 0
-    ) -> None:
+    def __init__(self, model: str, config: RolloutConfig, *, stop_token_ids: Sequence[int]) -> None:
         os.environ.update(engine_environment(config))
         from vllm.config import WeightTransferConfig
         from vllm.engine.arg_utils import EngineArgs
@@ -95,8 +93,8 @@ class Engine:
         self._config = config
         self._stop_token_ids = list(stop_token_ids)
         self._llm = LLMEngine.from_engine_args(arguments)
-        self._llm.set_weight_version(str(version))
-        self.version = version
+        self.version = 0
+        self._llm.set_weight_version(str(self.version))
         self._calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._pending: dict[str, Future[Any]] = {}
         self._clock = [0.0, 0.0, 0.0]
@@ -119,10 +117,11 @@ class Engine:
         def add() -> None:
             for lease, future in zip(leases, futures, strict=True):
                 request_id = str(lease.group)
+                temperature = self._config.temperature if lease.temperature is None else lease.temperature
                 try:
                     parameters = SamplingParams(
                         n=self._config.samples_per_prompt,
-                        temperature=self._config.temperature,
+                        temperature=temperature,
                         max_tokens=self._config.max_tokens,
                         seed=lease.seed,
                         stop_token_ids=self._stop_token_ids,

@@ -57,6 +57,18 @@ def encode_prompts(tokenizer: Any, problems: Sequence[Problem]) -> list[tuple[in
     return [tuple(prompt) for prompt in ids]
 
 
+def encode_demonstrations(
+    tokenizer: Any, problems: Sequence[Problem], stop_token_id: int
+) -> list[tuple[int, ...]]:
+    """Token ids of each problem's demonstration as the model would have sampled them: the text on its own,
+    no token before it, the stop token after it.
+    """
+    if not problems:
+        return []
+    ids = tokenizer([problem.demonstration for problem in problems], add_special_tokens=False).input_ids
+    return [(*completion, stop_token_id) for completion in ids]
+
+
 def decode(tokenizer: Any, completions: Sequence[Sequence[int]]) -> list[str]:
     """Text of each completion, special tokens left out."""
     return tokenizer.batch_decode(completions, skip_special_tokens=True, clean_up_tokenization_spaces=False)

@@ -25,6 +25,8 @@ class Lease:
     prompt_token_ids: tuple[int, ...]
     seed: int
     """Sample i of the group is drawn with seed + i: strides between groups are at least n."""
+    temperature: float | None = None
+    """None: the engine's own, `rollout.temperature`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -46,15 +46,13 @@ class RolloutFacts:
 
 @ray.remote(max_restarts=0)
 class RolloutWorker:
-    def __init__(self, name: str, model: str, config: RolloutConfig, version: int) -> None:
+    def __init__(self, name: str, model: str, config: RolloutConfig) -> None:
         # The stepping thread holds the GIL; at Python's default of 5 ms each message waits its turn twice.
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         self._name = name
         self._config = config
         self._tokenizer = load_tokenizer(model)
-        self._engine = Engine(
-            model, config, stop_token_ids=stop_token_ids(model, self._tokenizer), version=version
-        )
+        self._engine = Engine(model, config, stop_token_ids=stop_token_ids(model, self._tokenizer))
         self._in_flight: dict[int, Future[Any]] = {}
         self._finished: list[Lease] = []
         self._news = asyncio.Event()

@@ -67,7 +67,7 @@ def bare_engine(config: RunConfig, prompts: list[tuple[int, ...]], num_groups: i
     started = time.perf_counter()
     actor: Any = RolloutWorker.options(  # type: ignore[attr-defined]
         num_cpus=config.rollout.num_cpus, runtime_env={"env_vars": engine_environment(config.rollout)}
-    ).remote("bare", config.model, config.rollout, 0)
+    ).remote("bare", config.model, config.rollout)
     ray.get(actor.ready.remote())
     up_s = time.perf_counter() - started
     actor.submit.remote([lease(num_groups)])
@@ -112,6 +112,7 @@ def loop(config: RunConfig, address: str, problems: Any, prompts: Any) -> tuple[
             namespace="bench",
             problems=problems,
             prompts=prompts,
+            demonstrations=[],
             checkpoint=None,
             on_facts=on_facts,
             should_stop=lambda: False,

@@ -23,7 +23,6 @@ import dataclasses
 import logging
 import os
 import time
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +32,7 @@ from actors.types import Lease, SampleGroup, ScoredGroup
 from cluster import admission
 from cluster.calls import Halt, WorkerLost
 from cluster.config import RunConfig
+from cluster.health import Health
 from cluster.learning import LearnerHandle
 from cluster.ledger import Ledger
 from cluster.metrics import Metrics
@@ -44,7 +44,6 @@ from cluster.verifying import VerifierFleet
 from verifiers.types import Problem
 
 STARVING_S = 60.0
-logger = logging.getLogger(__name__)
 
 
 @ray.remote(num_cpus=0, max_restarts=0)
@@ -57,8 +56,12 @@ class Controller:
         run_dir: str,
         problems: list[Problem],
         prompts: list[tuple[int, ...]],
+        demonstrations: list[tuple[int, ...]],
         checkpoint: str | None,
     ) -> None:
+        """`prompts` and `demonstrations` are the problems' token ids, in their order; demonstrations only
+        for an objective that imitates them, otherwise none.
+        """
         self._config = config
         self._record = RunRecord(Path(run_dir))
         self._problems = problems
@@ -81,18 +84,21 @@ class Controller:
         self._in_training: set[int] = set()
         self._stopping = False
         self._stage = "starting"
-        self._consecutive_failures = 0
-        self._events: list[str] = []
+        self._health = Health(config)
         self._progress = Progress(steps=train.steps, num_select=config.shown_k)
         self._sync_s = 0.0
         self._saved_version = self._version if self._checkpoint else -1
         self._syncing: asyncio.Task[None] | None = None
-        self._unjudged: Counter[int] = Counter()
         self.metrics = Metrics()
         self._server, self._metrics_port = self.metrics.serve(config.metrics)
         self._verifying = VerifierFleet(
             config=config.verifier,
             problems={problem.id: problem for problem in problems},
+            demonstrations=(
+                {problem.id: ids for problem, ids in zip(problems, demonstrations, strict=True)}
+                if demonstrations
+                else {}
+            ),
             on_scored=self._accept,
             on_unjudged=self._give_back,
             on_lost=self._note_lost,
@@ -101,7 +107,6 @@ class Controller:
             config=config.rollout,
             # Not the checkpoint's model: that one is deleted in time, and a replacement starts from it too.
             model=config.model,
-            model_version=0,
             ledger=self._ledger,
             synchronous=train.max_staleness == 0,
             groups_per_step=train.groups_per_step,
@@ -160,7 +165,7 @@ class Controller:
             "verifier_workers": [{"name": w.name, "pid": w.pid} for w in self._verifying.workers.values()],
             "restarts": {"rollout": self._rollouts.num_restarts, "verifier": self._verifying.num_restarts},
             "num_select": self._config.shown_k,
-            "events": self._events[-5:],
+            "events": self._health.events[-5:],
             "metrics_port": self._metrics_port,
             "metrics_url": f"http://{self._config.metrics.host}:{self._metrics_port}/metrics",
             "run_dir": str(self._record.run_dir),
@@ -180,7 +185,7 @@ class Controller:
             starving_s = self._progress.since_last_step_s
             if self._stage == "training" and starving_s > told_s + STARVING_S:
                 told_s = starving_s
-                self._note(
+                self._health.note(
                     f"no step for {starving_s:.0f} s: {self._ledger_counts()}, {self._verifying.queue_depth} "
                     f"groups wait for a verdict, engines hold {self._rollouts.leases_by_worker()} groups"
                 )
@@ -205,7 +210,8 @@ class Controller:
             self._rollouts.top_up()
             step, published = await self._learner.train_step(groups)
             learned = time.perf_counter()
-            self._check_parity(step.parity_by_worker)
+            assert step.groups_B.tolist() == batch  # the rows of its weights
+            self._health.check_parity(step.parity_by_worker)
             self._ledger.train(batch)
             for group in batch:
                 del self._buffer[group], self._received_s[group]
@@ -224,6 +230,7 @@ class Controller:
             }
             facts = self._progress.finish_step(step, groups, seconds)
             self.metrics.observe_step(facts)
+            self._health.check_staleness(step.version, step.facts["staleness_ratio"])
             self._record.append_metrics(facts)
             await asyncio.to_thread(self._record.write_trajectories, step.version, groups, step.weights_BN)
             if self._version % config.checkpoint_every == 0:
@@ -267,16 +274,6 @@ class Controller:
         self._sync_s = time.time() - stepped_at_s
         self.metrics.observe_sync(self._sync_s)
         self._rollouts.top_up()
-
-    def _check_parity(self, by_worker: dict[str, float]) -> None:
-        limit = self._config.logprob_difference_limit
-        for worker, difference in by_worker.items():
-            if not difference <= limit:
-                raise Halt(
-                    f"{worker} samples from another distribution than the learner trains: log-probs of the same "
-                    f"tokens under the same weights differ by {difference:.2g}, more than "
-                    f"train.max_logprob_difference = {limit:g}; check the model, rollout.dtype and the temperature"
-                )
 
     async def _save(self) -> None:
         partial = self._record.begin_checkpoint(self._version)
@@ -327,36 +324,20 @@ class Controller:
             return
         self.metrics.observe_verdicts(group)
         self._buffer[number] = group
-        self._consecutive_failures = 0
+        self._health.note_success()
         self._buffer_changed.set()
 
     def _give_back(self, group: SampleGroup, error: str) -> None:
         self._ledger.release([group.group])
         self.metrics.observe_discarded("unjudged")
         self._buffer_changed.set()
-        message = f"verifier {self._config.verifier.name!r} fails on problem {group.problem_id}: {error}"
-        self._unjudged[group.group] += 1
-        if self._unjudged[group.group] >= self._config.train.max_consecutive_failures:
-            raise Halt(f"{message} ({self._unjudged[group.group]} times)")
-        self._note_failure(message)
+        self._health.note_unjudged(group.group, group.problem_id, error)
         self._rollouts.top_up()
 
     def _note_lost(self, role: str, error: WorkerLost) -> None:
         self.metrics.observe_lost(role)
         self._buffer_changed.set()  # a batch may have waited for what the lost worker held
-        self._note_failure(str(error))
-
-    def _note(self, message: str) -> None:
-        logger.warning("%s", message)
-        self._events.append(f"{time.strftime('%H:%M:%S')} {message}")
-
-    def _note_failure(self, message: str) -> None:
-        self._note(message)
-        self._consecutive_failures += 1
-        if self._consecutive_failures >= self._config.train.max_consecutive_failures:
-            raise Halt(
-                f"{self._consecutive_failures} failures in a row without a finished group; the last: {message}"
-            )
+        self._health.note_failure(str(error))
 
     def _ledger_counts(self) -> dict[str, int]:
         counts = {
@@ -373,6 +354,7 @@ class Controller:
             self._verifying.queue_depth,
             {"rollout": len(self._rollouts.serving), "verifier": len(verifiers)},
         )
+        self.metrics.set_child_restarts(self._verifying.num_child_restarts)
         self.metrics.set_rollouts((name, worker.facts) for name, worker in rollouts.items() if worker.facts)
 
 

@@ -23,10 +23,13 @@ STORED_VERSIONS = 3
 """Weights in the object store at a time: being packed, being sent, still held by a slow engine."""
 
 
-def start_ray(config: RunConfig, *, address: str | None = None, namespace: str) -> str:
+def start_ray(
+    config: RunConfig, *, address: str | None = None, namespace: str, publishes: bool = True
+) -> str:
     """Join the cluster at `address`, or start one for this process alone; returns its address.
 
-    The private cluster listens on 127.0.0.1, asks for a token, and dies with this process.
+    The private cluster listens on 127.0.0.1, asks for a token, and dies with this process. `publishes`:
+    the learner's weights will go through its object store.
     """
     set_ray_environment(local=address is None)
     import ray
@@ -46,7 +49,8 @@ def start_ray(config: RunConfig, *, address: str | None = None, namespace: str) 
                 "and that RAY_AUTH_TOKEN_PATH names the cluster's token"
             ) from error
     else:
-        store_bytes = max(OBJECT_STORE_BYTES, int(STORED_VERSIONS * model_bytes(config)))
+        published_bytes = int(STORED_VERSIONS * model_bytes(config)) if publishes else 0
+        store_bytes = max(OBJECT_STORE_BYTES, published_bytes)
         num_cpus = max(os.cpu_count() or 1, int(cpus_needed(config) + 0.999))
         context = ray.init(
             address="local",
@@ -90,6 +94,7 @@ def train(
     namespace: str,
     problems: list[Any],
     prompts: list[tuple[int, ...]],
+    demonstrations: list[tuple[int, ...]],
     checkpoint: Path | None,
     on_facts: Callable[[dict[str, Any]], None],
     should_stop: Callable[[], bool],
@@ -104,7 +109,12 @@ def train(
     from cluster.controller import Controller
 
     controller = Controller.options(name=CONTROLLER_NAME, namespace=namespace).remote(  # type: ignore[attr-defined]
-        config, str(run_dir.absolute()), problems, prompts, str(checkpoint) if checkpoint else None
+        config,
+        str(run_dir.absolute()),
+        problems,
+        prompts,
+        demonstrations,
+        str(checkpoint) if checkpoint else None,
     )
     about = {
         "address": address,

@@ -25,6 +25,7 @@ LEARNER_GAUGES = {
     "grad_norm": ("gradient_norm", "Global gradient norm before clipping"),
     "learning_rate": ("learning_rate", "Step size in use"),
     "kl": ("kl_nats", "KL from behaviour to learner policy per trained token"),
+    "kl_reference": ("kl_reference_nats", "KL from learner to reference policy per sample; 0 when off"),
     "ratio_mean": ("importance_ratio_mean", "Mean ratio of learner to behaviour policy per trained token"),
     "ratio_truncated_fraction": (
         "importance_ratio_truncated_ratio",
@@ -99,6 +100,9 @@ class Metrics:
         )
         self._serving = self._gauge("bonfire_rollout_version", "Policy version the engine serves", ["worker"])
         self._resident = self._gauge("bonfire_rollout_resident_bytes", "Peak resident memory", ["worker"])
+        self._child_restarts = self._gauge(
+            "bonfire_verifier_child_restarts", "Verifier processes replaced within their workers"
+        )
         self._verdicts = self._counter("bonfire_verifier_verdicts", "Candidates judged", ["status"])
         self._latency = self._histogram(
             "bonfire_verifier_latency_seconds", "Time of one verdict", LATENCY_SECONDS
@@ -154,6 +158,9 @@ class Metrics:
         for role, count in workers.items():
             self._workers.labels(role).set(count)
         self._queue.set(queue_depth)
+
+    def set_child_restarts(self, num_restarts: int) -> None:
+        self._child_restarts.set(num_restarts)
 
     def set_rollouts(self, facts: Iterable[tuple[str, RolloutFacts]]) -> None:
         """Series of the living rollout workers; those of the others are dropped."""

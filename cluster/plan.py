@@ -27,6 +27,7 @@ def show_plan(config: RunConfig, run_dir: Path, *, local: bool) -> None:
     there = config.sft is None or base_is_there(config)
     tokenizer = preflight.tokenizer_of(config)
     prompts = preflight.check_prompts(config, [*prepared.train_problems, *prepared.test_problems], tokenizer)
+    preflight.check_demonstrations(config, prepared.train_problems, tokenizer)
     train, n = config.train, config.rollout.samples_per_prompt
     groups = train.steps * train.groups_per_step
     console.print("[bold]plan[/bold]")

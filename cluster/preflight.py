@@ -8,14 +8,15 @@ from __future__ import annotations
 import json
 import shutil
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from actors.tokens import encode_prompts, load_tokenizer
+from actors.tokens import encode_demonstrations, encode_prompts, load_tokenizer, stop_token_ids
 from cluster.base import base_is_there
 from cluster.config import MetricsConfig, RunConfig
 from verifiers.problems import check_problems, load_problems
@@ -108,14 +109,8 @@ def check_port(metrics: MetricsConfig) -> None:
 
 def check_prompts(config: RunConfig, problems: Sequence[Problem], tokenizer: Any) -> list[tuple[int, ...]]:
     """Token ids of all prompts; the longest must leave room for a completion."""
-    try:
+    with _naming_unknown_words("a prompt", config):
         prompts = encode_prompts(tokenizer, problems)
-    except Exception as error:
-        if "WordLevel" not in str(error):
-            raise
-        raise ValueError(
-            f"a prompt has a word that model = {config.model!r} has no token for: {error}"
-        ) from None
     room = config.rollout.max_model_len - config.rollout.max_tokens
     for problem, prompt in zip(problems, prompts, strict=True):
         if not 0 < len(prompt) <= room:
@@ -127,13 +122,56 @@ def check_prompts(config: RunConfig, problems: Sequence[Problem], tokenizer: Any
     return prompts
 
 
+def check_demonstrations(
+    config: RunConfig, problems: Sequence[Problem], tokenizer: Any
+) -> list[tuple[int, ...]]:
+    """Token ids of all demonstrations, if the objective imitates them: every problem must have one, and none
+    may be longer than a completion. Empty for other objectives.
+    """
+    if not config.objective.needs_demonstrations:
+        return []
+    for problem in problems:
+        if problem.demonstration is None:
+            raise ValueError(
+                f"problem {problem.id!r} has no demonstration, and objective.name = {config.objective.name!r} "
+                "imitates one of every problem: set problems.demonstration_field, or choose another objective"
+            )
+    if config.sft and not Path(config.model).exists():
+        stop_token_id = tokenizer.eos_token_id
+    else:
+        stop_token_id = stop_token_ids(config.model, tokenizer)[0]
+    with _naming_unknown_words("a demonstration", config):
+        demonstrations = encode_demonstrations(tokenizer, problems, stop_token_id)
+    for problem, ids in zip(problems, demonstrations, strict=True):
+        if len(ids) > config.rollout.max_tokens:
+            raise ValueError(
+                f"the demonstration of problem {problem.id!r} has {len(ids)} tokens with its stop token, more than "
+                f"rollout.max_tokens = {config.rollout.max_tokens}: raise that, or drop the problem"
+            )
+    return demonstrations
+
+
+@contextmanager
+def _naming_unknown_words(where: str, config: RunConfig) -> Iterator[None]:
+    """Words that the base model's own tokenizer does not know become an error in one line."""
+    try:
+        yield
+    except Exception as error:
+        if "WordLevel" not in str(error):
+            raise
+        raise ValueError(
+            f"{where} has a word that model = {config.model!r} has no token for: {error}"
+        ) from None
+
+
 def memory_needed(config: RunConfig) -> dict[str, float]:
     """Estimated bytes by role, on the CPU's side, all workers together."""
     weights = model_bytes(config)
     rollout, learner = config.rollout, config.learner
+    learner_copies = OPTIMIZER_COPIES + learner.parity_versions + (learner.kl_coefficient > 0)
     needed = {
         "rollout": rollout.workers * (PROCESS_BYTES + 2 * weights + rollout.kv_cache_mib * 2**20),
-        "learner": PROCESS_BYTES + (OPTIMIZER_COPIES + learner.parity_versions) * weights,
+        "learner": PROCESS_BYTES + learner_copies * weights,
         "verifier": config.verifier.workers * 0.15 * 2**30,
         "ray and controller": 1.2 * 2**30,
     }

@@ -19,7 +19,10 @@ def identity(config: RunConfig, problems: Sequence[Problem]) -> dict[str, Any]:
     """What a resumed run must have in common with its checkpoint: what is asked, and how it is learned."""
     content = hashlib.sha256()
     for problem in problems:
-        content.update(repr((problem.id, problem.prompt, sorted(problem.truth.items()))).encode())
+        asked: tuple[Any, ...] = (problem.id, problem.prompt, sorted(problem.truth.items()))
+        if config.objective.needs_demonstrations:
+            asked += (problem.demonstration,)
+        content.update(repr(asked).encode())
     learner = config.learner.model_dump(mode="json", exclude=set(WITHOUT_EFFECT_ON_RESULT))
     objective = config.objective.model_dump(mode="json")
     return {

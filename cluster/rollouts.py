@@ -68,7 +68,6 @@ class RolloutFleet:
         *,
         config: RolloutConfig,
         model: str,
-        model_version: int,
         ledger: Ledger,
         synchronous: bool,
         groups_per_step: int,
@@ -80,7 +79,6 @@ class RolloutFleet:
     ) -> None:
         self._config = config
         self._model = model
-        self._model_version = model_version
         self._ledger = ledger
         self._synchronous = synchronous
         self._update_timeout_s = update_timeout_s
@@ -189,7 +187,7 @@ class RolloutFleet:
             num_cpus=self._config.num_cpus,
             num_gpus=self._config.num_gpus,
             runtime_env={"env_vars": engine_environment(self._config)},
-        ).remote(name, self._model, self._config, self._model_version)
+        ).remote(name, self._model, self._config)
 
     async def _bring_up(self, worker: RolloutHandle) -> None:
         facts = await reply(

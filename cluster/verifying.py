@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import ray
 
-from actors.types import SampleGroup, ScoredGroup
+from actors.types import Demonstration, SampleGroup, ScoredGroup
 from cluster.calls import WorkerLost, reply, reply_while_alive
 from verifiers.config import VerifierConfig
 from verifiers.types import Problem, Verdict
@@ -35,13 +36,15 @@ class VerifierHandle:
     name: str
     actor: Any
     pid: int = 0
+    num_child_restarts: int = 0
 
 
 class VerifierFleet:
     """Keeps `config.workers` verifier workers alive and gives them groups.
 
     `on_scored` receives a judged group, `on_unjudged` a group of which some candidate has no
-    verdict because the verifier itself failed, with the verifier's message.
+    verdict because the verifier itself failed, with the verifier's message. `demonstrations` are the
+    token ids of those problems' demonstrations that are to be judged with every group.
     """
 
     def __init__(
@@ -52,9 +55,11 @@ class VerifierFleet:
         on_scored: Callable[[ScoredGroup], None],
         on_unjudged: Callable[[SampleGroup, str], None],
         on_lost: Callable[[str, WorkerLost], None],
+        demonstrations: Mapping[str, Sequence[int]] = MappingProxyType({}),
     ) -> None:
         self._config = config
         self._problems = problems
+        self._demonstrations = demonstrations
         self._on_scored = on_scored
         self._on_unjudged = on_unjudged
         self._on_lost = on_lost
@@ -63,6 +68,8 @@ class VerifierFleet:
         self._slots: list[asyncio.Task[None]] = []
         self.workers: dict[str, VerifierHandle] = {}
         self.num_restarts = 0
+        self.num_child_restarts = 0
+        """Verifier processes replaced within their workers: what they died of may show in no verdict."""
 
     @property
     def queue_depth(self) -> int:
@@ -120,7 +127,9 @@ class VerifierFleet:
         ).remote(self._config)
 
     async def _judge(self, worker: VerifierHandle, groups: list[SampleGroup]) -> None:
-        items = [(group.group, self._problems[group.problem_id], list(group.texts)) for group in groups]
+        items = [
+            (group.group, self._problems[group.problem_id], self._candidates_of(group)) for group in groups
+        ]
         judged = await reply_while_alive(
             worker.actor.judge.remote(items),
             ping=worker.actor.ready,
@@ -129,16 +138,34 @@ class VerifierFleet:
             of=worker.name,
             doing="judging",
         )
+        self.num_child_restarts += judged["num_restarts"] - worker.num_child_restarts
+        worker.num_child_restarts = judged["num_restarts"]
         for group in groups:
             verdicts = judged["verdicts"][group.group]
             if any(verdict.status == "crashed" for verdict in verdicts):
                 self._on_unjudged(group, judged["errors"].get(group.group, "no message"))
             else:
-                self._on_scored(score(group, verdicts))
+                self._on_scored(score(group, verdicts, self._demonstrations.get(group.problem_id)))
+
+    def _candidates_of(self, group: SampleGroup) -> list[str]:
+        """The group's samples, and after them the demonstration where there is one to be judged."""
+        if group.problem_id not in self._demonstrations:
+            return list(group.texts)
+        demonstration = self._problems[group.problem_id].demonstration
+        assert demonstration is not None
+        return [*group.texts, demonstration]
 
 
-def score(group: SampleGroup, verdicts: list[Verdict]) -> ScoredGroup:
-    """Put verdicts, one per sample and in its order, beside their group."""
+def score(
+    group: SampleGroup, verdicts: Sequence[Verdict], demonstration: Sequence[int] | None = None
+) -> ScoredGroup:
+    """Put verdicts beside their group: one per sample and in its order, then the demonstration's if its
+    token ids are given.
+    """
+    judged = None
+    if demonstration is not None:
+        *verdicts, verdict = verdicts
+        judged = Demonstration(token_ids=np.array(demonstration, np.int32), score=verdict.score)
     return ScoredGroup(
         samples=group,
         scores=np.array([verdict.score for verdict in verdicts], np.float64),
@@ -146,4 +173,5 @@ def score(group: SampleGroup, verdicts: list[Verdict]) -> ScoredGroup:
         statuses=tuple(verdict.status for verdict in verdicts),
         answers=tuple(verdict.answer for verdict in verdicts),
         latencies_s=np.array([verdict.latency_s for verdict in verdicts], np.float32),
+        demonstration=judged,
     )

@@ -60,6 +60,49 @@ def test_a_right_expression_is_rewarded_whatever_its_white_space(text: str) -> N
     assert judged(text) == (1.0, "ok")
 
 
+def answer(completion: str) -> str | None:
+    return countdown.verify(PUZZLE, completion).answer
+
+
+def test_solutions_that_differ_in_order_or_parentheses_give_one_answer() -> None:
+    votes = ["( 5 - 2 ) * 7 + 3", "3+7*(5-2)", "( ( 5 - 2 ) * 7 ) + 3", "3 + ( 5 - 2 ) * 07"]
+    assert {answer(text) for text in votes} == {"( 5 - 2 ) * 7 + 3"}
+
+
+def test_a_wrong_expression_answers_too_and_what_is_no_expression_does_not() -> None:
+    assert answer("7 + 2 + 5 + 3") == answer("3 + 5 + (2 + 7)") == "2 + 3 + 5 + 7"
+    assert answer("7  /(5-3-2)") == "7 / ( 5 - 2 - 3 )"
+    assert answer("3 +") is answer("") is answer("x") is None
+
+
+def test_an_expression_of_other_numbers_answers_as_it_is_written() -> None:
+    assert answer("4*(5+1)") == "4 * ( 5 + 1 )"
+    assert answer("(1+5)  *4") == "( 1 + 5 ) * 4"
+
+
+def test_a_puzzle_beyond_canonical_forms_is_answered_as_written() -> None:
+    ones = puzzle([1] * 65, 65)
+    verdict = countdown.verify(ones, "+".join("1" * 65))
+    assert (verdict.reward, verdict.answer) == (1.0, " + ".join("1" * 65))
+
+
+@pytest.mark.parametrize(
+    ("completions", "strategy"),
+    [
+        (["( 5 - 2 ) * 7 + 3", "4 + 9 * ( 8 - 1 )", "12*(1-2)+3"], "( n - n ) * n + n"),
+        (["8 - 3 - 2", "8 - ( 3 + 2 )", "(1-2)-3"], "n - n - n"),
+        (["8 / 4 * 2", "3 * ( 9 / 3 )"], "n * n / n"),
+        (["8 / ( 4 * 2 )", "8 / 4 / 2"], "n / n / n"),
+        (["5"], "n"),
+        (["", "5 +", "five", "+".join("1" * 65)], None),
+    ],
+)
+def test_a_strategy_is_the_kinds_of_steps_whatever_the_numbers(
+    completions: list[str], strategy: str | None
+) -> None:
+    assert {countdown.strategy(text) for text in completions} == {strategy}
+
+
 def test_fractions_are_exact() -> None:
     assert judged("8 / ( 3 - 8 / 3 )", puzzle([8, 3, 8, 3], 24)) == (1.0, "ok")
     assert judged("1 / 3 * 3", puzzle([1, 3, 3], 1)) == (1.0, "ok")
@@ -287,6 +330,15 @@ def test_a_tenth_of_the_multisets_is_held_out_in_any_order() -> None:
 
 
 @pytest.mark.parametrize("held_out", [False, True])
+def test_every_problem_demonstrates_a_solution_of_its_own(held_out: bool) -> None:
+    for problem in countdown.generate_problems(400, seed=7, held_out=held_out):
+        assert problem.demonstration is not None
+        assert judged(problem.demonstration, problem) == (1.0, "ok")
+        assert problem.demonstration == " ".join(problem.demonstration.split())
+        assert set(problem.truth) == {"numbers", "target"}
+
+
+@pytest.mark.parametrize("held_out", [False, True])
 def test_problems_are_solvable_unique_and_on_their_side_of_the_split(held_out: bool) -> None:
     problems = countdown.generate_problems(400, seed=7, held_out=held_out)
     keys = {(tuple(sorted(p.truth["numbers"])), p.truth["target"]) for p in problems}
@@ -373,6 +425,12 @@ def test_an_impossible_puzzle_is_reported_instead_of_searched_for_ever(
 def test_a_problem_without_numbers_or_target_is_named(truth: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=r"^problem 'p9': truth '(numbers|target)' is [^\n]*verifier.name$"):
         countdown.check_problem(Problem(id="p9", prompt="", truth=truth))
+
+
+def test_an_exact_match_answers_with_its_stripped_text() -> None:
+    problem = Problem(id="p", prompt="", truth={"answer": 42})
+    answers = [exact_match.verify(problem, text).answer for text in ("42", " 42\n", "4 2", "", " \n")]
+    assert answers == ["42", "42", "4 2", None, None]
 
 
 def test_exact_match_ignores_only_surrounding_white_space() -> None:

@@ -68,6 +68,23 @@ def test_jsonl_rows_become_problems_and_the_other_fields_their_truth(tmp_path: P
     ]
 
 
+def test_a_demonstration_is_taken_from_training_rows_and_kept_from_every_verifier(tmp_path: Path) -> None:
+    row = {"prompt": "1+1?", "answer": "2", "expert": "It is 2"}
+    path = write(tmp_path / "x.jsonl", row)
+    config = jsonl(path, test_path=path, demonstration_field="expert")
+    (train,), (test,) = load_problems(config, "train"), load_problems(config, "test")
+    assert (train.demonstration, test.demonstration) == ("It is 2", None)
+    assert train.truth == test.truth == {"answer": "2"}
+    (without,) = load_problems(jsonl(path), "train")
+    assert without.demonstration is None and without.truth == {"answer": "2", "expert": "It is 2"}
+
+
+def test_held_out_rows_need_no_demonstration(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.jsonl", {"prompt": "1+1?"})
+    config = jsonl(path, test_path=path, demonstration_field="expert")
+    assert [problem.demonstration for problem in load_problems(config, "test")] == [None]
+
+
 def test_jsonl_rows_without_an_id_are_known_by_file_and_line(tmp_path: Path) -> None:
     path = write(tmp_path / "x.jsonl", {"prompt": "a"}, "", {"prompt": "b"})
     assert [p.id for p in load_problems(jsonl(path), "train")] == ["x.jsonl:1", "x.jsonl:3"]
@@ -115,6 +132,21 @@ GOOD = {"prompt": "p", "key": "k"}
                 "{path}:3: id 'k' was used on line 1 already: make it unique, "
                 "or choose another problems.id_field"
             ),
+        ),
+        (
+            [{"prompt": "p", "expert": "x"}, GOOD],
+            {"demonstration_field": "expert"},
+            "{path}:2: field 'expert' is missing; it has 'prompt', 'key': set problems.demonstration_field",
+        ),
+        (
+            [{"prompt": "p", "expert": ["x"]}],
+            {"demonstration_field": "expert"},
+            "{path}:1: field 'expert' is ['x']: make it a text that is not empty",
+        ),
+        (
+            [{"prompt": "p", "expert": ""}],
+            {"demonstration_field": "expert"},
+            "{path}:1: field 'expert' is '': make it a text that is not empty",
         ),
         (["", " "], {}, "problems.train_path = '{path}' holds no problems: put one JSON object on each line"),
         (["[1, 2]"], {}, "{path}:1: a list, not a JSON object: put one on each line"),

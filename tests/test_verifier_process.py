@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import signal
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -25,8 +27,12 @@ ANY = Problem(id="p1", prompt="", truth={})
 # A candidate says what the verifier does with it; anything else is worth its length.
 HOSTILE = r"""
 import ctypes, os, subprocess, sys, time
+from decimal import Decimal
 from pathlib import Path
 from verifiers.types import Verdict
+
+class Liar(str):
+    def __len__(self): raise OSError("no length")
 
 def judge(problem, completion):
     command, _, argument = completion.partition(" ")
@@ -54,6 +60,12 @@ def judge(problem, completion):
     if command == "pid": Path(argument).write_text(str(os.getpid())); time.sleep(60)
     if command == "verdict": return Verdict(score=2.5, reward=-1.0, status="wrong_format", latency_s=99.0)
     if command == "minus": return Verdict(score=float("-inf"), reward=0.0)
+    if command == "answer": return Verdict(score=1.0, reward=1.0, answer=argument)
+    if command == "answers": return Verdict(score=1.0, reward=1.0, answer=argument * 1001)
+    if command == "number": return Verdict(score=1.0, reward=1.0, answer=float(argument))
+    if command == "bytes": return Verdict(score=1.0, reward=1.0, answer=argument.encode())
+    if command == "liar": return Verdict(score=1.0, reward=1.0, answer=Liar("x"))
+    if command == "decimal": return Verdict(score=Decimal("0.5"), reward=Decimal("0.25"))
     if command == "nan": return float("nan")
     if command == "none": return None
     if command == "modules": return float(bool({"pydantic", "ray", "torch", "numpy"} & set(sys.modules)))
@@ -102,9 +114,10 @@ def test_verdicts_through_the_process_equal_those_of_the_function() -> None:
         assert process.judge(PUZZLE, []) == []
         assert (process.num_restarts, process.last_error) == (0, "")
     expected = [countdown.verify(PUZZLE, text) for text in texts]
-    assert [(v.score, v.reward, v.status) for v in verdicts] == [
-        (v.score, v.reward, v.status) for v in expected
-    ]
+    assert [replace(verdict, latency_s=0.0) for verdict in verdicts] == expected
+    assert {verdict.answer for verdict in verdicts} == {
+        "( 5 - 2 ) * 7 + 3", "2 + 3 + 5 + 7", "5 / ( 3 - 3 )", None
+    }  # fmt: skip
     assert all(0 < verdict.latency_s < 1 for verdict in verdicts)
 
 
@@ -129,6 +142,25 @@ def test_a_users_verdict_keeps_its_score_reward_and_status_but_not_its_latency(
     assert (whole.score, whole.reward, whole.status) == (2.5, -1.0, "wrong_format")
     assert whole.latency_s < 1
     assert (infinite.score, infinite.reward, infinite.status) == (-math.inf, 0.0, "ok")
+
+
+def test_a_users_answer_comes_through_as_it_is_and_a_mere_number_answers_nothing(
+    hostile: Callable[..., VerifierProcess],
+) -> None:
+    answers = ["x", "", "  4\n", 'é "{}\x00', "x" * 1000]
+    verdicts = hostile().judge(ANY, [*(f"answer {answer}" for answer in answers), "decimal", "aaa"])
+    assert [verdict.answer for verdict in verdicts] == [*answers, None, None]
+    assert [(verdict.score, verdict.reward) for verdict in verdicts[-2:]] == [(0.5, 0.25), (3.0, 3.0)]
+
+
+def test_an_answer_that_is_long_or_no_utf8_is_replaced_by_its_digest(
+    hostile: Callable[..., VerifierProcess],
+) -> None:
+    commands = ["answers a", "answers b", "answers a", "answer \ud800", "answer \udfff", "answer \ud800"]
+    answers = [verdict.answer for verdict in hostile().judge(ANY, commands)]
+    assert answers[0] == "sha256:" + hashlib.sha256(b"a" * 1001).hexdigest()
+    assert [answers.index(answer) for answer in answers] == [0, 1, 0, 3, 4, 3]
+    assert all(len(answer) == 71 and answer.isascii() for answer in answers if answer)
 
 
 @pytest.mark.parametrize("command", ["hang", "spin"])
@@ -204,6 +236,9 @@ def test_retries_zero_to_two_give_one_to_three_attempts(hostile: Callable[..., V
         ("recurse", "RecursionError: maximum recursion depth exceeded"),
         ("nan", "ValueError: the verifier returned reward nan, which is not finite"),
         ("none", "TypeError: the verifier returned None, not a Verdict or a number"),
+        ("number 4", "TypeError: the verifier returned answer 4.0, not a text or None"),
+        ("bytes x", "TypeError: the verifier returned answer b'x', not a text or None"),
+        ("liar", "OSError: no length"),
     ],
 )
 def test_an_exception_of_the_verifier_is_crashed_with_its_text_and_costs_no_restart(

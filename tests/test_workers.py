@@ -37,7 +37,7 @@ def lease(group: int, prompt: tuple[int, ...] = PROMPT) -> Lease:
 @pytest.fixture(scope="module")
 def rollout(ray_cluster: str, tiny_model: Path) -> Iterator[Any]:
     worker = RolloutWorker.options(runtime_env={"env_vars": engine_environment(ENGINE)}).remote(
-        "rollout-7", str(tiny_model), ENGINE, 0
+        "rollout-7", str(tiny_model), ENGINE
     )
     ray.get(worker.ready.remote(), timeout=120)
     yield worker
@@ -180,7 +180,7 @@ def test_a_verifier_worker_judges_groups_in_the_order_of_their_completions(ray_c
     judged = ray.get(worker.judge.remote(items), timeout=30)
     assert [verdict.reward for verdict in judged["verdicts"][5]] == [0.0, 1.0, 0.0]
     assert [verdict.reward for verdict in judged["verdicts"][9]] == [1.0]
-    assert judged["errors"] == {}
+    assert judged["errors"] == {} and judged["num_restarts"] == 0
     assert judged["pid"] == ray.get(worker.ready.remote(), timeout=30)["pid"]
     ray.kill(worker)
 
@@ -204,6 +204,7 @@ def test_a_verifier_worker_answers_while_it_judges_and_says_why_a_verdict_is_mis
     ray.get(worker.ready.remote(), timeout=30)
     assert time.monotonic() - started < 1
     judged = ray.get(judging, timeout=30)
+    assert judged["num_restarts"] == 0
     assert judged["verdicts"][1][0].reward == 0.5
     crashed, fine = judged["verdicts"][2]
     assert crashed.status == "crashed" and math.isnan(crashed.reward)

@@ -25,7 +25,15 @@ _COUNTDOWN_FIELDS = (
     "max_target",
     "operator_weights",
 )
-_JSONL_FIELDS = ("train_path", "test_path", "prompt_field", "id_field", "difficulty_field", "prompt_template")
+_JSONL_FIELDS = (
+    "train_path",
+    "test_path",
+    "prompt_field",
+    "id_field",
+    "difficulty_field",
+    "demonstration_field",
+    "prompt_template",
+)
 _WITHOUT_EFFECT = {"countdown": _JSONL_FIELDS, "jsonl": _COUNTDOWN_FIELDS}
 
 
@@ -69,6 +77,11 @@ class ProblemsConfig(BaseModel):
     )
     difficulty_field: str | None = Field(
         None, description="Field that classes a row's difficulty, used only to break metrics down (jsonl)."
+    )
+    demonstration_field: str | None = Field(
+        None,
+        description="Field of a training row that holds an expert's completion, for the objectives that imitate "
+        "one; the verifier does not see it (jsonl).",
     )
     prompt_template: str = Field(
         "{prompt}",

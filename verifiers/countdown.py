@@ -1,7 +1,7 @@
 """Countdown: reach a target from given numbers, each used exactly once, with + - * / and parentheses.
 
-The checker reads text that a language model wrote, so it treats it as hostile: an own parser
-without recursion or `eval`, in time linear in the text, and arithmetic only on expressions that
+The checker reads text that a language model wrote, so it treats it as hostile: no recursion, no
+`eval`, time linear in the text (`verifiers/expressions.py`), and arithmetic only on expressions that
 use exactly the given numbers. Values are exact (`Fraction` where a division leaves a remainder).
 
 The generator holds out a tenth of all number multisets: test problems use only those, training
@@ -11,18 +11,13 @@ problems and demonstrations only the others, whatever their seeds.
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Callable, Iterator, Sequence
-from fractions import Fraction
 from random import Random
 from typing import Any
 
+from verifiers.expressions import MAX_DIGITS, PRECEDENCE, as_written, canonical_form, evaluate, to_postfix
 from verifiers.types import Problem, Verdict
 
-MAX_CHARS = 10_000
-"""Longer completions are not read: `wrong_format`."""
-MAX_DIGITS = 9
-"""A longer integer is not a number of this game: `wrong_format`."""
 MAX_PRODUCT = 200
 """The generator multiplies only up to here, so that intermediates stay within mental arithmetic."""
 MAX_REJECTIONS = 200_000
@@ -30,12 +25,6 @@ MAX_REJECTIONS = 200_000
 CORRUPTIONS = (-10, -3, -2, -1, 1, 2, 3, 10)
 """What a corrupted demonstration's target is off by."""
 
-_TOKEN = re.compile(r"[0-9]+|[^ \t\r\n]")
-_DIGITS = frozenset("0123456789")
-_PRECEDENCE = {"(": 0, "+": 1, "-": 1, "*": 2, "/": 2}
-
-_RIGHT = Verdict(score=1.0, reward=1.0)
-_WRONG = Verdict(score=0.0, reward=0.0)
 _UNREADABLE = Verdict(score=0.0, reward=0.0, status="wrong_format")
 
 Weights = tuple[float, float, float, float]
@@ -46,15 +35,32 @@ _Tree = tuple[str, Any, Any] | int  # (operator, left tree, right tree) or a num
 def verify(problem: Problem, completion: str) -> Verdict:
     """1 if the whole completion is an expression that uses every number once and hits the target.
 
-    `wrong_format` is what does not parse. What parses but has the wrong numbers, the wrong value
-    or a division by zero is judged, and wrong.
+    `wrong_format` is what does not parse, is longer than `expressions.MAX_CHARS`, or has an integer
+    of more than MAX_DIGITS digits. What parses but has the wrong numbers, the wrong value or a
+    division by zero is judged, and wrong.
+
+    The answer is the expression's canonical form, so that solutions which differ only in order or
+    parentheses vote together. One with the wrong numbers cannot be right but may vote: as written,
+    white space aside.
     """
-    postfix = _to_postfix(completion)
+    postfix = to_postfix(completion)
     if postfix is None:
         return _UNREADABLE
-    if sorted(item for item in postfix if type(item) is int) != sorted(problem.truth["numbers"]):
-        return _WRONG
-    return _RIGHT if _evaluate(postfix) == problem.truth["target"] else _WRONG
+    if sorted([item for item in postfix if type(item) is int]) != sorted(problem.truth["numbers"]):
+        return Verdict(score=0.0, reward=0.0, answer=as_written(completion))
+    reward = 1.0 if evaluate(postfix) == problem.truth["target"] else 0.0
+    return Verdict(score=reward, reward=reward, answer=canonical_form(postfix) or as_written(completion))
+
+
+def strategy(completion: str) -> str | None:
+    """What kinds of steps a solution takes: its canonical form with every number wiped.
+
+    `( 5 - 2 ) * 7 + 3` and `4 + 9 * ( 8 - 1 )` are both `( n - n ) * n + n`. Two solutions share a
+    strategy if they apply the same operators in the same shape. None for what is no expression, and
+    for one of more than `expressions.MAX_CANONICAL_NUMBERS` numbers.
+    """
+    postfix = to_postfix(completion)
+    return canonical_form(postfix, label=lambda number: "n") if postfix else None
 
 
 def check_problem(problem: Problem) -> None:
@@ -74,64 +80,6 @@ def check_problem(problem: Problem) -> None:
 
 def _is_number(value: object) -> bool:
     return type(value) is int and 0 <= value < 10**MAX_DIGITS
-
-
-def _to_postfix(text: str) -> list[int | str] | None:
-    """The expression in postfix order (Dijkstra's shunting yard), None if it is not one."""
-    if len(text) > MAX_CHARS:
-        return None
-    output: list[int | str] = []
-    operators: list[str] = []
-    operand_next = True
-    for token in _TOKEN.findall(text):
-        if operand_next:
-            if token == "(":
-                operators.append(token)
-            elif token[0] in _DIGITS and len(token) <= MAX_DIGITS:
-                output.append(int(token))
-                operand_next = False
-            else:
-                return None
-        elif token == ")":
-            while operators and operators[-1] != "(":
-                output.append(operators.pop())
-            if not operators:
-                return None
-            operators.pop()
-        elif token != "(" and token in _PRECEDENCE:
-            precedence = _PRECEDENCE[token]
-            while operators and _PRECEDENCE[operators[-1]] >= precedence:
-                output.append(operators.pop())
-            operators.append(token)
-            operand_next = True
-        else:
-            return None
-    if operand_next or "(" in operators:
-        return None
-    output.extend(reversed(operators))
-    return output
-
-
-def _evaluate(postfix: list[int | str]) -> int | Fraction | None:
-    """Exact value, None after a division by zero."""
-    stack: list[Any] = []
-    for item in postfix:
-        if type(item) is int:
-            stack.append(item)
-            continue
-        right, left = stack.pop(), stack.pop()
-        if item == "+":
-            stack.append(left + right)
-        elif item == "-":
-            stack.append(left - right)
-        elif item == "*":
-            stack.append(left * right)
-        elif right == 0:
-            return None
-        else:
-            quotient, remainder = divmod(left, right)
-            stack.append(quotient if remainder == 0 else Fraction(left) / right)
-    return stack[0]
 
 
 def is_held_out(numbers: Sequence[int]) -> bool:
@@ -154,7 +102,8 @@ def generate_problems(
     """`num` solvable problems, no two with the same numbers (in any order) and target.
 
     `difficulty` is the hardest kind of step in the expression the problem was made from: `add`
-    (only + and -), `mul` (a product, no division) or `div`. Another solution may need less.
+    (only + and -), `mul` (a product, no division) or `div`. Another solution may need less. That
+    expression is also the problem's `demonstration`.
     """
     stream = _puzzles(
         Random(f"countdown problems {seed} {held_out}"),
@@ -184,6 +133,7 @@ def generate_problems(
             prompt=prompt_text(numbers, target),
             truth={"numbers": numbers, "target": target},
             difficulty="div" if "/" in expression else "mul" if "*" in expression else "add",
+            demonstration=expression,
         )
     return list(problems.values())
 
@@ -299,7 +249,7 @@ def _render(tree: _Tree) -> tuple[str, int]:
     if isinstance(tree, int):
         return str(tree), 3
     operator, left, right = tree
-    precedence = _PRECEDENCE[operator]
+    precedence = PRECEDENCE[operator]
     left_text, left_precedence = _render(left)
     right_text, right_precedence = _render(right)
     if left_precedence < precedence:

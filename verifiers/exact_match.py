@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from verifiers.types import Problem, Verdict
 
-_RIGHT = Verdict(score=1.0, reward=1.0)
-_WRONG = Verdict(score=0.0, reward=0.0)
-
 
 def verify(problem: Problem, completion: str) -> Verdict:
-    """1 if the stripped completion equals the truth's `answer` as text."""
-    return _RIGHT if completion.strip() == str(problem.truth["answer"]).strip() else _WRONG
+    """1 if the stripped completion equals the truth's `answer` as text. Its answer is that text, if any."""
+    given = completion.strip()
+    reward = 1.0 if given == str(problem.truth["answer"]).strip() else 0.0
+    return Verdict(score=reward, reward=reward, answer=given or None)
 
 
 def check_problem(problem: Problem) -> None:

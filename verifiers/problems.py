@@ -33,7 +33,7 @@ def load_problems(config: ProblemsConfig, split: Split) -> list[Problem]:
         raise ValueError(
             f"problems.{split}_path is not set, and the {split} problems are needed: set it to a file"
         )
-    return _read_problems(Path(path), f"problems.{split}_path", config)
+    return _read_problems(Path(path), split, config)
 
 
 def check_problems(problems: Sequence[Problem], config: VerifierConfig) -> None:
@@ -58,7 +58,8 @@ def check_problems(problems: Sequence[Problem], config: VerifierConfig) -> None:
             ) from error
 
 
-def _read_problems(path: Path, setting: str, config: ProblemsConfig) -> list[Problem]:
+def _read_problems(path: Path, split: Split, config: ProblemsConfig) -> list[Problem]:
+    setting = f"problems.{split}_path"
     problems: list[Problem] = []
     line_of: dict[str, int] = {}
     for number, row in _read_rows(path, setting):
@@ -85,13 +86,23 @@ def _read_problems(path: Path, setting: str, config: ProblemsConfig) -> list[Pro
         difficulty = ""
         if config.difficulty_field is not None:
             difficulty = str(_take(row, config.difficulty_field, "difficulty_field", where))
-        taken = {config.prompt_field, config.id_field, config.difficulty_field}
+        demonstration: Any = None
+        if config.demonstration_field is not None and split == "train":
+            demonstration = _take(row, config.demonstration_field, "demonstration_field", where)
+            if not isinstance(demonstration, str) or not demonstration:
+                raise ValueError(
+                    f"{where}: field {config.demonstration_field!r} is {demonstration!r}: "
+                    "make it a text that is not empty"
+                )
+        # Not even a held-out row's demonstration is part of the truth.
+        taken = {config.prompt_field, config.id_field, config.difficulty_field, config.demonstration_field}
         problems.append(
             Problem(
                 id=identity,
                 prompt=config.prompt_template.replace("{prompt}", prompt),
                 truth={name: value for name, value in row.items() if name not in taken},
                 difficulty=difficulty,
+                demonstration=demonstration,
             )
         )
     if not problems:

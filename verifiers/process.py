@@ -4,16 +4,18 @@ The protocol is JSON lines (with Python's NaN and Infinity) over the child's std
 
     child:  {"ready": true} | {"failed": "why"}                              once, after its imports
     parent: {"problem": {...}, "candidates": [[index, text], ...]}           one line for a whole group
-    child:  {"verdicts": [[index, score, reward, status, latency_s], ...],   as many lines as it takes
-             "error": "text of the latest exception" | null}
+    child:  {"verdicts": [[index, score, reward, status, latency_s, answer], ...],
+             "error": "text of the latest exception" | null}             as many lines as it takes
+
+The child's side is `verifiers/child.py`.
 
 Verdicts are sent in batches, at most FLUSH_S apart; a line for each would cost more than judging.
 So that the right candidate is blamed all the same, the child notes which candidate it is at, and
 since when, in a page of memory shared with the parent. After a kill the verdicts that were not
 sent yet (FLUSH_S worth of work) are simply made again.
 
-Measured in a virtual machine, countdown in groups of 32: 75,000 to 140,000 verdicts/s with parent
-and child on one core; 25,000 to 60,000 on two, where waking the other core takes longer than judging.
+Measured in a virtual machine, countdown in groups of 32: 50,000 to 75,000 verdicts/s with parent and child on
+one core or on two, depending on what else runs there; a quarter of the time goes into canonical answers.
 A child is ready in 0.1 s, which is also what a restart costs.
 
 Covered: hanging, crashing, `sys.exit`, printing, reading stdin, a parent killed by SIGKILL (on
@@ -24,15 +26,13 @@ left in its process group, when the child is killed. Not covered: malice. It is 
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import faulthandler
+import dataclasses
 import json
 import math
 import mmap
 import os
 import selectors
 import signal
-import struct
 import subprocess
 import sys
 import tempfile
@@ -42,25 +42,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from verifiers.registry import resolve
-from verifiers.types import Problem, Verdict
+from verifiers.child import IDLE, PAGE
+from verifiers.types import CRASHED, Problem, Verdict
 
-if TYPE_CHECKING:  # the child must start fast, without pydantic
+if TYPE_CHECKING:
     from verifiers.config import VerifierConfig
 
-FLUSH_S = 0.002
 START_TIMEOUT_S = 60.0
 """For the imports of a user's own verifier."""
 EXIT_TIMEOUT_S = 10.0
 STDERR_TAIL_BYTES = 8192
-
-_PAGE = struct.Struct("@dq")
-"""Shared memory: since when (time.monotonic, the same clock in both), at which index (_IDLE: at none).
-
-Native, so that each half is one aligned store; only a dead child's halves are read together.
-"""
-_IDLE = -1
-_PR_SET_PDEATHSIG = 1
 
 _REFUSED = Verdict(score=-math.inf, reward=0.0, status="refused")
 
@@ -82,6 +73,7 @@ class VerifierProcess:
         self.last_error = ""
         """Why the latest `crashed` verdict or restart came about; empty if there was none."""
         self.num_restarts = 0
+        """Children started after the first."""
 
     @property
     def pid(self) -> int | None:
@@ -104,7 +96,7 @@ class VerifierProcess:
             except VerifierStartError as error:
                 self.last_error = str(error)
                 for index in pending:
-                    verdicts[index] = _crashed()
+                    verdicts[index] = CRASHED
                 break
             fault = self._judge_pending(child, problem, completions, verdicts, pending)
             if fault is None:
@@ -127,7 +119,7 @@ class VerifierProcess:
             self.last_error = f"verifier process: {cause}; at candidate {culprit} of problem {problem.id!r}"
             num_deaths[culprit] += 1
             if num_deaths[culprit] > self._config.retries:
-                verdicts[culprit] = _crashed(running_s if known else 0.0)
+                verdicts[culprit] = dataclasses.replace(CRASHED, latency_s=running_s if known else 0.0)
         return [verdict for verdict in verdicts if verdict is not None]
 
     def close(self) -> None:
@@ -182,8 +174,10 @@ class VerifierProcess:
             if not messages and remaining_s <= 0:  # a parent that was itself held up reads before it judges
                 return "timeout"
             for message in messages:
-                for index, score, reward, status, latency_s in message["verdicts"]:
-                    verdicts[index] = Verdict(score=score, reward=reward, status=status, latency_s=latency_s)
+                for index, score, reward, status, latency_s, answer in message["verdicts"]:
+                    verdicts[index] = Verdict(
+                        score=score, reward=reward, status=status, latency_s=latency_s, answer=answer
+                    )
                     num_missing -= 1
                 self.last_error = message["error"] or self.last_error
         return None
@@ -194,12 +188,12 @@ class _Child:
 
     def __init__(self, name: str) -> None:
         with tempfile.TemporaryFile() as page_file:
-            page_file.truncate(_PAGE.size)
-            self._page = mmap.mmap(page_file.fileno(), _PAGE.size)
-            _PAGE.pack_into(self._page, 0, time.monotonic(), _IDLE)
+            page_file.truncate(PAGE.size)
+            self._page = mmap.mmap(page_file.fileno(), PAGE.size)
+            PAGE.pack_into(self._page, 0, time.monotonic(), IDLE)
             descriptor = page_file.fileno()
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "verifiers.process", name, str(descriptor), str(os.getpid())],
+                [sys.executable, "-P", "-m", "verifiers.child", name, str(descriptor), str(os.getpid())],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -234,7 +228,7 @@ class _Child:
 
     def since(self) -> float:
         """When it took up what it is doing now."""
-        return _PAGE.unpack_from(self._page)[0]
+        return PAGE.unpack_from(self._page)[0]
 
     def send(self, message: dict[str, Any]) -> None:
         """Queue a message; `exchange` writes it."""
@@ -276,7 +270,7 @@ class _Child:
         self._selector.close()
         for stream in (self._stdin, self._stdout, self._stderr):
             stream.close()
-        since, index = _PAGE.unpack_from(self._page)  # only now: a living child may have moved on
+        since, index = PAGE.unpack_from(self._page)  # only now: a living child may have moved on
         return index, max(0.0, now - since)
 
     def cause_of_death(self) -> str:
@@ -327,74 +321,7 @@ class _Child:
                 self._selector.unregister(self._stderr)
 
 
-def _crashed(latency_s: float = 0.0) -> Verdict:
-    return Verdict(score=math.nan, reward=math.nan, status="crashed", latency_s=latency_s)
-
-
 def _child_environment() -> dict[str, str]:
     """The child imports what the parent would, and this very package (the name is not unique)."""
     paths = [str(Path(__file__).resolve().parent.parent), *(path or os.getcwd() for path in sys.path)]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths))}
-
-
-def _main(name: str, page_descriptor: int, parent_pid: int) -> None:
-    """The child."""
-    _die_with_parent(parent_pid)
-    faulthandler.enable()
-    requests = os.fdopen(os.dup(0), "rb")
-    replies = os.fdopen(os.dup(1), "wb")
-    # What the verifier prints goes to stderr, and what it reads is empty: the pipes are ours.
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    os.dup2(2, 1)
-    sys.stdout = sys.stderr
-    page = mmap.mmap(page_descriptor, _PAGE.size)
-
-    def send(message: dict[str, Any]) -> None:
-        replies.write(json.dumps(message, separators=(",", ":")).encode() + b"\n")
-        replies.flush()
-
-    try:
-        verify = resolve(name).verify
-    except BaseException as error:  # noqa: BLE001  a user's module may raise anything
-        send({"failed": str(error) if isinstance(error, ValueError) else _one_line(error)})
-        return
-    send({"ready": True})
-
-    clock = time.monotonic
-    for line in requests:
-        request = json.loads(line)
-        problem = Problem(**request["problem"])
-        verdicts: list[tuple[int, float, float, str, float]] = []
-        error_text = None
-        flushed_at = clock()
-        for index, completion in request["candidates"]:
-            started_at = clock()
-            _PAGE.pack_into(page, 0, started_at, index)
-            try:
-                verdict = verify(problem, completion)
-            except BaseException as error:  # noqa: BLE001  SystemExit too: the verifier is at fault
-                error_text = _one_line(error)
-                verdict = _crashed()
-            now = clock()
-            verdicts.append((index, verdict.score, verdict.reward, verdict.status, now - started_at))
-            if now - flushed_at > FLUSH_S:
-                send({"verdicts": verdicts, "error": error_text})
-                verdicts, error_text, flushed_at = [], None, now
-        _PAGE.pack_into(page, 0, clock(), _IDLE)
-        send({"verdicts": verdicts, "error": error_text})
-
-
-def _die_with_parent(parent_pid: int) -> None:
-    """Have the kernel kill this process with its parent; one that waits for work also ends with its stdin."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent_pid:  # it died before the call above
-        os._exit(1)
-
-
-def _one_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}".replace("\n", " ")[:2000]
-
-
-if __name__ == "__main__":
-    _main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from verifiers import countdown, exact_match
-from verifiers.types import STATUSES, Problem, Verdict
+from verifiers.types import CRASHED, STATUSES, Problem, Verdict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +29,8 @@ VERIFIERS = {
 def resolve(name: str) -> Verifier:
     """The verifier of that name in VERIFIERS, or a function of the user's own as `package.module:function`.
 
-    The function takes (Problem, str) and returns a Verdict, or a number that is score and reward.
+    The function takes (Problem, str) and returns a Verdict, or a number that is score and reward; only
+    in a Verdict can it name an `answer`, without which there is no majority vote.
     If its module has a function `check_problem`, that one vets the problems before a run.
     """
     if name in VERIFIERS:
@@ -74,9 +75,12 @@ def _to_verdict(result: object) -> Verdict:
     if verdict.status not in STATUSES:
         raise ValueError(f"the verifier returned status {verdict.status!r}, not one of {', '.join(STATUSES)}")
     if verdict.status == "crashed":
-        return Verdict(score=math.nan, reward=math.nan, status="crashed")
-    if not math.isfinite(verdict.reward):
-        raise ValueError(f"the verifier returned reward {verdict.reward}, which is not finite")
-    if math.isnan(verdict.score) or verdict.score == math.inf:
-        raise ValueError(f"the verifier returned score {verdict.score}, neither finite nor -inf")
-    return verdict
+        return CRASHED
+    if not isinstance(verdict.answer, str | None):
+        raise TypeError(f"the verifier returned answer {verdict.answer!r}, not a text or None")
+    score, reward = float(verdict.score), float(verdict.reward)  # numpy's, say, cannot be sent
+    if not math.isfinite(reward):
+        raise ValueError(f"the verifier returned reward {reward}, which is not finite")
+    if math.isnan(score) or score == math.inf:
+        raise ValueError(f"the verifier returned score {score}, neither finite nor -inf")
+    return Verdict(score=score, reward=reward, status=verdict.status, answer=verdict.answer)

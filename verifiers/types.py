@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
@@ -27,7 +28,7 @@ class Problem:
     truth: Mapping[str, Any] = field(default_factory=dict)
     difficulty: str = ""
     demonstration: str | None = None
-    """An expert's completion, for the imitation objectives."""
+    """An expert's completion, for the imitation objectives. Verifiers are not told it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,5 +43,12 @@ class Verdict:
     reward: float
     status: Status = "ok"
     answer: str | None = None
-    """What the candidate answers: candidates with equal texts vote together (majority@k). None: no vote."""
+    """What the candidate answers: candidates with equal texts vote together (majority@k). None: no vote.
+
+    A long one arrives as its digest (`verifiers.child.short_answer`).
+    """
     latency_s: float = 0.0
+
+
+CRASHED = Verdict(score=math.nan, reward=math.nan, status="crashed")
+"""What stands for the verdict that a failing verifier did not give."""

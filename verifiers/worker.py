@@ -31,11 +31,19 @@ class VerifierWorker:
         return {"pid": os.getpid(), "node_id": ray.get_runtime_context().get_node_id()}
 
     def judge(self, items: list[tuple[int, Problem, list[str]]]) -> dict[str, Any]:
-        """Verdicts by group, in the order of its completions; `errors` says why one of them `crashed`."""
+        """Verdicts by group, in the order of its completions; `errors` says why one of them `crashed`.
+
+        `num_restarts` counts the verifier processes replaced since this worker started.
+        """
         verdicts: dict[int, list[Verdict]] = {}
         errors: dict[int, str] = {}
         for group, problem, completions in items:
             verdicts[group] = self._process.judge(problem, completions)
             if any(verdict.status == "crashed" for verdict in verdicts[group]):
                 errors[group] = self._process.last_error
-        return {"pid": os.getpid(), "verdicts": verdicts, "errors": errors}
+        return {
+            "pid": os.getpid(),
+            "verdicts": verdicts,
+            "errors": errors,
+            "num_restarts": self._process.num_restarts,
+        }

@@ -1,0 +1,72 @@
+"""What goes wrong in a run: said, counted, and ended where it goes on. Knows no Ray."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Mapping
+
+from cluster.calls import Halt
+from cluster.config import RunConfig
+from learner.types import STALENESS_WARNING
+
+logger = logging.getLogger(__name__)
+
+
+class Health:
+    """The events of a run. Every `note_` and `check_` that finds too much raises Halt with a message."""
+
+    def __init__(self, config: RunConfig) -> None:
+        self._config = config
+        self._consecutive_failures = 0
+        self._unjudged: Counter[int] = Counter()
+        self._is_stale = False
+        self.events: list[str] = []
+
+    def note(self, message: str) -> None:
+        """Something the user should know; no failure."""
+        logger.warning("%s", message)
+        self.events.append(f"{time.strftime('%H:%M:%S')} {message}")
+
+    def note_success(self) -> None:
+        """A group is finished, so failures before it were passing ones."""
+        self._consecutive_failures = 0
+
+    def note_failure(self, message: str) -> None:
+        """A worker was lost, or did not do its work."""
+        self.note(message)
+        self._consecutive_failures += 1
+        if self._consecutive_failures >= self._config.train.max_consecutive_failures:
+            raise Halt(
+                f"{self._consecutive_failures} failures in a row without a finished group; the last: {message}"
+            )
+
+    def note_unjudged(self, group: int, problem_id: str, error: str) -> None:
+        """The verifier failed on a group; one on which it always fails must not be tried for ever."""
+        message = f"verifier {self._config.verifier.name!r} fails on problem {problem_id}: {error}"
+        self._unjudged[group] += 1
+        if self._unjudged[group] >= self._config.train.max_consecutive_failures:
+            raise Halt(f"{message} ({self._unjudged[group]} times)")
+        self.note_failure(message)
+
+    def check_parity(self, difference_by_worker: Mapping[str, float]) -> None:
+        """Largest log-prob difference of each engine and the learner, in nats."""
+        limit = self._config.logprob_difference_limit
+        for worker, difference in difference_by_worker.items():
+            if not difference <= limit:
+                raise Halt(
+                    f"{worker} samples from another distribution than the learner trains: log-probs of the same "
+                    f"tokens under the same weights differ by {difference:.2g}, more than "
+                    f"train.max_logprob_difference = {limit:g}; check the model, rollout.dtype and the temperature"
+                )
+
+    def check_staleness(self, step: int, ratio: float) -> None:
+        """Warn at the first of consecutive steps whose samples lie too far from the policy they train."""
+        was_stale, self._is_stale = self._is_stale, ratio > STALENESS_WARNING
+        if self._is_stale and not was_stale:
+            self.note(
+                f"step {step} trained samples too far from its policy: staleness_ratio = {ratio:.2g}, above "
+                f"{STALENESS_WARNING:g}; lower train.max_staleness = {self._config.train.max_staleness} or "
+                f"learner.learning_rate = {self._config.learner.learning_rate:g}"
+            )

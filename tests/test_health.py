@@ -1,0 +1,72 @@
+"""What goes wrong is said once, counted, and ends the run where it goes on."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from cluster.calls import Halt
+from cluster.config import parse_config
+from cluster.health import Health
+from learner.types import STALENESS_WARNING
+
+
+@pytest.fixture
+def health() -> Health:
+    return Health(parse_config({"model": "m", "train": {"max_consecutive_failures": 3, "max_staleness": 2}}))
+
+
+def test_failures_in_a_row_end_the_run_with_the_last_one(health: Health) -> None:
+    health.note_failure("one")
+    health.note_failure("two")
+    with pytest.raises(Halt, match="^3 failures in a row without a finished group; the last: three$"):
+        health.note_failure("three")
+    assert [event.split(" ", 1)[1] for event in health.events] == ["one", "two", "three"]
+
+
+def test_a_finished_group_forgives_the_failures_before_it(health: Health) -> None:
+    for _ in range(10):
+        health.note_failure("passing")
+        health.note_failure("passing")
+        health.note_success()
+
+
+def test_a_group_that_is_never_judged_ends_the_run_though_others_finish(health: Health) -> None:
+    for group in (7, 8, 7, 8):
+        health.note_unjudged(group, f"p{group}", "KeyError: 'x'")
+        health.note_success()
+    with pytest.raises(Halt, match=r"^verifier 'countdown' fails on problem p7: KeyError: 'x' \(3 times\)$"):
+        health.note_unjudged(7, "p7", "KeyError: 'x'")
+
+
+def test_an_engine_beyond_the_limit_ends_the_run_by_name(health: Health) -> None:
+    health.check_parity({"rollout-0": 1e-3, "rollout-1": 0.0})
+    for difference in (1.1e-3, float("nan")):
+        with pytest.raises(Halt, match="^rollout-1 samples from another distribution"):
+            health.check_parity({"rollout-0": 0.0, "rollout-1": difference})
+
+
+def test_staleness_is_warned_of_once_per_run_of_such_steps(
+    health: Health, caplog: pytest.LogCaptureFixture
+) -> None:
+    high, low = STALENESS_WARNING * 1.5, STALENESS_WARNING
+    with caplog.at_level(logging.WARNING, "cluster"):
+        for step, ratio in enumerate([low, high, high, 9.0, low, float("nan"), high, high], start=1):
+            health.check_staleness(step, ratio)
+    assert [event.split(" ", 1)[1] for event in health.events] == caplog.messages
+    assert caplog.messages == [
+        f"step {step} trained samples too far from its policy: staleness_ratio = 0.3, above 0.2; "
+        "lower train.max_staleness = 2 or learner.learning_rate = 0.0001"
+        for step in (2, 7)
+    ]
+
+
+def test_warnings_are_no_failures(health: Health) -> None:
+    health.note_failure("one")
+    health.note_failure("two")
+    for step in range(20):
+        health.check_staleness(step, (step % 2) * 9.0)
+    health.note("starving")
+    with pytest.raises(Halt, match="^3 failures in a row"):
+        health.note_failure("three")

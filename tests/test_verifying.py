@@ -1,0 +1,116 @@
+"""Verdicts beside their group: samples, demonstrations, and what the verifier's worker went through."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from actors.types import SampleGroup, ScoredGroup
+from cluster.verifying import VerifierFleet, score
+from tests.tiny_model import make_group
+from verifiers.config import VerifierConfig
+from verifiers.types import Problem, Verdict
+
+
+def test_the_verdict_after_the_samples_is_the_demonstrations_own() -> None:
+    group = make_group(0, samples=2).samples
+    verdicts = [Verdict(score=s, reward=s / 2, answer=f"{s}") for s in (1.0, 2.0, 3.0)]
+    scored = score(group, verdicts, (5, 6, 1))
+    assert scored.scores.tolist() == [1.0, 2.0] and scored.rewards.tolist() == [0.5, 1.0]
+    assert scored.answers == ("1.0", "2.0")
+    assert scored.demonstration is not None and scored.demonstration.score == 3.0
+    assert scored.demonstration.token_ids.dtype == np.int32
+    assert scored.demonstration.token_ids.tolist() == [5, 6, 1]
+    assert score(group, verdicts[:2]).demonstration is None
+
+
+class Judged:
+    """What a fleet of one real worker made of groups."""
+
+    def __init__(self) -> None:
+        self.scored: list[ScoredGroup] = []
+        self.errors: list[str] = []
+        self.num_child_restarts = 0
+
+
+@pytest.fixture
+def judge(ray_cluster: str) -> Callable[..., Judged]:
+    def judge(
+        verifier: VerifierConfig,
+        problem: Problem,
+        groups: Sequence[SampleGroup],
+        demonstrations: Mapping[str, Sequence[int]],
+    ) -> Judged:
+        judged = Judged()
+
+        async def run() -> None:
+            fleet = VerifierFleet(
+                config=verifier,
+                problems={problem.id: problem},
+                on_scored=judged.scored.append,
+                on_unjudged=lambda group, error: judged.errors.append(error),
+                on_lost=lambda role, error: judged.errors.append(str(error)),
+                demonstrations=demonstrations,
+            )
+            fleet.start()
+            for group in groups:
+                fleet.put(group)
+            async with asyncio.timeout(60):
+                while len(judged.scored) + len(judged.errors) < len(groups):
+                    await asyncio.sleep(0.01)
+            judged.num_child_restarts = fleet.num_child_restarts
+            await fleet.stop()
+
+        asyncio.run(run())
+        return judged
+
+    return judge
+
+
+def group_of(number: int, problem: Problem, *texts: str) -> SampleGroup:
+    group = make_group(number, samples=len(texts)).samples
+    return dataclasses.replace(group, problem_id=problem.id, texts=texts)
+
+
+def test_a_demonstration_is_judged_with_every_group_that_asks_for_it(judge) -> None:
+    problem = Problem(id="p", prompt="", truth={"numbers": [1, 2], "target": 3}, demonstration="2 + 1")
+    groups = [group_of(0, problem, "1 + 2", "2 - 1"), group_of(1, problem, "1", "1 +")]
+    first, second = judge(VerifierConfig(), problem, groups, {"p": (4, 1)}).scored
+    assert first.scores.tolist() == [1.0, 0.0] and first.answers == ("1 + 2", "2 - 1")
+    assert second.scores.tolist() == [0.0, 0.0] and second.answers == ("1", None)
+    for scored in (first, second):
+        assert scored.demonstration.score == 1.0 and scored.demonstration.token_ids.tolist() == [4, 1]
+    (scored,) = judge(VerifierConfig(), problem, groups[:1], {}).scored
+    assert scored.scores.tolist() == [1.0, 0.0] and scored.demonstration is None
+
+
+def test_a_group_whose_demonstration_crashes_the_verifier_is_not_scored(judge, user_modules: Path) -> None:
+    (user_modules / "demonstration_verifiers.py").write_text(
+        "def judge(problem, completion):\n    return {'good': 1.0, 'bad': 0.0}[completion]\n"
+    )
+    verifier = VerifierConfig(name="demonstration_verifiers:judge")
+    problem = Problem(id="p", prompt="", demonstration="unheard of")
+    groups = [group_of(0, problem, "good", "bad")]
+    judged = judge(verifier, problem, groups, {"p": (4, 1)})
+    assert judged.errors == ["KeyError: 'unheard of'"] and judged.scored == []
+    (scored,) = judge(verifier, problem, groups, {}).scored
+    assert scored.scores.tolist() == [1.0, 0.0]
+
+
+def test_processes_that_verdicts_cost_are_counted(judge, user_modules: Path) -> None:
+    (user_modules / "dying_verifiers.py").write_text(
+        "import os\n"
+        "def judge(problem, completion):\n"
+        "    if completion == 'kill': os._exit(1)\n"
+        "    return 1.0\n"
+    )
+    verifier = VerifierConfig(name="dying_verifiers:judge", retries=1)
+    problem = Problem(id="p", prompt="")
+    groups = [group_of(0, problem, "kill", "x"), group_of(1, problem, "x", "x")]
+    judged = judge(verifier, problem, groups, {})
+    assert (len(judged.scored), len(judged.errors), judged.num_child_restarts) == (1, 1, 2)
