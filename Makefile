@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Without cached bytecode every engine would compile vLLM anew at its start: 20 s each time.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-slow lint format lock clean help
+.PHONY: demo test test-slow study study-quick lint format lock clean help
 
 help: ## List the commands
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -18,6 +18,12 @@ test: $(VENV)/.ready ## Run the tests, real Ray and real vLLM included
 
 test-slow: $(VENV)/.ready ## Run the tests that take minutes each
 	$(BIN)/python -m pytest -m slow
+
+study: $(VENV)/.ready ## The paper in miniature: 10 arms, tuned, 5 seeds (hours; goes on where it was)
+	$(BIN)/python -m benchmarks.study run
+
+study-quick: $(VENV)/.ready ## Its two main signs, 1 seed (under 15 minutes)
+	$(BIN)/python -m benchmarks.study run --quick
 
 lint: $(VENV)/.ready ## Lint, format check and types
 	$(BIN)/ruff check .

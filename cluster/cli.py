@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import sys
 import warnings
 from pathlib import Path
@@ -100,31 +101,68 @@ def sft(config: Path, overrides: tuple[str, ...]) -> None:
 
 @cli.command(name="eval", context_settings=CONTEXT)
 @click.argument("config", type=click.Path(path_type=Path))
-@click.argument("models", nargs=-1, required=True)
+@click.argument("models", nargs=-1, metavar="[NAME=MODEL | KEY=VALUE]...")
 @click.option(
-    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting; may be repeated."
+    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a setting; may be repeated."
 )
 @click.option(
-    "--out", type=click.Path(path_type=Path), help="Directory of the results [default: runs/eval-<time>]."
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Directory of the results, new or of an earlier call [default: runs/eval-<time>].",
+)
+@click.option(
+    "--rescore",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Judge the samples in DIR again instead of sampling [--out: DIR-rescored-<time>].",
 )
 @click.option("--address", metavar="HOST:PORT", help="Join this Ray cluster instead of starting one here.")
 def evaluate(
-    config: Path, models: tuple[str, ...], overrides: tuple[str, ...], out: Path | None, address: str | None
+    config: Path,
+    models: tuple[str, ...],
+    settings: tuple[str, ...],
+    out: Path | None,
+    rescore: Path | None,
+    address: str | None,
 ) -> None:
-    """Sample MODELS on CONFIG's held-out problems; print pass@k with 95 % intervals.
+    """Sample models on CONFIG's held-out problems; print pass@k, Best-of-k and majority@k with intervals.
 
-    MODELS are checkpoint directories or hub ids, each optionally as NAME=PATH. The first is the
-    reference that the others are compared with, paired by problem.
+    A MODEL is a checkpoint directory or hub id. The first is the reference that the others are compared
+    with, paired by problem. KEY=VALUE overrides a setting: KEY begins with a section of the config and a
+    dot (evaluation.seed=2), all else is a model.
+
+    Every sample is kept. The same call with --out goes on after an interruption, and one with more models
+    or temperatures samples only those.
 
     \b
-    Example:
+    Examples:
         bonfire eval examples/countdown.toml base=runs/countdown-base \\
             trained=runs/countdown-20261121-101500/checkpoints/step-000100/model
+        bonfire eval examples/countdown.toml base=runs/countdown-base \\
+            evaluation.temperatures=[0.6,0.8,1.0] --out runs/temperatures
+        bonfire eval examples/countdown.toml --rescore runs/temperatures verifier.name=mine:score
     """
-    from cluster import run
-    from cluster.config import load_config
+    from cluster.config import is_override, load_config
+    from cluster.evaluation import evaluate_models
+    from cluster.rescoring import rescore as rescore_samples
 
-    run.evaluate_models(load_config(config, overrides), models, out, address=address)
+    named = [argument for argument in models if not is_override(argument)]
+    overrides = [*(argument for argument in models if is_override(argument)), *settings]
+    parsed = load_config(config, overrides)
+    command = [
+        "bonfire",
+        "eval",
+        str(config),
+        *models,
+        *(part for one in settings for part in ("--set", one)),
+    ]
+    if rescore is None:
+        evaluate_models(parsed, named, out, address=address, command=shlex.join(command))
+        return
+    if named:
+        raise ValueError(f"--rescore judges the samples in {rescore}: leave out the models {named}")
+    command += ["--rescore", str(rescore)]
+    rescore_samples(parsed, rescore, out, address=address, command=shlex.join(command))
 
 
 @cli.command(context_settings=CONTEXT)
@@ -144,6 +182,21 @@ def status(run_dir: Path | None, as_json: bool) -> None:
 
 
 @cli.command(context_settings=CONTEXT)
+@click.argument("name", required=False)
+def objectives(name: str | None) -> None:
+    """List what can be maximised (objective.name), or explain one objective.
+
+    \b
+    Examples:
+        bonfire objectives
+        bonfire objectives bon
+    """
+    from cluster.objectives_table import show_objectives
+
+    show_objectives(name)
+
+
+@cli.command(context_settings=CONTEXT)
 def settings() -> None:
     """List every setting with its default and what it means."""
     from cluster.plan import show_settings
@@ -160,7 +213,7 @@ def main() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning)
     logging.getLogger().setLevel(logging.ERROR)
     sys.path.insert(0, os.getcwd())  # a user's own verifier lies beside the config
-    from cluster.run import Interrupted
+    from cluster.interrupts import Interrupted
 
     try:
         cli(standalone_mode=False)

@@ -10,8 +10,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from actors.config import RolloutConfig
+from cluster.eval_config import EvalConfig
 from learner.config import LearnerConfig, SftConfig
-from learner.objective_config import ObjectiveConfig
+from learner.objective_config import SETTINGS, ObjectiveConfig
 from verifiers.config import ProblemsConfig, VerifierConfig
 
 
@@ -40,27 +41,6 @@ class TrainConfig(BaseModel):
         5, ge=1, description="Workers that fail in a row, without a group between, before the run stops."
     )
     step_timeout_s: float = Field(600.0, gt=0, description="Seconds one learner step or broadcast may take.")
-
-
-class EvalConfig(BaseModel):
-    """Held-out evaluation after training."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    samples_per_problem: int = Field(64, ge=1, description="Samples drawn of each held-out problem.")
-    ks: tuple[int, ...] = Field(
-        (1, 4, 8, 16, 32), description="k of pass@k, each at most samples_per_problem."
-    )
-    seed: int = Field(1, ge=0, lt=2**31, description="Seed of the samples and the bootstrap.")
-
-    @model_validator(mode="after")
-    def _ks_fit(self) -> EvalConfig:
-        if not self.ks or min(self.ks) < 1 or max(self.ks) > self.samples_per_problem:
-            raise ValueError(
-                f"ks = {list(self.ks)} must lie in 1..samples_per_problem = {self.samples_per_problem}: "
-                "pass@k cannot be estimated from fewer than k samples"
-            )
-        return self
 
 
 class MetricsConfig(BaseModel):
@@ -119,14 +99,14 @@ class RunConfig(BaseModel):
         n, needed = self.rollout.samples_per_prompt, self.objective.num_samples_needed
         if n < needed:
             objective = self.objective
-            what = (
-                f"objective.num_select = {objective.num_select} with its baseline"
-                if objective.name == "bon"
-                else f"objective.name = {objective.name!r}"
-            )
+            if objective.has_effect("baseline"):
+                why = f"objective.num_select = {objective.num_select} with its baseline has an unbiased gradient only"
+                remedy = "raise the first or lower the second"
+            else:
+                why = f"objective.name = {objective.name!r} has a gradient only"
+                remedy = "raise it"
             raise ValueError(
-                f"rollout.samples_per_prompt = {n} is too few: {what} has an unbiased gradient only from "
-                f"{needed} samples on; raise the first or lower the second"
+                f"rollout.samples_per_prompt = {n} is too few: {why} from {needed} samples on; {remedy}"
             )
         if self.learner.parity_versions <= self.train.max_staleness:
             raise ValueError(
@@ -143,12 +123,18 @@ class RunConfig(BaseModel):
                 f"rollout.max_tokens = {self.rollout.max_tokens} leaves no room for a prompt in "
                 f"rollout.max_model_len = {self.rollout.max_model_len}: lower the first or raise the second"
             )
+        if self.problems.test_path is not None and self.evaluation is None:
+            raise ValueError(
+                f"problems.test_path = {self.problems.test_path!r} has no effect without an [evaluation] section: "
+                "add one, or remove it"
+            )
         return self
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     """Read a TOML file and apply `key.path=value` overrides (values in TOML syntax; bare words are strings).
 
+    An override of `objective.name` leaves out what the file sets for its own objective only.
     Raises ValueError, one line per problem, each naming the dotted path, the value and the remedy.
     """
     try:
@@ -159,9 +145,17 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
         raise ValueError(f"config {path} cannot be read ({error.strerror}): give a TOML file") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"config {path} is not valid TOML: {error}") from None
+    _make_room_for_objective(settings, overrides)
     for override in overrides:
         _apply_override(settings, override)
     return parse_config(settings, source=str(path))
+
+
+def is_override(argument: str) -> bool:
+    """Whether a KEY=VALUE names a setting: its key has a dot, and a section of the config before it."""
+    section, dot, _ = argument.partition("=")[0].partition(".")
+    field = RunConfig.model_fields.get(section)
+    return bool(dot) and "=" in argument and field is not None and _section_of(field.annotation) is not None
 
 
 def parse_config(settings: dict[str, Any], *, source: str = "config") -> RunConfig:
@@ -171,6 +165,17 @@ def parse_config(settings: dict[str, Any], *, source: str = "config") -> RunConf
     except ValidationError as error:
         lines = [f"{source}: {line}" for problem in error.errors() for line in _describe(problem)]
         raise ValueError("\n".join(lines)) from None
+
+
+def _make_room_for_objective(settings: dict[str, Any], overrides: Sequence[str]) -> None:
+    """Drop from the file's [objective] what has no effect on the objective that an override names."""
+    pairs = [override.partition("=") for override in overrides]
+    names = [text.strip(" \"'") for key, _, text in pairs if key.strip() == "objective.name"]
+    section = settings.get("objective")
+    if not names or names[-1] not in SETTINGS or not isinstance(section, dict):
+        return
+    others = ObjectiveConfig.model_fields.keys() - SETTINGS[names[-1]]
+    settings["objective"] = {name: value for name, value in section.items() if name not in others}
 
 
 def _apply_override(settings: dict[str, Any], override: str) -> None:
@@ -212,10 +217,15 @@ def _suggestion(location: tuple[Any, ...]) -> str:
     model: Any = RunConfig
     for part in location[:-1]:
         field = model.model_fields.get(str(part))
-        candidates = [field.annotation, *getattr(field.annotation, "__args__", ())] if field else []
-        model = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)
+        model = _section_of(field.annotation) if field else None
         if model is None:
             return ""
     close = difflib.get_close_matches(str(location[-1]), list(model.model_fields), n=1)
     prefix = ".".join(str(part) for part in location[:-1])
     return f" (did you mean {prefix + '.' if prefix else ''}{close[0]}?)" if close else ""
+
+
+def _section_of(annotation: Any) -> type[BaseModel] | None:
+    """The section that a field of this type holds, also if it may be left out; None for a plain setting."""
+    candidates = [annotation, *getattr(annotation, "__args__", ())]
+    return next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)

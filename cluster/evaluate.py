@@ -1,21 +1,24 @@
-"""Best-of-N evaluation: sample every problem n times with the same workers that training uses."""
+"""Sampling and judging for an evaluation, with the same workers that training uses.
+
+| function        | waits for                                  | unblocked by                           |
+|-----------------|--------------------------------------------|----------------------------------------|
+| `sample_model`  | the last scored group of one model's cells | its engines and verifiers, which their |
+|                 |                                            | fleets watch and replace               |
+| `judge_samples` | the last verdict of groups sampled earlier | the verifiers                          |
+"""
 
 from __future__ import annotations
 
 import asyncio
-import os
-import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from pathlib import Path
-
-import numpy as np
-import pyarrow.parquet as pq
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from actors.manifest import WeightManifest
-from actors.types import Lease, SampleGroup, ScoredGroup, scored_to_batch
+from actors.types import Lease, SampleGroup, ScoredGroup
 from cluster.calls import Halt, WorkerLost
 from cluster.config import RunConfig
+from cluster.eval_store import Cell
 from cluster.ledger import Ledger
 from cluster.rollouts import Published, RolloutFleet
 from cluster.verifying import VerifierFleet
@@ -26,32 +29,32 @@ NOTHING_PUBLISHED = Published(
 )
 
 
-async def evaluate(
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """One problem to sample for one cell; `index` is the problem's place, `seed` that of its first sample."""
+
+    cell: Cell
+    index: int
+    problem: Problem
+    prompt_token_ids: tuple[int, ...]
+    seed: int
+
+
+async def sample_model(
     model: str,
     config: RunConfig,
-    problems: Sequence[Problem],
-    prompts: Sequence[tuple[int, ...]],
+    asks: Sequence[Ask],
     *,
-    on_progress: Callable[[int, int], None],
-) -> list[ScoredGroup]:
-    """One scored group of `evaluation.samples_per_problem` samples for each problem, in their order.
+    num_samples: int,
+    on_scored: Callable[[Ask, ScoredGroup], None],
+) -> None:
+    """`num_samples` samples for each ask, all of one model; its engines serve all temperatures.
 
-    `on_progress(done, total)` counts groups. Needs a Ray cluster. Raises Halt when workers keep failing.
+    Asks are started in their order; `on_scored` receives each one once, when it is judged. Needs a Ray
+    cluster. Raises Halt when workers keep failing.
     """
-    assert config.evaluation is not None
-    num_samples, seed = config.evaluation.samples_per_problem, config.evaluation.seed
-    rollout = config.rollout.model_copy(update={"samples_per_prompt": num_samples})
-    ledger = Ledger(num_problems=len(problems), num_groups=len(problems), seed=seed)
-    scored: dict[int, ScoredGroup] = {}
-    finished = asyncio.Event()
-    failures = 0
-    unjudged: Counter[int] = Counter()
-
-    def fail(message: str) -> None:
-        nonlocal failures
-        failures += 1
-        if failures >= config.train.max_consecutive_failures:
-            raise Halt(f"evaluation of {model}: {failures} failures in a row; the last: {message}")
+    ledger = Ledger(num_problems=len(asks), num_groups=len(asks), seed=0)
+    failures = Failures(config, len(asks))
 
     def receive(groups: list[SampleGroup]) -> None:
         for group in groups:
@@ -59,99 +62,121 @@ async def evaluate(
                 verifying.put(group)
 
     def accept(group: ScoredGroup) -> None:
-        nonlocal failures
         if ledger.commit(group.samples.group):
-            failures = 0
-            scored[group.samples.group] = group
-            on_progress(len(scored), len(problems))
-            if len(scored) == len(problems):
-                finished.set()
+            failures.note_success()
+            on_scored(asks[group.samples.group], group)
 
     def give_back(group: SampleGroup, error: str) -> None:
         ledger.release([group.group])
-        unjudged[group.group] += 1
-        if unjudged[group.group] >= config.train.max_consecutive_failures:
-            raise Halt(f"verifier {config.verifier.name!r} fails on problem {group.problem_id}: {error}")
-        fail(f"verifier {config.verifier.name!r} on problem {group.problem_id}: {error}")
-
-    def note_lost(role: str, error: WorkerLost) -> None:
-        fail(str(error))
+        failures.note_unjudged(group, error)
 
     def make_lease(group: int) -> Lease:
-        index = ledger.problem_index(group)
+        ask = asks[group]
         return Lease(
             group=group,
-            problem_id=problems[index].id,
-            prompt_token_ids=prompts[index],
-            seed=(seed << 32) + index * num_samples,
+            problem_id=ask.problem.id,
+            prompt_token_ids=ask.prompt_token_ids,
+            seed=ask.seed,
+            temperature=ask.cell.temperature,
         )
 
     verifying = VerifierFleet(
         config=config.verifier,
-        problems={problem.id: problem for problem in problems},
+        problems={ask.problem.id: ask.problem for ask in asks},
         on_scored=accept,
         on_unjudged=give_back,
-        on_lost=note_lost,
+        on_lost=failures.note_lost,
     )
     rollouts = RolloutFleet(
-        config=rollout,
+        config=config.rollout.model_copy(update={"samples_per_prompt": num_samples}),
         model=model,
-        model_version=NOTHING_PUBLISHED.version,
         ledger=ledger,
         synchronous=False,
-        groups_per_step=len(problems),
+        groups_per_step=len(asks),
         update_timeout_s=config.train.step_timeout_s,
         may_lease=lambda version: True,
         make_lease=make_lease,
         on_groups=receive,
-        on_lost=note_lost,
+        on_lost=failures.note_lost,
     )
     rollouts.announce(NOTHING_PUBLISHED)
-    tasks = [*verifying.start(), *rollouts.start()]
-    waiting = asyncio.create_task(finished.wait())
+    await _until_finished(failures, [*verifying.start(), *rollouts.start()], [rollouts.stop, verifying.stop])
+
+
+async def judge_samples(
+    groups: Sequence[SampleGroup],
+    config: RunConfig,
+    problems: Mapping[str, Problem],
+    *,
+    on_scored: Callable[[ScoredGroup], None],
+) -> None:
+    """Judge groups that were sampled earlier; `on_scored` receives each of them once. Like `sample_model`."""
+    failures = Failures(config, len(groups))
+
+    def accept(group: ScoredGroup) -> None:
+        failures.note_success()
+        on_scored(group)
+
+    def ask_again(group: SampleGroup, error: str) -> None:
+        failures.note_unjudged(group, error)
+        verifying.put(group)
+
+    verifying = VerifierFleet(
+        config=config.verifier,
+        problems=problems,
+        on_scored=accept,
+        on_unjudged=ask_again,
+        on_lost=failures.note_lost,
+    )
+    for group in groups:
+        verifying.put(group)
+    await _until_finished(failures, verifying.start(), [verifying.stop])
+
+
+class Failures:
+    """Counts groups to go, and failures without a success between: too many raise Halt."""
+
+    def __init__(self, config: RunConfig, num_groups: int) -> None:
+        self.finished = asyncio.Event()
+        self._limit = config.train.max_consecutive_failures
+        self._verifier = config.verifier.name
+        self._num_left = num_groups
+        self._in_a_row = 0
+        self._unjudged: Counter[int] = Counter()
+
+    def note_success(self) -> None:
+        self._in_a_row = 0
+        self._num_left -= 1
+        if not self._num_left:
+            self.finished.set()
+
+    def note_unjudged(self, group: SampleGroup, error: str) -> None:
+        self._unjudged[group.group] += 1
+        if self._unjudged[group.group] >= self._limit:
+            raise Halt(f"verifier {self._verifier!r} fails on problem {group.problem_id}: {error}")
+        self._note(f"verifier {self._verifier!r} on problem {group.problem_id}: {error}")
+
+    def note_lost(self, role: str, error: WorkerLost) -> None:
+        self._note(str(error))
+
+    def _note(self, message: str) -> None:
+        self._in_a_row += 1
+        if self._in_a_row >= self._limit:
+            raise Halt(f"evaluation: {self._in_a_row} failures in a row; the last: {message}")
+
+
+async def _until_finished(
+    failures: Failures,
+    workers: Sequence[asyncio.Task[None]],
+    stops: Sequence[Callable[[], Awaitable[None]]],
+) -> None:
+    """Wait for the last group, or for the first worker's task that fails; then end the workers."""
+    waiting = asyncio.create_task(failures.finished.wait())
     try:
-        done, _ = await asyncio.wait([waiting, *tasks], return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait([waiting, *workers], return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             task.result()
     finally:
         waiting.cancel()
-        await rollouts.stop()
-        await verifying.stop()
-    by_problem = {ledger.problem_index(group): scored[group] for group in scored}
-    return [by_problem[index] for index in range(len(problems))]
-
-
-def write_samples(groups: Sequence[ScoredGroup], path: Path) -> None:
-    """Every sample with its verdict, a row per problem, in their order."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    with pq.ParquetWriter(partial, scored_to_batch(groups[:1]).schema, compression="zstd") as writer:
-        for start in range(0, len(groups), 64):
-            writer.write_batch(scored_to_batch(groups[start : start + 64]))
-    os.replace(partial, path)
-
-
-def rewards_of(groups: Sequence[ScoredGroup]) -> np.ndarray:
-    """float64 [P, n]."""
-    return np.stack([group.rewards for group in groups])
-
-
-class Throughput:
-    """Groups done so far as a share, a rate and a time left, for a progress line."""
-
-    def __init__(self, samples_per_group: int) -> None:
-        self._samples_per_group = samples_per_group
-        self._first_s: float | None = None
-
-    def describe(self, done: int, total: int) -> str:
-        now = time.monotonic()
-        if self._first_s is None:
-            self._first_s = now
-        elapsed = now - self._first_s
-        if done < 2 or elapsed <= 0:
-            return f"{done}/{total} problems"
-        rate = (done - 1) / elapsed
-        left = (total - done) / rate
-        return (
-            f"{done}/{total} problems, {rate * self._samples_per_group:,.0f} sequences/s, {left:.0f} s left"
-        )
+        for stop in stops:
+            await stop()

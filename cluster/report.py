@@ -1,170 +1,164 @@
-"""The result of a run: a table on the screen, a JSON file, a picture.
+"""The report of an evaluation: numbers as JSON and Parquet, a table on the screen, pictures.
 
-Shapes: `P` problems, `n` samples of each, `K` values of k.
+report.json       every mean with its interval           results.parquet    a row per problem and cell
+pass_at_k.*       pass@k against k, the law beside it    selection.*        Best-of-k, majority@k against k
+temperature.*     k against temperature; each picture as .png and .svg, if there is something to show
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from rich.box import SIMPLE
-from rich.markup import escape
-from rich.table import Table
+import pyarrow as pa
+import pyarrow.parquet as pq
+from rich.console import Console
 
+from cluster import eval_plots, eval_tables
+from cluster.eval_metrics import CellResults, cell_results
+from cluster.eval_statistics import CoScalingFit, Summary, summarise
+from cluster.eval_store import read_samples, sample_files
 from cluster.record import write_atomically
-from learner.estimators import bon_value, bootstrap_interval
+
+REPORT_FILE = "report.json"
+RESULTS_FILE = "results.parquet"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Estimate:
-    """A mean over problems with its 95 % bootstrap interval."""
+class Report:
+    """All finished cells of an evaluation: models in their order, temperatures ascending."""
 
-    mean: float
-    low: float
-    high: float
+    summary: Summary
+    results: tuple[CellResults, ...]
+    difficulties: tuple[str, ...]
+    """Of each problem."""
+    unfinished: tuple[str, ...]
+    """Labels of cells that were begun and are left out."""
+    directory: Path
 
+    def write(self, about: Mapping[str, Any]) -> None:
+        """report.json, results.parquet and the pictures, into the evaluation's directory."""
+        write_atomically(self.directory / REPORT_FILE, to_json(self.summary, about))
+        write_results(self.results, self.difficulties, self.directory / RESULTS_FILE)
+        eval_plots.plot_all(self.summary, self.directory)
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelReport:
-    """pass@k of one model, and its paired difference from the first model of the report."""
-
-    name: str
-    pass_at_k: dict[int, Estimate]
-    difference: dict[int, Estimate] | None
-
-
-def summarise(rewards: Mapping[str, np.ndarray], ks: Sequence[int], *, seed: int) -> list[ModelReport]:
-    """Unbiased pass@k of each model from rewards [P, n], intervals by bootstrap over the problems.
-
-    The first model is the reference: differences from it are paired by problem.
-    """
-    reports: list[ModelReport] = []
-    reference_PK: torch.Tensor | None = None
-    for name, rewards_Pn in rewards.items():
-        values = torch.from_numpy(rewards_Pn)
-        values_PK = torch.stack([bon_value(values, values, k) for k in ks], dim=1)
-        difference = None
-        if reference_PK is None:
-            reference_PK = values_PK
-        else:
-            difference = _estimates(values_PK - reference_PK, ks, seed)
-        reports.append(
-            ModelReport(name=name, pass_at_k=_estimates(values_PK, ks, seed), difference=difference)
+    def write_run(self, run_dir: Path, *, num_select: int, temperature: float) -> None:
+        """report.json and report.png in a run's directory: its training beside what it led to."""
+        write_atomically(run_dir / REPORT_FILE, (self.directory / REPORT_FILE).read_text())
+        metrics = run_dir / "metrics.jsonl"
+        steps = [json.loads(line) for line in metrics.read_text().splitlines()] if metrics.exists() else []
+        eval_plots.plot_run(
+            self.summary, steps, run_dir / "report.png", num_select=num_select, temperature=temperature
         )
-    return reports
+
+    def show(self, console: Console) -> None:
+        """Print the tables and where the files are."""
+        for title, table in eval_tables.sections(
+            self.summary, self.results[0].num_samples, width=console.width
+        ):
+            console.print(f"\n{title}", markup=False, style="italic")
+            if table is not None:
+                console.print(table)
+        if self.unfinished:
+            console.print(f"not finished, and left out: {', '.join(self.unfinished)}", markup=False)
+        console.print(f"results  {self.directory}", soft_wrap=True, markup=False)
 
 
-def _estimates(values_PK: torch.Tensor, ks: Sequence[int], seed: int) -> dict[int, Estimate]:
-    low, high = bootstrap_interval(values_PK, seed=seed)
-    means = values_PK.mean(dim=0)
-    return {
-        k: Estimate(mean=float(means[i]), low=float(low[i]), high=float(high[i])) for i, k in enumerate(ks)
+def make_report(
+    directory: Path,
+    *,
+    models: Sequence[str],
+    difficulties: Sequence[str],
+    ks: Sequence[int],
+    seed: int,
+    on_progress: Callable[[str], None],
+) -> Report:
+    """Read all finished cells of an evaluation and compute its numbers. `difficulties`: one per problem."""
+    files = sample_files(directory)
+    cells = sorted(files, key=lambda cell: (models.index(cell.model), cell.temperature))
+    results = []
+    for cell in cells:
+        on_progress(f"statistics of {cell.label}")
+        results.append(cell_results(cell, read_samples(files[cell]), sorted(set(ks))))
+    on_progress("intervals")
+    begun = (directory / "samples").glob("*.parts")
+    return Report(
+        summary=summarise(results, difficulties, seed=seed),
+        results=tuple(results),
+        difficulties=tuple(difficulties),
+        unfinished=tuple(sorted(path.stem for path in begun)),
+        directory=directory,
+    )
+
+
+def to_json(summary: Summary, about: Mapping[str, Any]) -> str:
+    """The report as JSON text; a number that JSON cannot hold becomes null."""
+    report = {
+        **about,
+        "ks": summary.ks,
+        "best_of_k_is_pass_at_k": summary.selection_is_perfect,
+        "cells": [
+            {
+                "model": cell.cell.model,
+                "temperature": cell.cell.temperature,
+                **cell.curves,
+                "difference": cell.differences,
+                "facts": cell.facts,
+                "co_scaling": _law(summary.co_scaling[cell.cell]),
+                "by_difficulty": {
+                    one.difficulty: {
+                        "problems": one.num_problems,
+                        **one.cells[i].curves,
+                        "difference": one.cells[i].differences,
+                    }
+                    for one in summary.classes[1:]
+                },
+            }
+            for i, cell in enumerate(summary.overall.cells)
+        ],
+        "best_temperature": {one.difficulty or "": one.best for one in summary.classes if one.best},
     }
+    return json.dumps(_plain(report), indent=1, allow_nan=False)
 
 
-def to_json(reports: Sequence[ModelReport], about: Mapping[str, Any]) -> str:
-    """The report as JSON text."""
-
-    def plain(estimates: dict[int, Estimate] | None) -> dict[str, dict[str, float]] | None:
-        if estimates is None:
-            return None
-        return {str(k): {"mean": e.mean, "low": e.low, "high": e.high} for k, e in estimates.items()}
-
-    models = [
-        {"name": r.name, "pass_at_k": plain(r.pass_at_k), "difference": plain(r.difference)} for r in reports
-    ]
-    return json.dumps({**about, "models": models}, indent=1)
-
-
-def table(reports: Sequence[ModelReport]) -> Table:
-    """A row per k: each model's pass@k, and its paired difference from the first, with intervals."""
-    result = Table(title="held-out pass@k with 95 % intervals", title_justify="left", box=SIMPLE)
-    result.add_column("k", justify="right")
-    for report in reports:
-        result.add_column(report.name, no_wrap=True)
-        if report.difference is not None:
-            result.add_column("difference", no_wrap=True, style="bold")
-    for k in reports[0].pass_at_k:
-        cells = []
-        for report in reports:
-            cells.append(_cell(report.pass_at_k[k]))
-            if report.difference is not None:
-                cells.append(_cell(report.difference[k], "+"))
-        result.add_row(str(k), *cells)
-    return result
+def write_results(results: Sequence[CellResults], difficulties: Sequence[str], path: Path) -> None:
+    """A row per problem and cell: counts, every metric at every k, length and diversity of the samples."""
+    tables = []
+    for result in results:
+        num_problems = len(result.problem_ids)
+        columns: dict[str, Any] = {
+            "problem_id": list(result.problem_ids),
+            "difficulty": list(difficulties),
+            "model": [result.cell.model] * num_problems,
+            "temperature": [result.cell.temperature] * num_problems,
+            "num_samples": [result.num_samples] * num_problems,
+            "num_correct": result.num_correct_P,
+        }
+        for metric, values_PK in result.values.items():
+            stem = metric.removesuffix("_k")
+            columns |= {f"{stem}_{k}": values_PK[:, i] for i, k in enumerate(result.ks)}
+        tables.append(pa.table({**columns, **result.facts}))
+    partial = path.with_suffix(".partial")
+    pq.write_table(pa.concat_tables(tables, promote_options="default"), partial, compression="zstd")
+    os.replace(partial, path)
 
 
-def _cell(estimate: Estimate, sign: str = "") -> str:
-    low, high = _number(estimate.low, sign), _number(estimate.high, sign)
-    return escape(f"{_number(estimate.mean, sign)} [{low}, {high}]")
+def _law(law: CoScalingFit | str) -> Any:
+    return {"not_fitted": law} if isinstance(law, str) else law
 
 
-def _number(value: float, sign: str = "") -> str:
-    """Three decimals without the leading zero: .584, +.103."""
-    return f"{round(value, 3) + 0.0:{sign}.3f}".replace("0.", ".", 1)
-
-
-def write(
-    reports: Sequence[ModelReport], run_dir: Path, *, num_select: int, about: Mapping[str, Any]
-) -> Path:
-    """report.json and report.png in the run directory; returns the picture's path."""
-    write_atomically(run_dir / "report.json", to_json(reports, about))
-    metrics = run_dir / "metrics.jsonl"
-    steps = [json.loads(line) for line in metrics.read_text().splitlines()] if metrics.exists() else []
-    path = run_dir / "report.png"
-    plot(reports, steps, path, num_select=num_select)
-    return path
-
-
-def plot(
-    reports: Sequence[ModelReport], steps: Sequence[Mapping[str, Any]], path: Path, *, num_select: int
-) -> None:
-    """Left: reward and pass@N of the training batches. Right: held-out pass@k with intervals."""
-    from matplotlib.figure import Figure
-
-    colors = ["#7f7f7f", "#d95f02", "#1b9e77", "#7570b3", "#e7298a"]
-    figure = Figure(figsize=(11, 4.2), layout="constrained")
-    training, held_out = figure.subplots(1, 2)
-    if steps:
-        x = [step["step"] for step in steps]
-        series = [("pass_at_n", f"pass@{num_select}", colors[1]), ("reward", "reward (pass@1)", colors[0])]
-        for fact, label, color in series:
-            y = np.array([step[fact] for step in steps])
-            training.plot(x, y, color=color, alpha=0.25, linewidth=1)
-            training.plot(x, _smooth(y), color=color, label=label, linewidth=2)
-        training.legend(frameon=False)
-    training.set(title="training batches", xlabel="step", ylim=(0, 1))
-    for report, color in zip(reports, colors, strict=False):
-        ks = list(report.pass_at_k)
-        held_out.plot(
-            ks, [e.mean for e in report.pass_at_k.values()], color=color, marker="o", label=report.name
-        )
-        held_out.fill_between(
-            ks,
-            [e.low for e in report.pass_at_k.values()],
-            [e.high for e in report.pass_at_k.values()],
-            color=color,
-            alpha=0.15,
-        )
-    held_out.set_xscale("log", base=2)
-    held_out.set_xticks(ks, [str(k) for k in ks])
-    held_out.set(title="held-out pass@k, 95 % intervals", xlabel="k samples", ylim=(0, 1))
-    held_out.legend(frameon=False)
-    for axes in (training, held_out):
-        axes.grid(alpha=0.2)
-        axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=130)
-
-
-def _smooth(values: np.ndarray, window: int = 10) -> np.ndarray:
-    """Trailing mean over up to `window` values."""
-    sums = np.cumsum(np.concatenate([[0.0], values]))
-    ends = np.arange(1, len(values) + 1)
-    starts = np.maximum(0, ends - window)
-    return (sums[ends] - sums[starts]) / (ends - starts)
+def _plain(value: Any) -> Any:
+    """Dataclasses and mappings as dicts with text keys, NaN as None."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -27,7 +27,6 @@ from learner.evaluation_statistics import (
     CoScaling,
     bootstrap_interval,
     fit_co_scaling,
-    majority_at_k,
     pass_at_k,
     require_positive,
 )
@@ -39,7 +38,6 @@ __all__ = [
     "bon_weights",
     "bootstrap_interval",
     "fit_co_scaling",
-    "majority_at_k",
     "pass_at_k",
     "tilt_lambda",
 ]

@@ -1,14 +1,14 @@
-"""Statistics of an evaluation: pass@k, majority@k, intervals over prompts, the law of co-scaling.
+"""Statistics of an evaluation: pass@k, intervals over prompts, the law of co-scaling.
 
 Shapes: `P` prompts, `K` values of k, `S` resamples. A value that cannot be estimated (k above the
-number of samples) is NaN, never an extrapolation. Best-of-k itself is `learner.estimators.bon_value`.
+number of samples) is NaN, never an extrapolation. Best-of-k is `learner.estimators.bon_value`,
+majority@k `learner.majority.majority_at_k`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from fractions import Fraction
 from typing import NamedTuple
 
 import torch
@@ -41,51 +41,6 @@ def pass_at_k(num_samples: Tensor | int, num_correct: Tensor | int, k: int) -> T
     return (1 - none_correct_P).where(samples >= k, math.nan)
 
 
-def majority_at_k(answer_counts: Sequence[int], correct_index: int | None, k: int) -> float:
-    """Unbiased estimate of P(the most frequent of k answers is correct), ties broken uniformly; one prompt.
-
-    The exact average over all k-subsets of the samples, by a polynomial in integers. For each number
-    of votes v with which the correct answer * can win, subsets are counted by the number t of other
-    answers that also have v votes:
-
-        C(m_*, v) sum_t [x^(k-v) y^t] prod_{a != *} (sum_{j<v} C(m_a, j) x^j + C(m_a, v) x^v y) / (t + 1)
-
-    Args:
-        answer_counts: m_a, how many samples gave each distinct answer. An unparsable answer is either
-            left out of the vote or an answer of its own: the caller decides, once.
-        correct_index: which answer is correct; None if no sample is.
-
-    Returns:
-        The estimate, NaN if there are fewer than k samples.
-    """
-    require_positive("k", k)
-    counts = [int(count) for count in answer_counts]  # a numpy integer would overflow below
-    num_samples = sum(counts)
-    if num_samples < k:
-        return math.nan
-    if correct_index is None:
-        return 0.0
-    correct_count = counts.pop(correct_index)
-    wins = Fraction(0)
-    for votes in range(1, min(k, correct_count) + 1):
-        # A polynomial in x is one integer, its coefficients (each at most C(n, j) < 2^n) laid side by
-        # side, num_samples bits apart; ways[t] is the polynomial that belongs to y^t.
-        degree = k - votes
-        up_to_degree = (1 << num_samples * (degree + 1)) - 1
-        ways = [1] + [0] * (degree // votes)
-        for count in counts:
-            fewer = sum(math.comb(count, j) << num_samples * j for j in range(votes))
-            equal = math.comb(count, votes) << num_samples * votes
-            one_tie_less = [0, *ways[:-1]]
-            ways = [
-                (same * fewer + less * equal) & up_to_degree
-                for same, less in zip(ways, one_tie_less, strict=True)
-            ]
-        shares = sum(Fraction(way >> num_samples * degree, ties + 1) for ties, way in enumerate(ways))
-        wins += math.comb(correct_count, votes) * shares
-    return float(wins / math.comb(num_samples, k))
-
-
 def bootstrap_interval(
     per_prompt: Tensor,
     *,
@@ -107,9 +62,22 @@ def bootstrap_interval(
     Returns:
         The lower and the upper end, float64, of the shape of one mean (or one statistic).
     """
-    require_positive("num_resamples", num_resamples)
     if not 0 < confidence < 1:
         raise ValueError(f"confidence = {confidence} is not between 0 and 1: pass a probability such as 0.95")
+    resampled = resampled_means(per_prompt, num_resamples=num_resamples, seed=seed)
+    if statistic is not None:
+        resampled = statistic(resampled)
+    tail = (1 - confidence) / 2
+    low, high = resampled.quantile(torch.tensor([tail, 1 - tail], dtype=torch.float64), dim=0)
+    return low, high
+
+
+def resampled_means(per_prompt: Tensor, *, num_resamples: int = 10_000, seed: int = 0) -> Tensor:
+    """Means of per-prompt estimates [P] or [P, K] over prompts drawn with replacement: float64 [S] or [S, K].
+
+    One seed draws the same prompts for every column: a difference of two columns is a paired one.
+    """
+    require_positive("num_resamples", num_resamples)
     num_prompts = len(per_prompt)
     if num_prompts == 0:
         raise ValueError(
@@ -123,10 +91,7 @@ def bootstrap_interval(
         ones_SP = torch.ones(drawn_SP.shape, dtype=torch.float64)
         times_drawn_SP = torch.zeros_like(ones_SP).scatter_add_(1, drawn_SP, ones_SP)
         means.append(times_drawn_SP @ per_prompt / num_prompts)
-    resampled = torch.cat(means) if statistic is None else statistic(torch.cat(means))
-    tail = (1 - confidence) / 2
-    low, high = resampled.quantile(torch.tensor([tail, 1 - tail], dtype=torch.float64), dim=0)
-    return low, high
+    return torch.cat(means)
 
 
 class CoScaling(NamedTuple):

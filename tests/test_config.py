@@ -13,14 +13,23 @@ from pydantic import BaseModel
 
 import actors.config
 import cluster.config
+import cluster.eval_config
 import learner.config
 import learner.objective_config
 import verifiers.config
 from cluster.config import RunConfig, load_config, parse_config
+from learner.objective_config import ObjectiveConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = sorted((ROOT / "examples").glob("*.toml"))
-CONFIG_MODULES = (actors.config, cluster.config, learner.config, learner.objective_config, verifiers.config)
+CONFIG_MODULES = (
+    actors.config,
+    cluster.config,
+    cluster.eval_config,
+    learner.config,
+    learner.objective_config,
+    verifiers.config,
+)
 MODELS = [
     model
     for module in CONFIG_MODULES
@@ -136,7 +145,10 @@ def test_a_missing_model_says_how_to_give_it():
         ({"rollout": 3}, "rollout = 3: input should be"),
         ({"evaluation": {"ks": 3}}, "evaluation.ks = 3: input should be a valid tuple"),
         ({"run_dir": 5}, "run_dir = 5: input should be a valid string"),
-        ({"objective": {"name": "bonn"}}, "objective.name = 'bonn': input should be 'bon' or 'rloo'"),
+        (
+            {"objective": {"name": "bonn"}},
+            "objective.name = 'bonn': input should be 'bon', 'pass_at_k', 'max_at_k'",
+        ),
         (
             {"rollout": {"dtype": "float16"}},
             "rollout.dtype = 'float16': input should be 'float32' or 'bfloat16'",
@@ -181,6 +193,17 @@ def test_fewer_samples_than_the_objective_selects_among_are_refused(objective, s
         "raise the first or lower the second"
     )
     parse_config(settings(objective=objective, rollout={"samples_per_prompt": needed}))
+
+
+def test_held_out_problems_that_nothing_evaluates_are_refused():
+    problems = {"source": "jsonl", "train_path": "a.jsonl", "test_path": "b.jsonl"}
+    with pytest.raises(ValueError) as error:
+        parse_config({"model": "m", "problems": problems}, source="run.toml")
+    assert str(error.value) == (
+        "run.toml: problems.test_path = 'b.jsonl' has no effect without an [evaluation] section: "
+        "add one, or remove it"
+    )
+    parse_config({"model": "m", "problems": problems, "evaluation": {}})
 
 
 def test_a_single_sample_is_too_few_for_rloo():
@@ -320,6 +343,16 @@ def test_an_override_is_checked_like_the_file(config_file):
         load_config(config_file, ["rollout.workers=two"])
     with pytest.raises(ValueError, match=r"train\.step is not a setting \(did you mean train\.steps\?\)"):
         load_config(config_file, ["train.step=3"])
+
+
+def test_an_override_of_the_objective_leaves_out_what_the_file_sets_for_its_own():
+    demo = ROOT / "examples/countdown.toml"
+    assert load_config(demo).objective.num_select == 16
+    assert load_config(demo, ["objective.name=rloo"]).objective == ObjectiveConfig(name="rloo")
+    kept = load_config(demo, ["objective.name='bon_rlb'", "objective.max_weight=4"]).objective
+    assert kept == ObjectiveConfig(name="bon_rlb", num_select=16, max_weight=4.0)
+    with pytest.raises(ValueError, match="num_select = 8 has no effect on the objective 'rloo'"):
+        load_config(demo, ["objective.name=rloo", "objective.num_select=8"])
 
 
 # The models themselves

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,16 @@ def test_behaviour_logprobs_are_those_of_the_distribution_sampled_from(
     other = 1.7 - temperature
     wrong = expected_logprobs(policy, PROMPT, tokens(output)[0], other)
     assert np.abs(logprobs(output)[0] - wrong).max() > 0.05  # the test can tell the two apart
+
+
+def test_leases_of_several_temperatures_share_an_engine(engine, tiny_model):
+    policy = make_policy(tiny_model)
+    load(engine, policy)
+    asked = {None: ENGINE.temperature, 0.7: 0.7, 1.3: 1.3}
+    outputs = sample(engine, [replace(lease(seed=3), temperature=given) for given in asked])
+    for output, temperature in zip(outputs, asked.values(), strict=True):
+        assert_sampled_from(policy, PROMPT, output, temperature)
+    assert tokens(outputs[0]) == tokens(outputs[1]) != tokens(outputs[2])
 
 
 def test_samples_follow_the_policy_in_frequency(engine, tiny_model, monkeypatch):

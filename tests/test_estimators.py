@@ -7,7 +7,6 @@ import math
 import random
 from fractions import Fraction
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -18,7 +17,6 @@ from learner.estimators import (
     bon_weights,
     bootstrap_interval,
     fit_co_scaling,
-    majority_at_k,
     pass_at_k,
     tilt_lambda,
 )
@@ -659,72 +657,6 @@ def test_pass_at_k_refuses_counts_that_cannot_be():
             pass_at_k(5, correct, 2)
     with pytest.raises(ValueError, match="k = 0 is not positive"):
         pass_at_k(5, 2, 0)
-
-
-# --- majority@k -----------------------------------------------------------------------------------------
-
-
-def slow_majority(answer_counts, correct_index, k):
-    answers = [index for index, count in enumerate(answer_counts) for _ in range(count)]
-    total = Fraction(0)
-    subsets = list(itertools.combinations(answers, k))
-    for subset in subsets:
-        votes = [subset.count(index) for index in range(len(answer_counts))]
-        winners = [index for index, vote in enumerate(votes) if vote == max(votes)]
-        total += Fraction(correct_index in winners, len(winners))
-    return total / len(subsets)
-
-
-@pytest.mark.parametrize(
-    ("counts", "correct", "k", "expected"),
-    [((2, 1, 1), 0, 2, 1 / 2), ((2, 1, 1), 0, 3, 2 / 3), ((2, 1, 1), 1, 2, 1 / 4), ((2, 2, 1), 0, 5, 1 / 2)],
-)
-def test_majority_vectors_are_reproduced(counts, correct, k, expected):
-    assert majority_at_k(counts, correct, k) == pytest.approx(expected, abs=1e-15)
-
-
-@settings(max_examples=80, deadline=None)
-@given(
-    counts=st.lists(st.integers(0, 4), min_size=1, max_size=5).filter(lambda c: 1 <= sum(c) <= 9),
-    data=st.data(),
-)
-def test_majority_equals_the_enumeration_of_subsets(counts, data):
-    correct = data.draw(st.integers(0, len(counts) - 1))
-    k = data.draw(st.integers(1, sum(counts)))
-    assert majority_at_k(counts, correct, k) == float(slow_majority(counts, correct, k))
-
-
-def test_majority_probabilities_of_all_answers_sum_to_one_at_full_size():
-    counts = [20, 17, 9, 5, 5, 3, 2, 1, 1, 1]
-    for k in (1, 2, 7, 32, 63, 64):
-        total = sum(majority_at_k(counts, index, k) for index in range(len(counts)))
-        assert total == pytest.approx(1.0, abs=1e-13)
-
-
-def test_majority_is_unbiased_for_the_population():
-    policy, n, k = (0.5, 0.3, 0.2), 5, 3
-
-    def expectation(size, statistic):
-        tuples = itertools.product(range(3), repeat=size)
-        return sum(
-            math.prod(policy[y] for y in ys) * statistic([ys.count(a) for a in range(3)]) for ys in tuples
-        )
-
-    population = expectation(k, lambda votes: (votes[1] == max(votes)) / votes.count(max(votes)))
-    assert expectation(n, lambda counts: majority_at_k(counts, 1, k)) == pytest.approx(population, abs=1e-14)
-
-
-def test_majority_without_a_correct_answer_is_zero_and_beyond_the_samples_missing():
-    assert majority_at_k([3, 2], None, 4) == 0.0
-    assert majority_at_k([0, 3, 2], 0, 4) == 0.0
-    assert math.isnan(majority_at_k([3, 2], 0, 6))
-    assert math.isnan(majority_at_k([3, 2], None, 6))
-
-
-def test_majority_takes_numpy_counts_without_overflow():
-    counts = np.array([30, 20, 14])
-    assert majority_at_k(counts, 0, 32) == majority_at_k([30, 20, 14], 0, 32)
-    assert 0.5 < majority_at_k(counts, 0, 32) < 1.0
 
 
 # --- tilt -----------------------------------------------------------------------------------------------

@@ -29,6 +29,7 @@ from actors.tokens import encode_prompts, load_tokenizer
 from cluster.calls import Halt
 from cluster.config import RunConfig, parse_config
 from cluster.controller import Controller
+from cluster.preflight import check_demonstrations
 from cluster.rollouts import Published
 from verifiers.problems import load_problems
 
@@ -37,10 +38,12 @@ HEARTBEAT_S = 4.0
 RUN_TIMEOUT_S = 120.0
 REWARDS = """
 import time
+from verifiers.types import Verdict
 
 def slow(problem, completion):
     time.sleep(0.003)  # a step must last long enough to be interrupted
-    return sum(map(ord, completion)) % 97 / 97
+    reward = sum(map(ord, completion)) % 97 / 97
+    return Verdict(score=reward, reward=reward, answer=completion[:3] or None)
 
 def broken(problem, completion):
     raise KeyError("no such column")
@@ -122,7 +125,7 @@ def worker_processes() -> list[psutil.Process]:
     for process in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):
             command = " ".join(process.cmdline())
-            if command.startswith(ours) or "verifiers.process" in command:
+            if command.startswith(ours) or "verifiers.child" in command:
                 found.append(process)
     return found
 
@@ -136,9 +139,11 @@ def start(ray_cluster: str):
         config: RunConfig, run_dir: Path, *, checkpoint: Path | None = None, controller: Any = Controller
     ) -> Iterator[LiveRun]:
         problems = load_problems(config.problems, "train")
-        prompts = encode_prompts(load_tokenizer(config.model), problems)
+        tokenizer = load_tokenizer(config.model)
+        prompts = encode_prompts(tokenizer, problems)
+        demonstrations = check_demonstrations(config, problems, tokenizer)
         actor = controller.remote(
-            config, str(run_dir), problems, prompts, str(checkpoint) if checkpoint else None
+            config, str(run_dir), problems, prompts, demonstrations, str(checkpoint) if checkpoint else None
         )
         try:
             yield LiveRun(actor)
@@ -249,8 +254,10 @@ def test_parquet_rows_hold_whole_groups(whole, make_config):
             assert lengths == [len(values) for values in row["logprobs"]]
             assert lengths == [len(values) for values in row["versions"]]
             assert set(row["statuses"]) == {"ok"} and row["scores"] == row["rewards"]
-            for text, reward in zip(row["texts"], row["rewards"], strict=True):
-                assert reward == sum(map(ord, text)) % 97 / 97  # the verdict stands beside its own sample
+            verdicts = zip(row["texts"], row["rewards"], row["answers"], strict=True)
+            for text, reward, answer in verdicts:  # each stands beside its own sample
+                assert reward == sum(map(ord, text)) % 97 / 97 and answer == (text[:3] or None)
+            assert row["demonstration_token_ids"] is None and row["demonstration_score"] is None
             assert np.isfinite(row["weights"]).all() and max(row["logprobs"][0]) <= 0
             # loo1 baselines: the weights of a group need not sum to zero, but they rank with the rewards
             assert np.argmax(row["weights"]) == np.argmax(row["rewards"])
@@ -278,6 +285,31 @@ def test_a_resumed_run_equals_one_that_was_not_interrupted(whole, resumed):
         for row, other in zip(ours, theirs, strict=True):
             for column in ("group", "problem_id", "seed", "token_ids", "logprobs", "versions", "weights"):
                 assert row[column] == other[column], column
+
+
+# --- imitation: each group brings an expert's completion ---
+
+
+def test_a_run_that_imitates_trains_on_demonstrations_judged_as_its_samples_are(start, make_config, tmp_path):
+    config = make_config(
+        verifier={"name": "countdown"},
+        rollout={"max_tokens": 16},
+        objective={"name": "bon_sft", "num_select": 4},
+        train={"steps": 3},
+    )
+    with start(config, tmp_path) as run:
+        facts = run.finish()
+    assert facts["stage"] == "finished" and facts["step"] == 3
+    problems = {problem.id: problem for problem in load_problems(config.problems, "train")}
+    tokenizer = load_tokenizer(config.model)
+    rows = [row for rows in trajectories(tmp_path).values() for row in rows]
+    assert len(rows) == 3 * GROUPS
+    for row in rows:
+        *words, stop = tokenizer.convert_ids_to_tokens(row["demonstration_token_ids"])
+        assert (" ".join(words), stop) == (problems[row["problem_id"]].demonstration, "<eos>")
+        assert row["demonstration_score"] == 1.0
+        assert len(row["scores"]) == len(row["answers"]) == SAMPLES
+    assert_different_checkpoint(checkpoint_at(tmp_path, 1), checkpoint_at(tmp_path, 3))
 
 
 # --- asynchronous, with workers that die and hang; then resumed ---

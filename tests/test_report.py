@@ -1,58 +1,324 @@
-"""The evaluation's numbers, table and picture."""
+"""The evaluation's numbers, tables and pictures."""
+
+from __future__ import annotations
 
 import io
+import itertools
 import json
 import math
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
-from cluster import report
+from actors.types import SampleGroup, ScoredGroup
+from cluster import eval_tables
+from cluster.eval_metrics import CellResults, cell_results, per_problem
+from cluster.eval_statistics import CoScalingFit, Summary, summarise
+from cluster.eval_store import Cell
+from cluster.report import Report
 
 
-def rewards_with(num_correct: list[int], num_samples: int) -> np.ndarray:
-    return np.array([[1.0] * count + [0.0] * (num_samples - count) for count in num_correct])
+def group_of(
+    index: int,
+    rewards: Sequence[float],
+    *,
+    scores: Sequence[float] | None = None,
+    answers: Sequence[str | None] | None = None,
+    num_tokens: Sequence[int] | None = None,
+) -> ScoredGroup:
+    n = len(rewards)
+    lengths = list(num_tokens or [1] * n)
+    samples = SampleGroup(
+        group=index,
+        problem_id=f"p{index}",
+        worker="rollout-0",
+        seed=0,
+        prompt_token_ids=np.array([5], np.int32),
+        offsets=np.cumsum([0, *lengths]).astype(np.int32),
+        token_ids=np.zeros(sum(lengths), np.int32),
+        logprobs=np.zeros(sum(lengths), np.float32),
+        versions=np.zeros(sum(lengths), np.int32),
+        texts=tuple(f"text {i}" for i in range(n)),
+        finish_reasons=("stop",) * (n - 1) + ("length",),
+    )
+    return ScoredGroup(
+        samples=samples,
+        scores=np.array(rewards if scores is None else scores, np.float64),
+        rewards=np.array(rewards, np.float64),
+        statuses=("ok",) * n,
+        answers=tuple(answers or [None] * n),
+        latencies_s=np.zeros(n, np.float32),
+    )
 
 
-def test_pass_at_k_is_the_share_of_subsets_with_a_success():
-    (model,) = report.summarise({"base": rewards_with([1, 0, 4], 4)}, [1, 2, 4], seed=0)
-    assert model.pass_at_k[1].mean == pytest.approx((1 / 4 + 0 + 1) / 3)
-    assert model.pass_at_k[2].mean == pytest.approx((1 / 2 + 0 + 1) / 3)
-    assert model.pass_at_k[4].mean == pytest.approx(2 / 3)
-    assert model.difference is None
+def with_successes(counts: Sequence[int], n: int) -> list[ScoredGroup]:
+    return [group_of(i, [1.0] * c + [0.0] * (n - c)) for i, c in enumerate(counts)]
 
 
-def test_the_difference_is_paired_by_problem():
+def summary_of(
+    cells: dict[str, list[ScoredGroup]], ks: Sequence[int], difficulties: Sequence[str] | None = None
+) -> tuple[Summary, list[CellResults]]:
+    results = [cell_results(Cell.from_label(label), groups, ks) for label, groups in cells.items()]
+    num_problems = len(results[0].problem_ids)
+    return summarise(results, difficulties or [""] * num_problems, seed=0), results
+
+
+def printed(summary: Summary, width: int) -> str:
+    console = Console(width=width, file=io.StringIO())
+    for title, table in eval_tables.sections(summary, 8, width=width):
+        console.print(title)
+        if table is not None:
+            console.print(table)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+# Numbers per problem
+
+
+def test_every_metric_is_the_mean_over_subsets_of_the_samples():
+    groups = [
+        group_of(0, [1, 0, 1, 0], scores=[0.1, 0.9, 0.5, 0.5], answers=["a", "b", "a", None]),
+        group_of(1, [0, 0, 1, 0], scores=[3, 3, 3, 1], answers=["x", "x", "y", "z"]),
+    ]
+
+    def voted(group: ScoredGroup, subset: Sequence[int]) -> float:
+        votes = [group.answers[i] for i in subset if group.answers[i] is not None]
+        if not votes:
+            return 0.0
+        winners = [i for i in subset if votes.count(group.answers[i]) == max(map(votes.count, votes))]
+        return float(np.mean([group.rewards[i] for i in winners]))
+
+    def picked(group: ScoredGroup, subset: Sequence[int]) -> float:
+        best = max(group.scores[i] for i in subset)
+        return float(np.mean([group.rewards[i] for i in subset if group.scores[i] == best]))
+
+    def highest(group: ScoredGroup, subset: Sequence[int]) -> float:
+        return max(group.rewards[i] for i in subset)
+
+    values = per_problem(groups, [1, 2, 3, 4])
+    for metric, of_subset in {"pass_at_k": highest, "best_of_k": picked, "majority_at_k": voted}.items():
+        for row, group in enumerate(groups):
+            for column, k in enumerate((1, 2, 3, 4)):
+                subsets = list(itertools.combinations(range(4), k))
+                exact = np.mean([of_subset(group, subset) for subset in subsets])
+                assert values[metric][row, column] == pytest.approx(exact, abs=1e-12), (metric, row, k)
+
+
+def test_without_any_answer_there_is_no_majority():
+    groups = with_successes([1, 2], 4)
+    assert set(per_problem(groups, [1, 2])) == {"pass_at_k", "best_of_k"}
+    some = [groups[0], replace(groups[1], answers=("a", None, None, None))]
+    assert per_problem(some, [1])["majority_at_k"].tolist() == [[0.0], [0.25]]
+
+
+def test_length_and_diversity_are_those_of_the_samples():
+    group = group_of(0, [1, 0, 0, 0], answers=["a", "a", "b", None], num_tokens=[1, 2, 3, 6])
+    facts = cell_results(Cell(model="m", temperature=1.0), [group], [1]).facts
+    assert {name: float(fact[0]) for name, fact in facts.items()} == {
+        "tokens": 3.0,
+        "finished": 0.75,
+        "distinct_texts": 4.0,
+        "distinct_answers": 2.0,
+    }
+
+
+# Means and comparisons
+
+
+def test_the_difference_is_paired_by_problem_and_by_temperature():
     counts = np.random.default_rng(0).integers(0, 5, 60)
-    base = rewards_with(list(counts), 8)
-    better = rewards_with([count + 1 for count in counts], 8)
-    _, model = report.summarise({"base": base, "trained": better}, [1], seed=0)
-    assert model.difference is not None
-    difference = model.difference[1]
-    assert difference.mean == pytest.approx(1 / 8)
-    assert difference.low == pytest.approx(1 / 8) and difference.high == pytest.approx(1 / 8)
-    assert model.pass_at_k[1].high - model.pass_at_k[1].low > 0.05
+    cells = {
+        "base@0.5": with_successes(counts, 8),
+        "base@1": with_successes(counts[::-1], 8),
+        "trained@0.5": with_successes(counts + 1, 8),
+        "trained@1": with_successes(counts[::-1] + 2, 8),
+        "trained@2": with_successes(counts, 8),
+    }
+    summary, _ = summary_of(cells, [1, 4])
+    base, _, trained, hotter, alone = summary.overall.cells
+    assert base.differences is None and alone.differences is None
+    for cell, gain in ((trained, 1 / 8), (hotter, 2 / 8)):
+        assert cell.differences is not None
+        difference = cell.differences["pass_at_k"][1]
+        assert [difference.mean, difference.low, difference.high] == pytest.approx([gain] * 3)
+    curve = trained.curves["pass_at_k"]
+    assert curve[1].mean == pytest.approx((counts.mean() + 1) / 8) and curve[1].high - curve[1].low > 0.05
 
 
-def test_the_table_fits_80_columns_with_every_number_whole():
-    rewards = {"base": rewards_with([1, 0, 4], 4), "trained": rewards_with([2, 0, 4], 4)}
-    console = Console(width=80, record=True, file=io.StringIO())
-    reports = report.summarise(rewards, [1, 2, 4], seed=0)
-    console.print(report.table(reports))
-    text = console.export_text()
-    assert "…" not in text
-    for k in (1, 2, 4):
-        mean = f"{reports[1].pass_at_k[k].mean:.3f}".removeprefix("0")
-        assert mean in text
+def test_difficulties_are_summed_up_apart():
+    summary, _ = summary_of({"m@1": with_successes([4, 0, 2, 0], 4)}, [1], ["easy", "hard", "easy", "hard"])
+    found = {
+        one.difficulty: (one.num_problems, one.cells[0].curves["pass_at_k"][1].mean)
+        for one in summary.classes
+    }
+    assert found == {None: (4, 0.375), "easy": (2, 0.75), "hard": (2, 0.0)}
+    assert len(summary_of({"m@1": with_successes([4, 0], 4)}, [1])[0].classes) == 1
 
 
-def test_report_json_holds_the_numbers_of_the_table(tmp_path):
-    reports = report.summarise({"a": rewards_with([1, 2], 4), "b": rewards_with([2, 2], 4)}, [1, 4], seed=0)
-    path = report.write(reports, tmp_path, num_select=4, about={"problems": 2})
+def test_the_best_temperature_is_found_for_each_k_with_its_certainty():
+    cold = with_successes([4] * 10 + [0] * 30, 8)  # sure of a few problems
+    hot = with_successes([1] * 40, 8)  # right now and then on all
+    best = summary_of({"m@0.5": cold, "m@1": hot}, [1, 8])[0].overall.best["m"]["pass_at_k"]
+    assert best[8].temperature == 1.0 and best[8].certainty == 1.0
+    assert 0.4 < best[1].certainty < 0.6  # both have a mean of 1/8
+    colder = with_successes([5] * 10 + [0] * 30, 8)
+    best = summary_of({"m@0.5": colder, "m@1": hot}, [1, 8])[0].overall.best["m"]["pass_at_k"]
+    assert (best[1].temperature, best[8].temperature) == (0.5, 1.0)
+    assert 0.6 < best[1].certainty < 0.95
+
+
+def test_one_temperature_is_not_compared_with_itself():
+    assert summary_of({"m@1": with_successes([1, 2], 4)}, [1])[0].overall.best == {}
+
+
+def test_the_law_of_co_scaling_is_fitted_or_the_reason_given():
+    counts = np.random.default_rng(1).binomial(64, np.random.default_rng(2).beta(0.5, 2.0, 300))
+    summary, _ = summary_of(
+        {"m@1": with_successes(counts, 64), "solved@1": with_successes([64] * 300, 64)}, [1]
+    )
+    law, reason = summary.co_scaling.values()
+    assert isinstance(law, CoScalingFit)
+    assert law.a.low < law.a.mean < law.a.high < 0 and law.b.low < law.b.mean < law.b.high < 0
+    assert law.ks[0] == 1 and law.ks[-1] == 64 and law.largest_error < 0.02
+    assert isinstance(reason, str) and "strictly between 0 and 1" in reason
+
+
+# On the screen
+
+
+def test_two_models_fit_80_columns_beside_each_other_with_every_number_whole():
+    cells = {"base@1": with_successes([1, 0, 4], 4), "trained@1": with_successes([2, 0, 4], 4)}
+    summary, _ = summary_of(cells, [1, 2, 4])
+    text = printed(summary, 80)
+    assert "…" not in text and max(map(len, text.splitlines())) <= 80
+    line = next(line for line in text.splitlines() if line.split()[:1] == ["1"])
+    for cell in summary.overall.cells:
+        assert eval_tables.number(cell.curves["pass_at_k"][1].mean) in line
+    assert "+.083 [+.000, +.250]" in line
+
+
+def test_many_models_are_listed_below_each_other():
+    cells = {f"model-{i}@{t}": with_successes([i, 2, 4], 8) for i in range(3) for t in (0.5, 1)}
+    summary, _ = summary_of(cells, [1, 2, 4, 8], ["a", "b", "b"])
+    text = printed(summary, 80)
+    assert "…" not in text and max(map(len, text.splitlines())) <= 80
+    assert sum("model-2" in line and "[" in line for line in text.splitlines()) >= 8
+    assert "difference from model-0" in text
+
+
+def test_a_best_of_k_that_is_pass_at_k_is_shown_once_and_said():
+    text = printed(summary_of({"m@1": with_successes([1, 2], 4)}, [1, 2])[0], 80)
+    assert "held-out pass@k = Best-of-k with" in text and "held-out Best-of-k" not in text
+    assert "majority@k is not available" in text
+    groups = [group_of(0, [1, 0, 0], scores=[0, 1, 2], answers=["a", "b", "b"])]
+    text = printed(summary_of({"m@1": groups}, [1, 2])[0], 80)
+    for title in ("held-out pass@k with", "held-out Best-of-k with", "held-out majority@k with"):
+        assert title in text
+
+
+# On disk
+
+
+@pytest.fixture
+def report(tmp_path) -> Report:
+    rng = np.random.default_rng(3)
+
+    def groups() -> list[ScoredGroup]:
+        rewards = rng.integers(0, 2, (6, 8))
+        return [
+            group_of(
+                i,
+                row,
+                scores=rng.random(8),
+                answers=["right" if r else f"{j % 3}" for j, r in enumerate(row)],
+            )
+            for i, row in enumerate(rewards)
+        ]
+
+    cells = {f"{model}@{t}": groups() for model in ("base", "trained") for t in (0.5, 1)}
+    difficulties = ["easy", "hard"] * 3
+    summary, results = summary_of(cells, [1, 2, 8], difficulties)
+    return Report(
+        summary=summary,
+        results=tuple(results),
+        difficulties=tuple(difficulties),
+        unfinished=(),
+        directory=tmp_path,
+    )
+
+
+def test_report_json_holds_the_numbers(report, tmp_path):
+    report.write({"problems": 6})
     written = json.loads((tmp_path / "report.json").read_text())
-    assert written["problems"] == 2
-    assert [model["name"] for model in written["models"]] == ["a", "b"]
-    assert written["models"][1]["difference"]["1"]["mean"] == pytest.approx(1 / 8)
-    assert not any(math.isnan(value) for value in written["models"][1]["pass_at_k"]["4"].values())
-    assert path.read_bytes().startswith(b"\x89PNG")
+    assert written["problems"] == 6 and written["ks"] == [1, 2, 8]
+    labels = [(cell["model"], cell["temperature"]) for cell in written["cells"]]
+    assert labels == [("base", 0.5), ("base", 1.0), ("trained", 0.5), ("trained", 1.0)]
+    for cell, summary in zip(written["cells"], report.summary.overall.cells, strict=True):
+        for metric, curve in summary.curves.items():
+            assert cell[metric]["8"] == {"mean": curve[8].mean, "low": curve[8].low, "high": curve[8].high}
+        assert set(cell["by_difficulty"]) == {"easy", "hard"}
+    assert written["cells"][0]["difference"] is None
+    difference = report.summary.overall.cells[3].differences
+    assert difference is not None
+    assert (
+        written["cells"][3]["difference"]["majority_at_k"]["2"]["mean"] == difference["majority_at_k"][2].mean
+    )
+    assert set(written["best_temperature"]) == {"", "easy", "hard"}
+    assert 0 < written["best_temperature"][""]["base"]["best_of_k"]["8"]["certainty"] <= 1
+
+
+def test_results_hold_a_row_per_problem_and_cell(report, tmp_path):
+    report.write({})
+    rows = pq.read_table(tmp_path / "results.parquet").to_pylist()
+    assert len(rows) == 4 * 6
+    for row in rows:
+        result = next(
+            r for r in report.results if r.cell == Cell(model=row["model"], temperature=row["temperature"])
+        )
+        index = int(row["problem_id"].removeprefix("p"))
+        assert (
+            row["pass_at_1"]
+            == row["num_correct"] / row["num_samples"]
+            == result.values["pass_at_k"][index, 0]
+        )
+        assert row["best_of_8"] == result.values["best_of_k"][index, 2]
+        assert row["majority_at_2"] == result.values["majority_at_k"][index, 1]
+        assert row["difficulty"] == report.difficulties[index]
+
+
+def test_every_picture_is_written_as_png_and_svg(report, tmp_path):
+    report.write({})
+    for name in ("pass_at_k", "selection", "temperature"):
+        assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert "<svg" in (tmp_path / f"{name}.svg").read_text()
+
+
+def test_a_run_gets_its_report_beside_its_training_curves(report, tmp_path):
+    report.write({})
+    run_dir = tmp_path / "run"
+    run_dir.mkdir()
+    steps = [{"step": step, "pass_at_n": 0.5, "reward": 0.1 * step} for step in range(1, 4)]
+    (run_dir / "metrics.jsonl").write_text("".join(json.dumps(step) + "\n" for step in steps))
+    report.write_run(run_dir, num_select=4, temperature=1.0)
+    assert json.loads((run_dir / "report.json").read_text())["cells"]
+    assert (run_dir / "report.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_law_without_an_interval_is_null_in_json(tmp_path):
+    counts = [0] * 29 + [3]
+    summary, results = summary_of({"m@1": with_successes(counts, 32)}, [1])
+    law = next(iter(summary.co_scaling.values()))
+    assert isinstance(law, CoScalingFit) and math.isnan(
+        law.a.low
+    )  # many resamples miss the one solved problem
+    report = Report(
+        summary=summary, results=tuple(results), difficulties=("",) * 30, unfinished=(), directory=tmp_path
+    )
+    report.write({})
+    written = json.loads((tmp_path / "report.json").read_text())["cells"][0]["co_scaling"]
+    assert written["a"]["low"] is None and written["a"]["mean"] == law.a.mean

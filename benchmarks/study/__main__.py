@@ -1,0 +1,121 @@
+"""The miniature of the paper on this system. `make study`, `make study-quick`, or
+
+.venv/bin/python -m benchmarks.study run --out runs/study      hours; goes on where it was
+.venv/bin/python -m benchmarks.study run --quick               two arms, one seed, minutes
+.venv/bin/python -m benchmarks.study publish runs/study        its numbers and figures into docs/study.md
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.markdown import Markdown
+
+from benchmarks.study import archive
+from benchmarks.study.arms import ARMS
+from benchmarks.study.figures import draw
+from benchmarks.study.report import blocks, fill, interval, summarise
+from benchmarks.study.run import Outcome, Study, run_study
+from cluster.record import write_atomically
+
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS = ROOT / "benchmarks" / "results"
+DOCUMENT = ROOT / "docs" / "study.md"
+QUICK_ARMS = ("rloo", "bon16")
+
+
+@click.group()
+def study() -> None:
+    """Train and compare the study's arms."""
+
+
+@study.command()
+@click.option("--out", type=click.Path(path_type=Path), help="[default: runs/study, or runs/study-quick]")
+@click.option("--seeds", "num_seeds", default=5, show_default=True, type=click.IntRange(min=1))
+@click.option(
+    "--jobs", "num_jobs", default=os.cpu_count() or 1, show_default=True, type=click.IntRange(min=1)
+)
+@click.option("--steps", default=100, show_default=True, type=click.IntRange(min=1))
+@click.option(
+    "--arm", "arms", multiple=True, type=click.Choice(list(ARMS)), help="Only these; may be repeated."
+)
+@click.option("--quick", is_flag=True, help="Two arms, one seed, at the learning rates the full study chose.")
+def run(
+    out: Path | None, num_seeds: int, num_jobs: int, steps: int, arms: tuple[str, ...], quick: bool
+) -> None:
+    """Run what is missing, then report. Interrupt it at will: the same command goes on."""
+    learning_rates = None
+    if quick:
+        published = json.loads((RESULTS / "study.json").read_text())
+        learning_rates = {row["name"]: row["learning_rate"] for row in published["arms"]}
+        arms, num_seeds = arms or QUICK_ARMS, 1
+    directory = (out or Path("runs") / ("study-quick" if quick else "study")).absolute()
+    outcome = run_study(
+        Study(directory, steps=steps),
+        arms or tuple(ARMS),
+        num_seeds=num_seeds,
+        num_jobs=num_jobs,
+        learning_rates=learning_rates,
+    )
+    show(outcome, directory)
+    if outcome.failures:
+        raise click.ClickException(f"{len(outcome.failures)} runs failed; the rest is reported above")
+
+
+@study.command()
+@click.argument("directory", type=click.Path(path_type=Path, exists=True, file_okay=False))
+def publish(directory: Path) -> None:
+    """Put the study in DIRECTORY into benchmarks/results and docs/study.md."""
+    results = json.loads((directory / "study.json").read_text())
+    write_atomically(RESULTS / "study.json", json.dumps(results, indent=1) + "\n")
+    archive.pack(directory / "results", RESULTS / "study.parquet")
+    draw(results, DOCUMENT.parent)
+    write_atomically(DOCUMENT, fill(DOCUMENT.read_text(), blocks(results)))
+
+
+@study.command()
+@click.argument("directory", type=click.Path(path_type=Path))
+def restore(directory: Path) -> None:
+    """Make DIRECTORY hold the published policies' results, so that `run --out DIRECTORY` goes on from them."""
+    archive.unpack(RESULTS / "study.parquet", directory / "results")
+
+
+def show(outcome: Outcome, directory: Path) -> None:
+    """Tables on the screen; study.json and the pictures in the directory."""
+    results = summarise(outcome.policies, outcome.tuning, outcome.failures)
+    write_atomically(directory / "study.json", json.dumps(results, indent=1))
+    console = Console()
+    parts = blocks(results)
+    for name in ("main", "verifier", "strategy", "failures"):
+        console.print(Markdown(parts[name]))
+    for line in signs(results):
+        console.print(line, highlight=False)
+    for path in [directory / "study.json", *draw(results, directory)]:
+        console.print(str(path), soft_wrap=True, highlight=False)
+
+
+def signs(results: dict[str, Any]) -> list[str]:
+    """The paper's two main signs, each shown or not shown."""
+    changes = {row["name"]: row["changes"] for row in results["arms"]}
+    lines = []
+    for arm, claim, direction in (("rloo", "standard RL lowers", -1), ("bon16", "BoN-aware RL raises", +1)):
+        if arm in changes:
+            change = changes[arm]["pass@32"]
+            shown = min(direction * change["low"], direction * change["high"]) > 0
+            verdict = "shown" if shown else "NOT shown: the interval holds 0"
+            lines.append(f"{claim} pass@32: {interval(change).strip('*')}   {verdict}")
+    return lines
+
+
+if __name__ == "__main__":
+    try:
+        study(standalone_mode=True)
+    except (ValueError, OSError) as error:
+        print(f"study: {error}", file=sys.stderr)
+        sys.exit(1)

@@ -1,0 +1,60 @@
+"""The arms of the study: what each trains, and on which tuning metric its learning rate is chosen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+LEARNING_RATES = (3e-5, 1e-4, 3e-4)
+NINES_SELECTS = "benchmarks.study.nines:selects"
+NINES_REWARDS = "benchmarks.study.nines:rewards"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arm:
+    """One row of the study's table."""
+
+    name: str
+    label: str
+    tuned_on: tuple[str, int]
+    """Metric of an evaluation and its k: the arm's own estimand, not the one we would like to win on."""
+    settings: dict[str, object] = field(default_factory=dict)
+    """Overrides of study.toml."""
+
+
+def _arm(name: str, label: str, metric: str, k: int, **settings: object) -> Arm:
+    dotted = {key.replace("__", "."): value for key, value in settings.items()}
+    return Arm(name=name, label=label, tuned_on=(metric, k), settings=dotted)
+
+
+ARMS: dict[str, Arm] = {
+    arm.name: arm
+    for arm in (
+        _arm("rloo", "standard RL (RLOO)", "pass", 1, objective__name="rloo"),
+        _arm("bon16", "bon, N = 16", "pass", 16, objective__name="bon", objective__num_select=16),
+        _arm("bon8", "bon, N = 8", "pass", 8, objective__name="bon", objective__num_select=8),
+        _arm("bon_rlb", "BoN-RLB, N = 16", "pass", 16, objective__name="bon_rlb", objective__num_select=16),
+        _arm(
+            "bon_rlbp", "BoN-RLB(P), N = 16", "pass", 16, objective__name="bon_rlbp", objective__num_select=16
+        ),
+        _arm("rft", "RFT / STaR", "pass", 1, objective__name="rft"),
+        _arm("sft", "SFT on demonstrations", "pass", 1, objective__name="sft"),
+        _arm("bon_sft", "BoN-SFT, N = 16", "pass", 16, objective__name="bon_sft", objective__num_select=16),
+        _arm(
+            "nines_rloo",
+            "standard RL, verifier as reward",
+            "bon",
+            16,
+            objective__name="rloo",
+            verifier__name=NINES_REWARDS,
+        ),
+        _arm(
+            "nines_bon16",
+            "bon, N = 16, verifier selects, true reward",
+            "bon",
+            16,
+            objective__name="bon",
+            objective__num_select=16,
+            verifier__name=NINES_SELECTS,
+        ),
+    )
+}

@@ -1,0 +1,207 @@
+"""The study's numbers: arms against the base model, with intervals over problems and seeds.
+
+Shapes: `S` seeds of an arm, `P` test problems, `R` bootstrap resamples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from benchmarks.study.arms import ARMS
+from benchmarks.study.measure import KS, Policy, share_missed
+
+NUM_RESAMPLES = 10_000
+
+
+def estimate(values_SP: np.ndarray) -> dict[str, Any]:
+    """Mean with a 95 % interval from resampling problems and seeds, both with replacement, and each seed's mean.
+
+    A single seed has no spread of its own: its interval is over problems only.
+    """
+    random = np.random.default_rng(0)
+    num_seeds, num_problems = values_SP.shape
+    problems_RP = random.multinomial(num_problems, np.full(num_problems, 1 / num_problems), NUM_RESAMPLES)
+    seeds_RS = random.multinomial(num_seeds, np.full(num_seeds, 1 / num_seeds), NUM_RESAMPLES)
+    means_RS = problems_RP @ values_SP.T / num_problems
+    means_R = (means_RS * seeds_RS).sum(axis=1) / num_seeds
+    low, high = np.quantile(means_R, [0.025, 0.975])
+    return {
+        "mean": float(values_SP.mean()),
+        "low": float(low),
+        "high": float(high),
+        "seeds": [float(mean) for mean in values_SP.mean(axis=1)],
+    }
+
+
+def summarise(
+    policies: Sequence[Policy], tuning: Sequence[Policy], failures: Mapping[str, str]
+) -> dict[str, Any]:
+    """Everything that the tables and figures show, as plain numbers."""
+    (base,) = [policy for policy in policies if policy.arm == "base"]
+    rows = [_row("base", "base", [base], base)]
+    for name, arm in ARMS.items():
+        of_arm = sorted((p for p in policies if p.arm == name), key=lambda policy: policy.seed)
+        if of_arm:
+            rows.append(_row(name, arm.label, of_arm, base))
+    return {
+        "commits": sorted({policy.git_commit for policy in policies}),
+        "test_problems": len(base.correct_P),
+        "samples_per_problem": base.num_samples,
+        "arms": rows,
+        "tuning": [_tuning_row(policy) for policy in tuning],
+        "failures": dict(failures),
+    }
+
+
+def _row(name: str, label: str, policies: Sequence[Policy], base: Policy) -> dict[str, Any]:
+    def over_seeds(metric: str, k: int) -> np.ndarray:
+        return np.stack([policy.values(metric, k) for policy in policies])
+
+    def mean(array: str) -> float:
+        return float(np.mean([getattr(policy, array).mean() for policy in policies]))
+
+    values: dict[str, Any] = {}
+    changes: dict[str, Any] = {}
+    for metric in ("pass", "bon"):
+        for k in KS:
+            values_SP = over_seeds(metric, k)
+            values[f"{metric}@{k}"] = estimate(values_SP)
+            if name != "base":
+                changes[f"{metric}@{k}"] = estimate(values_SP - base.values(metric, k))
+    return {
+        "name": name,
+        "label": label,
+        "learning_rate": policies[0].learning_rate,
+        "num_seeds": len(policies),
+        "values": values,
+        "changes": changes,
+        "distinct_answers": mean("answers_P"),
+        "distinct_strategies": mean("strategies_P"),
+        "entropy": mean("entropy_P"),
+        "missed_by_likeliest": float(np.mean([share_missed(policy) for policy in policies])),
+    }
+
+
+def _tuning_row(policy: Policy) -> dict[str, Any]:
+    metric, k = ARMS[policy.arm].tuned_on
+    return {
+        "name": policy.arm,
+        "learning_rate": policy.learning_rate,
+        "tuned_on": f"{metric}@{k}",
+        "value": float(policy.values(metric, k).mean()),
+        **{f"pass@{k}": float(policy.values("pass", k).mean()) for k in (1, 8, 32)},
+    }
+
+
+# Markdown
+
+
+def blocks(results: Mapping[str, Any]) -> dict[str, str]:
+    """The generated parts of docs/study.md, by name."""
+    return {
+        "main": _main_table(results),
+        "verifier": _verifier_table(results),
+        "tuning": _tuning_table(results),
+        "strategy": _strategy_table(results),
+        "failures": "\n".join(f"- {name}: {message}" for name, message in results["failures"].items())
+        or "No run failed.",
+    }
+
+
+def fill(document: str, parts: Mapping[str, str]) -> str:
+    """Replace what stands between `<!-- NAME -->` and `<!-- /NAME -->`. Raises ValueError for a missing mark."""
+    for name, text in parts.items():
+        opening, closing = f"<!-- {name} -->", f"<!-- /{name} -->"
+        before, found, rest = document.partition(opening)
+        _, found_too, after = rest.partition(closing)
+        if not (found and found_too):
+            raise ValueError(
+                f"the document lacks {opening} ... {closing}: add both marks on lines of their own"
+            )
+        document = f"{before}{opening}\n{text}\n{closing}{after}"
+    return document
+
+
+def _main_table(results: Mapping[str, Any]) -> str:
+    lines = [
+        "| arm | lr | seeds | pass@1 | pass@8 | pass@32 | change of pass@1 | change of pass@32 | by seed |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in results["arms"]:
+        if row["name"].startswith("nines"):
+            continue
+        values, changes = row["values"], row["changes"]
+        cells = [row["label"], _rate(row), str(row["num_seeds"])]
+        cells += [number(values[f"pass@{k}"]["mean"]) for k in (1, 8, 32)]
+        cells += [interval(changes.get(f"pass@{k}")) for k in (1, 32)]
+        cells.append(" ".join(number(value, "+") for value in changes["pass@32"]["seeds"]) if changes else "")
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _verifier_table(results: Mapping[str, Any]) -> str:
+    shown = ("base", "rloo", "bon16", "nines_rloo", "nines_bon16")
+    lines = [
+        "| arm | lr | seeds | pass@1 | Bo8 | Bo32 | pass@32 | change of Bo32 | by seed |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in (row for name in shown for row in results["arms"] if row["name"] == name):
+        values, changes = row["values"], row["changes"]
+        cells = [row["label"], _rate(row), str(row["num_seeds"])]
+        cells += [number(values[name]["mean"]) for name in ("pass@1", "bon@8", "bon@32", "pass@32")]
+        cells.append(interval(changes.get("bon@32")))
+        cells.append(" ".join(number(value, "+") for value in changes["bon@32"]["seeds"]) if changes else "")
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _tuning_table(results: Mapping[str, Any]) -> str:
+    lines = ["| arm | chosen on | lr | value | pass@1 | pass@8 | pass@32 |", "|---|---|---|---|---|---|---|"]
+    rates = {row["name"]: row["learning_rate"] for row in results["arms"]}
+    for row in results["tuning"]:
+        chosen = rates.get(row["name"]) == row["learning_rate"]
+        mark = "**" if chosen else ""
+        cells = [ARMS[row["name"]].label, row["tuned_on"], f"{mark}{row['learning_rate']:.0e}{mark}"]
+        cells += [number(row[name]) for name in ("value", "pass@1", "pass@8", "pass@32")]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _strategy_table(results: Mapping[str, Any]) -> str:
+    lines = [
+        "| arm | distinct answers | distinct strategies | entropy, nats | most likely of 16 is wrong | pass@32 |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in results["arms"]:
+        cells = [
+            row["label"],
+            f"{row['distinct_answers']:.1f}",
+            f"{row['distinct_strategies']:.1f}",
+            f"{row['entropy']:.2f}",
+            number(row["missed_by_likeliest"]),
+            number(row["values"]["pass@32"]["mean"]),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _rate(row: Mapping[str, Any]) -> str:
+    return f"{row['learning_rate']:.0e}" if row["name"] != "base" else ""
+
+
+def number(value: float, sign: str = "") -> str:
+    """Three decimals without the leading zero: .584, +.103."""
+    return f"{round(value, 3) + 0.0:{sign}.3f}".replace("0.", ".", 1)
+
+
+def interval(estimate: Mapping[str, Any] | None) -> str:
+    """Mean and interval of a change; bold where the interval leaves 0 out."""
+    if estimate is None:
+        return ""
+    text = (
+        f"{number(estimate['mean'], '+')} [{number(estimate['low'], '+')}, {number(estimate['high'], '+')}]"
+    )
+    return f"**{text}**" if estimate["low"] > 0 or estimate["high"] < 0 else text

@@ -1,0 +1,125 @@
+"""majority@k: the reward of the most frequent of k answers, exactly, in milliseconds a prompt.
+
+Shapes: `A` answers of one prompt, `K` values of k, `V` nodes of a quadrature, `C` classes of answers
+that equally many samples gave, `X` coefficients of a polynomial in x, from x^0 on.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from functools import cache
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+
+LARGEST_COEFFICIENT = 1e300
+
+
+def majority_at_k(
+    answer_counts: Sequence[int], answer_rewards: Sequence[float], ks: Sequence[int], *, num_silent: int = 0
+) -> np.ndarray:
+    """Unbiased estimates of E[reward of the answer with most votes among k samples]; one prompt.
+
+    Ties are broken uniformly. The k samples are drawn from all n, those without an answer included:
+    they cost as much as the others, but do not vote. If none of the k votes, the reward is 0. With
+    rewards of 0 and 1 it is the probability that the winner is right; several answers may be.
+
+    It is the exact average over all k-subsets of the n samples: the sum over answers a of
+    `answer_rewards[a]` times
+
+        P(a wins) = (1 / C(n, k)) sum_v C(m_a, v) int_0^1 [x^(k-v)] (1 + x)^m_silent prod_{b != a} F_b(x, y) dy
+        F_b(x, y) = sum_{j<v} C(m_b, j) x^j + y C(m_b, v) x^v
+
+    where a has v votes, y marks the answers that tie with it, and int y^t dy = 1 / (t + 1) is a's
+    share among t + 1 winners. The integrand is a polynomial in y, so Gauss-Legendre quadrature is
+    exact; no term is negative, so float64 loses nothing to cancellation. Answers that fewer than v
+    samples gave are one binomial, (1 + x)^m; answers that equally many gave win equally often.
+
+    Args:
+        answer_counts: [A] m_a, how many samples gave each distinct answer; positive.
+        answer_rewards: [A] mean reward of those samples.
+        num_silent: samples without an answer.
+
+    Returns:
+        float64 [K], NaN where there are fewer than k samples.
+    """
+    if min(ks) < 1:
+        raise ValueError(f"k = {min(ks)} is not positive: pass at least 1")
+    num_samples = sum(answer_counts) + num_silent
+    num_equal = Counter(answer_counts)
+    rewards = dict.fromkeys(num_equal, 0.0)
+    for count, reward in zip(answer_counts, answer_rewards, strict=True):
+        rewards[count] += reward
+    winners = [count for count, reward in rewards.items() if reward != 0]
+    largest_k = min(max(ks), num_samples)
+    binomials = _binomials(num_samples, largest_k)
+    value_X = np.zeros(largest_k + 1)
+    for votes in range(1, min(max(winners, default=0), largest_k) + 1):
+        able = [count for count in winners if count >= votes]
+        wins_CX = _ways_to_win(votes, able, num_equal, num_silent, binomials)
+        weights_C = [rewards[count] * binomials[count, votes] for count in able]
+        value_X[votes:] += (weights_C @ wins_CX)[: largest_k + 1 - votes]
+    return np.array([value_X[k] / binomials[num_samples, k] if k <= num_samples else math.nan for k in ks])
+
+
+def _ways_to_win(
+    votes: int, able: Sequence[int], num_equal: Counter[int], num_silent: int, binomials: np.ndarray
+) -> np.ndarray:
+    """[C, X]: for an answer of each count in `able`, the integral above for `votes`, by powers of x."""
+    rivals = [count for count in num_equal if count >= votes]
+    num_votes_below = num_silent + sum(count * number for count, number in num_equal.items() if count < votes)
+    largest_k = binomials.shape[1] - 1
+    most_ties = min(sum(num_equal[count] for count in rivals), largest_k // votes) - 1
+    nodes_V, weights_V = _quadrature(most_ties // 2 + 1)
+    num_terms = largest_k + 1 - votes
+    below_X = binomials[num_votes_below, :num_terms]
+    product_CVX = np.broadcast_to(below_X, (len(able), len(nodes_V), num_terms))
+    for count in rivals:
+        factor_VX = np.zeros((len(nodes_V), num_terms))
+        factor_VX[:, :votes] = binomials[count, :votes][:num_terms]
+        if votes < num_terms:
+            factor_VX[:, votes] = nodes_V * binomials[count, votes]
+        others_VX = _power(factor_VX, num_equal[count] - 1)
+        all_VX = _times(others_VX, factor_VX)
+        factor_CVX = np.stack([others_VX if winner == count else all_VX for winner in able])
+        product_CVX = _times(product_CVX, factor_CVX)
+    return np.einsum("cvx,v->cx", product_CVX, weights_V)
+
+
+def _times(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Products of polynomials [..., X], without the powers from x^X on."""
+    num_terms = right.shape[-1]
+    padded = np.zeros((*right.shape[:-1], 2 * num_terms - 1))
+    padded[..., num_terms - 1 :] = right
+    return np.einsum("...ij,...j->...i", sliding_window_view(padded, num_terms, axis=-1), left[..., ::-1])
+
+
+def _power(base: np.ndarray, exponent: int) -> np.ndarray:
+    """`base` [..., X] to a power, by repeated squaring."""
+    result = np.zeros_like(base)
+    result[..., 0] = 1.0
+    while exponent:
+        if exponent % 2:
+            result = _times(result, base)
+        exponent //= 2
+        if exponent:
+            base = _times(base, base)
+    return result
+
+
+@cache
+def _quadrature(num_nodes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Gauss-Legendre nodes and weights on [0, 1]; exact for polynomials of degree 2 num_nodes - 1."""
+    nodes, weights = np.polynomial.legendre.leggauss(num_nodes)
+    return (nodes + 1) / 2, weights / 2
+
+
+@cache
+def _binomials(num_samples: int, largest_k: int) -> np.ndarray:
+    """C(m, j) s^j for m <= num_samples, j <= largest_k. s < 1 keeps them finite; it cancels at the end."""
+    scale = min(1.0, LARGEST_COEFFICIENT ** (1 / num_samples) - 1) if num_samples else 1.0
+    m, j = np.arange(num_samples + 1)[:, None], np.arange(1, largest_k + 1)
+    ratios = np.maximum(m - j + 1, 0) / j * scale
+    return np.concatenate([np.ones((num_samples + 1, 1)), np.cumprod(ratios, axis=1)], axis=1)

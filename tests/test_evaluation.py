@@ -1,0 +1,252 @@
+"""An evaluation with real engines and verifiers: killed, gone on with, extended, judged again."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tomli_w
+from rich.console import Console
+
+from actors.types import ScoredGroup
+from cluster.calls import Halt
+from cluster.config import RunConfig, is_override, load_config
+from cluster.console import View
+from cluster.eval_identity import verdict_identity
+from cluster.eval_session import STAGE
+from cluster.eval_store import Cell, EvalStore, read_samples, sample_files
+from cluster.evaluation import enter_model, identity_of, missing_asks, name_models, report_on, sample_missing
+from cluster.rescoring import find_problems, judge_missing
+from verifiers.problems import load_problems
+from verifiers.types import Problem
+
+PROBLEMS, SAMPLES = 160, 16
+COLD, HOT = Cell(model="tiny", temperature=0.7), Cell(model="tiny", temperature=1.0)
+VERIFIERS = """
+from verifiers.types import Verdict
+
+def first(problem, completion):
+    reward = float(len(completion) % 3 == 0)
+    return Verdict(score=reward, reward=reward, answer=completion[:2])
+
+def second(problem, completion):
+    return Verdict(score=float(sum(map(ord, completion)) % 7), reward=float(len(completion) % 3 == 0))
+
+def broken(problem, completion):
+    raise KeyError("no such column")
+"""
+
+
+@pytest.fixture(scope="module")
+def config_file(tiny_model: Path, user_modules: Path) -> Path:
+    (user_modules / "eval_verifiers.py").write_text(VERIFIERS)
+    settings = {
+        "model": str(tiny_model),
+        "problems": {"num_test": PROBLEMS},
+        "verifier": {"name": "eval_verifiers:first"},
+        "rollout": {"max_tokens": 12, "max_model_len": 64, "max_num_seqs": 64, "kv_cache_mib": 16},
+        "evaluation": {"samples_per_problem": SAMPLES, "ks": [1, 2, 8], "temperatures": [0.7]},
+    }
+    path = user_modules / "evaluation.toml"
+    path.write_text(tomli_w.dumps(settings))
+    return path
+
+
+@pytest.fixture(scope="module")
+def view() -> View:
+    view = View("test", [STAGE], Console(quiet=True))
+    view.start(STAGE)
+    return view
+
+
+def complete(config: RunConfig, out: Path, view: View, model: Path) -> None:
+    """What `bonfire eval` does once Ray is up."""
+    problems = load_problems(config.problems, "test")
+    with EvalStore(out, identity_of(config, problems), problems) as store:
+        enter_model(store, "tiny", str(model))
+        sample_missing(config, store, missing_asks(config, store), view)
+        report_on(config, store, view)
+
+
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, "-c", "from cluster.cli import main; main()", "eval", *map(str, arguments)]
+
+
+@pytest.fixture(scope="module")
+def killed(ray_cluster, config_file, tiny_model, tmp_path_factory) -> Path:
+    """The directory of an evaluation that was killed with SIGKILL once a part was written."""
+    out = tmp_path_factory.mktemp("killed") / "out"
+    arguments = (config_file, f"tiny={tiny_model}", "--out", out, "--address", ray_cluster)
+    process = subprocess.Popen(command(*arguments), cwd=config_file.parent)
+    deadline = time.monotonic() + 120
+    while not list(out.glob("samples/*.parts/*.parquet")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    return out
+
+
+@pytest.fixture(scope="module")
+def interrupted_and_extended(killed, config_file, tiny_model, view) -> tuple[Path, dict[str, int]]:
+    """The killed one gone on with, now with a second temperature; and how much the kill had left."""
+    config = load_config(config_file, ["evaluation.temperatures=[0.7, 1.0]"])
+    problems = load_problems(config.problems, "test")
+    with EvalStore(killed, identity_of(config, problems), problems) as store:
+        left = {
+            "missing": len(store.missing(COLD)),
+            "parts": len(list(killed.glob("samples/*.parts/*.parquet"))),
+        }
+    complete(config, killed, view, tiny_model)
+    return killed, left
+
+
+@pytest.fixture(scope="module")
+def whole(ray_cluster, config_file, tiny_model, tmp_path_factory, view) -> Path:
+    """The same evaluation in one go."""
+    out = tmp_path_factory.mktemp("whole") / "out"
+    complete(load_config(config_file, ["evaluation.temperatures=[0.7, 1.0]"]), out, view, tiny_model)
+    return out
+
+
+def assert_same_samples(ours: Sequence[ScoredGroup], theirs: Sequence[ScoredGroup]) -> None:
+    for one, other in zip(ours, theirs, strict=True):
+        assert one.samples.problem_id == other.samples.problem_id and one.samples.group == other.samples.group
+        assert one.samples.seed == other.samples.seed
+        assert one.samples.texts == other.samples.texts
+        np.testing.assert_array_equal(one.samples.token_ids, other.samples.token_ids)
+        np.testing.assert_array_equal(one.scores, other.scores)
+        assert one.answers == other.answers
+
+
+def test_a_killed_evaluation_gone_on_with_equals_one_in_one_go(interrupted_and_extended, whole):
+    out, left = interrupted_and_extended
+    assert 0 < left["missing"] < PROBLEMS and left["parts"] > 0
+    assert list(sample_files(out)) == list(sample_files(whole)) == [COLD, HOT]
+    for cell, path in sample_files(out).items():
+        groups = read_samples(path)
+        assert [group.samples.group for group in groups] == list(range(PROBLEMS))
+        assert all(group.samples.num_samples == SAMPLES for group in groups)
+        assert_same_samples(groups, read_samples(sample_files(whole)[cell]))
+    assert not list(out.glob("samples/*.parts"))
+    ours, theirs = (json.loads((where / "report.json").read_text()) for where in (out, whole))
+    assert ours == theirs
+
+
+def test_temperatures_are_sampled_at_and_share_their_seeds(whole):
+    cold, hot = (read_samples(path) for path in sample_files(whole).values())
+    spread = [np.mean([len(set(group.samples.texts)) for group in groups]) for groups in (cold, hot)]
+    assert spread[0] < spread[1]
+    for index, (one, other) in enumerate(zip(cold, hot, strict=True)):
+        assert one.samples.seed == other.samples.seed == (1 << 32) + index * SAMPLES
+        assert np.isclose(
+            np.exp(one.samples.logprobs).mean(), np.exp(other.samples.logprobs).mean(), atol=0.5
+        )
+
+
+def test_a_finished_evaluation_samples_nothing_again(whole, config_file, tiny_model, view):
+    before = {path: path.stat().st_mtime_ns for path in whole.glob("samples/*")}
+    config = load_config(config_file, ["evaluation.temperatures=[0.7, 1.0]", "evaluation.ks=[16]"])
+    complete(config, whole, view, tiny_model)
+    assert {path: path.stat().st_mtime_ns for path in whole.glob("samples/*")} == before
+    assert json.loads((whole / "report.json").read_text())["ks"] == [16]
+
+
+@pytest.fixture(scope="module")
+def judge_again(whole, config_file, tmp_path_factory, view) -> Callable[[str], Path]:
+    def judge(verifier: str) -> Path:
+        new = tmp_path_factory.mktemp("rescored") / "out"
+        config = load_config(config_file, [f"verifier.name={verifier}"])
+        problems = load_problems(config.problems, "test")
+        identity = {"evaluation.samples_per_problem": SAMPLES, **verdict_identity(config, problems)}
+        with EvalStore(new, identity, problems) as store:
+            judge_missing(config, store, sample_files(whole), view)
+        return new
+
+    return judge
+
+
+def test_samples_judged_again_keep_their_texts_and_get_new_verdicts(whole, judge_again):
+    before = {path: path.read_bytes() for path in whole.rglob("*") if path.is_file()}
+    new = judge_again("eval_verifiers:second")
+    for cell, path in sample_files(whole).items():
+        for old, again in zip(read_samples(path), read_samples(sample_files(new)[cell]), strict=True):
+            assert again.samples.texts == old.samples.texts
+            assert again.rewards.tolist() == old.rewards.tolist()
+            assert again.scores.tolist() == [sum(map(ord, text)) % 7 for text in old.samples.texts]
+            assert again.answers == (None,) * SAMPLES
+    assert {path: path.read_bytes() for path in whole.rglob("*") if path.is_file()} == before
+
+
+def test_a_failing_verifier_stops_the_evaluation_with_its_message(judge_again):
+    with pytest.raises(Halt, match="no such column"):
+        judge_again("eval_verifiers:broken")
+
+
+def test_ctrl_c_says_how_to_go_on(config_file, tiny_model, tmp_path):
+    out = tmp_path / "out"
+    arguments = (config_file, f"tiny={tiny_model}", "evaluation.temperatures=[0.7, 1]", "--out", out)
+    process = subprocess.Popen(
+        command(*arguments), cwd=config_file.parent, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    while "looking for what is missing" not in process.stdout.readline():
+        assert process.poll() is None
+    time.sleep(1.0)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    again = f"bonfire eval {config_file} tiny={tiny_model} 'evaluation.temperatures=[0.7, 1]' --out {out}"
+    assert (
+        errors.strip().splitlines()[-1] == f"bonfire: stopped, what was sampled is kept; go on with: {again}"
+    )
+
+
+# Without engines
+
+
+def test_models_are_named_by_their_path_unless_given_a_name():
+    assert name_models(["a=runs/x/model", "runs/base", "Qwen/Qwen2.5-0.5B"]) == {
+        "a": "runs/x/model",
+        "base": "runs/base",
+        "Qwen2.5-0.5B": "Qwen/Qwen2.5-0.5B",
+    }
+    with pytest.raises(ValueError, match="share a name"):
+        name_models(["x/model", "y/model"])
+    with pytest.raises(ValueError, match="'a/b' has characters"):
+        name_models(["a/b=x"])
+
+
+@pytest.mark.parametrize(
+    ("argument", "expected"),
+    [
+        ("evaluation.seed=2", True),
+        ("evaluation.sed=2", True),  # a misspelt setting is named as one
+        ("rollout.temperature=0.7", True),
+        ("v1.5=runs/model", False),
+        ("model=runs/model", False),
+        ("base=runs/evaluation.seed=2", False),
+        ("evaluation.d/model", False),
+    ],
+)
+def test_an_argument_is_a_setting_if_its_key_begins_with_a_section(argument, expected):
+    assert is_override(argument) is expected
+
+
+def test_problems_to_judge_again_are_found_by_id_and_prompt():
+    now = [Problem(id=str(i), prompt=f"prompt {i}", truth={"answer": i}, difficulty="d") for i in range(6)]
+    asked = [Problem(id=str(i), prompt=f"prompt {i}") for i in (4, 1)]
+    assert find_problems(asked, now) == [now[4], now[1]]
+    with pytest.raises(
+        ValueError, match="4 of the 6 problems sampled are not held out by the config: '2', '3', '4', ..."
+    ):
+        find_problems(now, now[:2])
+    with pytest.raises(ValueError, match="1 of the 1 problems sampled have another prompt there: '4'"):
+        find_problems([Problem(id="4", prompt="another")], now)

@@ -1,0 +1,234 @@
+"""The study's own parts: its verifier, its arms, how a policy is measured and compared."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from actors.types import SampleGroup, ScoredGroup
+from benchmarks.study import archive, nines
+from benchmarks.study.arms import ARMS
+from benchmarks.study.measure import Policy, measure, read_policy, share_missed, write_policy
+from benchmarks.study.report import blocks, estimate, fill, interval, number, summarise
+from benchmarks.study.run import Job, RunFailed, Study, choose_learning_rates
+from cluster.config import load_config
+from learner.estimators import bon_value
+from verifiers.config import VerifierConfig
+from verifiers.problems import check_problems, load_problems
+from verifiers.registry import resolve
+from verifiers.types import Problem
+
+ROOT = Path(__file__).parents[1]
+CONFIG = ROOT / "benchmarks/study/study.toml"
+PUZZLE = Problem(id="p", prompt="", truth={"numbers": [2, 3, 4, 5], "target": 14})
+
+
+@pytest.mark.parametrize(
+    ("text", "score", "reward"),
+    [
+        ("2 + 3 + 4 + 5", 1.0, 1.0),
+        ("4 * 5 + 3 * 2", 0.0, 0.0),  # 26 is 8 modulo 9, 14 is 5
+        ("( 2 * 5 ) * 3 + 4", 0.0, 0.0),  # 34 is 7
+        ("4 * 5 + 3", 0.0, 0.0),  # 23 is 5, but 2 was not used
+        ("5 * 4 + 2 + 3 - 2", 0.0, 0.0),
+        ("( 5 - 4 ) * 3 + 2", 1.0, 0.0),  # 5: right modulo 9, and wrong
+        ("2 / 4 + 3 + 5", 0.0, 0.0),  # not an integer
+        ("2 +", 0.0, 0.0),
+    ],
+)
+def test_casting_out_nines_accepts_the_target_modulo_nine(text, score, reward):
+    selects, rewards = nines.selects(PUZZLE, text), nines.rewards(PUZZLE, text)
+    assert (selects.score, selects.reward) == (score, reward)
+    assert (rewards.score, rewards.reward) == (score, score)
+
+
+def test_nines_accepts_everything_that_is_right(tmp_path):
+    study = Study(tmp_path, steps=1)
+    study.write_problems()
+    config = load_config(CONFIG, [f"problems.train_path={tmp_path}/problems/train.jsonl"])
+    for problem in load_problems(config.problems, "train")[:200]:
+        verdict = nines.selects(problem, problem.demonstration)
+        assert (verdict.score, verdict.reward) == (1.0, 1.0)
+
+
+def test_the_splits_share_no_problem_and_can_be_judged(tmp_path):
+    Study(tmp_path, steps=1).write_problems()
+    ids = {}
+    for split in ("train", "tuning", "test"):
+        path = tmp_path / "problems" / f"{split}.jsonl"
+        config = load_config(CONFIG, [f"problems.train_path={path}"])
+        problems = load_problems(config.problems, "train")
+        check_problems(problems, config.verifier)
+        ids[split] = {problem.id for problem in problems}
+        assert set(json.loads(path.read_text().splitlines()[0])) >= {"numbers", "target", "demonstration"}
+    assert [len(ids[split]) for split in ("train", "tuning", "test")] == [1000, 400, 400]
+    assert not any(one & other for one, other in itertools.combinations(ids.values(), 2))
+
+
+@pytest.mark.parametrize("name", ARMS)
+def test_every_arm_is_a_valid_config_with_a_verifier_that_exists(name):
+    overrides = [f"{key}={value}" for key, value in ARMS[name].settings.items()]
+    config = load_config(CONFIG, overrides)
+    assert config.train.max_staleness == 0
+    resolve(VerifierConfig(name=config.verifier.name).name)
+
+
+def make_policy(arm="base", seed=0, correct=(), accepted=(), learning_rate=0.0, num_samples=4):
+    counts = np.array(correct)
+    return Policy(
+        arm=arm,
+        learning_rate=learning_rate,
+        seed=seed,
+        split="test",
+        git_commit="abc",
+        num_samples=num_samples,
+        correct_P=counts,
+        accepted_P=np.array(accepted if len(accepted) else correct),
+        answers_P=np.full(len(counts), 3),
+        strategies_P=np.full(len(counts), 2),
+        entropy_P=np.full(len(counts), 1.5),
+        solved_chunks_P=(counts > 0).astype(int),
+        missed_chunks_P=np.zeros(len(counts), int),
+    )
+
+
+def scored(rewards, scores, logprobs, texts):
+    n = len(rewards)
+    samples = SampleGroup(
+        group=0,
+        problem_id="p",
+        worker="w",
+        seed=0,
+        prompt_token_ids=np.array([1], np.int32),
+        offsets=np.arange(0, 2 * n + 1, 2, dtype=np.int32),
+        token_ids=np.zeros(2 * n, np.int32),
+        logprobs=np.repeat(np.array(logprobs, np.float32) / 2, 2),
+        versions=np.zeros(2 * n, np.int32),
+        texts=tuple(texts),
+        finish_reasons=("stop",) * n,
+    )
+    return ScoredGroup(
+        samples=samples,
+        scores=np.array(scores, np.float64),
+        rewards=np.array(rewards, np.float64),
+        statuses=("ok",) * n,
+        answers=tuple(texts),
+        latencies_s=np.zeros(n, np.float32),
+    )
+
+
+def test_a_policy_counts_what_its_samples_show():
+    first = [1] + [0] * 15 + [0] * 15 + [1]
+    logprobs = [-1.0] + [-3.0] * 15 + [-2.0] + [-3.0] * 15
+    texts = ["2 + 3"] * 16 + ["3 - 2"] * 15 + ["2 +"]
+    accepted = [1] * 3 + [0] * 28 + [1]
+    policy = measure(
+        [scored(first, accepted, logprobs, texts), scored([0] * 32, [0] * 32, [-1.0] * 32, texts)],
+        arm="rloo",
+        learning_rate=1e-4,
+        seed=3,
+        split="test",
+        git_commit="abc",
+    )
+    assert policy.correct_P.tolist() == [2, 0] and policy.accepted_P.tolist() == [4, 0]
+    assert policy.answers_P.tolist() == [3, 3] and policy.strategies_P.tolist() == [2, 2]
+    assert policy.entropy_P == pytest.approx([(1 + 2 + 30 * 3) / 32, 1.0])
+    # The first 16 have their right sample on top, the second 16 have it below a wrong one.
+    assert policy.solved_chunks_P.tolist() == [2, 0] and policy.missed_chunks_P.tolist() == [1, 0]
+    assert share_missed(policy) == 0.5
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 4])
+def test_values_from_counts_are_those_of_the_samples(k):
+    rewards = torch.tensor([[1.0, 0, 0, 0], [0, 0, 0, 0], [1, 1, 0, 0]])
+    scores = torch.tensor([[1.0, 1, 0, 0], [0, 1, 1, 0], [1, 1, 1, 1]])
+    policy = make_policy(correct=[1, 0, 2], accepted=[2, 2, 4])
+    assert policy.values("pass", k) == pytest.approx(bon_value(rewards, rewards, k).numpy())
+    assert policy.values("bon", k) == pytest.approx(bon_value(scores, rewards, k).numpy())
+
+
+def test_a_policy_survives_disk_and_archive(tmp_path):
+    policy = make_policy("bon16", 2, correct=[3, 0, 1], learning_rate=1e-4)
+    write_policy(policy, tmp_path / "results.json")
+    (tmp_path / "results").mkdir()
+    write_policy(policy, tmp_path / "results" / "one.json")
+    archive.pack(tmp_path / "results", tmp_path / "all.parquet")
+    archive.unpack(tmp_path / "all.parquet", tmp_path / "again")
+    for path in (tmp_path / "results.json", tmp_path / "again" / "one.json"):
+        again = read_policy(path)
+        assert again.arm == "bon16" and again.seed == 2 and again.learning_rate == 1e-4
+        assert again.correct_P.tolist() == [3, 0, 1] and again.entropy_P.tolist() == [1.5] * 3
+
+
+def test_the_learning_rate_is_chosen_on_the_arms_own_estimand():
+    one_easy = {"correct": [4, 0], "accepted": [4, 0]}
+    two_rare = {"correct": [1, 2], "accepted": [1, 2]}
+    tuning = [
+        make_policy("rloo", learning_rate=1e-4, num_samples=16, **one_easy),
+        make_policy("rloo", learning_rate=3e-4, num_samples=16, **two_rare),
+        make_policy("bon16", learning_rate=1e-4, num_samples=16, **one_easy),
+        make_policy("bon16", learning_rate=3e-4, num_samples=16, **two_rare),
+    ]
+    assert choose_learning_rates(tuning) == {"rloo": 1e-4, "bon16": 3e-4}
+
+
+def test_the_interval_of_a_change_resamples_problems_and_seeds():
+    random = np.random.default_rng(1)
+    values_SP = random.normal(0.1, 1.0, (5, 60)) + random.normal(0, 0.5, (5, 1))
+    ours = estimate(values_SP)
+    means = []
+    for _ in range(4000):
+        seeds, problems = random.integers(5, size=5), random.integers(60, size=60)
+        means.append(values_SP[np.ix_(seeds, problems)].mean())
+    low, high = np.quantile(means, [0.025, 0.975])
+    assert ours["mean"] == pytest.approx(values_SP.mean())
+    assert (ours["low"], ours["high"]) == pytest.approx((low, high), abs=0.03)
+    assert ours["seeds"] == pytest.approx(values_SP.mean(axis=1))
+
+
+def test_one_seed_has_an_interval_over_problems():
+    ours = estimate(np.array([[0.0, 1.0] * 50]))
+    assert ours["low"] == pytest.approx(0.4, abs=0.03) and ours["high"] == pytest.approx(0.6, abs=0.03)
+
+
+def test_changes_are_paired_with_the_base_model_problem_by_problem():
+    base = make_policy(correct=[0, 1, 4, 2] * 10)
+    better = [make_policy("bon16", seed, correct=[1, 2, 4, 3] * 10) for seed in range(3)]
+    results = summarise([base, *better], [], {"rft-test": "failed (log: x)"})
+    first, second = results["arms"]
+    assert (first["name"], second["name"], second["num_seeds"]) == ("base", "bon16", 3)
+    change = second["changes"]["pass@1"]
+    assert change["mean"] == pytest.approx((1 + 1 + 0 + 1) / 16) and change["low"] > 0
+    parts = blocks(results)
+    assert "bon, N = 16" in parts["main"] and "rft-test: failed" in parts["failures"]
+
+
+def test_numbers_and_intervals_read_as_in_the_tables():
+    assert (number(0.5844), number(-0.1), number(0.1, "+"), number(1.0)) == (
+        ".584",
+        "-.100",
+        "+.100",
+        "1.000",
+    )
+    assert interval({"mean": 0.1, "low": 0.05, "high": 0.15}) == "**+.100 [+.050, +.150]**"
+    assert interval({"mean": 0.1, "low": -0.05, "high": 0.15}) == "+.100 [-.050, +.150]"
+
+
+def test_generated_parts_replace_what_stands_between_their_marks():
+    document = "a\n<!-- main -->\nold\n<!-- /main -->\nb"
+    assert fill(document, {"main": "new"}) == "a\n<!-- main -->\nnew\n<!-- /main -->\nb"
+    with pytest.raises(ValueError, match="lacks <!-- tuning -->"):
+        fill(document, {"tuning": "x"})
+
+
+def test_a_failed_command_names_its_log_and_its_last_line(tmp_path):
+    study = Study(tmp_path, steps=1)
+    job = Job(arm=ARMS["rloo"], learning_rate=-1.0, seed=0, split="test")
+    with pytest.raises(RunFailed, match="learner.learning_rate = -1.*log: .*rloo-test-lr-1-seed0.log"):
+        study.run(job)
+    assert study.result(job) is None
