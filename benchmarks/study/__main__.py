@@ -22,6 +22,7 @@ from benchmarks.study.arms import ARMS
 from benchmarks.study.figures import draw
 from benchmarks.study.report import blocks, fill, interval, summarise
 from benchmarks.study.run import Outcome, Study, run_study
+from cluster.interrupts import Interrupted
 from cluster.record import write_atomically
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -116,6 +117,9 @@ def signs(results: dict[str, Any]) -> list[str]:
 if __name__ == "__main__":
     try:
         study(standalone_mode=True)
+    except Interrupted as stop:
+        print(f"study: {stop}", file=sys.stderr)
+        sys.exit(130)
     except (ValueError, OSError) as error:
         print(f"study: {error}", file=sys.stderr)
         sys.exit(1)

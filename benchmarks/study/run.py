@@ -22,6 +22,7 @@ from benchmarks.study.arms import ARMS, LEARNING_RATES, NINES_SELECTS, Arm
 from benchmarks.study.measure import KS, Policy, measure, read_policy, write_policy
 from cluster.console import View, duration
 from cluster.eval_store import read_samples, sample_files
+from cluster.interrupts import Interrupted, interrupts
 from cluster.launch import git_commit
 from cluster.record import finished_checkpoints, write_atomically
 from verifiers import countdown
@@ -246,11 +247,13 @@ def _run_all(
     num_earlier = len(policies)
     view.start(stage, f"{num_earlier}/{len(jobs)} done earlier")
     started = time.monotonic()
-    with ThreadPoolExecutor(num_jobs) as pool:
+    with interrupts() as interrupted, ThreadPoolExecutor(num_jobs) as pool:
         running: dict[Future[Policy], Job] = {pool.submit(study.run, job): job for job in missing}
         try:
             while running:
                 finished, _ = wait(running, timeout=1.0, return_when=FIRST_COMPLETED)
+                if interrupted:
+                    raise Interrupted("stopped in order; the same command goes on")
                 for future in finished:
                     job = running.pop(future)
                     try:
