@@ -16,7 +16,7 @@ import torch
 from actors.types import ScoredGroup
 from cluster.eval_store import Cell
 from learner.estimators import bon_value
-from learner.majority import majority_at_k
+from learner.majority import majority_values
 
 NUM_FIT_KS = 24
 
@@ -106,7 +106,7 @@ def _vote(group: ScoredGroup, ks: Sequence[int]) -> np.ndarray:
     for answer, reward in zip(group.answers, group.rewards, strict=True):
         if answer is not None:
             rewards_of.setdefault(answer, []).append(float(reward))
-    return majority_at_k(
+    return majority_values(
         [len(rewards) for rewards in rewards_of.values()],
         [float(np.mean(rewards)) for rewards in rewards_of.values()],
         ks,

@@ -64,6 +64,7 @@ def plot_run(
             training.plot(step_S, value_S, color=color, alpha=0.25, linewidth=1)
             training.plot(step_S, _smooth(value_S), color=color, label=label, linewidth=2)
             training.legend()
+        training.xaxis.get_major_locator().set_params(integer=True)
         training.set(title="training batches", xlabel="step", ylim=(0, 1))
         there = sorted({cell.cell.temperature for cell in summary.overall.cells})
         nearest = min(there, key=lambda other: abs(other - temperature))

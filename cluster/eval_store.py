@@ -152,7 +152,7 @@ class EvalStore:
         return [index for index in range(len(self.problems)) if index not in there]
 
     def put(self, cell: Cell, index: int, group: ScoredGroup) -> None:
-        """Keep the samples of one problem; the cell's last one gives its file the final form."""
+        """Keep the samples of one problem: on disk after GROUPS_PER_PART of them, or the next `flush`."""
         samples = dataclasses.replace(group.samples, group=index)
         pending = self._pending.setdefault(cell, [])
         pending.append(dataclasses.replace(group, samples=samples))

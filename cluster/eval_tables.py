@@ -44,14 +44,11 @@ def sections(summary: Summary, num_samples: int, *, width: int) -> Iterator[tupl
         )
     if "majority_at_k" not in metrics:
         yield "majority@k is not available: the verifier names no answers", None
-    k, metric = (
-        summary.ks[-1],
-        metrics[min(1, len(metrics) - 1)] if not summary.selection_is_perfect else metrics[0],
-    )
+    selected = "best_of_k" if "best_of_k" in metrics else "pass_at_k"
     if len(summary.classes) > 1:
         yield (
-            f"{title_of(summary, metric)} at k = {k} by difficulty",
-            difficulty_table(summary, metric, width=width),
+            f"{title_of(summary, selected)} at k = {summary.ks[-1]} by difficulty",
+            difficulty_table(summary, selected, width=width),
         )
     for metric in metrics if summary.overall.best else ():
         title = f"best temperature for {title_of(summary, metric)}, and how often resampled problems agree"

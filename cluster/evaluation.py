@@ -38,7 +38,7 @@ def evaluate_models(
     directory = out or Path("runs") / f"eval-{time.strftime('%Y%m%d-%H%M%S')}"
     if not named and not (directory / SETTINGS_FILE).exists():
         raise ValueError(
-            f"no models given, and none are known in {directory}: give at least one as NAME=PATH"
+            "no models given: name at least one, as NAME=PATH, or an evaluation to go on with, as --out"
         )
     for path in named.values():
         check_model(path)
@@ -59,6 +59,7 @@ def evaluate_models(
             sample_missing(config, store, missing, view)
         report = report_on(config, store, view)
     report.show(view.console)
+    view.console.print(f"results  {directory}", soft_wrap=True, markup=False)
 
 
 def evaluation_stage(

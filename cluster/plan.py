@@ -45,9 +45,11 @@ def show_plan(config: RunConfig, run_dir: Path, *, local: bool) -> None:
         + ("synchronous" if train.max_staleness == 0 else f"at most {train.max_staleness} versions behind")
     )
     if config.evaluation:
+        temperatures = config.evaluation.temperatures or (config.rollout.temperature,)
         samples = config.evaluation.samples_per_problem * len(prepared.test_problems)
         console.print(
-            f"  evaluation     {samples:,} samples of each of 2 models, k = {list(config.evaluation.ks)}"
+            f"  evaluation     {samples:,} samples of each of 2 models at T = {list(temperatures)}, "
+            f"k = {list(config.evaluation.ks)}"
         )
     console.print("[bold]placement[/bold]")
     for role, workers, cpus, gpus in [

@@ -58,7 +58,7 @@ class Report:
         )
 
     def show(self, console: Console) -> None:
-        """Print the tables and where the files are."""
+        """Print the tables."""
         for title, table in eval_tables.sections(
             self.summary, self.results[0].num_samples, width=console.width
         ):
@@ -67,7 +67,7 @@ class Report:
                 console.print(table)
         if self.unfinished:
             console.print(f"not finished, and left out: {', '.join(self.unfinished)}", markup=False)
-        console.print(f"results  {self.directory}", soft_wrap=True, markup=False)
+        console.print()
 
 
 def make_report(

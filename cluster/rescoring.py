@@ -69,6 +69,7 @@ def rescore(
         judge_missing(config, store, files, view)
         report = report_on(config, store, view)
     report.show(view.console)
+    view.console.print(f"results  {new}", soft_wrap=True, markup=False)
 
 
 def find_problems(asked: Sequence[Problem], problems: Sequence[Problem]) -> list[Problem]:

@@ -91,6 +91,7 @@ def train(config: RunConfig, run_dir: Path, *, resume: bool, address: str | None
         ("metrics", run_dir / "metrics.jsonl"),
         ("trajectories", record.trajectories_dir),
         ("checkpoint", checkpoint),
+        *([("evaluation", report.directory)] if config.evaluation else []),
         *([("picture", run_dir / "report.png")] if config.evaluation else []),
     ]:
         printer.print(f"{what:>14}  {path}", soft_wrap=True)

@@ -10,7 +10,7 @@ r a score (it selects), R a reward (it is what we want), pi the policy as sample
 
 Equal scores tie and ties are broken uniformly; a NaN score counts as -inf and +inf as the largest
 finite number. Everything is float64 and closed form, O(n log n). Evaluation-only statistics live in
-`learner.evaluation_statistics` and are importable from here.
+`learner.evaluation_statistics` and `learner.majority` and are importable from here.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from learner.evaluation_statistics import (
     pass_at_k,
     require_positive,
 )
+from learner.majority import majority_at_k
 from learner.objective_config import Baseline
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "bon_weights",
     "bootstrap_interval",
     "fit_co_scaling",
+    "majority_at_k",
     "pass_at_k",
     "tilt_lambda",
 ]

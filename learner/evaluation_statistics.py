@@ -2,7 +2,7 @@
 
 Shapes: `P` prompts, `K` values of k, `S` resamples. A value that cannot be estimated (k above the
 number of samples) is NaN, never an extrapolation. Best-of-k is `learner.estimators.bon_value`,
-majority@k `learner.majority.majority_at_k`.
+majority@k is in `learner.majority`.
 """
 
 from __future__ import annotations

@@ -130,6 +130,27 @@ def test_a_base_model_made_otherwise_is_not_overwritten(tmp_path):
     assert [path.name for path in model.iterdir()] == ["model.safetensors"]
 
 
+EVALUATION = "[evaluation]\nsamples_per_problem = 8\nks = [1]\n"
+
+
+@pytest.mark.parametrize(
+    ("settings", "arguments", "what"),
+    [
+        ("", ["m=./nowhere"], "no [evaluation] section"),
+        (EVALUATION, [], "no models given"),
+        (EVALUATION, ["m=./nowhere"], "'./nowhere' is not a directory"),
+        (EVALUATION, ["./nowhere", "evaluation.ks=[1, 16]"], "evaluation.ks = [1, 16] must lie in"),
+        (EVALUATION, ["./nowhere", "evaluation.sed=4"], "did you mean evaluation.seed?"),
+        (EVALUATION, ["m=./nowhere", "--rescore", "runs/x"], "leave out the models ['m=./nowhere']"),
+        (EVALUATION, ["--rescore", "runs/x"], "runs/x holds no evaluation"),
+    ],
+)
+def test_a_mistaken_evaluation_is_refused_before_any_work(tmp_path, jsonl_config, settings, arguments, what):
+    config = jsonl_config(GOOD_ROW, settings)
+    assert what in one_error(bonfire("eval", config, *arguments, cwd=tmp_path))
+    assert not (tmp_path / "runs").exists()
+
+
 def test_resume_needs_a_run_directory(tmp_path):
     error = one_error(bonfire("train", "--resume", tmp_path, cwd=tmp_path))
     assert "no run directory" in error

@@ -6,8 +6,9 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -80,40 +81,48 @@ def command(*arguments: object) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def killed(ray_cluster, config_file, tiny_model, tmp_path_factory) -> Path:
-    """The directory of an evaluation that was killed with SIGKILL once a part was written."""
+def killing(
+    ray_cluster, config_file, tiny_model, tmp_path_factory
+) -> Iterator[tuple[Path, threading.Thread]]:
+    """An evaluation that is being killed with SIGKILL once a part is written, while other fixtures work."""
     out = tmp_path_factory.mktemp("killed") / "out"
     arguments = (config_file, f"tiny={tiny_model}", "--out", out, "--address", ray_cluster)
-    process = subprocess.Popen(command(*arguments), cwd=config_file.parent)
-    deadline = time.monotonic() + 120
-    while not list(out.glob("samples/*.parts/*.parquet")):
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    return out
+    process = subprocess.Popen(command(*arguments), cwd=config_file.parent, stdout=subprocess.DEVNULL)
+
+    def kill_at_the_first_part() -> None:
+        deadline = time.monotonic() + 120
+        while process.poll() is None and time.monotonic() < deadline:
+            if list(out.glob("samples/*.parts/*.parquet")):
+                break
+            time.sleep(0.01)
+        process.kill()
+        process.wait()
+
+    thread = threading.Thread(target=kill_at_the_first_part)
+    thread.start()
+    yield out, thread
+    thread.join()
 
 
 @pytest.fixture(scope="module")
-def interrupted_and_extended(killed, config_file, tiny_model, view) -> tuple[Path, dict[str, int]]:
-    """The killed one gone on with, now with a second temperature; and how much the kill had left."""
-    config = load_config(config_file, ["evaluation.temperatures=[0.7, 1.0]"])
-    problems = load_problems(config.problems, "test")
-    with EvalStore(killed, identity_of(config, problems), problems) as store:
-        left = {
-            "missing": len(store.missing(COLD)),
-            "parts": len(list(killed.glob("samples/*.parts/*.parquet"))),
-        }
-    complete(config, killed, view, tiny_model)
-    return killed, left
-
-
-@pytest.fixture(scope="module")
-def whole(ray_cluster, config_file, tiny_model, tmp_path_factory, view) -> Path:
-    """The same evaluation in one go."""
+def whole(killing, config_file, tiny_model, tmp_path_factory, view) -> Path:
+    """An evaluation at two temperatures in one go."""
     out = tmp_path_factory.mktemp("whole") / "out"
     complete(load_config(config_file, ["evaluation.temperatures=[0.7, 1.0]"]), out, view, tiny_model)
     return out
+
+
+@pytest.fixture(scope="module")
+def gone_on_with(killing, whole, config_file, tiny_model, view) -> tuple[Path, int]:
+    """The killed one, which had one temperature, completed at both; and how many problems the kill had left."""
+    out, thread = killing
+    thread.join()
+    config = load_config(config_file, ["evaluation.temperatures=[0.7, 1.0]"])
+    problems = load_problems(config.problems, "test")
+    with EvalStore(out, identity_of(config, problems), problems) as store:
+        num_missing = len(store.missing(COLD))
+    complete(config, out, view, tiny_model)
+    return out, num_missing
 
 
 def assert_same_samples(ours: Sequence[ScoredGroup], theirs: Sequence[ScoredGroup]) -> None:
@@ -126,9 +135,9 @@ def assert_same_samples(ours: Sequence[ScoredGroup], theirs: Sequence[ScoredGrou
         assert one.answers == other.answers
 
 
-def test_a_killed_evaluation_gone_on_with_equals_one_in_one_go(interrupted_and_extended, whole):
-    out, left = interrupted_and_extended
-    assert 0 < left["missing"] < PROBLEMS and left["parts"] > 0
+def test_a_killed_evaluation_gone_on_with_equals_one_in_one_go(gone_on_with, whole):
+    out, num_missing = gone_on_with
+    assert 0 < num_missing < PROBLEMS
     assert list(sample_files(out)) == list(sample_files(whole)) == [COLD, HOT]
     for cell, path in sample_files(out).items():
         groups = read_samples(path)

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from learner.majority import majority_at_k
+from learner.estimators import majority_at_k
+from learner.majority import majority_values
 
 
 def slow_majority(
@@ -59,7 +60,8 @@ def exact_win(answer_counts: Sequence[int], winner: int, k: int, num_silent: int
 )
 def test_majority_vectors_are_reproduced(counts, right, k, expected):
     rewards = [float(index == right) for index in range(len(counts))]
-    assert majority_at_k(counts, rewards, [k]) == pytest.approx([expected], abs=1e-15)
+    assert majority_values(counts, rewards, [k]) == pytest.approx([expected], abs=1e-15)
+    assert majority_at_k(counts, right, k) == pytest.approx(expected, abs=1e-15)
 
 
 @settings(max_examples=80, deadline=None)
@@ -74,7 +76,7 @@ def test_majority_equals_the_enumeration_of_subsets(counts, num_silent, data):
     ks = range(1, num_samples + 1)
     exact = [float(slow_majority(counts, rewards, k, num_silent)) for k in ks]
     if num_samples:
-        assert majority_at_k(counts, rewards, ks, num_silent=num_silent) == pytest.approx(exact, abs=1e-13)
+        assert majority_values(counts, rewards, ks, num_silent=num_silent) == pytest.approx(exact, abs=1e-13)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -86,18 +88,18 @@ def test_majority_of_many_answers_equals_exact_integers(seed):
     rewards = [float(index in right) for index in range(len(counts))]
     for k in (1, 2, 8, 32, 100):
         exact = float(sum(exact_win(counts, index, k, num_silent=12) for index in right))
-        assert majority_at_k(counts, rewards, [k, 5], num_silent=12)[0] == pytest.approx(exact, abs=1e-13)
+        assert majority_values(counts, rewards, [k, 5], num_silent=12)[0] == pytest.approx(exact, abs=1e-13)
 
 
 def test_majority_of_thousands_of_samples_does_not_overflow():
     counts = [1500, 1400, 700, 400, 96]
     exact = float(exact_win(counts, 1, 64))
-    assert majority_at_k(counts, [0, 1, 0, 0, 0], [64, 1]) == pytest.approx([exact, 1400 / 4096], abs=1e-12)
+    assert majority_values(counts, [0, 1, 0, 0, 0], [64, 1]) == pytest.approx([exact, 1400 / 4096], abs=1e-12)
 
 
 def test_winning_probabilities_of_all_answers_sum_to_one():
     counts, ks = [20, 17, 9, 5, 5, 3, 2, 1, 1, 1], [1, 2, 7, 32, 63, 64]
-    assert majority_at_k(counts, [1.0] * len(counts), ks) == pytest.approx([1.0] * len(ks), abs=1e-13)
+    assert majority_values(counts, [1.0] * len(counts), ks) == pytest.approx([1.0] * len(ks), abs=1e-13)
 
 
 def test_majority_is_unbiased_for_the_population():
@@ -112,7 +114,7 @@ def test_majority_is_unbiased_for_the_population():
 
     def estimate(counts):
         answers = [(count, reward) for count, reward in zip(counts[:2], (0.0, 1.0), strict=True) if count]
-        return majority_at_k(*zip(*answers, strict=True), [k], num_silent=counts[2])[0] if answers else 0.0
+        return majority_values(*zip(*answers, strict=True), [k], num_silent=counts[2])[0] if answers else 0.0
 
     population = expectation(
         k, lambda votes: 0.0 if votes[1] < max(votes[0], 1) else 0.5 + 0.5 * (votes[1] > votes[0])
@@ -121,12 +123,17 @@ def test_majority_is_unbiased_for_the_population():
 
 
 def test_an_answer_judged_in_two_ways_wins_its_mean_reward():
-    assert majority_at_k([4, 1], [0.25, 0.0], [5]) == pytest.approx([0.25])
+    assert majority_values([4, 1], [0.25, 0.0], [5]) == pytest.approx([0.25])
 
 
 def test_without_a_rewarded_answer_majority_is_zero_and_beyond_the_samples_missing():
-    assert majority_at_k([3, 2], [0, 0], [4, 6]).tolist()[0] == 0.0
-    assert majority_at_k([], [], [2], num_silent=3).tolist() == [0.0]
-    assert np.isnan(majority_at_k([3, 2], [1, 0], [4, 6])).tolist() == [False, True]
+    assert majority_values([3, 2], [0, 0], [4, 6]).tolist()[0] == 0.0
+    assert majority_values([], [], [2], num_silent=3).tolist() == [0.0]
+    assert np.isnan(majority_values([3, 2], [1, 0], [4, 6])).tolist() == [False, True]
     with pytest.raises(ValueError, match="k = 0 is not positive"):
-        majority_at_k([3, 2], [1, 0], [0, 1])
+        majority_values([3, 2], [1, 0], [0, 1])
+
+
+def test_majority_at_k_without_a_correct_answer_is_zero_and_without_k_samples_missing():
+    assert majority_at_k([3, 2], None, 4) == 0.0 and majority_at_k([], None, 1) != majority_at_k([], None, 1)
+    assert math.isnan(majority_at_k(np.array([3, 2]), 0, 6)) and majority_at_k(np.array([3, 0]), 1, 2) == 0.0
