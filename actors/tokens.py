@@ -24,7 +24,10 @@ def load_tokenizer(model: str) -> Any:
 
 
 def stop_token_ids(model: str, tokenizer: Any) -> list[int]:
-    """Tokens that end a completion: those of the generation config, else the tokenizer's."""
+    """Tokens that end a completion: those of the generation config, else the tokenizer's.
+
+    The tokenizer's own comes first where it is among them: in a chat model it is the one that ends a turn.
+    """
     from transformers import GenerationConfig
 
     stop: Any = None
@@ -37,7 +40,9 @@ def stop_token_ids(model: str, tokenizer: Any) -> list[int]:
         stop = tokenizer.eos_token_id
     if stop is None:
         raise ValueError(f"model = {model!r} names no end-of-sequence token: set it in its generation_config")
-    return [stop] if isinstance(stop, int) else list(stop)
+    return sorted(
+        [stop] if isinstance(stop, int) else stop, key=lambda token: token != tokenizer.eos_token_id
+    )
 
 
 def encode_prompts(tokenizer: Any, problems: Sequence[Problem]) -> list[tuple[int, ...]]:

@@ -65,8 +65,15 @@ class Health:
         """Warn at the first of consecutive steps whose samples lie too far from the policy they train."""
         was_stale, self._is_stale = self._is_stale, ratio > STALENESS_WARNING
         if self._is_stale and not was_stale:
+            rollout, learner, train = self._config.rollout, self._config.learner, self._config.train
+            remedy = (
+                f"lower train.max_staleness = {train.max_staleness} or "
+                f"learner.learning_rate = {learner.learning_rate:g}"
+                if train.max_staleness > 0
+                else "they are of its own version, so engine and learner compute differently: compare "
+                f"rollout.dtype = {rollout.dtype!r} with learner.dtype = {learner.dtype!r}, and see parity_max"
+            )
             self.note(
                 f"step {step} trained samples too far from its policy: staleness_ratio = {ratio:.2g}, above "
-                f"{STALENESS_WARNING:g}; lower train.max_staleness = {self._config.train.max_staleness} or "
-                f"learner.learning_rate = {self._config.learner.learning_rate:g}"
+                f"{STALENESS_WARNING:g}; {remedy}"
             )

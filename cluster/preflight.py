@@ -126,7 +126,7 @@ def check_demonstrations(
     config: RunConfig, problems: Sequence[Problem], tokenizer: Any
 ) -> list[tuple[int, ...]]:
     """Token ids of all demonstrations, if the objective imitates them: every problem must have one, and none
-    may be longer than a completion. Empty for other objectives.
+    may be longer than a completion or than what the verifier judges. Empty for other objectives.
     """
     if not config.objective.needs_demonstrations:
         return []
@@ -135,6 +135,11 @@ def check_demonstrations(
             raise ValueError(
                 f"problem {problem.id!r} has no demonstration, and objective.name = {config.objective.name!r} "
                 "imitates one of every problem: set problems.demonstration_field, or choose another objective"
+            )
+        if len(problem.demonstration) > config.verifier.max_candidate_chars:
+            raise ValueError(
+                f"the demonstration of problem {problem.id!r} has {len(problem.demonstration)} characters, more than "
+                f"verifier.max_candidate_chars = {config.verifier.max_candidate_chars}: raise that, or drop the problem"
             )
     if config.sft and not Path(config.model).exists():
         stop_token_id = tokenizer.eos_token_id

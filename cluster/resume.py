@@ -25,7 +25,9 @@ def identity(config: RunConfig, problems: Sequence[Problem]) -> dict[str, Any]:
         content.update(repr(asked).encode())
     learner = config.learner.model_dump(mode="json", exclude=set(WITHOUT_EFFECT_ON_RESULT))
     objective = config.objective.model_dump(mode="json")
+    anchor = {"model": config.model} if config.learner.kl_coefficient > 0 else {}
     return {
+        **anchor,
         "train.seed": config.train.seed,
         "train.groups_per_step": config.train.groups_per_step,
         "rollout.samples_per_prompt": config.rollout.samples_per_prompt,
@@ -43,9 +45,14 @@ def check_same_run(checkpoint: Path, config: RunConfig, problems: Sequence[Probl
     state = read_state(checkpoint)
     saved = state.get("identity", {})
     for name, value in identity(config, problems).items():
-        if saved.get(name) != value:
+        if name not in saved:
             raise ValueError(
-                f"{name} is {value!r}, checkpoint {checkpoint} was made with {saved.get(name)!r}: "
+                f"{name} is {value!r}, checkpoint {checkpoint} was made without that setting: "
+                f"start a new run with model = {str(checkpoint / 'model')!r}"
+            )
+        if saved[name] != value:
+            raise ValueError(
+                f"{name} is {value!r}, checkpoint {checkpoint} was made with {saved[name]!r}: "
                 "resume with that, or start a new run from the checkpoint's model"
             )
     if state["version"] > config.train.steps:

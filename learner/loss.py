@@ -24,7 +24,7 @@ class Ratios:
     """log (pi / mu) of the sampled tokens of a micro-batch, policy over sampler, held constant."""
 
     log_token_U: torch.Tensor  # float32, at most MAX_LOG_RATIO
-    log_sequence_U: torch.Tensor  # float32, summed over the token's whole sequence
+    log_sequence_U: torch.Tensor  # float32, summed over the token's whole sequence, at most MAX_LOG_RATIO
     weights_U: torch.Tensor  # float32, the objective's weight of the token's sample
 
 
@@ -150,6 +150,7 @@ def micro_batch_loss(
     sequence_ids_U, logprobs_U = batch.sequence_ids[:num_sampled], logprobs_T[:num_sampled]
     log_ratios_U = (logprobs_U.detach() - batch.behaviour_logprobs).clamp(max=MAX_LOG_RATIO)
     log_ratios_M = torch.zeros_like(weights_M).index_add_(0, sequence_ids_U, log_ratios_U)
+    log_ratios_M = log_ratios_M.clamp(max=MAX_LOG_RATIO)
     weights_U = weights_M[sequence_ids_U]
     factors = IMPORTANCE[config.importance](
         Ratios(log_token_U=log_ratios_U, log_sequence_U=log_ratios_M[sequence_ids_U], weights_U=weights_U),
@@ -165,7 +166,7 @@ def micro_batch_loss(
 
     ratios_U = log_ratios_U.exp()
     present_M = torch.zeros_like(weights_M).index_fill_(0, sequence_ids_U, 1.0)
-    sequence_deviations_M = (log_ratios_M.clamp(max=MAX_LOG_RATIO).exp() - 1).abs() * present_M
+    sequence_deviations_M = (log_ratios_M.exp() - 1).abs() * present_M
     sums = torch.stack(
         [
             loss.detach(),

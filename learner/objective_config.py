@@ -102,8 +102,8 @@ class ObjectiveConfig(BaseModel):
         default=1.0,
         ge=0,
         allow_inf_nan=False,
-        description="bon_sft: multiplier of the samples' weights, whose total is near num_select against 1 for the "
-        "demonstration; 0 is sft",
+        description="bon_sft: multiplier of the samples' weights, whose absolute values add up to as much as "
+        "num_select against 1 for the demonstration; 0 is sft",
     )
 
     @property

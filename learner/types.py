@@ -24,8 +24,9 @@ class StepResult:
     over trained tokens (of samples with a non-zero weight; of all samples when there is a reference policy):
     `trained_tokens`, `trained_sequences`, `ratio_mean` (pi / mu, before any bound), `ratio_truncated_fraction`
     (share whose ratio was truncated or clipped), `kl` (behaviour to policy, nats a token),
-    `staleness_ratio` ((N - 1) * mean |pi / mu - 1| over sequences / 2, about N - 1 times the total variation;
-    N is the objective's num_select, or 1 without one; see STALENESS_WARNING);
+    `staleness_ratio` ((N - 1) * mean |pi / mu - 1| over sequences / 2, about N - 1 times the total variation
+    where samples of all kinds have a weight; N is the objective's num_select, or 1 without one; see
+    STALENESS_WARNING);
 
     over all samples: `kl_reference` (policy to reference, nats a sample, corrected by `learner.importance`;
     0 when learner.kl_coefficient is 0);

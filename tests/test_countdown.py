@@ -71,13 +71,21 @@ def test_solutions_that_differ_in_order_or_parentheses_give_one_answer() -> None
 
 def test_a_wrong_expression_answers_too_and_what_is_no_expression_does_not() -> None:
     assert answer("7 + 2 + 5 + 3") == answer("3 + 5 + (2 + 7)") == "2 + 3 + 5 + 7"
-    assert answer("7  /(5-3-2)") == "7 / ( 5 - 2 - 3 )"
+    assert answer("7  /(5-3-2)") == "7 / ( 5 - 3 - 2 )"
     assert answer("3 +") is answer("") is answer("x") is None
 
 
 def test_an_expression_of_other_numbers_answers_as_it_is_written() -> None:
     assert answer("4*(5+1)") == "4 * ( 5 + 1 )"
     assert answer("(1+5)  *4") == "( 1 + 5 ) * 4"
+
+
+def test_a_division_by_zero_does_not_vote_with_the_solution_it_would_be_without_one() -> None:
+    zero = puzzle([9, 8, 3, 0], 9)
+    right = countdown.verify(zero, "9 + 8 * 0 / 3")
+    undefined = countdown.verify(zero, "9 + 8 / ( 3 / 0 )")
+    assert (right.reward, right.answer) == (1.0, "0 * 8 / 3 + 9")
+    assert (undefined.reward, undefined.answer) == (0.0, "9 + 8 / ( 3 / 0 )")
 
 
 def test_a_puzzle_beyond_canonical_forms_is_answered_as_written() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,31 @@ def test_a_base_model_that_is_still_to_be_made_stops_as_its_tokenizer_says(tmp_p
     future = config(tmp_path / "base", sft={})
     demonstrations = check_demonstrations(future, PROBLEMS, build_tokenizer())
     assert {ids[-1] for ids in demonstrations} == {VOCABULARY.index(EOS)}
+
+
+def test_a_demonstration_ends_as_the_tokenizers_own_texts_do_where_several_tokens_stop(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    tokenizer = load_tokenizer(str(tiny_model))
+    (tmp_path / "generation_config.json").write_text(
+        json.dumps({"eos_token_id": [7, tokenizer.eos_token_id, 5]})
+    )
+    assert stop_token_ids(str(tmp_path), tokenizer) == [tokenizer.eos_token_id, 7, 5]
+    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": [7, 5]}))
+    assert stop_token_ids(str(tmp_path), tokenizer) == [7, 5]
+
+
+def test_a_demonstration_that_the_verifier_would_refuse_is_named(tiny_model: Path) -> None:
+    problem = Problem(id="bad", prompt="", demonstration="1 + 2")
+    short = config(
+        tiny_model, objective={"name": "bon_sft", "num_select": 2}, verifier={"max_candidate_chars": 4}
+    )
+    message = (
+        "^the demonstration of problem 'bad' has 5 characters, more than verifier.max_candidate_chars = 4: "
+        "raise that, or drop the problem$"
+    )
+    with pytest.raises(ValueError, match=message):
+        check_demonstrations(short, [problem], load_tokenizer(str(tiny_model)))
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,18 @@ def test_staleness_is_warned_of_once_per_run_of_such_steps(
     ]
 
 
+def test_samples_of_the_policys_own_version_are_not_called_old(caplog: pytest.LogCaptureFixture) -> None:
+    synchronous = Health(parse_config({"model": "m", "train": {"max_staleness": 0}}))
+    with caplog.at_level(logging.WARNING, "cluster"):
+        synchronous.check_staleness(3, 0.3)
+    (message,) = caplog.messages
+    assert message == (
+        "step 3 trained samples too far from its policy: staleness_ratio = 0.3, above 0.2; they are of its own "
+        "version, so engine and learner compute differently: compare rollout.dtype = 'float32' with "
+        "learner.dtype = 'float32', and see parity_max"
+    )
+
+
 def test_warnings_are_no_failures(health: Health) -> None:
     health.note_failure("one")
     health.note_failure("two")

@@ -48,6 +48,28 @@ def test_another_setting_is_refused_by_name(checkpoint, sections, named):
     assert "\n" not in str(refusal.value)
 
 
+def test_a_checkpoint_from_before_a_setting_existed_says_so(checkpoint):
+    file = checkpoint / STATE_FILE
+    state = json.loads(file.read_text())
+    del state["identity"]["learner.importance"]
+    file.write_text(json.dumps(state))
+    with pytest.raises(ValueError) as refusal:
+        check_same_run(checkpoint, config(), PROBLEMS)
+    assert str(refusal.value) == (
+        f"learner.importance is 'token', checkpoint {checkpoint} was made without that setting: "
+        f"start a new run with model = '{checkpoint / 'model'}'"
+    )
+
+
+def test_another_model_is_refused_where_the_run_is_anchored_to_it(tmp_path):
+    anchored = config(learner={"kl_coefficient": 0.1})
+    state = {"version": 5, "identity": identity(anchored, PROBLEMS)}
+    (tmp_path / STATE_FILE).write_text(json.dumps(state))
+    check_same_run(tmp_path, anchored, PROBLEMS)
+    with pytest.raises(ValueError, match="^model is 'other'"):
+        check_same_run(tmp_path, anchored.model_copy(update={"model": "other"}), PROBLEMS)
+
+
 @pytest.mark.parametrize(
     "problems",
     [PROBLEMS[:1], PROBLEMS[::-1], [Problem(id="a", prompt="1 + 1", truth={"answer": 3}), PROBLEMS[1]]],

@@ -40,16 +40,19 @@ def verify(problem: Problem, completion: str) -> Verdict:
     division by zero is judged, and wrong.
 
     The answer is the expression's canonical form, so that solutions which differ only in order or
-    parentheses vote together. One with the wrong numbers cannot be right but may vote: as written,
-    white space aside.
+    parentheses vote together. One with the wrong numbers or a division by zero cannot be right but may
+    vote: as written, white space aside.
     """
     postfix = to_postfix(completion)
     if postfix is None:
         return _UNREADABLE
     if sorted([item for item in postfix if type(item) is int]) != sorted(problem.truth["numbers"]):
         return Verdict(score=0.0, reward=0.0, answer=as_written(completion))
-    reward = 1.0 if evaluate(postfix) == problem.truth["target"] else 0.0
-    return Verdict(score=reward, reward=reward, answer=canonical_form(postfix) or as_written(completion))
+    value = evaluate(postfix)
+    reward = 1.0 if value == problem.truth["target"] else 0.0
+    # A form does not show a division by zero: that of 8 / ( 3 / 0 ) is 0 * 8 / 3.
+    form = None if value is None else canonical_form(postfix)
+    return Verdict(score=reward, reward=reward, answer=form or as_written(completion))
 
 
 def strategy(completion: str) -> str | None:

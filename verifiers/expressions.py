@@ -95,8 +95,8 @@ def canonical_form(postfix: Postfix, label: Callable[[int], str] = str) -> str |
     Sums and differences are flattened into added and subtracted terms, products and quotients into
     factors and divisors, each list sorted as text: `4 * ( 3 + 2 )` and `( 2 + 3 ) * 4` are
     `( 2 + 3 ) * 4`; `8 - ( 3 + 2 )` and `8 - 3 - 2` are `8 - 2 - 3`. Nothing is computed, so the form
-    is itself an expression of the same numbers and value. None beyond MAX_CANONICAL_NUMBERS.
-    `label` writes a number.
+    is itself an expression of the same numbers, and of the same value if there is one: `8 / ( 3 / 0 )`
+    becomes `0 * 8 / 3`. None beyond MAX_CANONICAL_NUMBERS. `label` writes a number.
     """
     if len(postfix) >= 2 * MAX_CANONICAL_NUMBERS:
         return None
