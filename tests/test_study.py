@@ -13,7 +13,7 @@ import torch
 from actors.types import SampleGroup, ScoredGroup
 from benchmarks.study import archive, nines
 from benchmarks.study.arms import ARMS
-from benchmarks.study.measure import Policy, measure, read_policy, share_missed, write_policy
+from benchmarks.study.measure import Policy, measure, read_policy, write_policy
 from benchmarks.study.report import blocks, estimate, fill, interval, number, summarise
 from benchmarks.study.run import Job, RunFailed, Study, choose_learning_rates
 from cluster.config import load_config
@@ -89,11 +89,10 @@ def make_policy(arm="base", seed=0, correct=(), accepted=(), learning_rate=0.0, 
         num_samples=num_samples,
         correct_P=counts,
         accepted_P=np.array(accepted if len(accepted) else correct),
-        answers_P=np.full(len(counts), 3),
-        strategies_P=np.full(len(counts), 2),
-        entropy_P=np.full(len(counts), 1.5),
-        solved_chunks_P=(counts > 0).astype(int),
-        missed_chunks_P=np.zeros(len(counts), int),
+        distinct_answers=3.5,
+        distinct_strategies=2.0,
+        entropy=1.5,
+        missed_by_likeliest=0.25,
     )
 
 
@@ -136,11 +135,10 @@ def test_a_policy_counts_what_its_samples_show():
         git_commit="abc",
     )
     assert policy.correct_P.tolist() == [2, 0] and policy.accepted_P.tolist() == [4, 0]
-    assert policy.answers_P.tolist() == [3, 3] and policy.strategies_P.tolist() == [2, 2]
-    assert policy.entropy_P == pytest.approx([(1 + 2 + 30 * 3) / 32, 1.0])
+    assert policy.distinct_answers == 3.0 and policy.distinct_strategies == 2.0
+    assert policy.entropy == pytest.approx(((1 + 2 + 30 * 3) / 32 + 1.0) / 2)
     # The first 16 have their right sample on top, the second 16 have it below a wrong one.
-    assert policy.solved_chunks_P.tolist() == [2, 0] and policy.missed_chunks_P.tolist() == [1, 0]
-    assert share_missed(policy) == 0.5
+    assert policy.missed_by_likeliest == 0.5
 
 
 @pytest.mark.parametrize("k", [1, 2, 3, 4])
@@ -162,7 +160,7 @@ def test_a_policy_survives_disk_and_archive(tmp_path):
     for path in (tmp_path / "results.json", tmp_path / "again" / "one.json"):
         again = read_policy(path)
         assert again.arm == "bon16" and again.seed == 2 and again.learning_rate == 1e-4
-        assert again.correct_P.tolist() == [3, 0, 1] and again.entropy_P.tolist() == [1.5] * 3
+        assert again.correct_P.tolist() == [3, 0, 1] and again.entropy == 1.5
 
 
 def test_the_learning_rate_is_chosen_on_the_arms_own_estimand():
@@ -205,6 +203,7 @@ def test_changes_are_paired_with_the_base_model_problem_by_problem():
     change = second["changes"]["pass@1"]
     assert change["mean"] == pytest.approx((1 + 1 + 0 + 1) / 16) and change["low"] > 0
     parts = blocks(results)
+    assert "`rloo`" in parts["missing"] and "`bon16`" not in parts["missing"]
     assert "bon, N = 16" in parts["main"] and "rft-test: failed" in parts["failures"]
 
 
@@ -224,6 +223,12 @@ def test_generated_parts_replace_what_stands_between_their_marks():
     assert fill(document, {"main": "new"}) == "a\n<!-- main -->\nnew\n<!-- /main -->\nb"
     with pytest.raises(ValueError, match="lacks <!-- tuning -->"):
         fill(document, {"tuning": "x"})
+
+
+def test_the_document_shows_the_published_numbers():
+    results = json.loads((ROOT / "benchmarks/results/study.json").read_text())
+    document = (ROOT / "docs/study.md").read_text()
+    assert fill(document, blocks(results)) == document
 
 
 def test_a_failed_command_names_its_log_and_its_last_line(tmp_path):

@@ -14,13 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import click
+from rich.box import SIMPLE
 from rich.console import Console
-from rich.markdown import Markdown
+from rich.table import Table
+from rich.text import Text
 
 from benchmarks.study import archive
 from benchmarks.study.arms import ARMS
 from benchmarks.study.figures import draw
-from benchmarks.study.report import blocks, fill, interval, summarise
+from benchmarks.study.report import Rows, blocks, fill, interval, summarise, tables
 from benchmarks.study.run import Outcome, Study, run_study
 from cluster.interrupts import Interrupted
 from cluster.record import write_atomically
@@ -91,14 +93,33 @@ def show(outcome: Outcome, directory: Path) -> None:
     """Tables on the screen; study.json and the pictures in the directory."""
     results = summarise(outcome.policies, outcome.tuning, outcome.failures)
     write_atomically(directory / "study.json", json.dumps(results, indent=1))
-    console = Console()
-    parts = blocks(results)
-    for name in ("main", "verifier", "strategy", "failures"):
-        console.print(Markdown(parts[name]))
+    console = Console(highlight=False)
+    for name, rows in tables(results).items():
+        if name != "tuning":
+            console.print(screen_table(rows))
+    for failure in outcome.failures.values():
+        console.print(failure, markup=False, soft_wrap=True, style="red")
     for line in signs(results):
-        console.print(line, highlight=False)
+        console.print(line, markup=False)
     for path in [directory / "study.json", *draw(results, directory)]:
-        console.print(str(path), soft_wrap=True, highlight=False)
+        console.print(str(path), soft_wrap=True)
+
+
+HIDDEN = ("lr", "seeds", "by seed")
+"""Columns that a narrow screen has no room for; they are in study.json."""
+
+
+def screen_table(rows: Rows) -> Table:
+    """One of the report's tables, bold where Markdown is."""
+    header = rows[0]
+    table = Table(box=SIMPLE, padding=(0, 1, 0, 0))
+    for name in header:
+        if name not in HIDDEN:
+            table.add_column(name, justify="left" if name == "arm" else "right", no_wrap="change" in name)
+    for cells in rows[1:]:
+        shown = [text for name, text in zip(header, cells, strict=True) if name not in HIDDEN]
+        table.add_row(*(Text(t.strip("*"), style="bold" if t.startswith("**") else "") for t in shown))
+    return table
 
 
 def signs(results: dict[str, Any]) -> list[str]:

@@ -15,10 +15,8 @@ def pack(results: Path, archive: Path) -> None:
     rows = [{"file": path.name, **json.loads(path.read_text())} for path in sorted(results.glob("*.json"))]
     table = pa.Table.from_pylist(rows)
     for index, column in enumerate(table.schema):
-        if column.type == pa.list_(pa.int64()):
+        if pa.types.is_list(column.type):
             table = table.set_column(index, column.name, table[column.name].cast(pa.list_(pa.int16())))
-        elif column.type == pa.list_(pa.float64()):
-            table = table.set_column(index, column.name, table[column.name].cast(pa.list_(pa.float32())))
     pq.write_table(table, archive, compression="zstd", compression_level=19)
 
 

@@ -20,7 +20,7 @@ COLORS = {
     "rft": "#e6ab02",
     "sft": "#a6cee3",
     "bon_sft": "#1f78b4",
-    "nines_rloo": "#d95f02",
+    "nines_rloo": "#e7298a",
     "nines_bon16": "#1b9e77",
 }
 
@@ -39,7 +39,7 @@ def _curves(results: Mapping[str, Any]) -> Figure:
     figure = Figure(figsize=(11, 4.4), layout="constrained")
     panels = [
         ("pass", "pass@k, exact verifier", ("base", "rloo", "bon8", "bon16")),
-        ("bon", "Best-of-k, casting out nines", ("base", "nines_rloo", "nines_bon16")),
+        ("bon", "Best-of-k, casting out nines", ("base", "rloo", "nines_rloo", "nines_bon16")),
     ]
     for axes, (metric, title, names) in zip(figure.subplots(1, 2), panels, strict=True):
         for name in names:
@@ -63,7 +63,7 @@ def _curves(results: Mapping[str, Any]) -> Figure:
 def _changes(results: Mapping[str, Any]) -> Figure:
     """Change from the base model of pass@1 and pass@32, arm by arm; dots are seeds."""
     rows = [row for row in results["arms"] if row["name"] != "base"][::-1]
-    figure = Figure(figsize=(11, 0.8 + 0.42 * len(rows)), layout="constrained")
+    figure = Figure(figsize=(11, 1.0 + 0.42 * len(rows)), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     for axes, metric in ((left, "pass@1"), (right, "pass@32")):
         for height, row in enumerate(rows):
@@ -75,6 +75,7 @@ def _changes(results: Mapping[str, Any]) -> Figure:
         axes.set(title=f"change of {metric} from the base model")
         _tidy(axes)
     left.set_yticks(range(len(rows)), [row["label"] for row in rows])
+    left.set_ylim(-0.6, len(rows) - 0.4)
     return figure
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +36,11 @@ class Policy:
     num_samples: int
     correct_P: np.ndarray  # samples that are right
     accepted_P: np.ndarray  # samples that casting out nines accepts; every right one is among them
-    answers_P: np.ndarray  # distinct answers among the n samples
-    strategies_P: np.ndarray  # distinct strategies among the n samples
-    entropy_P: np.ndarray  # nats: mean of -log pi(y | x) over the n samples
-    solved_chunks_P: np.ndarray  # chunks of 16 samples with a right one
-    missed_chunks_P: np.ndarray  # of those, chunks whose most likely sample is wrong
+    distinct_answers: float  # among the n samples, mean over problems
+    distinct_strategies: float  # the same
+    entropy: float  # nats: mean of -log pi(y | x) over all samples
+    missed_by_likeliest: float
+    """How often the most likely of 16 samples is wrong although one of them is right; NaN if none ever is."""
 
     def values(self, metric: str, k: int) -> np.ndarray:
         """float64 [P]: unbiased pass@k ("pass") or Best-of-k by casting out nines ("bon")."""
@@ -54,37 +54,38 @@ class Policy:
 
 def measure(groups: Sequence[ScoredGroup], **about: Any) -> Policy:
     """Reduce an evaluation, scored by casting out nines, to a `Policy`; `about` are its other fields."""
-    columns: dict[str, list[float]] = {
-        field.name: [] for field in fields(Policy) if field.name.endswith("_P")
-    }
+    correct, accepted, answers, strategies, entropies = [], [], [], [], []
+    num_solved = num_missed = 0
     for group in groups:
         right = group.rewards > 0
-        lengths = np.diff(group.samples.offsets)
         logprobs_n = np.add.reduceat(group.samples.logprobs.astype(np.float64), group.samples.offsets[:-1])
-        assert len(logprobs_n) == len(lengths) == len(right)
+        correct.append(right.sum())
+        accepted.append((group.scores > 0).sum())
+        answers.append(len(set(group.answers) - {None}))
+        strategies.append(len({strategy(text) for text in group.samples.texts} - {None}))
+        entropies.append(-logprobs_n.mean())
         num_chunks = len(right) // CHUNK
         right_C16 = right[: num_chunks * CHUNK].reshape(-1, CHUNK)
         likeliest_C = logprobs_n[: num_chunks * CHUNK].reshape(-1, CHUNK).argmax(axis=1)
         solved_C = right_C16.any(axis=1)
-        missed_C = solved_C & ~right_C16[np.arange(num_chunks), likeliest_C]
-        columns["correct_P"].append(right.sum())
-        columns["accepted_P"].append((group.scores > 0).sum())
-        columns["answers_P"].append(len(set(group.answers) - {None}))
-        columns["strategies_P"].append(len({strategy(text) for text in group.samples.texts} - {None}))
-        columns["entropy_P"].append(-logprobs_n.mean())
-        columns["solved_chunks_P"].append(solved_C.sum())
-        columns["missed_chunks_P"].append(missed_C.sum())
-    arrays = {
-        name: np.array(values, np.float64 if name == "entropy_P" else np.int64)
-        for name, values in columns.items()
-    }
-    return Policy(num_samples=groups[0].samples.num_samples, **arrays, **about)
+        num_solved += int(solved_C.sum())
+        num_missed += int((solved_C & ~right_C16[np.arange(num_chunks), likeliest_C]).sum())
+    return Policy(
+        num_samples=groups[0].samples.num_samples,
+        correct_P=np.array(correct),
+        accepted_P=np.array(accepted),
+        distinct_answers=float(np.mean(answers)),
+        distinct_strategies=float(np.mean(strategies)),
+        entropy=float(np.mean(entropies)),
+        missed_by_likeliest=num_missed / num_solved if num_solved else math.nan,
+        **about,
+    )
 
 
 def write_policy(policy: Policy, path: Path) -> None:
     """As JSON, whole or not at all."""
     plain = {
-        name: value.round(4).tolist() if isinstance(value, np.ndarray) else value
+        name: value.tolist() if isinstance(value, np.ndarray) else value
         for name, value in asdict(policy).items()
     }
     write_atomically(path, json.dumps(plain))
@@ -95,9 +96,3 @@ def read_policy(path: Path) -> Policy:
     return Policy(
         **{name: np.array(value) if name.endswith("_P") else value for name, value in plain.items()}
     )
-
-
-def share_missed(policy: Policy) -> float:
-    """How often the most likely of 16 samples is wrong although one of them is right."""
-    solved = policy.solved_chunks_P.sum()
-    return float(policy.missed_chunks_P.sum() / solved) if solved else math.nan

@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 
 from benchmarks.study.arms import ARMS
-from benchmarks.study.measure import KS, Policy, share_missed
+from benchmarks.study.measure import KS, Policy
 
 NUM_RESAMPLES = 10_000
+STRATEGY = ("distinct_answers", "distinct_strategies", "entropy", "missed_by_likeliest")
+"""What of a policy's samples is shown as a mean over seeds."""
 
 
 def estimate(values_SP: np.ndarray) -> dict[str, Any]:
@@ -60,9 +62,6 @@ def _row(name: str, label: str, policies: Sequence[Policy], base: Policy) -> dic
     def over_seeds(metric: str, k: int) -> np.ndarray:
         return np.stack([policy.values(metric, k) for policy in policies])
 
-    def mean(array: str) -> float:
-        return float(np.mean([getattr(policy, array).mean() for policy in policies]))
-
     values: dict[str, Any] = {}
     changes: dict[str, Any] = {}
     for metric in ("pass", "bon"):
@@ -78,10 +77,7 @@ def _row(name: str, label: str, policies: Sequence[Policy], base: Policy) -> dic
         "num_seeds": len(policies),
         "values": values,
         "changes": changes,
-        "distinct_answers": mean("answers_P"),
-        "distinct_strategies": mean("strategies_P"),
-        "entropy": mean("entropy_P"),
-        "missed_by_likeliest": float(np.mean([share_missed(policy) for policy in policies])),
+        **{name: float(np.mean([getattr(policy, name) for policy in policies])) for name in STRATEGY},
     }
 
 
@@ -96,19 +92,39 @@ def _tuning_row(policy: Policy) -> dict[str, Any]:
     }
 
 
-# Markdown
+Rows = list[list[str]]
+"""A table: its header, then its rows."""
 
 
-def blocks(results: Mapping[str, Any]) -> dict[str, str]:
-    """The generated parts of docs/study.md, by name."""
+def tables(results: Mapping[str, Any]) -> dict[str, Rows]:
+    """The tables of docs/study.md, by name."""
     return {
         "main": _main_table(results),
         "verifier": _verifier_table(results),
         "tuning": _tuning_table(results),
         "strategy": _strategy_table(results),
-        "failures": "\n".join(f"- {name}: {message}" for name, message in results["failures"].items())
-        or "No run failed.",
     }
+
+
+def blocks(results: Mapping[str, Any]) -> dict[str, str]:
+    """The generated parts of docs/study.md, by name, as Markdown."""
+    failures = [f"- {name}: {message}" for name, message in results["failures"].items()]
+    return {
+        **{name: _markdown(rows) for name, rows in tables(results).items()},
+        "failures": "\n".join(failures) or "No run failed.",
+        "missing": _missing(results),
+    }
+
+
+def _missing(results: Mapping[str, Any]) -> str:
+    measured = {row["name"] for row in results["arms"]}
+    missing = [f"`{name}`" for name in ARMS if name not in measured]
+    return f"**Not measured yet**: {', '.join(missing)}." if missing else "All arms are measured."
+
+
+def _markdown(rows: Rows) -> str:
+    header, *body = [f"| {' | '.join(cells)} |" for cells in rows]
+    return "\n".join([header, "|" + "---|" * len(rows[0]), *body])
 
 
 def fill(document: str, parts: Mapping[str, str]) -> str:
@@ -125,11 +141,9 @@ def fill(document: str, parts: Mapping[str, str]) -> str:
     return document
 
 
-def _main_table(results: Mapping[str, Any]) -> str:
-    lines = [
-        "| arm | lr | seeds | pass@1 | pass@8 | pass@32 | change of pass@1 | change of pass@32 | by seed |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
+def _main_table(results: Mapping[str, Any]) -> Rows:
+    header = ["arm", "lr", "seeds", "pass@1", "pass@8", "pass@32"]
+    rows = [[*header, "change of pass@1", "change of pass@32", "by seed"]]
     for row in results["arms"]:
         if row["name"].startswith("nines"):
             continue
@@ -137,59 +151,47 @@ def _main_table(results: Mapping[str, Any]) -> str:
         cells = [row["label"], _rate(row), str(row["num_seeds"])]
         cells += [number(values[f"pass@{k}"]["mean"]) for k in (1, 8, 32)]
         cells += [interval(changes.get(f"pass@{k}")) for k in (1, 32)]
-        cells.append(" ".join(number(value, "+") for value in changes["pass@32"]["seeds"]) if changes else "")
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        rows.append([*cells, _by_seed(changes.get("pass@32"))])
+    return rows
 
 
-def _verifier_table(results: Mapping[str, Any]) -> str:
+def _verifier_table(results: Mapping[str, Any]) -> Rows:
     shown = ("base", "rloo", "bon16", "nines_rloo", "nines_bon16")
-    lines = [
-        "| arm | lr | seeds | pass@1 | Bo8 | Bo32 | pass@32 | change of Bo32 | by seed |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
+    rows = [["arm", "lr", "seeds", "pass@1", "Bo8", "Bo32", "pass@32", "change of Bo32", "by seed"]]
     for row in (row for name in shown for row in results["arms"] if row["name"] == name):
-        values, changes = row["values"], row["changes"]
+        values, change = row["values"], row["changes"].get("bon@32")
         cells = [row["label"], _rate(row), str(row["num_seeds"])]
         cells += [number(values[name]["mean"]) for name in ("pass@1", "bon@8", "bon@32", "pass@32")]
-        cells.append(interval(changes.get("bon@32")))
-        cells.append(" ".join(number(value, "+") for value in changes["bon@32"]["seeds"]) if changes else "")
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        rows.append([*cells, interval(change), _by_seed(change)])
+    return rows
 
 
-def _tuning_table(results: Mapping[str, Any]) -> str:
-    lines = ["| arm | chosen on | lr | value | pass@1 | pass@8 | pass@32 |", "|---|---|---|---|---|---|---|"]
+def _tuning_table(results: Mapping[str, Any]) -> Rows:
+    rows = [["arm", "chosen on", "lr", "value", "pass@1", "pass@8", "pass@32"]]
     rates = {row["name"]: row["learning_rate"] for row in results["arms"]}
     for row in results["tuning"]:
-        chosen = rates.get(row["name"]) == row["learning_rate"]
-        mark = "**" if chosen else ""
+        mark = "**" if rates.get(row["name"]) == row["learning_rate"] else ""
         cells = [ARMS[row["name"]].label, row["tuned_on"], f"{mark}{row['learning_rate']:.0e}{mark}"]
-        cells += [number(row[name]) for name in ("value", "pass@1", "pass@8", "pass@32")]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        rows.append([*cells, *(number(row[name]) for name in ("value", "pass@1", "pass@8", "pass@32"))])
+    return rows
 
 
-def _strategy_table(results: Mapping[str, Any]) -> str:
-    lines = [
-        "| arm | distinct answers | distinct strategies | entropy, nats | most likely of 16 is wrong | pass@32 |",
-        "|---|---|---|---|---|---|",
-    ]
+def _strategy_table(results: Mapping[str, Any]) -> Rows:
+    header = ["arm", "distinct answers", "distinct strategies", "entropy, nats"]
+    rows = [[*header, "most likely of 16 is wrong", "pass@32"]]
     for row in results["arms"]:
-        cells = [
-            row["label"],
-            f"{row['distinct_answers']:.1f}",
-            f"{row['distinct_strategies']:.1f}",
-            f"{row['entropy']:.2f}",
-            number(row["missed_by_likeliest"]),
-            number(row["values"]["pass@32"]["mean"]),
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        cells = [row["label"], f"{row['distinct_answers']:.1f}", f"{row['distinct_strategies']:.1f}"]
+        cells += [f"{row['entropy']:.2f}", number(row["missed_by_likeliest"])]
+        rows.append([*cells, number(row["values"]["pass@32"]["mean"])])
+    return rows
 
 
 def _rate(row: Mapping[str, Any]) -> str:
     return f"{row['learning_rate']:.0e}" if row["name"] != "base" else ""
+
+
+def _by_seed(change: Mapping[str, Any] | None) -> str:
+    return " ".join(number(mean, "+") for mean in change["seeds"]) if change else ""
 
 
 def number(value: float, sign: str = "") -> str:
