@@ -156,6 +156,8 @@ def evaluate(
         *models,
         *(part for one in settings for part in ("--set", one)),
     ]
+    if address is not None:
+        command += ["--address", address]
     if rescore is None:
         evaluate_models(parsed, named, out, address=address, command=shlex.join(command))
         return

@@ -19,6 +19,8 @@ from learner.estimators import bon_value
 from learner.majority import majority_values
 
 NUM_FIT_KS = 24
+NOT_JUDGED = ("timeout", "refused")
+"""Statuses of candidates whose reward is 0 although nobody knows whether they are right."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -34,7 +36,8 @@ class CellResults:
     values: Mapping[str, np.ndarray]
     """Metric to float64 [P, K]; one that cannot be computed is absent."""
     facts: Mapping[str, np.ndarray]
-    """Of a problem's n samples: mean tokens, share finished, distinct texts and answers; [P] each."""
+    """Of a problem's n samples: mean tokens, share finished, distinct texts and answers, share not judged
+    if there is any; [P] each."""
     fit_ks: tuple[int, ...]
     """Denser than `ks`, up to n, for the law of co-scaling."""
     fit_pass_PK: np.ndarray
@@ -83,6 +86,9 @@ def cell_results(cell: Cell, groups: Sequence[ScoredGroup], ks: Sequence[int]) -
     }
     if "majority_at_k" in values:
         facts["distinct_answers"] = [len(set(group.answers) - {None}) for group in groups]
+    unjudged = [sum(status in NOT_JUDGED for status in group.statuses) / num_samples for group in groups]
+    if any(unjudged):
+        facts["unjudged"] = unjudged
     fit_ks = tuple(sorted({int(k) for k in np.geomspace(1, num_samples, NUM_FIT_KS).round()}))
     return CellResults(
         cell=cell,

@@ -38,15 +38,16 @@ STYLE: Any = {
 }
 PANEL_INCHES = (4.3, 3.6)
 DOTS_PER_INCH = 160
+INCHES_PER_LETTER = 0.1
 CERTAIN = 0.95
 
 
 def plot_all(summary: Summary, directory: Path) -> None:
     """pass_at_k, selection and temperature, the latter two if there is something to show."""
     with mpl.rc_context(STYLE):
-        _save(_pass_figure(summary), directory / "pass_at_k")
+        _save(pass_figure(summary), directory / "pass_at_k")
         if shown_metrics(summary) != ["pass_at_k"]:
-            _save(_selection_figure(summary), directory / "selection")
+            _save(selection_figure(summary), directory / "selection")
         if summary.overall.best:
             _save(_temperature_figure(summary), directory / "temperature")
 
@@ -56,25 +57,34 @@ def plot_run(
 ) -> None:
     """Left: reward and pass@N of the training batches. Right: held-out pass@k at the training temperature."""
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(2.4 * PANEL_INCHES[0], 1.1 * PANEL_INCHES[1]))
-        training, held_out = figure.subplots(1, 2)
-        series = (("pass_at_n", f"pass@{num_select}", COLORS[1]), ("reward", "reward (pass@1)", COLORS[0]))
-        for fact, label, color in series if steps else ():
-            step_S, value_S = (np.array([step[name] for step in steps]) for name in ("step", fact))
-            training.plot(step_S, value_S, color=color, alpha=0.25, linewidth=1)
-            training.plot(step_S, _smooth(value_S), color=color, label=label, linewidth=2)
-            training.legend()
-        training.xaxis.get_major_locator().set_params(integer=True)
-        training.set(title="training batches", xlabel="step", ylim=(0, 1))
-        there = sorted({cell.cell.temperature for cell in summary.overall.cells})
-        nearest = min(there, key=lambda other: abs(other - temperature))
-        _pass_panel(held_out, summary, nearest)
-        held_out.set(title="held-out pass@k, 95 % intervals", xlabel="k samples", ylim=(0, 1))
-        held_out.legend(loc="upper left")
+        figure = run_figure(summary, steps, num_select=num_select, temperature=temperature)
         figure.savefig(path, dpi=DOTS_PER_INCH)
 
 
-def _pass_figure(summary: Summary) -> Figure:
+def run_figure(
+    summary: Summary, steps: Sequence[Mapping[str, Any]], *, num_select: int, temperature: float
+) -> Figure:
+    figure = Figure(figsize=(2.4 * PANEL_INCHES[0], 1.1 * PANEL_INCHES[1]))
+    training, held_out = figure.subplots(1, 2)
+    series = (("pass_at_n", f"pass@{num_select}", COLORS[1]), ("reward", "reward (pass@1)", COLORS[0]))
+    for fact, label, color in series if steps else ():
+        step_S, value_S = (np.array([step[name] for step in steps]) for name in ("step", fact))
+        training.plot(step_S, value_S, color=color, alpha=0.25, linewidth=1)
+        training.plot(step_S, _smooth(value_S), color=color, label=label, linewidth=2)
+        training.legend()
+    training.xaxis.get_major_locator().set_params(integer=True)
+    training.set(title="training batches", xlabel="step")
+    there = sorted({cell.cell.temperature for cell in summary.overall.cells})
+    nearest = min(there, key=lambda other: abs(other - temperature))
+    _pass_panel(held_out, summary, nearest)
+    held_out.set(title="held-out pass@k, 95 % intervals", xlabel="k samples")
+    for axes in (training, held_out):
+        _show_from_zero(axes, 1.0)
+    held_out.legend(loc="upper left")
+    return figure
+
+
+def pass_figure(summary: Summary) -> Figure:
     figure, panels = _panels(summary)
     for temperature, axes in panels.items():
         _pass_panel(axes, summary, temperature)
@@ -89,14 +99,17 @@ def _pass_figure(summary: Summary) -> Figure:
         axes.set_xlabel("k samples")
     first = next(iter(panels.values()))
     first.set_ylabel(f"held-out {title_of(summary, 'pass_at_k')}")
-    first.set_ylim(bottom=0)
+    _show_from_zero(first)
     handles, _ = first.get_legend_handles_labels()
-    law_line = Line2D([], [], color="#333333", linewidth=0.8, linestyle=(0, (5, 3)), label="exp(a k^b)")
-    first.legend(handles=[*handles, law_line], loc="upper left")
+    if any(isinstance(law, CoScalingFit) for law in summary.co_scaling.values()):
+        handles.append(
+            Line2D([], [], color="#333333", linewidth=0.8, linestyle=(0, (5, 3)), label="exp(a k^b)")
+        )
+    first.legend(handles=handles, loc="upper left")
     return figure
 
 
-def _selection_figure(summary: Summary) -> Figure:
+def selection_figure(summary: Summary) -> Figure:
     """What a verifier and a vote pick from k samples, below what the k samples hold."""
     figure, panels = _panels(summary)
     metrics = [metric for metric in STYLES if metric in shown_metrics(summary)]
@@ -110,7 +123,7 @@ def _selection_figure(summary: Summary) -> Figure:
         axes.set_xlabel("k samples")
     first = next(iter(panels.values()))
     first.set_ylabel("held-out reward of the answer picked")
-    first.set_ylim(bottom=0)
+    _show_from_zero(first)
     models = _models(summary)
     handles = [Line2D([], [], color=_color_of(models, model), linewidth=2, label=model) for model in models]
     for metric in metrics:
@@ -140,24 +153,23 @@ def _temperature_figure(summary: Summary) -> Figure:
         metric for metric in shown_metrics(summary) if any(metric in summary.overall.best[m] for m in models)
     ]
     temperatures = sorted({cell.cell.temperature for cell in summary.overall.cells})
-    size = (
-        1.5 + 0.72 * len(summary.ks) * len(models),
-        1.1 + (0.62 + 0.45 * len(temperatures)) * len(metrics),
-    )
+    panel_width = max(0.72 * len(summary.ks), INCHES_PER_LETTER * max(map(len, models)))
+    size = (1.5 + panel_width * len(models), 1.1 + (0.85 + 0.45 * len(temperatures)) * len(metrics))
     figure = Figure(figsize=(max(size[0], 4.0), size[1]))
     grid = figure.subplots(len(metrics), len(models), squeeze=False)
     for row, metric in zip(grid, metrics, strict=True):
         maps = [_map(summary, model, metric, temperatures) for model in models]
         behind = [map_TK - np.nanmax(map_TK, axis=0) for map_TK in maps]
+        furthest = min(-1e-3, np.nanmin(behind))  # a scale where all are equally good
         for axes, model, map_TK, behind_TK in zip(row, models, maps, behind, strict=True):
             image = axes.imshow(
-                behind_TK, cmap="cividis", vmin=np.nanmin(behind), vmax=0, aspect="auto", origin="lower"
+                behind_TK, cmap="cividis", vmin=furthest, vmax=0, aspect="auto", origin="lower"
             )
-            _write_map(axes, map_TK, behind_TK, np.nanmin(behind) / 2)
+            _write_map(axes, map_TK, behind_TK, furthest / 2)
             _frame_best(axes, summary, model, metric, temperatures)
             axes.set_xticks(range(len(summary.ks)), [str(k) for k in summary.ks])
             axes.set_yticks(range(len(temperatures)), [f"{temperature:g}" for temperature in temperatures])
-            axes.set_title(f"{model}: {title_of(summary, metric)}")
+            axes.set_title(f"{model}\n{title_of(summary, metric)}")
             axes.grid(visible=False)
             axes.tick_params(length=0)
             axes.spines[:].set_visible(False)
@@ -223,6 +235,13 @@ def _curve(axes: Axes, curve: Curve, color: str, line: Any, marker: str, label: 
     if marker:
         low, high = [one.low for one in curve.values()], [one.high for one in curve.values()]
         axes.fill_between(ks, low, high, color=color, alpha=0.12, linewidth=0)
+
+
+def _show_from_zero(axes: Axes, to: float | None = None) -> None:
+    """The reward axis begins at 0, and ends at `to`, unless rewards lie beyond."""
+    low, high = axes.dataLim.intervaly
+    if low >= 0:
+        axes.set_ylim(bottom=0, top=to if to is not None and high <= to else None)
 
 
 def _k_axis(axes: Axes, summary: Summary) -> None:

@@ -83,7 +83,7 @@ class Summary:
     co_scaling: dict[Cell, CoScalingFit | str]
     """A text says why the law could not be fitted."""
     selection_is_perfect: bool
-    """Best-of-k is pass@k in every cell: the score never prefers a lower reward."""
+    """Best-of-k is pass@k in every cell, at every k of the report."""
 
     @property
     def overall(self) -> ClassSummary:
@@ -133,8 +133,8 @@ def fit_law(result: CellResults, *, seed: int) -> CoScalingFit | str:
     curve_K = torch.from_numpy(result.fit_pass_PK.mean(axis=0))
     try:
         law = fit_co_scaling(result.fit_ks, curve_K)
-    except ValueError as error:
-        return str(error)
+    except ValueError:
+        return "fewer than 3 values of pass@k strictly between 0 and 1"
     try:
         low, high = bootstrap_interval(
             torch.from_numpy(result.fit_pass_PK),

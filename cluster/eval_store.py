@@ -16,7 +16,8 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -48,17 +49,24 @@ class Cell:
 
     @classmethod
     def from_label(cls, label: str) -> Self:
+        """Raises ValueError for anything that is not a label."""
         model, _, temperature = label.rpartition("@")
-        return cls(model=model, temperature=float(temperature))
+        try:
+            return cls(model=model, temperature=float(temperature))
+        except ValueError:
+            raise ValueError(
+                f"{label!r} is not NAME@TEMPERATURE, as files of samples are named: remove it"
+            ) from None
 
 
 def read_samples(path: Path) -> list[ScoredGroup]:
     """The scored groups of one Parquet file of samples, in the order of the problems.
 
-    `samples.group` is the problem's index, `samples.problem_id` its id.
+    `samples.group` is the problem's index, `samples.problem_id` its id. Raises ValueError for a damaged file.
     """
-    batches = pq.ParquetFile(path).iter_batches(batch_size=ROWS_PER_READ)
-    groups = [group for batch in batches for group in scored_from_batch(batch)]
+    with _naming_damage(path):
+        batches = pq.ParquetFile(path).iter_batches(batch_size=ROWS_PER_READ)
+        groups = [group for batch in batches for group in scored_from_batch(batch)]
     return sorted(groups, key=lambda group: group.samples.group)
 
 
@@ -67,18 +75,29 @@ def sample_files(directory: Path) -> dict[Cell, Path]:
     return {Cell.from_label(path.stem): path for path in sorted((directory / "samples").glob("*.parquet"))}
 
 
+def unfinished_labels(directory: Path) -> list[str]:
+    """Cells that were begun, and lack samples."""
+    return sorted(path.stem for path in (directory / "samples").glob("*.parts"))
+
+
 def read_problems(directory: Path) -> list[Problem]:
     """The problems of an evaluation, in order; without their truth."""
-    rows = pq.read_table(directory / PROBLEMS_FILE).to_pylist()
+    rows = _read_table(directory / PROBLEMS_FILE).to_pylist()
     return [Problem(id=row["id"], prompt=row["prompt"], difficulty=row["difficulty"]) for row in rows]
 
 
 def read_settings(directory: Path) -> dict[str, Any]:
-    """settings.json of an evaluation. Raises ValueError when there is none."""
+    """settings.json of an evaluation. Raises ValueError when there is none, or a damaged one."""
+    path = directory / SETTINGS_FILE
     try:
-        return json.loads((directory / SETTINGS_FILE).read_text())
+        settings = json.loads(path.read_text())
+        return {"identity": dict(settings["identity"]), "models": dict(settings["models"])}
     except FileNotFoundError:
         raise ValueError(f"{directory} holds no evaluation: there is no {SETTINGS_FILE} in it") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path} is not the settings of an evaluation ({error!r}): mend it, or choose another directory"
+        ) from None
 
 
 class EvalStore:
@@ -148,7 +167,7 @@ class EvalStore:
         if self._file(cell).exists():
             return []
         parts = self._parts_dir(cell).glob("*.parquet")
-        there = {index for part in parts for index in pq.read_table(part, columns=["group"])[0].to_pylist()}
+        there = {index for part in parts for index in _read_table(part, ["group"])[0].to_pylist()}
         return [index for index in range(len(self.problems)) if index not in there]
 
     def put(self, cell: Cell, index: int, group: ScoredGroup) -> None:
@@ -170,7 +189,7 @@ class EvalStore:
         parts_dir, path = self._parts_dir(cell), self._file(cell)
         if not path.exists():
             assert not self.missing(cell)
-            table = pa.concat_tables([pq.read_table(part) for part in sorted(parts_dir.glob("*.parquet"))])
+            table = pa.concat_tables([_read_table(part) for part in sorted(parts_dir.glob("*.parquet"))])
             rows = pc.sort_indices(table["group"])
             partial = path.with_suffix(".partial")
             pq.write_table(table.take(rows), partial, compression="zstd", row_group_size=ROWS_PER_READ)
@@ -226,6 +245,22 @@ def check_names(names: Sequence[str]) -> None:
             raise ValueError(
                 f"model name {name!r} has characters that a file's name should not: use letters, digits, . + - _"
             )
+
+
+def _read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
+    with _naming_damage(path):
+        return pq.read_table(path, columns=columns)
+
+
+@contextmanager
+def _naming_damage(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (pa.ArrowInvalid, OSError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise ValueError(
+            f"{path} cannot be read ({reason}): if it is damaged delete it, and `bonfire eval` makes it anew"
+        ) from None
 
 
 def _write_problems(problems: Sequence[Problem], path: Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from rich.box import SIMPLE
+from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -15,13 +16,12 @@ TITLES = {"pass_at_k": "pass@k", "best_of_k": "Best-of-k", "majority_at_k": "maj
 FACTS = {
     "tokens": "mean tokens",
     "finished": "share finished",
+    "unjudged": "not judged",
     "distinct_answers": "distinct answers",
     "distinct_texts": "distinct texts",
 }
-ESTIMATE_WIDTH, DIFFERENCE_WIDTH = 19, 22
-"""Of a column, its padding included."""
-MAX_LABEL_WIDTH = 16
-BEST_WIDTH = 14
+NAME_COLUMNS = {"cell", "model", "problems"}
+"""Headings of columns whose texts may be of any length."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,9 +56,10 @@ def sections(summary: Summary, num_samples: int, *, width: int) -> Iterator[tupl
     yield f"the {num_samples} samples of a problem", facts_table(summary.overall)
     if any(isinstance(law, CoScalingFit) for law in summary.co_scaling.values()):
         yield "co-scaling: pass@k = exp(a k^b), fitted at k = 1 to n", law_table(summary)
-    for cell, law in summary.co_scaling.items():
-        if isinstance(law, str):
-            yield f"co-scaling of {cell.label} could not be fitted: {law}", None
+    reasons = {cell.label: law for cell, law in summary.co_scaling.items() if isinstance(law, str)}
+    for reason in dict.fromkeys(reasons.values()):
+        labels = ", ".join(label for label in reasons if reasons[label] == reason)
+        yield f"no co-scaling law, {reason}: {labels}", None
 
 
 def shown_metrics(summary: Summary) -> list[str]:
@@ -97,17 +98,23 @@ def difficulty_table(summary: Summary, metric: str, *, width: int) -> Table:
 
 
 def best_table(summary: Summary, metric: str, *, width: int) -> Table:
-    """The best temperature for each model and k, with the share of resamples in which it is best."""
-    classes = summary.classes if len(summary.classes) <= (width - 24) // BEST_WIDTH else summary.classes[:1]
-    table = _table(
-        "model", "k", *("all" if one.difficulty is None else one.difficulty or "none" for one in classes)
-    )
-    for model in summary.overall.best:
-        for k in summary.ks:
-            found = [one.best[model].get(metric, {}).get(k) for one in classes]
-            cells = [f"{best.temperature:g} ({100 * best.certainty:.0f} %)" if best else "" for best in found]
-            table.add_row(escape(model) if k == summary.ks[0] else "", str(k), *cells)
-        table.add_section()
+    """The best temperature for each model and k, with the share of resamples in which it is best.
+
+    For each difficulty too, if `width` holds that.
+    """
+    for classes in (summary.classes, summary.classes[:1]):
+        headings = ["all" if one.difficulty is None else one.difficulty or "none" for one in classes]
+        table = _table("model", "k", *headings)
+        for model in summary.overall.best:
+            for k in summary.ks:
+                found = [one.best[model].get(metric, {}).get(k) for one in classes]
+                cells = [
+                    f"{best.temperature:g} ({100 * best.certainty:.0f} %)" if best else "" for best in found
+                ]
+                table.add_row(escape(model) if k == summary.ks[0] else "", str(k), *cells)
+            table.add_section()
+        if _fits(table, width):
+            break
     return table
 
 
@@ -171,37 +178,41 @@ def _model_table(heading: str, rows: Sequence[Row], width: int) -> Table:
     """Models beside each other if `width` holds them, else below each other."""
     models = list(dict.fromkeys(model for row in rows for model in row.values))
     compared = [model for model in models if any(row.values[model][1] for row in rows if model in row.values)]
-    needed = MAX_LABEL_WIDTH + ESTIMATE_WIDTH * len(models) + DIFFERENCE_WIDTH * len(compared)
     columns = [(model, kind) for model in models for kind in (0, 1) if kind == 0 or model in compared]
     first = 0 if len({row.section for row in rows}) > 1 else 1  # a single temperature needs no column
     headings = ("T", heading)[first:]
-    if needed <= width:
-        table = _table(*headings, *("difference" if kind else model for model, kind in columns))
-    else:
-        table = _table(*headings, "model", "mean", f"difference from {models[0]}")
+    beside = _table(*headings, *("difference" if kind else model for model, kind in columns))
+    below = _table(*headings, "model", "mean", "difference from first")
     section = rows[0].section
     for number_of_row, row in enumerate(rows):
         is_new = row.section != section or number_of_row == 0
         if row.section != section:
-            table.add_section()
+            beside.add_section()
+            below.add_section()
             section = row.section
         labels = (section if is_new else "", row.label)[first:]
-        if needed <= width:
-            pairs = [(row.values.get(model, (None, None))[kind], "+" * kind) for model, kind in columns]
-            table.add_row(*map(escape, labels), *(estimate_text(value, sign) for value, sign in pairs))
-            continue
+        pairs = [(row.values.get(model, (None, None))[kind], "+" * kind) for model, kind in columns]
+        beside.add_row(*map(escape, labels), *(estimate_text(value, sign) for value, sign in pairs))
         for model, (value, difference) in row.values.items():
-            table.add_row(
+            below.add_row(
                 *map(escape, (*labels, model)), estimate_text(value), estimate_text(difference, "+")
             )
             labels = ("",) * len(labels)
-    return table
+    return beside if _fits(beside, width) else below
 
 
 def _table(*headings: str) -> Table:
+    """Where the screen is too narrow names go on in the next line; numbers are never cut."""
     table = Table(box=SIMPLE)
     for heading in headings:
         table.add_column(
-            escape(heading), no_wrap=True, style="bold" if heading.startswith("difference") else ""
+            escape(heading),
+            no_wrap=heading not in NAME_COLUMNS,
+            overflow="fold",
+            style="bold" if heading.startswith("difference") else "",
         )
     return table
+
+
+def _fits(table: Table, width: int) -> bool:
+    return Console(width=10_000).measure(table).maximum <= width

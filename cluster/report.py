@@ -23,7 +23,7 @@ from rich.console import Console
 from cluster import eval_plots, eval_tables
 from cluster.eval_metrics import CellResults, cell_results
 from cluster.eval_statistics import CoScalingFit, Summary, summarise
-from cluster.eval_store import read_samples, sample_files
+from cluster.eval_store import SETTINGS_FILE, read_samples, sample_files, unfinished_labels
 from cluster.record import write_atomically
 
 REPORT_FILE = "report.json"
@@ -81,18 +81,22 @@ def make_report(
 ) -> Report:
     """Read all finished cells of an evaluation and compute its numbers. `difficulties`: one per problem."""
     files = sample_files(directory)
+    strangers = [str(path) for cell, path in files.items() if cell.model not in models]
+    if strangers:
+        raise ValueError(
+            f"{strangers[0]} is of no model in {SETTINGS_FILE}: remove it, or name its model again"
+        )
     cells = sorted(files, key=lambda cell: (models.index(cell.model), cell.temperature))
     results = []
     for cell in cells:
         on_progress(f"statistics of {cell.label}")
         results.append(cell_results(cell, read_samples(files[cell]), sorted(set(ks))))
     on_progress("intervals")
-    begun = (directory / "samples").glob("*.parts")
     return Report(
         summary=summarise(results, difficulties, seed=seed),
         results=tuple(results),
         difficulties=tuple(difficulties),
-        unfinished=tuple(sorted(path.stem for path in begun)),
+        unfinished=tuple(unfinished_labels(directory)),
         directory=directory,
     )
 

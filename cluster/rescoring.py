@@ -20,6 +20,7 @@ from cluster.eval_store import (
     read_samples,
     read_settings,
     sample_files,
+    unfinished_labels,
 )
 from cluster.evaluation import report_on, section_of
 from verifiers.problems import check_problems, load_problems
@@ -34,12 +35,17 @@ def rescore(
 ) -> None:
     """Judge all samples in `directory` with the config's verifier and truth; print and write a report.
 
-    Verdicts and report go to `out`, `directory` is left as it is. `command` is this call without `--out`.
+    Verdicts and report go to `out`, `directory` is left as it is; its unfinished cells are left out, and
+    named. `command` is this call without `--out`.
     """
     launch.set_ray_environment(local=address is None)
     evaluation = section_of(config)
     if not (directory / SETTINGS_FILE).exists() and (directory / STAGE / SETTINGS_FILE).exists():
         directory = directory / STAGE  # given the run instead of its evaluation
+    directory = directory.absolute()
+    new = out or Path(f"{directory}-rescored-{time.strftime('%Y%m%d-%H%M%S')}")
+    if new.absolute() == directory:
+        raise ValueError(f"--rescore leaves {directory} as it is: choose another --out")
     settings, files = read_settings(directory), sample_files(directory)
     if not files:
         raise ValueError(f"{directory} has no finished samples to judge: finish that evaluation first")
@@ -54,9 +60,8 @@ def rescore(
     identity = {
         **{name: settings["identity"][name] for name in sampling_identity(config, num_samples)},
         **verdict_identity(config, problems),
-        "rescored_from": str(directory.absolute()),
+        "rescored_from": str(directory),
     }
-    new = out or directory.with_name(f"{directory.name}-rescored-{time.strftime('%Y%m%d-%H%M%S')}")
     with (
         EvalStore(new, identity, problems) as store,
         View(f"bonfire eval · judging again {directory} · {new}", [STAGE]) as view,
@@ -69,6 +74,8 @@ def rescore(
         judge_missing(config, store, files, view)
         report = report_on(config, store, view)
     report.show(view.console)
+    if left_out := unfinished_labels(directory):
+        view.console.print(f"not finished there, and not judged: {', '.join(left_out)}", markup=False)
     view.console.print(f"results  {new}", soft_wrap=True, markup=False)
 
 

@@ -92,6 +92,29 @@ def test_a_changed_setting_is_refused_in_one_line_that_names_it(tmp_path):
     assert read_settings(tmp_path / "out")["identity"] == IDENTITY
 
 
+def test_a_damaged_file_is_named_with_what_to_do(tmp_path):
+    with open_store(tmp_path / "out") as store:
+        for index, group in enumerate(GROUPS):
+            store.put(CELL, index, group)
+        part = tmp_path / "out" / "samples" / "base@0.7.parts" / "000000.parquet"
+        whole = part.read_bytes()
+        part.write_bytes(whole[:-100])
+        with pytest.raises(ValueError, match=r"000000.parquet cannot be read .*delete it") as error:
+            store.missing(CELL)
+        assert "\n" not in str(error.value)
+        part.write_bytes(whole)
+        store.finish(CELL)
+    file = sample_files(tmp_path / "out")[CELL]
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(ValueError, match=r"base@0.7.parquet cannot be read .*delete it"):
+        read_samples(file)
+    settings = tmp_path / "out" / "settings.json"
+    for text in (settings.read_text()[:50], "{}", "[]"):
+        settings.write_text(text)
+        with pytest.raises(ValueError, match=r"settings.json is not the settings of an evaluation"):
+            open_store(tmp_path / "out")
+
+
 def test_other_weights_under_the_same_name_are_refused(tmp_path):
     with open_store(tmp_path / "out") as store:
         store.add_model("base", "/models/base", "aa")

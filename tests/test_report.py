@@ -15,11 +15,11 @@ import pytest
 from rich.console import Console
 
 from actors.types import SampleGroup, ScoredGroup
-from cluster import eval_tables
+from cluster import eval_plots, eval_tables
 from cluster.eval_metrics import CellResults, cell_results, per_problem
 from cluster.eval_statistics import CoScalingFit, Summary, summarise
 from cluster.eval_store import Cell
-from cluster.report import Report
+from cluster.report import Report, make_report, to_json, write_results
 
 
 def group_of(
@@ -116,6 +116,15 @@ def test_without_any_answer_there_is_no_majority():
     assert per_problem(some, [1])["majority_at_k"].tolist() == [[0.0], [0.25]]
 
 
+def test_candidates_that_nobody_judged_are_counted():
+    groups = with_successes([1, 0], 4)
+    summary, _ = summary_of({"m@1": groups}, [1])
+    assert "unjudged" not in summary.overall.cells[0].facts and "not judged" not in printed(summary, 80)
+    slow = [groups[0], replace(groups[1], statuses=("ok", "timeout", "refused", "wrong_format"))]
+    summary, _ = summary_of({"m@1": groups, "slow@1": slow}, [1])
+    assert summary.overall.cells[1].facts["unjudged"].mean == 0.25 and "not judged" in printed(summary, 80)
+
+
 def test_length_and_diversity_are_those_of_the_samples():
     group = group_of(0, [1, 0, 0, 0], answers=["a", "a", "b", None], num_tokens=[1, 2, 3, 6])
     facts = cell_results(Cell(model="m", temperature=1.0), [group], [1]).facts
@@ -208,7 +217,23 @@ def test_many_models_are_listed_below_each_other():
     text = printed(summary, 80)
     assert "…" not in text and max(map(len, text.splitlines())) <= 80
     assert sum("model-2" in line and "[" in line for line in text.splitlines()) >= 8
-    assert "difference from model-0" in text
+    assert "difference from first" in text
+
+
+def test_long_names_and_large_rewards_cut_no_number():
+    def groups(rewards: Sequence[float]) -> list[ScoredGroup]:
+        return [group_of(i, np.roll(rewards, i), answers=["a", "b", "b", "c"]) for i in range(4)]
+
+    names = ("Qwen2.5-0.5B-Instruct", "trained-on-a-problem-set-with-a-long-name-step-000100")
+    cells = {f"{name}@{t}": groups([-750.0, 0, 0.5, 1]) for name in names for t in (0.5, 1)}
+    levels = [f"Level {i} of a long scale" for i in (1, 1, 2, 2)]
+    for difficulties in (levels, ["easy", "easy", "hard", "hard"]):
+        text = printed(summary_of(cells, [1, 4], difficulties)[0], 80)
+        assert "…" not in text and max(map(len, text.splitlines())) <= 80
+        assert (
+            sum("-187.12 [-187.12, -187.12]   +.000 [+.000, +.000]" in line for line in text.splitlines())
+            >= 2
+        )
 
 
 def test_a_best_of_k_that_is_pass_at_k_is_shown_once_and_said():
@@ -247,14 +272,13 @@ def report(tmp_path) -> Report:
         summary=summary,
         results=tuple(results),
         difficulties=tuple(difficulties),
-        unfinished=(),
+        unfinished=("trained@2",),
         directory=tmp_path,
     )
 
 
-def test_report_json_holds_the_numbers(report, tmp_path):
-    report.write({"problems": 6})
-    written = json.loads((tmp_path / "report.json").read_text())
+def test_report_json_holds_the_numbers(report):
+    written = json.loads(to_json(report.summary, {"problems": 6}))
     assert written["problems"] == 6 and written["ks"] == [1, 2, 8]
     labels = [(cell["model"], cell["temperature"]) for cell in written["cells"]]
     assert labels == [("base", 0.5), ("base", 1.0), ("trained", 0.5), ("trained", 1.0)]
@@ -273,7 +297,7 @@ def test_report_json_holds_the_numbers(report, tmp_path):
 
 
 def test_results_hold_a_row_per_problem_and_cell(report, tmp_path):
-    report.write({})
+    write_results(report.results, report.difficulties, tmp_path / "results.parquet")
     rows = pq.read_table(tmp_path / "results.parquet").to_pylist()
     assert len(rows) == 4 * 6
     for row in rows:
@@ -298,8 +322,35 @@ def test_every_picture_is_written_as_png_and_svg(report, tmp_path):
         assert "<svg" in (tmp_path / f"{name}.svg").read_text()
 
 
+@pytest.mark.parametrize("rewards", [(-3.0, -2.0), (0.0, 1.0), (20.0, 30.0)])
+def test_no_curve_lies_outside_its_picture(rewards):
+    groups = [group_of(i, np.roll([*rewards, *rewards], i), answers=["a", "a", "b", "c"]) for i in range(4)]
+    summary, _ = summary_of({"m@1": groups}, [1, 4])
+    for figure in (
+        eval_plots.pass_figure(summary),
+        eval_plots.selection_figure(summary),
+        eval_plots.run_figure(summary, [], num_select=4, temperature=1.0),
+    ):
+        low, high = figure.axes[-1].get_ylim()
+        assert low <= np.mean(rewards) < rewards[1] <= high
+        assert low == 0 or rewards[0] < 0
+
+
+def test_samples_of_a_model_that_is_not_in_the_settings_are_named(tmp_path):
+    (tmp_path / "samples").mkdir()
+    for label, text in (
+        ("other@1", "other@1.parquet is of no model in settings.json"),
+        ("notes", "'notes' is not NAME@TEMPERATURE"),
+    ):
+        path = tmp_path / "samples" / f"{label}.parquet"
+        path.touch()
+        with pytest.raises(ValueError, match=text):
+            make_report(tmp_path, models=["m"], difficulties=[""], ks=[1], seed=0, on_progress=print)
+        path.unlink()
+
+
 def test_a_run_gets_its_report_beside_its_training_curves(report, tmp_path):
-    report.write({})
+    (tmp_path / "report.json").write_text(to_json(report.summary, {}))
     run_dir = tmp_path / "run"
     run_dir.mkdir()
     steps = [{"step": step, "pass_at_n": 0.5, "reward": 0.1 * step} for step in range(1, 4)]
@@ -309,16 +360,12 @@ def test_a_run_gets_its_report_beside_its_training_curves(report, tmp_path):
     assert (run_dir / "report.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_law_without_an_interval_is_null_in_json(tmp_path):
+def test_a_law_without_an_interval_is_null_in_json():
     counts = [0] * 29 + [3]
-    summary, results = summary_of({"m@1": with_successes(counts, 32)}, [1])
+    summary, _ = summary_of({"m@1": with_successes(counts, 32)}, [1])
     law = next(iter(summary.co_scaling.values()))
     assert isinstance(law, CoScalingFit) and math.isnan(
         law.a.low
     )  # many resamples miss the one solved problem
-    report = Report(
-        summary=summary, results=tuple(results), difficulties=("",) * 30, unfinished=(), directory=tmp_path
-    )
-    report.write({})
-    written = json.loads((tmp_path / "report.json").read_text())["cells"][0]["co_scaling"]
+    written = json.loads(to_json(summary, {}))["cells"][0]["co_scaling"]
     assert written["a"]["low"] is None and written["a"]["mean"] == law.a.mean
