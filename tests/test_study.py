@@ -175,23 +175,28 @@ def test_the_learning_rate_is_chosen_on_the_arms_own_estimand():
     assert choose_learning_rates(tuning) == {"rloo": 1e-4, "bon16": 3e-4}
 
 
-def test_the_interval_of_a_change_resamples_problems_and_seeds():
-    random = np.random.default_rng(1)
-    values_SP = random.normal(0.1, 1.0, (5, 60)) + random.normal(0, 0.5, (5, 1))
-    ours = estimate(values_SP)
-    means = []
-    for _ in range(4000):
-        seeds, problems = random.integers(5, size=5), random.integers(60, size=60)
-        means.append(values_SP[np.ix_(seeds, problems)].mean())
-    low, high = np.quantile(means, [0.025, 0.975])
-    assert ours["mean"] == pytest.approx(values_SP.mean())
-    assert (ours["low"], ours["high"]) == pytest.approx((low, high), abs=0.03)
-    assert ours["seeds"] == pytest.approx(values_SP.mean(axis=1))
+def test_where_seeds_differ_the_interval_is_students_over_seeds():
+    seeds = np.array([0.1, 0.2, 0.4, 0.0, 0.3])
+    ours = estimate(np.repeat(seeds[:, None], 1000, axis=1))
+    # Student's 97.5 % quantile at 4 degrees of freedom is 2.776.
+    assert ours["high"] - ours["mean"] == pytest.approx(2.776 * seeds.std(ddof=1) / 5**0.5, rel=1e-3)
+    assert ours["mean"] == pytest.approx(0.2) and ours["seeds"] == pytest.approx(seeds)
 
 
 def test_one_seed_has_an_interval_over_problems():
-    ours = estimate(np.array([[0.0, 1.0] * 50]))
-    assert ours["low"] == pytest.approx(0.4, abs=0.03) and ours["high"] == pytest.approx(0.6, abs=0.03)
+    ours = estimate(np.array([[0.0, 1.0] * 200]))
+    assert (ours["low"], ours["high"]) == pytest.approx((0.451, 0.549), abs=1e-3)
+
+
+@pytest.mark.parametrize(("over_problems", "over_seeds", "over_both"), [(1, 0, 0), (0, 1, 0), (1, 0.2, 2)])
+def test_the_interval_of_crossed_problems_and_seeds_covers_its_mean(over_problems, over_seeds, over_both):
+    random = np.random.default_rng(1)
+    covered = 0
+    for _ in range(1000):
+        effects = over_problems * random.normal(size=(1, 40)) + over_seeds * random.normal(size=(5, 1))
+        ours = estimate(effects + over_both * random.normal(size=(5, 40)))
+        covered += ours["low"] <= 0 <= ours["high"]
+    assert covered >= 930  # of 1000: nominal 950, less three deviations of a binomial
 
 
 def test_changes_are_paired_with_the_base_model_problem_by_problem():

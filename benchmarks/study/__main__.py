@@ -105,7 +105,7 @@ def show(outcome: Outcome, directory: Path) -> None:
         console.print(str(path), soft_wrap=True)
 
 
-HIDDEN = ("lr", "seeds", "by seed")
+HIDDEN = ("lr", "seeds", "by seed (pass@32)", "by seed (Bo32)")
 """Columns that a narrow screen has no room for; they are in study.json."""
 
 

@@ -1,40 +1,45 @@
 """The study's numbers: arms against the base model, with intervals over problems and seeds.
 
-Shapes: `S` seeds of an arm, `P` test problems, `R` bootstrap resamples.
+Shapes: `S` seeds of an arm, `P` test problems.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from scipy.stats import t as student
 
-from benchmarks.study.arms import ARMS
+from benchmarks.study.arms import ARMS, LEARNING_RATES
 from benchmarks.study.measure import KS, Policy
 
-NUM_RESAMPLES = 10_000
 STRATEGY = ("distinct_answers", "distinct_strategies", "entropy", "missed_by_likeliest")
 """What of a policy's samples is shown as a mean over seeds."""
 
 
 def estimate(values_SP: np.ndarray) -> dict[str, Any]:
-    """Mean with a 95 % interval from resampling problems and seeds, both with replacement, and each seed's mean.
+    """Mean over seeds and problems with a 95 % interval, and each seed's mean.
 
-    A single seed has no spread of its own: its interval is over problems only.
+    Problems and seeds are crossed samples of all problems and all seeds. Their means' variances over their
+    numbers add up to at least the variance of the whole mean (what depends on both is counted twice); the
+    interval is Student's, with the degrees of freedom of Welch and Satterthwaite: wide where five seeds
+    differ, normal where only problems do. A single seed's interval is over problems only.
     """
-    random = np.random.default_rng(0)
-    num_seeds, num_problems = values_SP.shape
-    problems_RP = random.multinomial(num_problems, np.full(num_problems, 1 / num_problems), NUM_RESAMPLES)
-    seeds_RS = random.multinomial(num_seeds, np.full(num_seeds, 1 / num_seeds), NUM_RESAMPLES)
-    means_RS = problems_RP @ values_SP.T / num_problems
-    means_R = (means_RS * seeds_RS).sum(axis=1) / num_seeds
-    low, high = np.quantile(means_R, [0.025, 0.975])
+    means = [values_SP.mean(axis=0), values_SP.mean(axis=1)]
+    parts = [(mean.var(ddof=1) / len(mean), len(mean) - 1) for mean in means if len(mean) > 1]
+    variance = sum(part for part, _ in parts)
+    half = 0.0
+    if variance > 0:
+        freedom = variance**2 / sum(part**2 / degrees for part, degrees in parts)
+        half = float(student.ppf(0.975, freedom)) * math.sqrt(variance)
+    mean = float(values_SP.mean())
     return {
-        "mean": float(values_SP.mean()),
-        "low": float(low),
-        "high": float(high),
-        "seeds": [float(mean) for mean in values_SP.mean(axis=1)],
+        "mean": mean,
+        "low": mean - half,
+        "high": mean + half,
+        "seeds": [float(seed_mean) for seed_mean in means[1]],
     }
 
 
@@ -77,8 +82,14 @@ def _row(name: str, label: str, policies: Sequence[Policy], base: Policy) -> dic
         "num_seeds": len(policies),
         "values": values,
         "changes": changes,
-        **{name: float(np.mean([getattr(policy, name) for policy in policies])) for name in STRATEGY},
+        **{name: _mean([getattr(policy, name) for policy in policies]) for name in STRATEGY},
     }
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    """None where a policy has no value: JSON has no NaN."""
+    mean = float(np.mean(values))
+    return mean if math.isfinite(mean) else None
 
 
 def _tuning_row(policy: Policy) -> dict[str, Any]:
@@ -143,7 +154,7 @@ def fill(document: str, parts: Mapping[str, str]) -> str:
 
 def _main_table(results: Mapping[str, Any]) -> Rows:
     header = ["arm", "lr", "seeds", "pass@1", "pass@8", "pass@32"]
-    rows = [[*header, "change of pass@1", "change of pass@32", "by seed"]]
+    rows = [[*header, "change of pass@1", "change of pass@32", "by seed (pass@32)"]]
     for row in results["arms"]:
         if row["name"].startswith("nines"):
             continue
@@ -157,7 +168,7 @@ def _main_table(results: Mapping[str, Any]) -> Rows:
 
 def _verifier_table(results: Mapping[str, Any]) -> Rows:
     shown = ("base", "rloo", "bon16", "nines_rloo", "nines_bon16")
-    rows = [["arm", "lr", "seeds", "pass@1", "Bo8", "Bo32", "pass@32", "change of Bo32", "by seed"]]
+    rows = [["arm", "lr", "seeds", "pass@1", "Bo8", "Bo32", "pass@32", "change of Bo32", "by seed (Bo32)"]]
     for row in (row for name in shown for row in results["arms"] if row["name"] == name):
         values, change = row["values"], row["changes"].get("bon@32")
         cells = [row["label"], _rate(row), str(row["num_seeds"])]
@@ -169,9 +180,13 @@ def _verifier_table(results: Mapping[str, Any]) -> Rows:
 def _tuning_table(results: Mapping[str, Any]) -> Rows:
     rows = [["arm", "chosen on", "lr", "value", "pass@1", "pass@8", "pass@32"]]
     rates = {row["name"]: row["learning_rate"] for row in results["arms"]}
-    for row in results["tuning"]:
-        mark = "**" if rates.get(row["name"]) == row["learning_rate"] else ""
-        cells = [ARMS[row["name"]].label, row["tuned_on"], f"{mark}{row['learning_rate']:.0e}{mark}"]
+    order = list(ARMS)
+    for row in sorted(results["tuning"], key=lambda row: (order.index(row["name"]), row["learning_rate"])):
+        rate = f"{row['learning_rate']:.0e}"
+        if rates.get(row["name"]) == row["learning_rate"]:
+            is_edge = row["learning_rate"] in (min(LEARNING_RATES), max(LEARNING_RATES))
+            rate = f"**{rate}**" + (" (edge of the grid)" if is_edge else "")
+        cells = [ARMS[row["name"]].label, row["tuned_on"], rate]
         rows.append([*cells, *(number(row[name]) for name in ("value", "pass@1", "pass@8", "pass@32"))])
     return rows
 
@@ -181,7 +196,8 @@ def _strategy_table(results: Mapping[str, Any]) -> Rows:
     rows = [[*header, "most likely of 16 is wrong", "pass@32"]]
     for row in results["arms"]:
         cells = [row["label"], f"{row['distinct_answers']:.1f}", f"{row['distinct_strategies']:.1f}"]
-        cells += [f"{row['entropy']:.2f}", number(row["missed_by_likeliest"])]
+        missed = row["missed_by_likeliest"]
+        cells += [f"{row['entropy']:.2f}", "" if missed is None else number(missed)]
         rows.append([*cells, number(row["values"]["pass@32"]["mean"])])
     return rows
 
