@@ -37,7 +37,7 @@ ARMS: dict[str, Arm] = {
             "bon_rlbp", "BoN-RLB(P), N = 16", "pass", 16, objective__name="bon_rlbp", objective__num_select=16
         ),
         _arm("rft", "RFT / STaR", "pass", 1, objective__name="rft"),
-        _arm("sft", "SFT on demonstrations", "pass", 1, objective__name="sft"),
+        _arm("sft", "SFT on demonstrations", "pass", 1, objective__name="sft", rollout__samples_per_prompt=1),
         _arm("bon_sft", "BoN-SFT, N = 16", "pass", 16, objective__name="bon_sft", objective__num_select=16),
         _arm(
             "nines_rloo",
