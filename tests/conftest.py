@@ -23,6 +23,11 @@ os.environ.update(engine_environment(ENGINE))  # read once, when torch is import
 set_ray_environment(local=True)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The engine is shared by the whole session, so the test that ends it comes last."""
+    items.sort(key=lambda item: item.get_closest_marker("ends_engine") is not None)
+
+
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A countdown model of random weights whose next-token distribution is far from uniform."""

@@ -304,8 +304,8 @@ def test_memory_does_not_grow_over_200_updates(engine, tiny_model):
     assert update(200) - warm < 200 * sum(len(bucket) for bucket in published[0][1]) // 4
 
 
+@pytest.mark.ends_engine
 def test_shutdown_fails_what_is_not_finished_and_all_that_follows(engine, monkeypatch):
-    """The last test of this file: it ends the shared engine."""
     with_settings(engine, monkeypatch, max_tokens=80, samples_per_prompt=64)
     futures = engine.sample([lease(seed=64 * number) for number in range(4)])
     engine._stopping.set()  # what comes between this and the thread's end must be answered as well
