@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Mapping
 
 from cluster.calls import Halt
 from cluster.config import RunConfig
 from learner.types import STALENESS_WARNING
+
+NUM_STALE_STEPS = 10
 
 logger = logging.getLogger(__name__)
 
@@ -21,6 +23,7 @@ class Health:
         self._config = config
         self._consecutive_failures = 0
         self._unjudged: Counter[int] = Counter()
+        self._ratios: deque[float] = deque(maxlen=NUM_STALE_STEPS)
         self._is_stale = False
         self.events: list[str] = []
 
@@ -62,8 +65,13 @@ class Health:
                 )
 
     def check_staleness(self, step: int, ratio: float) -> None:
-        """Warn at the first of consecutive steps whose samples lie too far from the policy they train."""
-        was_stale, self._is_stale = self._is_stale, ratio > STALENESS_WARNING
+        """Warn when the samples of NUM_STALE_STEPS steps, on average, lie too far from the policy they train.
+
+        Once, until they no longer do. A single step's ratio is an average of few samples.
+        """
+        self._ratios.append(ratio)
+        mean = sum(self._ratios) / NUM_STALE_STEPS
+        was_stale, self._is_stale = self._is_stale, mean > STALENESS_WARNING
         if self._is_stale and not was_stale:
             rollout, learner, train = self._config.rollout, self._config.learner, self._config.train
             remedy = (
@@ -74,6 +82,6 @@ class Health:
                 f"rollout.dtype = {rollout.dtype!r} with learner.dtype = {learner.dtype!r}, and see parity_max"
             )
             self.note(
-                f"step {step} trained samples too far from its policy: staleness_ratio = {ratio:.2g}, above "
-                f"{STALENESS_WARNING:g}; {remedy}"
+                f"samples too far from the policy they train: staleness_ratio = {mean:.2g} in the "
+                f"{NUM_STALE_STEPS} steps up to {step}, above {STALENESS_WARNING:g}; {remedy}"
             )
