@@ -17,7 +17,7 @@ from verifiers.types import Problem
 NUM_HASHED_BLOCKS = 64
 BLOCK_BYTES = 64 << 10
 MODEL_FILES = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "*.jinja")
-WITHOUT_EFFECT_ON_VERDICTS = {"workers", "num_cpus", "num_gpus", "retries", "heartbeat_timeout_s"}
+WITHOUT_EFFECT_ON_VERDICTS = {"workers", "num_cpus", "retries", "heartbeat_timeout_s"}
 
 
 def sampling_identity(config: RunConfig, num_samples: int) -> dict[str, Any]:

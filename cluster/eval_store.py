@@ -13,7 +13,6 @@ from __future__ import annotations
 import dataclasses
 import fcntl
 import json
-import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,7 +26,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from actors.types import ScoredGroup, scored_from_batch, scored_to_batch
-from cluster.record import write_atomically
+from cluster.record import write_atomically, write_table_atomically
 from verifiers.types import Problem
 
 SETTINGS_FILE = "settings.json"
@@ -191,9 +190,7 @@ class EvalStore:
             assert not self.missing(cell)
             table = pa.concat_tables([_read_table(part) for part in sorted(parts_dir.glob("*.parquet"))])
             rows = pc.sort_indices(table["group"])
-            partial = path.with_suffix(".partial")
-            pq.write_table(table.take(rows), partial, compression="zstd", row_group_size=ROWS_PER_READ)
-            os.replace(partial, path)
+            write_table_atomically(path, table.take(rows), row_group_size=ROWS_PER_READ)
         shutil.rmtree(parts_dir, ignore_errors=True)
 
     def _flush(self, cell: Cell) -> None:
@@ -203,10 +200,8 @@ class EvalStore:
         directory = self._parts_dir(cell)
         directory.mkdir(exist_ok=True)
         number = self._num_parts.get(directory, 0)
-        path = directory / f"{number:06d}.parquet"
-        partial = path.with_suffix(".partial")
-        pq.write_table(pa.Table.from_batches([scored_to_batch(groups)]), partial, compression="zstd")
-        os.replace(partial, path)
+        table = pa.Table.from_batches([scored_to_batch(groups)])
+        write_table_atomically(directory / f"{number:06d}.parquet", table)
         self._num_parts[directory] = number + 1
 
     def _settings_there(self) -> dict[str, Any] | None:
@@ -268,9 +263,7 @@ def _write_problems(problems: Sequence[Problem], path: Path) -> None:
         {"index": index, "id": problem.id, "prompt": problem.prompt, "difficulty": problem.difficulty}
         for index, problem in enumerate(problems)
     ]
-    partial = path.with_suffix(".partial")
-    pq.write_table(pa.Table.from_pylist(rows), partial, compression="zstd")
-    os.replace(partial, path)
+    write_table_atomically(path, pa.Table.from_pylist(rows))
 
 
 def _remove(path: Path) -> None:

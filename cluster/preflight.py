@@ -74,7 +74,7 @@ def check_model(model: str) -> None:
 
 def check_context(config: RunConfig) -> None:
     """The model must have positions for the longest prompt and completion."""
-    if config.sft and not Path(config.model).exists():
+    if _is_to_be_made(config):
         from learner.sft import MAX_POSITIONS
 
         positions = MAX_POSITIONS
@@ -90,7 +90,7 @@ def check_context(config: RunConfig) -> None:
 
 def tokenizer_of(config: RunConfig) -> Any:
     """The model's tokenizer, or the one its base model will have when [sft] makes it."""
-    if config.sft and not Path(config.model).exists():
+    if _is_to_be_made(config):
         from learner.sft import build_tokenizer
 
         return build_tokenizer()
@@ -141,7 +141,7 @@ def check_demonstrations(
                 f"the demonstration of problem {problem.id!r} has {len(problem.demonstration)} characters, more than "
                 f"verifier.max_candidate_chars = {config.verifier.max_candidate_chars}: raise that, or drop the problem"
             )
-    if config.sft and not Path(config.model).exists():
+    if _is_to_be_made(config):
         stop_token_id = tokenizer.eos_token_id
     else:
         stop_token_id = stop_token_ids(config.model, tokenizer)[0]
@@ -217,15 +217,21 @@ def check_disk(config: RunConfig, run_dir: Path) -> None:
 
 def model_bytes(config: RunConfig) -> float:
     """Bytes of the model in float32."""
-    if not config.sft or Path(config.model).exists():
+    if not _is_to_be_made(config):
         path = _directory(config.model)
         files = list(path.glob("*.safetensors"))
         settings = json.loads((path / "config.json").read_text())
         dtype = settings.get("dtype") or settings.get("torch_dtype") or "float32"
         return sum(file.stat().st_size for file in files) * (1 if dtype == "float32" else 2)
     s = config.sft
+    assert s is not None
     per_layer = 4 * s.hidden_size**2 + 3 * s.hidden_size * s.intermediate_size
     return 4.0 * (s.num_layers * per_layer + 220 * s.hidden_size)
+
+
+def _is_to_be_made(config: RunConfig) -> bool:
+    """Whether the model is not there yet and [sft] will make it."""
+    return config.sft is not None and not Path(config.model).exists()
 
 
 def _directory(model: str) -> Path:

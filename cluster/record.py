@@ -47,10 +47,7 @@ class RunRecord:
         weights = pa.array([list(row) for row in weights_BN], pa.list_(pa.float64()))
         steps = pa.array([step] * len(groups), pa.int64())
         table = pa.Table.from_batches([batch]).append_column("weights", weights).append_column("step", steps)
-        path = self.trajectories_dir / f"step-{step:06d}.parquet"
-        partial = path.with_suffix(".partial")
-        pq.write_table(table, partial, compression="zstd")
-        os.replace(partial, path)
+        write_table_atomically(self.trajectories_dir / f"step-{step:06d}.parquet", table)
 
     def begin_checkpoint(self, step: int) -> Path:
         """An empty directory to write a checkpoint into; `finish_checkpoint` gives it its name."""
@@ -119,6 +116,13 @@ def write_atomically(path: Path, text: str) -> None:
     """Write a small file so that a reader sees the old text or the new, never a part."""
     partial = path.with_name(path.name + ".partial")
     partial.write_text(text)
+    os.replace(partial, path)
+
+
+def write_table_atomically(path: Path, table: pa.Table, *, row_group_size: int | None = None) -> None:
+    """Write a Parquet file so that a reader sees all of it or none."""
+    partial = path.with_suffix(".partial")
+    pq.write_table(table, partial, compression="zstd", row_group_size=row_group_size)
     os.replace(partial, path)
 
 

@@ -10,21 +10,19 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from rich.console import Console
 
 from cluster import eval_plots, eval_tables
 from cluster.eval_metrics import CellResults, cell_results
 from cluster.eval_statistics import CoScalingFit, Summary, summarise
 from cluster.eval_store import SETTINGS_FILE, read_samples, sample_files, unfinished_labels
-from cluster.record import write_atomically
+from cluster.record import write_atomically, write_table_atomically
 
 REPORT_FILE = "report.json"
 RESULTS_FILE = "results.parquet"
@@ -148,9 +146,7 @@ def write_results(results: Sequence[CellResults], difficulties: Sequence[str], p
             stem = metric.removesuffix("_k")
             columns |= {f"{stem}_{k}": values_PK[:, i] for i, k in enumerate(result.ks)}
         tables.append(pa.table({**columns, **result.facts}))
-    partial = path.with_suffix(".partial")
-    pq.write_table(pa.concat_tables(tables, promote_options="default"), partial, compression="zstd")
-    os.replace(partial, path)
+    write_table_atomically(path, pa.concat_tables(tables, promote_options="default"))
 
 
 def _law(law: CoScalingFit | str) -> Any:

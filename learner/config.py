@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    SerializerFunctionWrapHandler,
-    model_serializer,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from verifiers.section_config import DependentSettings
 
 Importance = Literal["token", "sequence", "ppo_clip", "none"]
 
@@ -29,10 +24,8 @@ _WITHOUT_EFFECT: dict[Importance, frozenset[str]] = {
 }
 
 
-class LearnerConfig(BaseModel):
+class LearnerConfig(DependentSettings):
     """The optimizer, its memory budget and the checks on every batch."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     learning_rate: float = Field(
         1e-4, gt=0, allow_inf_nan=False, description="AdamW's step size after the warm-up."
@@ -91,7 +84,7 @@ class LearnerConfig(BaseModel):
 
     @model_validator(mode="after")
     def _refuse_settings_without_effect(self) -> Self:
-        for field in sorted(_WITHOUT_EFFECT[self.importance] & self.model_fields_set):
+        for field in sorted(self._without_effect() & self.model_fields_set):
             other = next(name for name, without in _WITHOUT_EFFECT.items() if field not in without)
             raise ValueError(
                 f"{field} = {getattr(self, field)!r} has no effect with importance = {self.importance!r}: "
@@ -99,11 +92,8 @@ class LearnerConfig(BaseModel):
             )
         return self
 
-    @model_serializer(mode="wrap")
-    def _omit_settings_without_effect(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """What is written reads back: a resolved config never trips the check above."""
-        without_effect = _WITHOUT_EFFECT[self.importance]
-        return {field: value for field, value in serialize(self).items() if field not in without_effect}
+    def _without_effect(self) -> frozenset[str]:
+        return _WITHOUT_EFFECT[self.importance]
 
 
 class SftConfig(BaseModel):

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    SerializerFunctionWrapHandler,
-    model_serializer,
-    model_validator,
-)
+from pydantic import Field, model_validator
+
+from verifiers.section_config import DependentSettings
 
 Baseline = Literal["none", "loo", "loo1"]
 Tilt = Literal["tie_smoothed", "paper"]
@@ -35,10 +30,8 @@ SETTINGS: dict[str, tuple[str, ...]] = {
 """Objective -> the settings that have an effect on it, besides `name`."""
 
 
-class ObjectiveConfig(BaseModel):
+class ObjectiveConfig(DependentSettings):
     """Which expectation the learner ascends, and how it is estimated."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: Literal[
         "bon",
@@ -145,12 +138,6 @@ class ObjectiveConfig(BaseModel):
                 f"{field} = {value!r} has no effect when baseline_k = {self.baseline_k} is set: remove one of the two"
             )
         return self
-
-    @model_serializer(mode="wrap")
-    def _omit_settings_without_effect(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """What is written reads back: a resolved config never trips the check above."""
-        without_effect = self._without_effect()
-        return {field: value for field, value in serialize(self).items() if field not in without_effect}
 
     def _without_effect(self) -> set[str]:
         without_effect = set(type(self).model_fields) - {"name", *SETTINGS[self.name]}

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    SerializerFunctionWrapHandler,
-    model_serializer,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from verifiers.section_config import DependentSettings
 
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -37,14 +32,12 @@ _JSONL_FIELDS = (
 _WITHOUT_EFFECT = {"countdown": _JSONL_FIELDS, "jsonl": _COUNTDOWN_FIELDS}
 
 
-class ProblemsConfig(BaseModel):
+class ProblemsConfig(DependentSettings):
     """Where problems come from: the countdown generator, or JSON-lines files of the user's own.
 
     A setting of the other source would have no effect, so it is an error. A dump leaves those
     settings out, so that a resolved configuration can be read back.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     source: Literal["countdown", "jsonl"] = Field(
         "countdown", description="countdown: generated arithmetic puzzles; jsonl: one JSON object a line."
@@ -93,7 +86,7 @@ class ProblemsConfig(BaseModel):
         faults = [
             f"problems.{name} = {getattr(self, name)!r} has no effect with "
             f"problems.source = {self.source!r}: remove it"
-            for name in _WITHOUT_EFFECT[self.source]
+            for name in self._without_effect()
             if name in self.model_fields_set
         ]
         if self.min_target > self.max_target:
@@ -119,11 +112,8 @@ class ProblemsConfig(BaseModel):
             raise ValueError("\n".join(faults))
         return self
 
-    @model_serializer(mode="wrap")
-    def _dump_what_has_effect(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {
-            name: value for name, value in handler(self).items() if name not in _WITHOUT_EFFECT[self.source]
-        }
+    def _without_effect(self) -> tuple[str, ...]:
+        return _WITHOUT_EFFECT[self.source]
 
 
 class VerifierConfig(BaseModel):
