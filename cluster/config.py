@@ -13,7 +13,8 @@ from actors.config import RolloutConfig
 from cluster.eval_config import EvalConfig
 from learner.config import LearnerConfig, SftConfig
 from learner.objective_config import SETTINGS, ObjectiveConfig
-from verifiers.config import ProblemsConfig, VerifierConfig
+from verifiers.config import VerifierConfig
+from verifiers.problems_config import ProblemsConfig
 
 
 class TrainConfig(BaseModel):

@@ -17,6 +17,7 @@ import cluster.eval_config
 import learner.config
 import learner.objective_config
 import verifiers.config
+import verifiers.problems_config
 from cluster.config import RunConfig, load_config, parse_config
 from learner.objective_config import ObjectiveConfig
 
@@ -29,6 +30,7 @@ CONFIG_MODULES = (
     learner.config,
     learner.objective_config,
     verifiers.config,
+    verifiers.problems_config,
 )
 MODELS = [
     model

@@ -13,8 +13,9 @@ import pytest
 from pydantic import ValidationError
 
 from verifiers import countdown
-from verifiers.config import ProblemsConfig, VerifierConfig
+from verifiers.config import VerifierConfig
 from verifiers.problems import check_problems, load_problems
+from verifiers.problems_config import ProblemsConfig
 from verifiers.registry import VERIFIERS, resolve
 from verifiers.types import Problem, Verdict
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from verifiers import countdown
-from verifiers.config import ProblemsConfig, VerifierConfig
+from verifiers.config import VerifierConfig
+from verifiers.problems_config import ProblemsConfig
 from verifiers.registry import resolve
 from verifiers.types import Problem
 
