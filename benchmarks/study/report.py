@@ -46,8 +46,15 @@ def estimate(values_SP: np.ndarray) -> dict[str, Any]:
 def summarise(
     policies: Sequence[Policy], tuning: Sequence[Policy], failures: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Everything that the tables and figures show, as plain numbers."""
-    (base,) = [policy for policy in policies if policy.arm == "base"]
+    """Everything that the tables and figures show, as plain numbers.
+
+    Raises ValueError where the base model, with which all are compared, was not measured.
+    """
+    base = next((policy for policy in policies if policy.arm == "base"), None)
+    if base is None:
+        raise ValueError(
+            f"the base model was not measured ({failures.get('base-test', 'no result')}): run the study again"
+        )
     rows = [_row("base", "base", [base], base)]
     for name, arm in ARMS.items():
         of_arm = sorted((p for p in policies if p.arm == name), key=lambda policy: policy.seed)

@@ -111,7 +111,7 @@ class Study:
         settings = self._settings(
             {
                 "problems.test_path": self.directory / "problems" / f"{job.split}.jsonl",
-                "verifier.name": NINES_SELECTS,
+                "verifier.reward": NINES_SELECTS,
                 "evaluation.samples_per_problem": SAMPLES[job.split],
                 "evaluation.ks": list(KS),
             }
@@ -244,7 +244,7 @@ def _run_all(
 ) -> list[Policy]:
     policies = {job.name: policy for job in jobs if (policy := study.result(job))}
     missing = [job for job in jobs if job.name not in policies]
-    num_earlier = len(policies)
+    num_earlier, num_failed_earlier = len(policies), len(failures)
     view.start(stage, f"{num_earlier}/{len(jobs)} done earlier")
     started = time.monotonic()
     with interrupts() as interrupted, ThreadPoolExecutor(num_jobs) as pool:
@@ -260,7 +260,7 @@ def _run_all(
                         policies[job.name] = future.result()
                     except RunFailed as error:
                         failures[job.name] = str(error)
-                num_done = len(policies) - num_earlier + len(failures)
+                num_done = len(policies) - num_earlier + len(failures) - num_failed_earlier
                 left = ""
                 if num_done:
                     rate = (time.monotonic() - started) / num_done
@@ -272,5 +272,6 @@ def _run_all(
             study.stop()
             pool.shutdown(cancel_futures=True)
             raise
-    view.finish(stage, f"{len(policies)} policies" + (f", {len(failures)} FAILED" if failures else ""))
+    num_failed = len(failures) - num_failed_earlier
+    view.finish(stage, f"{len(policies)} policies" + (f", {num_failed} FAILED" if num_failed else ""))
     return [policies[job.name] for job in jobs if job.name in policies]
