@@ -1,0 +1,174 @@
+"""How values travel between a candidate and its checker: plain data as tagged JSON, anything else as a number.
+
+Runs inside the sandbox: standard library only. Nothing that arrives is executed, imported, or looked up by a name
+that the sender chose, except in the tables below. What the checker decodes is of exactly the builtin and
+standard-library types in them, so no comparison there can run the candidate's code.
+
+    null true 1 1.5 "text" [..]      as in JSON; NaN and Infinity too
+    {"t": [..]} {"d": [[k, v], ..]}  tuple, dict; "s" set, "f" frozenset, "b" bytes, "i" an int of many digits
+    {"x": ["Fraction", ..]}          a type of REBUILT with the arguments that make it again
+    {"n": "int"}                     the builtin type of that name
+    {"r": 7}                         the candidate's object number 7, which stays where it is
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import socket
+import struct
+from collections import deque
+from collections.abc import Callable
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any
+
+MAX_DEPTH = 100
+"""Of containers in containers."""
+MAX_MESSAGE_BYTES = 64 << 20
+"""What no message of our own reaches; a candidate's are limited further."""
+
+_SMALL = 1 << 62
+_LENGTH = struct.Struct("!I")
+_UNCHANGED = frozenset({str, float, bool, type(None)})
+BUILTIN_TYPES = {
+    kind.__name__: kind
+    for kind in (int, float, str, bool, list, tuple, dict, set, complex, bytes, frozenset, object)
+}
+_NAME_OF = {kind: name for name, kind in BUILTIN_TYPES.items()}
+
+REBUILT: dict[type, tuple[Callable[..., Any], Callable[[Any], list[Any]]]] = {
+    complex: (complex, lambda value: [value.real, value.imag]),
+    bytearray: (bytearray, lambda value: [bytes(value)]),
+    deque: (deque, lambda value: [list(value)]),
+    range: (range, lambda value: [value.start, value.stop, value.step]),
+    Fraction: (Fraction, lambda value: [value.numerator, value.denominator]),
+    Decimal: (Decimal, lambda value: [str(value)]),
+    datetime.date: (datetime.date, lambda value: [value.year, value.month, value.day]),
+    datetime.time: (datetime.time.fromisoformat, lambda value: [value.isoformat()]),
+    datetime.datetime: (datetime.datetime.fromisoformat, lambda value: [value.isoformat()]),
+    datetime.timedelta: (datetime.timedelta, lambda value: [value.days, value.seconds, value.microseconds]),
+}
+"""Types that are made again on the other side: (from arguments, to arguments)."""
+_MAKER = {kind.__name__: maker for kind, (maker, _) in REBUILT.items()}
+
+
+class ValueRefusedError(ValueError):
+    """A value that cannot travel (too deep), or data that stands for none."""
+
+
+def encode(value: Any, refer: Callable[[Any], dict[str, Any]], depth: int = 0) -> Any:
+    """A value as what `json.dumps` can write. `refer` gives {"r": number} for an object that is no plain data.
+
+    An instance of a subclass (Counter, namedtuple, IntEnum) travels as the plain type it extends, read by that
+    type's own methods.
+    """
+    kind = type(value)
+    if kind in _UNCHANGED:
+        return value
+    if kind is int:
+        return value if -_SMALL < value < _SMALL else {"i": hex(value)}
+    if depth > MAX_DEPTH:
+        raise ValueRefusedError(f"a value is nested deeper than {MAX_DEPTH}")
+    deeper = depth + 1
+    if isinstance(value, list):
+        return [encode(item, refer, deeper) for item in list.__iter__(value)]
+    if isinstance(value, tuple):
+        return {"t": [encode(item, refer, deeper) for item in tuple.__iter__(value)]}
+    if isinstance(value, dict):
+        items = dict.items(value)
+        return {"d": [[encode(key, refer, deeper), encode(item, refer, deeper)] for key, item in items]}
+    if isinstance(value, set):
+        return {"s": [encode(item, refer, deeper) for item in set.__iter__(value)]}
+    if isinstance(value, frozenset):
+        return {"f": [encode(item, refer, deeper) for item in frozenset.__iter__(value)]}
+    if kind in REBUILT:
+        return {"x": [kind.__name__, *(encode(item, refer, deeper) for item in REBUILT[kind][1](value))]}
+    if isinstance(value, bytes):
+        return {"b": bytes.hex(value)}
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, int):
+        return encode(int.__int__(value), refer, depth)
+    if isinstance(value, float):
+        return float.__float__(value)
+    if isinstance(value, type) and value in _NAME_OF:
+        return {"n": _NAME_OF[value]}
+    return refer(value)
+
+
+def decode(data: Any, resolve: Callable[[int], Any], depth: int = 0) -> Any:
+    """The value that `encode` wrote; `resolve` gives the object for a number. Raises ValueRefusedError for all else."""
+    if not isinstance(data, list | dict):
+        return data
+    if depth > MAX_DEPTH:
+        raise ValueRefusedError(f"a value is nested deeper than {MAX_DEPTH}")
+    deeper = depth + 1
+    if isinstance(data, list):
+        return [decode(item, resolve, deeper) for item in data]
+    try:
+        [(tag, body)] = data.items()
+        match tag:
+            case "t":
+                return tuple([decode(item, resolve, deeper) for item in body])
+            case "d":
+                return {decode(key, resolve, deeper): decode(item, resolve, deeper) for key, item in body}
+            case "s":
+                return {decode(item, resolve, deeper) for item in body}
+            case "f":
+                return frozenset([decode(item, resolve, deeper) for item in body])
+            case "b":
+                return bytes.fromhex(body)
+            case "i":
+                return int(body, 16)
+            case "n":
+                return BUILTIN_TYPES[body]
+            case "x":
+                name, *arguments = body
+                return _MAKER[name](*[decode(item, resolve, deeper) for item in arguments])
+            case "r":
+                if type(body) is int:
+                    return resolve(body)
+    except ValueRefusedError:
+        raise
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        raise ValueRefusedError(f"a reply that stands for no value ({type(error).__name__})") from error
+    raise ValueRefusedError("a reply that stands for no value")
+
+
+class Channel:
+    """Messages of JSON over one end of a socket pair, each after its length."""
+
+    def __init__(
+        self, end: socket.socket, *, max_sent: int = MAX_MESSAGE_BYTES, max_received: int = MAX_MESSAGE_BYTES
+    ) -> None:
+        self._end = end
+        self._max_sent = max_sent
+        self._max_received = max_received
+
+    def send(self, message: Any) -> None:
+        """Raises ValueRefusedError, before anything is sent, for a message that is too long."""
+        payload = json.dumps(message, separators=(",", ":")).encode()
+        if len(payload) > self._max_sent:
+            raise ValueRefusedError(f"a value of {len(payload)} bytes, more than {self._max_sent}")
+        self._end.sendall(_LENGTH.pack(len(payload)) + payload)
+
+    def receive(self) -> Any:
+        """Raises EOFError once the other end is closed, ValueRefusedError for what is too long or no JSON."""
+        (length,) = _LENGTH.unpack(self._read(_LENGTH.size))
+        if length > self._max_received:
+            raise ValueRefusedError(f"a reply of {length} bytes, more than {self._max_received}")
+        payload = self._read(length)
+        try:
+            return json.loads(payload)
+        except (ValueError, RecursionError) as error:
+            raise ValueRefusedError(f"a reply that is no JSON ({type(error).__name__})") from error
+
+    def _read(self, size: int) -> bytes:
+        chunks = bytearray()
+        while len(chunks) < size:
+            chunk = self._end.recv(min(size - len(chunks), 1 << 16))
+            if not chunk:
+                raise EOFError
+            chunks += chunk
+        return bytes(chunks)
