@@ -4,7 +4,43 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class ChatConfig(BaseModel):
+    """How a prompt becomes a conversation, for models that have a chat template."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    template: Literal["auto", "always", "never"] = Field(
+        "auto",
+        description="Put the prompt into the tokenizer's chat template, as a user's turn. auto: where it has one.",
+    )
+    system_prompt: str | None = Field(
+        None,
+        min_length=1,
+        description="System turn before the user's; None: what the template says without one.",
+    )
+    arguments: dict[str, str | int | float | bool] = Field(
+        {}, description="Variables of the chat template, such as { enable_thinking = false }."
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> ChatConfig:
+        faults = [
+            f"rollout.chat.{name} = {value!r} has no effect with rollout.chat.template = 'never': remove it"
+            for name, value in self.only_with_template.items()
+            if self.template == "never"
+        ]
+        if faults:
+            raise ValueError("\n".join(faults))
+        return self
+
+    @property
+    def only_with_template(self) -> dict[str, object]:
+        """What is set and has no effect without a chat template."""
+        settings = {"system_prompt": self.system_prompt, "arguments": self.arguments}
+        return {name: value for name, value in settings.items() if value}
 
 
 class RolloutConfig(BaseModel):
@@ -30,6 +66,7 @@ class RolloutConfig(BaseModel):
     kv_cache_mib: int = Field(256, ge=16, description="KV cache of each engine, in MiB.")
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="Engine's weights and activations.")
     prefix_caching: bool = Field(True, description="Share the prompt's KV among the samples of a group.")
+    chat: ChatConfig = ChatConfig()
     num_cpus: float = Field(1.0, ge=0, description="CPU cores a worker reserves; its OpenMP threads.")
     num_gpus: float = Field(0.0, ge=0, description="GPUs a worker reserves; 0: the CPU engine.")
     startup_timeout_s: float = Field(180.0, gt=0, description="Seconds an engine may take to come up.")

@@ -7,7 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from actors.config import ChatConfig
 from verifiers.types import Problem
+
+NO_SETTINGS = ChatConfig()
 
 
 def load_tokenizer(model: str) -> Any:
@@ -23,10 +26,12 @@ def load_tokenizer(model: str) -> Any:
         ) from error
 
 
-def stop_token_ids(model: str, tokenizer: Any) -> list[int]:
-    """Tokens that end a completion: those of the generation config, else the tokenizer's.
+def stop_token_ids(model: str, tokenizer: Any, chat: ChatConfig = NO_SETTINGS) -> list[int]:
+    """Tokens that end a completion: those of the generation config, else the tokenizer's; and in a chat, what
+    ends a turn.
 
-    The tokenizer's own comes first where it is among them: in a chat model it is the one that ends a turn.
+    The first is the one that a completion of an expert's ends with: that of the turn, or else the tokenizer's
+    own where it is among them.
     """
     from transformers import GenerationConfig
 
@@ -38,28 +43,82 @@ def stop_token_ids(model: str, tokenizer: Any) -> list[int]:
         stop = GenerationConfig.from_pretrained(model).eos_token_id
     if stop is None:
         stop = tokenizer.eos_token_id
-    if stop is None:
+    end_of_turn = end_of_turn_id(tokenizer, chat) if uses_chat_template(tokenizer, chat) else None
+    if stop is None and end_of_turn is None:
         raise ValueError(f"model = {model!r} names no end-of-sequence token: set it in its generation_config")
-    return sorted(
-        [stop] if isinstance(stop, int) else stop, key=lambda token: token != tokenizer.eos_token_id
-    )
+    stops = [] if stop is None else [stop] if isinstance(stop, int) else stop
+    first = tokenizer.eos_token_id if end_of_turn is None else end_of_turn
+    missing = [] if end_of_turn is None or end_of_turn in stops else [end_of_turn]
+    return sorted([*missing, *stops], key=lambda token: token != first)
 
 
-def encode_prompts(tokenizer: Any, problems: Sequence[Problem]) -> list[tuple[int, ...]]:
-    """Token ids of each prompt, by the chat template where the tokenizer has one."""
+def uses_chat_template(tokenizer: Any, chat: ChatConfig) -> bool:
+    """Whether prompts go through the tokenizer's chat template. Raises ValueError if they should and it has none."""
+    there = bool(getattr(tokenizer, "chat_template", None))
+    if not there and chat.template == "always":
+        raise ValueError(
+            "rollout.chat.template = 'always', and the model's tokenizer has no chat template: "
+            "set it to 'auto', or take a chat model"
+        )
+    if not there and chat.only_with_template:
+        name, value = next(iter(chat.only_with_template.items()))
+        raise ValueError(
+            f"rollout.chat.{name} = {value!r} has no effect, as the model's tokenizer has no chat template: remove it"
+        )
+    return there and chat.template != "never"
+
+
+def end_of_turn_id(tokenizer: Any, chat: ChatConfig) -> int | None:
+    """The special token that the chat template puts after an assistant's text; None if it puts none.
+
+    The configs of many models name it, but not those of base models whose tokenizer has a chat template.
+    """
+    text = "bonfire"
+    turns = [{"role": "user", "content": text}, {"role": "assistant", "content": text}]
+    rendered = _render(tokenizer, turns, chat, add_generation_prompt=False)
+    after = tokenizer(rendered.rpartition(text)[2].lstrip(), add_special_tokens=False).input_ids
+    special = {token for token, content in tokenizer.added_tokens_decoder.items() if content.special}
+    return after[0] if after and after[0] in special else None
+
+
+def encode_prompts(
+    tokenizer: Any, problems: Sequence[Problem], chat: ChatConfig = NO_SETTINGS
+) -> list[tuple[int, ...]]:
+    """Token ids of each prompt, in the chat template if there is one to be used."""
     if not problems:
         return []
-    if getattr(tokenizer, "chat_template", None):
+    if uses_chat_template(tokenizer, chat):
+        system = [{"role": "system", "content": chat.system_prompt}] if chat.system_prompt else []
         rendered = [
-            tokenizer.apply_chat_template(
-                [{"role": "user", "content": problem.prompt}], add_generation_prompt=True, tokenize=False
+            _render(
+                tokenizer,
+                [*system, {"role": "user", "content": problem.prompt}],
+                chat,
+                add_generation_prompt=True,
             )
             for problem in problems
         ]
+        # The template writes the special tokens itself: the tokenizer's own would be there twice.
         ids = tokenizer(rendered, add_special_tokens=False).input_ids
     else:
         ids = tokenizer([problem.prompt for problem in problems]).input_ids
     return [tuple(prompt) for prompt in ids]
+
+
+def _render(
+    tokenizer: Any, turns: Sequence[dict[str, str]], chat: ChatConfig, *, add_generation_prompt: bool
+) -> str:
+    from jinja2.exceptions import TemplateError
+
+    try:
+        return tokenizer.apply_chat_template(
+            turns, add_generation_prompt=add_generation_prompt, tokenize=False, **chat.arguments
+        )
+    except TemplateError as error:
+        raise ValueError(
+            f"the chat template refuses {[turn['role'] for turn in turns]} ({error}): "
+            "change rollout.chat, or set rollout.chat.template = 'never'"
+        ) from error
 
 
 def encode_demonstrations(

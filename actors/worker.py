@@ -52,7 +52,9 @@ class RolloutWorker:
         self._name = name
         self._config = config
         self._tokenizer = load_tokenizer(model)
-        self._engine = Engine(model, config, stop_token_ids=stop_token_ids(model, self._tokenizer))
+        self._engine = Engine(
+            model, config, stop_token_ids=stop_token_ids(model, self._tokenizer, config.chat)
+        )
         self._in_flight: dict[int, Future[Any]] = {}
         self._finished: list[Lease] = []
         self._news = asyncio.Event()

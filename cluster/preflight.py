@@ -110,7 +110,7 @@ def check_port(metrics: MetricsConfig) -> None:
 def check_prompts(config: RunConfig, problems: Sequence[Problem], tokenizer: Any) -> list[tuple[int, ...]]:
     """Token ids of all prompts; the longest must leave room for a completion."""
     with _naming_unknown_words("a prompt", config):
-        prompts = encode_prompts(tokenizer, problems)
+        prompts = encode_prompts(tokenizer, problems, config.rollout.chat)
     room = config.rollout.max_model_len - config.rollout.max_tokens
     for problem, prompt in zip(problems, prompts, strict=True):
         if not 0 < len(prompt) <= room:
@@ -144,7 +144,7 @@ def check_demonstrations(
     if _is_to_be_made(config):
         stop_token_id = tokenizer.eos_token_id
     else:
-        stop_token_id = stop_token_ids(config.model, tokenizer)[0]
+        stop_token_id = stop_token_ids(config.model, tokenizer, config.rollout.chat)[0]
     with _naming_unknown_words("a demonstration", config):
         demonstrations = encode_demonstrations(tokenizer, problems, stop_token_id)
     for problem, ids in zip(problems, demonstrations, strict=True):

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any, Literal
+import sys
+from collections.abc import Sequence
 
 from verifiers import countdown
 from verifiers.config import VerifierConfig
-from verifiers.problems_config import ProblemsConfig
-from verifiers.registry import resolve
+from verifiers.formats import to_problem
+from verifiers.problems_config import ProblemsConfig, as_written
+from verifiers.prompt_template import field_names
+from verifiers.registry import problem_check
+from verifiers.rows import Split, read_rows
 from verifiers.types import Problem
-
-Split = Literal["train", "test"]
 
 
 def load_problems(config: ProblemsConfig, split: Split) -> list[Problem]:
-    """All problems of the split, in the source's order; the same list in every process."""
+    """All problems of the split; the same list in every process.
+
+    Raises ValueError, in one line, that names the setting, or the file and the line. Rows left out under
+    `problems.max_invalid_rows` are counted in a notice on standard error.
+    """
     if config.source == "countdown":
         return countdown.generate_problems(
             config.num_train if split == "train" else config.num_test,
@@ -29,26 +34,25 @@ def load_problems(config: ProblemsConfig, split: Split) -> list[Problem]:
             max_target=config.max_target,
             operator_weights=config.operator_weights,
         )
-    path = config.train_path if split == "train" else config.test_path
-    if path is None:
-        raise ValueError(
-            f"problems.{split}_path is not set, and the {split} problems are needed: set it to a file"
-        )
-    return _read_problems(Path(path), split, config)
+    problems = _read_problems(config, split)
+    if config.shuffle_seed is not None:
+        # By id and not by position: a row added later moves no other against its neighbours.
+        problems.sort(key=lambda problem: _uniform(f"{config.shuffle_seed} {problem.id}"))
+    return problems[: config.max_train if split == "train" else config.max_test]
 
 
 def check_problems(problems: Sequence[Problem], config: VerifierConfig) -> None:
     """Raise ValueError for the first problem that the verifier could not judge, before a run starts."""
-    verifier = resolve(config.name)
+    checks = {name: check for name in config.names if (check := problem_check(name)) is not None}
     for problem in problems:
-        if verifier.check_problem is not None:
+        for name, check in checks.items():
             try:
-                verifier.check_problem(problem)
+                check(problem)
             except ValueError:
                 raise
             except Exception as error:  # the user's own function can fail in any way
                 raise ValueError(
-                    f"verifier.name = {config.name!r}: its check_problem fails on {problem.id!r}: {error!r}"
+                    f"verifier {name!r}: its check_problem fails on {problem.id!r}: {error!r}"
                 ) from error
         try:
             json.dumps(dict(problem.truth))
@@ -59,85 +63,59 @@ def check_problems(problems: Sequence[Problem], config: VerifierConfig) -> None:
             ) from error
 
 
-def _read_problems(path: Path, split: Split, config: ProblemsConfig) -> list[Problem]:
-    setting = f"problems.{split}_path"
+def _read_problems(config: ProblemsConfig, split: Split) -> list[Problem]:
+    # Held-out problems that are a fraction of the training problems are read from their files.
+    source: Split = "train" if config.test_fraction is not None else split
+    template = config.prompt_template
+    if template is not None and "prompt" not in field_names(template):
+        raise ValueError(
+            f"problems.prompt_template = {template!r} leaves the prompt out: put {{prompt}} in it"
+        )
     problems: list[Problem] = []
-    line_of: dict[str, int] = {}
-    for number, row in _read_rows(path, setting):
-        where = f"{path}:{number}"
-        prompt = _take(row, config.prompt_field, "prompt_field", where)
-        if not isinstance(prompt, str) or not prompt:
+    place_of: dict[str, str] = {}
+    invalid: list[str] = []
+    num_rows = 0
+    for row in read_rows(config, source):
+        num_rows += 1
+        try:
+            prompt, problem = to_problem(row, config, demonstrates=split == "train")
+        except ValueError as error:
+            invalid.append(f"{row.where}: {error}")
+            if len(invalid) > config.max_invalid_rows:
+                raise ValueError(invalid[-1]) from error
+            continue
+        if problem.id in place_of:
             raise ValueError(
-                f"{where}: field {config.prompt_field!r} is {prompt!r}: make it a text that is not empty"
-            )
-        identity: Any = f"{path.name}:{number}"
-        if config.id_field is not None:
-            identity = _take(row, config.id_field, "id_field", where)
-            if not isinstance(identity, str | int) or isinstance(identity, bool) or identity == "":
-                raise ValueError(
-                    f"{where}: field {config.id_field!r} is {identity!r}: make it a text or an integer"
-                )
-        identity = str(identity)
-        if identity in line_of:
-            raise ValueError(
-                f"{where}: id {identity!r} was used on line {line_of[identity]} already: make it unique, "
+                f"{row.where}: id {problem.id!r} was used in {place_of[problem.id]} already: make it unique, "
                 "or choose another problems.id_field"
             )
-        line_of[identity] = number
-        difficulty = ""
-        if config.difficulty_field is not None:
-            difficulty = str(_take(row, config.difficulty_field, "difficulty_field", where))
-        demonstration: Any = None
-        if config.demonstration_field is not None and split == "train":
-            demonstration = _take(row, config.demonstration_field, "demonstration_field", where)
-            if not isinstance(demonstration, str) or not demonstration:
-                raise ValueError(
-                    f"{where}: field {config.demonstration_field!r} is {demonstration!r}: "
-                    "make it a text that is not empty"
-                )
-        # Not even a held-out row's demonstration is part of the truth.
-        taken = {config.prompt_field, config.id_field, config.difficulty_field, config.demonstration_field}
-        problems.append(
-            Problem(
-                id=identity,
-                prompt=config.prompt_template.replace("{prompt}", prompt),
-                truth={name: value for name, value in row.items() if name not in taken},
-                difficulty=difficulty,
-                demonstration=demonstration,
-            )
+        place_of[problem.id] = row.where
+        # By the prompt and not by id: a problem that is there twice is never on both sides.
+        if config.test_fraction is None or (_uniform(prompt) < config.test_fraction) == (split == "test"):
+            problems.append(problem)
+    if invalid:
+        print(
+            f"bonfire: {len(invalid)} of {num_rows} {source} rows left out (problems.max_invalid_rows = "
+            f"{config.max_invalid_rows}), the first: {invalid[0]}",
+            file=sys.stderr,
         )
     if not problems:
-        raise ValueError(f"{setting} = {str(path)!r} holds no problems: put one JSON object on each line")
+        raise ValueError(_why_none(config, split, num_rows))
     return problems
 
 
-def _read_rows(path: Path, setting: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Line numbers and rows; blank lines are skipped."""
-    try:
-        file = path.open("rb")
-    except OSError as error:
-        raise ValueError(
-            f"{setting} = {str(path)!r} cannot be read ({error.strerror}, in {Path.cwd()}): correct the path"
-        ) from error
-    with file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
-            except (ValueError, RecursionError) as error:
-                raise ValueError(
-                    f"{path}:{number}: not JSON ({error}): put one JSON object on each line"
-                ) from error
-            if not isinstance(row, dict):
-                raise ValueError(  # noqa: TRY004  a fault of the file, like the others
-                    f"{path}:{number}: a {type(row).__name__}, not a JSON object: put one on each line"
-                )
-            yield number, row
+def _why_none(config: ProblemsConfig, split: Split, num_rows: int) -> str:
+    if num_rows and config.test_fraction is not None:
+        return (
+            f"problems.test_fraction = {config.test_fraction} leaves no {split} problem of {num_rows} rows: "
+            "name held-out problems instead"
+        )
+    kind = "path" if config.source == "files" else "split"
+    place = as_written(getattr(config, f"{split}_{kind}"))
+    return f"problems.{split}_{kind} = {place!r} holds no problems: give rows, one to a problem"
 
 
-def _take(row: dict[str, Any], name: str, setting: str, where: str) -> Any:
-    if name not in row:
-        names = ", ".join(map(repr, row)) or "no field"
-        raise ValueError(f"{where}: field {name!r} is missing; it has {names}: set problems.{setting}")
-    return row[name]
+def _uniform(text: str) -> float:
+    """A number in [0, 1) that depends on the text alone."""
+    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "big") / 2**64

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from verifiers.section_config import DependentSettings
 
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Name = Annotated[str, Field(min_length=1)]
+Paths = Annotated[
+    tuple[Name, ...],
+    Field(min_length=1),
+    BeforeValidator(lambda path: (path,) if isinstance(path, str) else path),
+]
 
-_COUNTDOWN_FIELDS = (
+_GENERATOR = (
     "num_train",
     "num_test",
     "seed",
@@ -20,27 +26,40 @@ _COUNTDOWN_FIELDS = (
     "max_target",
     "operator_weights",
 )
-_JSONL_FIELDS = (
-    "train_path",
-    "test_path",
+_FILES = ("train_path", "test_path")
+_HUB = ("dataset", "subset", "revision", "train_split", "test_split")
+_ROWS = (
+    "format",
     "prompt_field",
     "id_field",
     "difficulty_field",
     "demonstration_field",
+    "truth_fields",
     "prompt_template",
+    "test_fraction",
+    "shuffle_seed",
+    "max_train",
+    "max_test",
+    "max_invalid_rows",
 )
-_WITHOUT_EFFECT = {"countdown": _JSONL_FIELDS, "jsonl": _COUNTDOWN_FIELDS}
+_WITHOUT_EFFECT = {
+    "countdown": (*_FILES, *_HUB, *_ROWS),
+    "files": (*_GENERATOR, *_HUB),
+    "hub": (*_GENERATOR, *_FILES),
+}
 
 
 class ProblemsConfig(DependentSettings):
-    """Where problems come from: the countdown generator, or JSON-lines files of the user's own.
+    """Where problems come from: the countdown generator, files, or a data set of the Hugging Face hub.
 
-    A setting of the other source would have no effect, so it is an error. A dump leaves those
-    settings out, so that a resolved configuration can be read back.
+    A setting of another source would have no effect, so it is an error. A dump leaves those settings
+    out, so that a resolved configuration can be read back.
     """
 
-    source: Literal["countdown", "jsonl"] = Field(
-        "countdown", description="countdown: generated arithmetic puzzles; jsonl: one JSON object a line."
+    source: Literal["countdown", "files", "hub"] = Field(
+        "countdown",
+        description="countdown: generated arithmetic puzzles; files: JSON lines, JSON or Parquet; hub: a data set "
+        "of the Hugging Face hub.",
     )
 
     num_train: int = Field(1000, ge=1, description="Training problems to generate (countdown).")
@@ -59,32 +78,95 @@ class ProblemsConfig(DependentSettings):
         description="Relative odds of + - * / at each step, among those that apply there (countdown).",
     )
 
-    train_path: str | None = Field(None, description="JSON-lines file of the training problems (jsonl).")
-    test_path: str | None = Field(None, description="JSON-lines file of the held-out problems (jsonl).")
-    prompt_field: str = Field(
-        "prompt", min_length=1, description="Field of a row that holds the prompt (jsonl)."
-    )
-    id_field: str | None = Field(
+    train_path: Paths | None = Field(
         None,
-        description="Field that identifies a row; without it, the file's name and line number do (jsonl).",
+        description="File of the training problems, or a list of files; * ? [] and ** stand for several. .jsonl, "
+        ".jsonl.gz, .json (a list of objects, or one object) or .parquet (files).",
     )
-    difficulty_field: str | None = Field(
-        None, description="Field that classes a row's difficulty, used only to break metrics down (jsonl)."
+    test_path: Paths | None = Field(None, description="The same for the held-out problems (files).")
+
+    dataset: Name | None = Field(
+        None, description="Id of the data set, such as openai/gsm8k, or a directory laid out like one (hub)."
     )
-    demonstration_field: str | None = Field(
+    subset: Name | None = Field(None, description="The data set's configuration, if it has several (hub).")
+    revision: Name | None = Field(
+        None, description="Commit, tag or branch; name a commit if a run is to repeat (hub)."
+    )
+    train_split: Name | None = Field(None, description="Split of the training problems (hub).")
+    test_split: Name | None = Field(None, description="Split of the held-out problems (hub).")
+
+    format: Literal["rows", "math", "gsm8k", "humaneval", "mbpp", "countdown"] = Field(
+        "rows",
+        description="What a row means: one of the published formats, or rows, where the settings below say it "
+        "(files, hub).",
+    )
+    prompt_field: Name | None = Field(
+        None,
+        description="Field of a row that holds the prompt; None: the format's own, `prompt` in rows (files, hub).",
+    )
+    id_field: Name | None = Field(
+        None,
+        description="Field that identifies a row; None: the format's own, and where there is none, the file's "
+        "name and the line (files, hub).",
+    )
+    difficulty_field: Name | None = Field(
+        None,
+        description="Field that classes a row's difficulty, used only to break metrics down; None: the format's "
+        "own (files, hub).",
+    )
+    demonstration_field: Name | None = Field(
         None,
         description="Field of a training row that holds an expert's completion, for the objectives that imitate "
-        "one; the verifier does not see it (jsonl).",
+        "one; the verifier does not see it. None: the format's own (files, hub).",
     )
-    prompt_template: str = Field(
-        "{prompt}",
-        description="Text of the prompt: {prompt} stands for the prompt field, all else is literal (jsonl).",
+    truth_fields: dict[Name, Name] = Field(
+        {},
+        description="What the verifier is told, and the field it is in, such as { answer = 'final' }. Empty: what "
+        "the format takes; in rows, every field that no other setting names (files, hub).",
     )
+    prompt_template: str | None = Field(
+        None,
+        description="Text of the prompt: {prompt} stands for the prompt field, {name} for the row's field of that "
+        "name; None: the format's own (files, hub).",
+    )
+    test_fraction: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="Hold out about this fraction of the training problems, by a hash of the prompt field, instead "
+        "of naming held-out ones (files, hub).",
+    )
+    shuffle_seed: int | None = Field(
+        None, description="Seed of the order; None: the order of the files or of the split (files, hub)."
+    )
+    max_train: int | None = Field(
+        None, ge=1, description="Take only this many training problems, the first in order (files, hub)."
+    )
+    max_test: int | None = Field(None, ge=1, description="The same for held-out problems (files, hub).")
+    max_invalid_rows: int = Field(
+        0,
+        ge=0,
+        description="Rows of a split that may be left out because no problem can be made of them; a notice says "
+        "how many were, and one more is an error (files, hub).",
+    )
+
+    @property
+    def held_out_settings(self) -> dict[str, Any]:
+        """What is set, as it was written, and concerns held-out problems alone."""
+        settings = {name: getattr(self, name) for name in ("test_path", "test_split", "max_test")}
+        return {name: as_written(value) for name, value in settings.items() if value is not None}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_the_source(cls, settings: Any) -> Any:
+        if isinstance(settings, dict) and settings.get("source") == "jsonl":
+            raise ValueError("problems.source = 'jsonl' is called 'files', which reads JSON and Parquet too")
+        return settings
 
     @model_validator(mode="after")
     def _check(self) -> ProblemsConfig:
         faults = [
-            f"problems.{name} = {getattr(self, name)!r} has no effect with "
+            f"problems.{name} = {as_written(getattr(self, name))!r} has no effect with "
             f"problems.source = {self.source!r}: remove it"
             for name in self._without_effect()
             if name in self.model_fields_set
@@ -99,18 +181,50 @@ class ProblemsConfig(DependentSettings):
                 f"problems.operator_weights = {list(self.operator_weights)} allows no operator: "
                 "make one of them positive"
             )
-        if self.source == "jsonl" and self.train_path is None and self.test_path is None:
-            faults.append(
-                "problems.source = 'jsonl' names no file: set problems.train_path, problems.test_path or both"
-            )
-        if "{prompt}" not in self.prompt_template:
-            faults.append(
-                f"problems.prompt_template = {self.prompt_template!r} leaves the prompt out: "
-                "put {prompt} in it"
-            )
+        if self.source != "countdown":
+            faults += self._faults_of_splits()
         if faults:
             raise ValueError("\n".join(faults))
         return self
 
+    def _faults_of_splits(self) -> list[str]:
+        kind = "path" if self.source == "files" else "split"
+        train, test = getattr(self, f"train_{kind}"), getattr(self, f"test_{kind}")
+        faults = []
+        if self.source == "hub" and self.dataset is None:
+            faults.append("problems.source = 'hub' names no data set: set problems.dataset")
+        if train is None and test is None:
+            what = "file" if self.source == "files" else "split"
+            faults.append(
+                f"problems.source = {self.source!r} names no {what}: "
+                f"set problems.train_{kind}, problems.test_{kind} or both"
+            )
+        if self.test_fraction is not None and test is not None:
+            faults.append(
+                f"problems.test_fraction = {self.test_fraction} has no effect beside "
+                f"problems.test_{kind} = {as_written(test)!r}: remove one of the two"
+            )
+        if self.test_fraction is not None and train is None:
+            faults.append(
+                f"problems.test_fraction = {self.test_fraction} has nothing to hold out from: set problems.train_{kind}"
+            )
+        if self.max_train is not None and train is None:
+            faults.append(
+                f"problems.max_train = {self.max_train} has no effect without problems.train_{kind}: remove it"
+            )
+        if self.max_test is not None and test is None and self.test_fraction is None:
+            faults.append(
+                f"problems.max_test = {self.max_test} has no effect without problems.test_{kind} or "
+                "problems.test_fraction: remove it"
+            )
+        return faults
+
     def _without_effect(self) -> tuple[str, ...]:
         return _WITHOUT_EFFECT[self.source]
+
+
+def as_written(value: Any) -> Any:
+    """A path as the user wrote it: one alone is no list."""
+    if not isinstance(value, tuple):
+        return value
+    return value[0] if len(value) == 1 else list(value)
