@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -15,6 +15,8 @@ from learner.config import LearnerConfig, SftConfig
 from learner.objective_config import SETTINGS, ObjectiveConfig
 from verifiers.config import VerifierConfig
 from verifiers.problems_config import ProblemsConfig
+
+Section = TypeVar("Section", bound=BaseModel)
 
 
 class TrainConfig(BaseModel):
@@ -124,10 +126,12 @@ class RunConfig(BaseModel):
                 f"rollout.max_tokens = {self.rollout.max_tokens} leaves no room for a prompt in "
                 f"rollout.max_model_len = {self.rollout.max_model_len}: lower the first or raise the second"
             )
-        if self.problems.test_path is not None and self.evaluation is None:
+        if self.evaluation is None and self.problems.held_out_settings:
             raise ValueError(
-                f"problems.test_path = {self.problems.test_path!r} has no effect without an [evaluation] section: "
-                "add one, or remove it"
+                "\n".join(
+                    f"problems.{name} = {value!r} has no effect without an [evaluation] section: add one, or remove it"
+                    for name, value in self.problems.held_out_settings.items()
+                )
             )
         return self
 
@@ -168,6 +172,18 @@ def parse_config(settings: dict[str, Any], *, source: str = "config") -> RunConf
         raise ValueError("\n".join(lines)) from None
 
 
+def parse_section(section: type[Section], overrides: Sequence[str]) -> Section:
+    """A section of its own, from `key=value` alone. Raises ValueError, one line per problem."""
+    settings: dict[str, Any] = {}
+    for override in overrides:
+        _apply_override(settings, override)
+    try:
+        return section.model_validate(settings)
+    except ValidationError as error:
+        lines = [line for problem in error.errors() for line in _describe(problem, section)]
+        raise ValueError("\n".join(lines)) from None
+
+
 def _make_room_for_objective(settings: dict[str, Any], overrides: Sequence[str]) -> None:
     """Drop from the file's [objective] what has no effect on the objective that an override names."""
     pairs = [override.partition("=") for override in overrides]
@@ -198,12 +214,14 @@ def _apply_override(settings: dict[str, Any], override: str) -> None:
     section[leaf] = value
 
 
-def _describe(problem: Any) -> list[str]:
+def _describe(problem: Any, model: type[BaseModel] = RunConfig) -> list[str]:
     """One line per fault. A section's own check names its settings first, with their section or without."""
     path = ".".join(str(part) for part in problem["loc"])
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":
-        return [f"{path} is not a setting{_suggestion(problem['loc'])}; remove it or see `bonfire settings`"]
+        return [
+            f"{path} is not a setting{_suggestion(problem['loc'], model)}; remove it or see `bonfire settings`"
+        ]
     if problem["type"] == "missing":
         return [f"{path} is missing: set it in the file or give {path}=... on the command line"]
     if problem["type"] == "value_error":
@@ -212,10 +230,9 @@ def _describe(problem: Any) -> list[str]:
     return [f"{path} = {problem['input']!r}: {message[0].lower()}{message[1:]}"]
 
 
-def _suggestion(location: tuple[Any, ...]) -> str:
+def _suggestion(location: tuple[Any, ...], model: Any) -> str:
     import difflib
 
-    model: Any = RunConfig
     for part in location[:-1]:
         field = model.model_fields.get(str(part))
         model = _section_of(field.annotation) if field else None

@@ -325,6 +325,7 @@ class Controller:
         self.metrics.observe_verdicts(group)
         self._buffer[number] = group
         self._health.note_success()
+        self._health.check_statuses(group.statuses)
         self._buffer_changed.set()
 
     def _give_back(self, group: SampleGroup, error: str) -> None:

@@ -17,7 +17,15 @@ from verifiers.types import Problem
 NUM_HASHED_BLOCKS = 64
 BLOCK_BYTES = 64 << 10
 MODEL_FILES = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "*.jinja")
-WITHOUT_EFFECT_ON_VERDICTS = {"workers", "num_cpus", "retries", "heartbeat_timeout_s"}
+WITHOUT_EFFECT_ON_VERDICTS = {
+    "workers",
+    "num_cpus",
+    "num_gpus",
+    "retries",
+    "batch_timeout_s",
+    "startup_timeout_s",
+    "heartbeat_timeout_s",
+}
 
 
 def sampling_identity(config: RunConfig, num_samples: int) -> dict[str, Any]:
@@ -28,6 +36,7 @@ def sampling_identity(config: RunConfig, num_samples: int) -> dict[str, Any]:
         "evaluation.seed": config.evaluation.seed,
         "rollout.max_tokens": config.rollout.max_tokens,
         "rollout.dtype": config.rollout.dtype,
+        "rollout.chat": config.rollout.chat.model_dump(mode="json"),
     }
 
 
@@ -39,7 +48,7 @@ def verdict_identity(config: RunConfig, problems: Sequence[Problem]) -> dict[str
     )
     return {
         "problems": f"{len(problems)} problems, sha256 {hashlib.sha256(asked.encode()).hexdigest()[:16]}",
-        "verifier.name": config.verifier.name,
+        "verifier.reward": config.verifier.reward,
         **{f"verifier.{name}": value for name, value in settings.items()},
     }
 

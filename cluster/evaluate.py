@@ -139,7 +139,7 @@ class Failures:
     def __init__(self, config: RunConfig, num_groups: int) -> None:
         self.finished = asyncio.Event()
         self._limit = config.train.max_consecutive_failures
-        self._verifier = config.verifier.name
+        self._verifier = config.verifier.label
         self._num_left = num_groups
         self._in_a_row = 0
         self._unjudged: Counter[int] = Counter()
@@ -153,8 +153,8 @@ class Failures:
     def note_unjudged(self, group: SampleGroup, error: str) -> None:
         self._unjudged[group.group] += 1
         if self._unjudged[group.group] >= self._limit:
-            raise Halt(f"verifier {self._verifier!r} fails on problem {group.problem_id}: {error}")
-        self._note(f"verifier {self._verifier!r} on problem {group.problem_id}: {error}")
+            raise Halt(f"verifier {self._verifier} fails on problem {group.problem_id}: {error}")
+        self._note(f"verifier {self._verifier} on problem {group.problem_id}: {error}")
 
     def note_lost(self, role: str, error: WorkerLost) -> None:
         self._note(str(error))

@@ -215,7 +215,7 @@ def _models_side_by_side(config: RunConfig, resources: Mapping[str, float]) -> i
     rollout, verifier = config.rollout, config.verifier
     needed = {
         "CPU": rollout.workers * rollout.num_cpus + verifier.workers * verifier.num_cpus,
-        "GPU": rollout.workers * rollout.num_gpus,
+        "GPU": rollout.workers * rollout.num_gpus + verifier.workers * verifier.num_gpus,
     }
     fitting = [int(resources.get(what, 0) // amount) for what, amount in needed.items() if amount]
     return max(1, min(fitting, default=1))

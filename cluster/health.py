@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from cluster.calls import Halt
 from cluster.config import RunConfig
 from learner.types import STALENESS_WARNING
 
 NUM_STALE_STEPS = 10
+NUM_SILENT_GROUPS = 50
+"""Groups in a row without one candidate that was judged, from which on the verifier's settings are suspect."""
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +27,8 @@ class Health:
         self._unjudged: Counter[int] = Counter()
         self._ratios: deque[float] = deque(maxlen=NUM_STALE_STEPS)
         self._is_stale = False
+        self._silent: Counter[str] = Counter()
+        self._num_silent = 0
         self.events: list[str] = []
 
     def note(self, message: str) -> None:
@@ -47,11 +51,40 @@ class Health:
 
     def note_unjudged(self, group: int, problem_id: str, error: str) -> None:
         """The verifier failed on a group; one on which it always fails must not be tried for ever."""
-        message = f"verifier {self._config.verifier.name!r} fails on problem {problem_id}: {error}"
+        message = f"verifier {self._config.verifier.label} fails on problem {problem_id}: {error}"
         self._unjudged[group] += 1
         if self._unjudged[group] >= self._config.train.max_consecutive_failures:
             raise Halt(f"{message} ({self._unjudged[group]} times)")
         self.note_failure(message)
+
+    def check_statuses(self, statuses: Sequence[str]) -> None:
+        """A group's statuses: a run in which no candidate is judged trains on zeros.
+
+        Candidates that are too slow or refused, all of them for NUM_SILENT_GROUPS groups, end the run. Where
+        some only lack the expected format, a policy may have that still to learn: it is said once.
+        """
+        if "ok" in statuses:
+            self._num_silent = 0
+            self._silent.clear()
+            return
+        self._num_silent += 1
+        self._silent.update(statuses)
+        if self._num_silent != NUM_SILENT_GROUPS:
+            return
+        verifier = self._config.verifier
+        counts = ", ".join(f"{count} {status}" for status, count in self._silent.most_common())
+        message = (
+            f"verifier {verifier.label} judged no candidate of the last {NUM_SILENT_GROUPS} groups ({counts})"
+        )
+        if "wrong_format" in self._silent:
+            self.note(
+                f"{message}: see in trajectories/ what is sampled, and whether the prompt asks for the format"
+            )
+            return
+        raise Halt(
+            f"{message}: raise verifier.timeout_s = {verifier.timeout_s:g} or verifier.max_candidate_chars = "
+            f"{verifier.max_candidate_chars}, or mend the verifier"
+        )
 
     def check_parity(self, difference_by_worker: Mapping[str, float]) -> None:
         """Largest log-prob difference of each engine and the learner, in nats."""

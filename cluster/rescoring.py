@@ -49,7 +49,8 @@ def rescore(
     settings, files = read_settings(directory), sample_files(directory)
     if not files:
         raise ValueError(f"{directory} has no finished samples to judge: finish that evaluation first")
-    num_samples = settings["identity"]["evaluation.samples_per_problem"]
+    sampled = settings["identity"]  # an older evaluation knows fewer settings
+    num_samples = sampled["evaluation.samples_per_problem"]
     if max(evaluation.ks) > num_samples:
         raise ValueError(
             f"evaluation.ks = {list(evaluation.ks)} must lie in 1..{num_samples}, the samples per problem in "
@@ -58,7 +59,7 @@ def rescore(
     problems = find_problems(read_problems(directory), load_problems(config.problems, "test"))
     check_problems(problems, config.verifier)
     identity = {
-        **{name: settings["identity"][name] for name in sampling_identity(config, num_samples)},
+        **{name: sampled[name] for name in sampling_identity(config, num_samples) if name in sampled},
         **verdict_identity(config, problems),
         "rescored_from": str(directory),
     }

@@ -24,7 +24,8 @@ from verifiers.config import VerifierConfig
 from verifiers.types import Problem, Verdict
 from verifiers.worker import VerifierWorker
 
-STARTUP_TIMEOUT_S = 60.0
+STARTUP_MARGIN_S = 30.0
+"""For the worker around the verifier's process."""
 PING_EVERY_S = 5.0
 GROUPS_PER_CALL = 8
 
@@ -101,7 +102,10 @@ class VerifierFleet:
             groups: list[SampleGroup] = []
             try:
                 facts = await reply(
-                    worker.actor.ready.remote(), timeout_s=STARTUP_TIMEOUT_S, of=name, doing="starting"
+                    worker.actor.ready.remote(),
+                    timeout_s=self._config.startup_timeout_s + STARTUP_MARGIN_S,
+                    of=name,
+                    doing="starting",
                 )
                 worker.pid = facts["pid"]
                 while True:
@@ -120,10 +124,12 @@ class VerifierFleet:
 
     def _create(self) -> Any:
         # Ray no longer hides GPUs from actors that asked for none.
+        hidden = {} if self._config.num_gpus else {"env_vars": {"CUDA_VISIBLE_DEVICES": ""}}
         return VerifierWorker.options(  # type: ignore[attr-defined]
             num_cpus=self._config.num_cpus,
+            num_gpus=self._config.num_gpus,
             max_concurrency=2,
-            runtime_env={"env_vars": {"CUDA_VISIBLE_DEVICES": ""}},
+            runtime_env=hidden,
         ).remote(self._config)
 
     async def _judge(self, worker: VerifierHandle, groups: list[SampleGroup]) -> None:

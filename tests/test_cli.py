@@ -31,7 +31,7 @@ def jsonl_config(tmp_path, tiny_model):
         (tmp_path / "train.jsonl").write_text(json.dumps(row) + "\n")
         config = tmp_path / "own.toml"
         config.write_text(
-            f'model = "{tiny_model}"\n[problems]\nsource = "jsonl"\ntrain_path = "train.jsonl"\n'
+            f'model = "{tiny_model}"\n[problems]\nsource = "files"\ntrain_path = "train.jsonl"\n'
             f"[metrics]\nport = 0\n[rollout]\nmax_tokens = 14\nmax_model_len = 64\n{settings}"
         )
         return config

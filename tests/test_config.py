@@ -17,7 +17,12 @@ import cluster.eval_config
 import learner.config
 import learner.objective_config
 import verifiers.config
+import verifiers.judge_config
+import verifiers.math_answer_config
 import verifiers.problems_config
+import verifiers.python_tests_config
+import verifiers.reward_model_config
+import verifiers.shape_config
 from cluster.config import RunConfig, load_config, parse_config
 from learner.objective_config import ObjectiveConfig
 
@@ -30,7 +35,12 @@ CONFIG_MODULES = (
     learner.config,
     learner.objective_config,
     verifiers.config,
+    verifiers.judge_config,
+    verifiers.math_answer_config,
     verifiers.problems_config,
+    verifiers.python_tests_config,
+    verifiers.reward_model_config,
+    verifiers.shape_config,
 )
 MODELS = [
     model
@@ -86,7 +96,7 @@ def test_a_model_is_all_that_must_be_given():
         {"objective": {"name": "rloo"}, "rollout": {"samples_per_prompt": 2}},
         {"objective": {"num_select": 3, "baseline_k": 7}},
         {"objective": {"num_select": 4, "baseline": "none"}, "rollout": {"samples_per_prompt": 4}},
-        {"problems": {"source": "jsonl", "train_path": "a.jsonl", "prompt_template": "Q: {prompt}"}},
+        {"problems": {"source": "files", "train_path": "a.jsonl", "prompt_template": "Q: {prompt}"}},
         {"rollout": {"dtype": "bfloat16"}, "learner": {"publish_dtype": "bfloat16"}},
         {"evaluation": {"ks": [1, 2], "samples_per_problem": 2}},
     ],
@@ -198,7 +208,7 @@ def test_fewer_samples_than_the_objective_selects_among_are_refused(objective, s
 
 
 def test_held_out_problems_that_nothing_evaluates_are_refused():
-    problems = {"source": "jsonl", "train_path": "a.jsonl", "test_path": "b.jsonl"}
+    problems = {"source": "files", "train_path": "a.jsonl", "test_path": "b.jsonl"}
     with pytest.raises(ValueError) as error:
         parse_config({"model": "m", "problems": problems}, source="run.toml")
     assert str(error.value) == (
@@ -229,8 +239,8 @@ def test_a_single_sample_is_too_few_for_rloo():
             "problems.train_path = 'a.jsonl' has no effect with problems.source = 'countdown': remove it",
         ),
         (
-            {"problems": {"source": "jsonl", "train_path": "a.jsonl", "num_train": 5}},
-            "problems.num_train = 5 has no effect with problems.source = 'jsonl': remove it",
+            {"problems": {"source": "files", "train_path": "a.jsonl", "num_train": 5}},
+            "problems.num_train = 5 has no effect with problems.source = 'files': remove it",
         ),
     ],
 )
@@ -265,7 +275,7 @@ def test_pass_at_k_is_not_asked_of_fewer_than_k_samples(ks):
 
 
 def test_every_fault_has_a_line_of_its_own():
-    problems = {"source": "jsonl", "num_train": 5, "seed": 3}
+    problems = {"source": "files", "num_train": 5, "seed": 3}
     with pytest.raises(ValueError) as error:
         parse_config(settings(problems=problems, rollout={"workers": 0}), source="run.toml")
     lines = str(error.value).splitlines()
@@ -370,10 +380,14 @@ def test_every_setting_is_described_and_every_model_refuses_the_unknown(model):
 
 
 def test_all_sections_of_a_run_are_among_the_models_checked():
-    annotations = [field.annotation for field in RunConfig.model_fields.values()]
-    classes = {c for annotation in annotations for c in (annotation, *getattr(annotation, "__args__", ()))}
-    sections = {c for c in classes if isinstance(c, type) and issubclass(c, BaseModel)}
-    assert sections | {RunConfig} == set(MODELS)
+    sections = [RunConfig]
+    for section in sections:
+        annotations = [field.annotation for field in section.model_fields.values()]
+        classes = {
+            c for annotation in annotations for c in (annotation, *getattr(annotation, "__args__", ()))
+        }
+        sections += [c for c in classes if isinstance(c, type) and issubclass(c, BaseModel)]
+    assert set(sections) == set(MODELS)
 
 
 def test_configs_are_read_without_torch_ray_or_vllm():

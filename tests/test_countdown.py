@@ -431,7 +431,9 @@ def test_an_impossible_puzzle_is_reported_instead_of_searched_for_ever(
     ],
 )
 def test_a_problem_without_numbers_or_target_is_named(truth: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match=r"^problem 'p9': truth '(numbers|target)' is [^\n]*verifier.name$"):
+    with pytest.raises(
+        ValueError, match=r"^problem 'p9': truth '(numbers|target)' is [^\n]*verifier.reward$"
+    ):
         countdown.check_problem(Problem(id="p9", prompt="", truth=truth))
 
 

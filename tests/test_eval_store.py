@@ -17,7 +17,7 @@ from verifiers.types import Problem
 
 CELL = Cell(model="base", temperature=0.7)
 PROBLEMS = [Problem(id=f"problem-{i}", prompt=f"prompt {i}", difficulty="easy") for i in range(40)]
-IDENTITY = {"evaluation.seed": 1, "verifier.name": "countdown"}
+IDENTITY = {"evaluation.seed": 1, "verifier.reward": "countdown"}
 GROUPS = [make_group(i, samples=2, lengths=(1, 2)) for i in range(40)]
 
 
@@ -187,7 +187,7 @@ def test_a_fingerprint_is_of_contents_and_not_of_place_or_time(tmp_path):
 def test_what_a_verdict_depends_on_is_in_its_identity():
     config = parse_config({"model": "m", "evaluation": {}})
     before = verdict_identity(config, PROBLEMS)
-    for verifier in ({"timeout_s": 9.0}, {"name": "exact_match"}):
+    for verifier in ({"timeout_s": 9.0}, {"reward": "exact_match"}):
         other = parse_config({"model": "m", "evaluation": {}, "verifier": verifier})
         assert verdict_identity(other, PROBLEMS) != before
     same = parse_config({"model": "m", "verifier": {"workers": 3, "num_cpus": 1}})

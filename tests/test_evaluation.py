@@ -54,7 +54,7 @@ def config_file(tiny_model: Path, user_modules: Path) -> Path:
     settings = {
         "model": str(tiny_model),
         "problems": {"num_test": PROBLEMS},
-        "verifier": {"name": "eval_verifiers:first"},
+        "verifier": {"reward": "eval_verifiers:first"},
         "rollout": {
             "max_tokens": ENGINE.max_tokens,
             "max_model_len": ENGINE.max_model_len,
@@ -188,7 +188,7 @@ def test_a_finished_evaluation_samples_nothing_again(finished, config_file, tiny
 def judge_again(finished, config_file, tmp_path_factory, view) -> Callable[[str], Path]:
     def judge(verifier: str) -> Path:
         new = tmp_path_factory.mktemp("rescored") / "out"
-        config = load_config(config_file, [f"verifier.name={verifier}"])
+        config = load_config(config_file, [f"verifier.reward={verifier}"])
         problems = load_problems(config.problems, "test")
         identity = {"evaluation.samples_per_problem": SAMPLES, **verdict_identity(config, problems)}
         with EvalStore(new, identity, problems) as store:

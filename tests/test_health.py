@@ -8,7 +8,7 @@ import pytest
 
 from cluster.calls import Halt
 from cluster.config import parse_config
-from cluster.health import Health
+from cluster.health import NUM_SILENT_GROUPS, Health
 from learner.types import STALENESS_WARNING
 
 
@@ -38,6 +38,27 @@ def test_a_group_that_is_never_judged_ends_the_run_though_others_finish(health: 
         health.note_success()
     with pytest.raises(Halt, match=r"^verifier 'countdown' fails on problem p7: KeyError: 'x' \(3 times\)$"):
         health.note_unjudged(7, "p7", "KeyError: 'x'")
+
+
+def test_a_verifier_that_judges_nobody_ends_the_run_with_what_it_did(health: Health) -> None:
+    for _ in range(NUM_SILENT_GROUPS - 1):
+        health.check_statuses(["timeout", "refused"])
+    health.check_statuses(["timeout", "ok"])
+    for _ in range(NUM_SILENT_GROUPS - 1):
+        health.check_statuses(["timeout", "timeout", "refused"])
+    with pytest.raises(
+        Halt,
+        match=r"^verifier 'countdown' judged no candidate of the last 50 groups \(100 timeout, 50 refused\): "
+        r"raise verifier.timeout_s = 2 or verifier.max_candidate_chars = 10000, or mend the verifier$",
+    ):
+        health.check_statuses(["timeout", "timeout", "refused"])
+
+
+def test_a_policy_that_has_the_format_to_learn_is_warned_of_once_and_goes_on(health: Health) -> None:
+    for _ in range(3 * NUM_SILENT_GROUPS):
+        health.check_statuses(["wrong_format", "timeout"])
+    assert len(health.events) == 1
+    assert "judged no candidate of the last 50 groups (50 wrong_format, 50 timeout)" in health.events[0]
 
 
 def test_an_engine_beyond_the_limit_ends_the_run_by_name(health: Health) -> None:

@@ -61,7 +61,7 @@ def make_config(tiny_model: Path, verifier: str) -> Callable[..., RunConfig]:
     def make(**sections: dict[str, Any]) -> RunConfig:
         settings: dict[str, dict[str, Any]] = {
             "problems": {"num_train": 10},
-            "verifier": {"name": verifier},
+            "verifier": {"reward": verifier},
             "rollout": {
                 "samples_per_prompt": SAMPLES,
                 "max_tokens": 8,
@@ -292,7 +292,7 @@ def test_a_resumed_run_equals_one_that_was_not_interrupted(whole, resumed):
 
 def test_a_run_that_imitates_trains_on_demonstrations_judged_as_its_samples_are(start, make_config, tmp_path):
     config = make_config(
-        verifier={"name": "countdown"},
+        verifier={"reward": "countdown"},
         rollout={"max_tokens": 16},
         objective={"name": "bon_sft", "num_select": 4},
         train={"steps": 3},
@@ -522,7 +522,7 @@ def test_an_engine_with_other_weights_than_the_learner_stops_the_run(start, make
 
 def test_a_verifier_that_always_fails_stops_the_run_with_its_message(start, make_config, tmp_path):
     config = make_config(
-        verifier={"name": "loop_verifiers:broken"}, train={"max_consecutive_failures": 3, "steps": 1000}
+        verifier={"reward": "loop_verifiers:broken"}, train={"max_consecutive_failures": 3, "steps": 1000}
     )
     with (
         start(config, tmp_path) as run,
@@ -534,7 +534,7 @@ def test_a_verifier_that_always_fails_stops_the_run_with_its_message(start, make
 
 def test_a_verifier_that_cannot_start_stops_the_run_with_its_message(start, make_config, tmp_path):
     config = make_config(
-        verifier={"name": "no_such_module:judge"}, train={"max_consecutive_failures": 2, "steps": 1000}
+        verifier={"reward": "no_such_module:judge"}, train={"max_consecutive_failures": 2, "steps": 1000}
     )
     with (
         start(config, tmp_path) as run,

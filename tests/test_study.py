@@ -18,7 +18,6 @@ from benchmarks.study.report import blocks, estimate, fill, interval, number, su
 from benchmarks.study.run import Job, RunFailed, Study, choose_learning_rates
 from cluster.config import load_config
 from learner.estimators import bon_value
-from verifiers.config import VerifierConfig
 from verifiers.problems import check_problems, load_problems
 from verifiers.registry import resolve
 from verifiers.types import Problem
@@ -75,7 +74,7 @@ def test_every_arm_is_a_valid_config_with_a_verifier_that_exists(name):
     overrides = [f"{key}={value}" for key, value in ARMS[name].settings.items()]
     config = load_config(CONFIG, overrides)
     assert config.train.max_staleness == 0
-    resolve(VerifierConfig(name=config.verifier.name).name)
+    assert all(resolve(verifier).verify for verifier in config.verifier.names)
 
 
 def make_policy(arm="base", seed=0, correct=(), accepted=(), learning_rate=0.0, num_samples=4):
@@ -94,6 +93,11 @@ def make_policy(arm="base", seed=0, correct=(), accepted=(), learning_rate=0.0, 
         entropy=1.5,
         missed_by_likeliest=0.25,
     )
+
+
+def test_a_study_whose_base_was_not_measured_says_so():
+    with pytest.raises(ValueError, match="base model was not measured .boom.: run the study again"):
+        summarise([make_policy(arm="rloo", correct=[1, 2])], [], {"base-test": "boom"})
 
 
 def scored(rewards, scores, logprobs, texts):

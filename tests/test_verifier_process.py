@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import os
 import signal
@@ -16,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from verifiers import countdown
+from verifiers.child import PAGE
 from verifiers.config import VerifierConfig
 from verifiers.process import VerifierProcess, VerifierStartError
 from verifiers.types import Problem
@@ -81,7 +83,10 @@ def hostile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
 
     def start(timeout_s: float = 20.0, **settings: int) -> VerifierProcess:
         opened.append(
-            VerifierProcess(VerifierConfig(name="hostile_verifier:judge", timeout_s=timeout_s, **settings))
+            VerifierProcess(
+                VerifierConfig(reward="hostile_verifier:judge", timeout_s=timeout_s, **settings),
+                "hostile_verifier:judge",
+            )
         )
         return opened[-1]
 
@@ -109,7 +114,7 @@ def wait_for(condition: Callable[[], object], timeout_s: float = 10.0) -> bool:
 
 def test_verdicts_through_the_process_equal_those_of_the_function() -> None:
     texts = ["(5-2)*7+3", "3+5+7+2", "(", "\x00", "3 + 5\ud800", "5 / (3 - 3)", "é\n", ""] * 20
-    with VerifierProcess(VerifierConfig()) as process:
+    with VerifierProcess(VerifierConfig(), "countdown") as process:
         verdicts = process.judge(PUZZLE, texts)
         assert process.judge(PUZZLE, []) == []
         assert (process.num_restarts, process.last_error) == (0, "")
@@ -122,7 +127,7 @@ def test_verdicts_through_the_process_equal_those_of_the_function() -> None:
 
 
 def test_the_longest_candidates_are_refused_unread_and_the_rest_judged() -> None:
-    with VerifierProcess(VerifierConfig(max_candidate_chars=9)) as process:
+    with VerifierProcess(VerifierConfig(max_candidate_chars=9), "countdown") as process:
         verdicts = process.judge(PUZZLE, ["(5-2)*7+3", "(5-2)*7+3 ", "x" * 10**6])
     assert [v.status for v in verdicts] == ["ok", "refused", "refused"]
     assert [v.reward for v in verdicts] == [1.0, 0.0, 0.0]
@@ -288,12 +293,12 @@ def test_a_verifier_that_cannot_start_is_refused_with_its_reason(
     (tmp_path / "quitting_verifier.py").write_text("import os\nos._exit(5)\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     for name, reason in {
-        "countdwn": "verifier.name = 'countdwn' is unknown: choose one of countdown, exact_match",
+        "countdwn": "verifier 'countdwn' is unknown: choose one of countdown, exact_match, math",
         "broken_verifier:judge": "RuntimeError: no weights",
         "quitting_verifier:judge": "its process exited with code 5 before it was ready",
     }.items():
         with pytest.raises(VerifierStartError, match=reason):
-            VerifierProcess(VerifierConfig(name=name))
+            VerifierProcess(VerifierConfig(reward=name), name)
 
 
 def test_a_verifier_that_cannot_restart_leaves_crashed_verdicts(
@@ -323,7 +328,7 @@ def test_the_process_dies_with_a_parent_that_was_killed(tmp_path: Path, busy: bo
         "from verifiers.config import VerifierConfig\n"
         "from verifiers.process import VerifierProcess\n"
         "from verifiers.types import Problem\n"
-        "process = VerifierProcess(VerifierConfig(name='hostile_verifier:judge', timeout_s=60))\n"
+        "process = VerifierProcess(VerifierConfig(reward='hostile_verifier:judge', timeout_s=60), 'hostile_verifier:judge')\n"
         f"if {busy}: process.judge(Problem(id='p', prompt=''), ['pid {note}'])\n"
         f"open({str(note)!r}, 'w').write(str(process.pid))\n"
         "time.sleep(60)\n"
@@ -343,7 +348,7 @@ def test_the_process_dies_with_a_parent_that_was_killed(tmp_path: Path, busy: bo
 
 
 def test_closing_ends_the_process() -> None:
-    process = VerifierProcess(VerifierConfig())
+    process = VerifierProcess(VerifierConfig(), "countdown")
     pid = process.pid
     assert pid is not None and is_alive(pid)
     process.close()
@@ -364,3 +369,35 @@ def test_many_restarts_leak_no_file_descriptors(hostile: Callable[..., VerifierP
     for _ in range(5):
         process.judge(ANY, ["exit 1"])
     assert len(os.listdir("/proc/self/fd")) <= before
+
+
+def test_a_candidate_that_wants_more_memory_than_its_verifier_may_have_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "hungry.py").write_text(
+        "from verifiers.types import Verdict\n"
+        "def judge(problem, text):\n"
+        "    return Verdict(score=1.0, reward=float(bytes(int(text))[0] == 0))\n"
+    )
+    program = (
+        "import os, sys, verifiers.registry as registry\n"
+        "from verifiers.child import judge_requests\n"
+        "sys.path.insert(0, sys.argv[2])\n"
+        "registry.VERIFIERS['hungry'] = registry.Row(path='hungry:judge', memory_mib=512)\n"
+        "judge_requests(int(sys.argv[1]), os.getppid())\n"
+    )
+    candidates = [[0, "1000"], [1, str(2**30)], [2, "1"]]
+    lines = [{"name": "hungry"}, {"problem": {"id": "p", "prompt": ""}, "candidates": candidates}]
+    with (tmp_path / "page").open("w+b") as page:
+        page.truncate(PAGE.size)
+        done = subprocess.run(
+            [sys.executable, "-c", program, str(page.fileno()), str(tmp_path)],
+            input="".join(json.dumps(line) + "\n" for line in lines),
+            pass_fds=[page.fileno()],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    replies = [json.loads(line) for line in done.stdout.splitlines()[1:]]
+    statuses = {row[0]: row[3] for reply in replies for row in reply["verdicts"]}
+    assert statuses == {0: "ok", 1: "refused", 2: "ok"}
+    assert {reply["error"] for reply in replies} == {None}

@@ -93,7 +93,7 @@ def test_a_group_whose_demonstration_crashes_the_verifier_is_not_scored(judge, u
     (user_modules / "demonstration_verifiers.py").write_text(
         "def judge(problem, completion):\n    return {'good': 1.0, 'bad': 0.0}[completion]\n"
     )
-    verifier = VerifierConfig(name="demonstration_verifiers:judge")
+    verifier = VerifierConfig(reward="demonstration_verifiers:judge")
     problem = Problem(id="p", prompt="", demonstration="unheard of")
     groups = [group_of(0, problem, "good", "bad")]
     judged = judge(verifier, problem, groups, {"p": (4, 1)})
@@ -109,7 +109,7 @@ def test_processes_that_verdicts_cost_are_counted(judge, user_modules: Path) -> 
         "    if completion == 'kill': os._exit(1)\n"
         "    return 1.0\n"
     )
-    verifier = VerifierConfig(name="dying_verifiers:judge", retries=1)
+    verifier = VerifierConfig(reward="dying_verifiers:judge", retries=1)
     problem = Problem(id="p", prompt="")
     groups = [group_of(0, problem, "kill", "x"), group_of(1, problem, "x", "x")]
     judged = judge(verifier, problem, groups, {})

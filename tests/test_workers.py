@@ -168,7 +168,7 @@ def test_a_learner_becomes_the_one_that_wrote_the_checkpoint(learner, tiny_model
 
 
 def test_a_verifier_worker_judges_groups_in_the_order_of_their_completions(ray_cluster):
-    worker = VerifierWorker.remote(VerifierConfig(name="countdown"))
+    worker = VerifierWorker.remote(VerifierConfig(reward="countdown"))
     prompt, completion = next(iter(demonstrations(1, 0, 0.0)))
     numbers, target = prompt.split(" = ")[0], prompt.split(" = ")[1].split()[0]
     problem = Problem(
@@ -195,7 +195,7 @@ def test_a_verifier_worker_answers_while_it_judges_and_says_why_a_verdict_is_mis
         "    return 1 / float(completion)\n"
     )
     worker = VerifierWorker.options(max_concurrency=2).remote(
-        VerifierConfig(name="worker_verifiers:judge", timeout_s=10)
+        VerifierConfig(reward="worker_verifiers:judge", timeout_s=10)
     )
     problem = Problem(id="p", prompt="")
     ray.get(worker.ready.remote(), timeout=30)

@@ -1,6 +1,6 @@
 """The child's side of `verifiers.process`, which describes the protocol: judges what it is sent, and nothing else.
 
-Run as a program (`python -m verifiers.child NAME PAGE_DESCRIPTOR PARENT_PID`); imports little, so that
+Run as a program (`python -m verifiers.child PAGE_DESCRIPTOR PARENT_PID`); imports little, so that
 it starts fast.
 """
 
@@ -12,14 +12,15 @@ import hashlib
 import json
 import mmap
 import os
+import resource
 import signal
 import struct
 import sys
 import time
 from typing import Any
 
-from verifiers.registry import resolve
-from verifiers.types import CRASHED, Problem
+from verifiers.registry import Verifier, resolve
+from verifiers.types import CRASHED, REFUSED, Problem
 
 FLUSH_S = 0.002
 MAX_ANSWER_CHARS = 1000
@@ -31,13 +32,15 @@ PAGE = struct.Struct("@dq")
 Native, so that each half is one aligned store; only a dead child's halves are read together.
 """
 IDLE = -1
+BATCH = -2
+"""A whole group at once."""
 
 _PR_SET_PDEATHSIG = 1
 _Row = tuple[int, float, float, str, float, str | None]
 
 
-def judge_requests(name: str, page_descriptor: int, parent_pid: int) -> None:
-    """Read requests from stdin until it ends, write verdicts to stdout."""
+def judge_requests(page_descriptor: int, parent_pid: int) -> None:
+    """Read what `resolve` takes and then requests from stdin until it ends, write verdicts to stdout."""
     _die_with_parent(parent_pid)
     faulthandler.enable()
     requests = os.fdopen(os.dup(0), "rb")
@@ -53,28 +56,39 @@ def judge_requests(name: str, page_descriptor: int, parent_pid: int) -> None:
         replies.flush()
 
     try:
-        verify = resolve(name).verify
+        verifier = resolve(**json.loads(requests.readline()))
     except BaseException as error:  # noqa: BLE001  a user's module may raise anything
         send({"failed": str(error) if isinstance(error, ValueError) else _one_line(error)})
         return
-    send({"ready": True})
+    if verifier.memory_mib is not None:
+        resource.setrlimit(resource.RLIMIT_AS, (verifier.memory_mib << 20,) * 2)
+    send({"ready": True, "keeps_time": verifier.keeps_time, "warm_spare": verifier.warm_spare})
 
     clock = time.monotonic
+    verify = verifier.verify
     for line in requests:
         request = json.loads(line)
         problem = Problem(**request["problem"])
+        candidates: list[tuple[int, str]] = request["candidates"]
         verdicts: list[_Row] = []
         error_text = None
+        if verify is None:
+            PAGE.pack_into(page, 0, clock(), BATCH)
+            send(_judge_batch(verifier, problem, candidates))
+            PAGE.pack_into(page, 0, clock(), IDLE)
+            continue
         flushed_at = clock()
-        for index, completion in request["candidates"]:
+        for index, completion in candidates:
             started_at = clock()
             PAGE.pack_into(page, 0, started_at, index)
             try:
                 verdict = verify(problem, completion)
                 answer = None if verdict.answer is None else short_answer(verdict.answer)
             except BaseException as error:  # noqa: BLE001  SystemExit too: the verifier is at fault
-                error_text = _one_line(error)
-                verdict, answer = CRASHED, None
+                # The limit is there for what candidates want; without one the machine is out of memory.
+                wants_too_much = isinstance(error, MemoryError) and verifier.memory_mib is not None
+                verdict, answer = REFUSED if wants_too_much else CRASHED, None
+                error_text = error_text if wants_too_much else _one_line(error)
             now = clock()
             verdicts.append((index, verdict.score, verdict.reward, verdict.status, now - started_at, answer))
             if now - flushed_at > FLUSH_S:
@@ -82,6 +96,25 @@ def judge_requests(name: str, page_descriptor: int, parent_pid: int) -> None:
                 verdicts, error_text, flushed_at = [], None, now
         PAGE.pack_into(page, 0, clock(), IDLE)
         send({"verdicts": verdicts, "error": error_text})
+
+
+def _judge_batch(verifier: Verifier, problem: Problem, candidates: list[tuple[int, str]]) -> dict[str, Any]:
+    """A message with the verdicts on a whole group; its time is shared out among the candidates."""
+    assert verifier.verify_batch is not None
+    started_at = time.monotonic()
+    error_text = None
+    try:
+        batch = verifier.verify_batch(problem, [completion for _, completion in candidates])
+        answers = [None if verdict.answer is None else short_answer(verdict.answer) for verdict in batch]
+    except BaseException as error:  # noqa: BLE001  as in `judge_requests`
+        error_text = _one_line(error)
+        batch, answers = [CRASHED] * len(candidates), [None] * len(candidates)
+    share_s = (time.monotonic() - started_at) / max(1, len(candidates))
+    rows = [
+        (index, verdict.score, verdict.reward, verdict.status, share_s, answer)
+        for (index, _), verdict, answer in zip(candidates, batch, answers, strict=True)
+    ]
+    return {"verdicts": rows, "error": error_text}
 
 
 def short_answer(answer: str) -> str:
@@ -115,4 +148,4 @@ def _one_line(error: BaseException) -> str:
 
 
 if __name__ == "__main__":
-    judge_requests(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+    judge_requests(int(sys.argv[1]), int(sys.argv[2]))

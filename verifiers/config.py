@@ -2,28 +2,67 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+import json
+from typing import Annotated, Any
+
+from pydantic import Field, model_validator
+
+from verifiers.judge_config import JudgeConfig
+from verifiers.math_answer_config import MathConfig
+from verifiers.python_tests_config import PythonTestsConfig
+from verifiers.reward_model_config import RewardModelConfig
+from verifiers.section_config import DependentSettings
+from verifiers.shape_config import FormatConfig, LengthConfig
+
+Name = Annotated[str, Field(min_length=1)]
+Weights = Annotated[dict[Name, Annotated[float, Field(allow_inf_nan=False)]], Field(min_length=1)]
+
+SECTIONS = ("math", "python_tests", "reward_model", "judge", "format", "length")
+"""Verifiers with settings of their own, in the section of their name."""
 
 
-class VerifierConfig(BaseModel):
-    """Who judges the candidates, with how many workers, and within which limits."""
+class VerifierConfig(DependentSettings):
+    """Who judges the candidates, with how many workers, and within which limits.
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    Settings of a verifier that neither `reward` nor `score` names would have no effect, so they are an error.
+    """
 
-    name: str = Field(
+    reward: Name | Weights = Field(
         "countdown",
-        min_length=1,
-        description="countdown, exact_match, or package.module:function for a function of your own.",
+        description="What we want to be true: countdown, exact_match, math, python_tests, reward_model, judge, format, "
+        "length, or package.module:name for a function or class of your own; or several with their weights in a sum, "
+        "{ math = 1.0, format = 0.1 }.",
+    )
+    score: Name | Weights | None = Field(
+        None, description="What selects among N, named like reward; None: the scores of reward's verifiers."
     )
     workers: int = Field(1, ge=1, description="Verifier workers to start with.")
     num_cpus: float = Field(
         0.0, ge=0, allow_inf_nan=False, description="CPUs that Ray reserves for each worker; 0 reserves none."
+    )
+    num_gpus: float = Field(
+        0.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="GPUs that Ray reserves for each worker and that its models may use; 0 hides them.",
     )
     timeout_s: float = Field(
         2.0,
         gt=0,
         allow_inf_nan=False,
         description="Seconds of wall time one candidate may take before it is a timeout.",
+    )
+    batch_timeout_s: float = Field(
+        300.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="Seconds a verifier that judges a whole group at once (a model) may take for it.",
+    )
+    startup_timeout_s: float = Field(
+        300.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="Seconds a verifier may take to start: imports, loading a model.",
     )
     max_candidate_chars: int = Field(
         10_000, ge=1, description="Characters above which a candidate is refused without being judged."
@@ -37,3 +76,75 @@ class VerifierConfig(BaseModel):
         allow_inf_nan=False,
         description="Seconds without a sign of life after which a worker is replaced.",
     )
+    options: dict[Name, dict[str, Any]] = Field(
+        {}, description="Keyword arguments of classes of your own, by their package.module:name."
+    )
+    math: MathConfig = MathConfig()
+    python_tests: PythonTestsConfig = PythonTestsConfig()
+    reward_model: RewardModelConfig | None = Field(None, description="Needed where `reward_model` judges.")
+    judge: JudgeConfig | None = Field(None, description="Needed where `judge` judges.")
+    format: FormatConfig = FormatConfig()
+    length: LengthConfig = LengthConfig()
+
+    @property
+    def reward_weights(self) -> dict[str, float]:
+        return _weights(self.reward)
+
+    @property
+    def score_weights(self) -> dict[str, float] | None:
+        return None if self.score is None else _weights(self.score)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All verifiers in use, the reward's first."""
+        return tuple(dict.fromkeys([*self.reward_weights, *(self.score_weights or {})]))
+
+    @property
+    def label(self) -> str:
+        """The verifiers in use, for messages."""
+        return " + ".join(map(repr, self.names))
+
+    @model_validator(mode="after")
+    def _check(self) -> VerifierConfig:
+        names = ", ".join(map(repr, self.names))
+        faults = [
+            f"{section} has no effect: verifier.reward and verifier.score name only {names}; remove the section, "
+            f"or name {section!r}"
+            for section in SECTIONS
+            if section in self.model_fields_set and section in self._without_effect()
+        ]
+        faults += [
+            f"{name} names no model: set verifier.{name}.model to a directory or hub id"
+            for name in self.names
+            if name in SECTIONS and getattr(self, name) is None
+        ]
+        faults += [
+            f"options.{name!r} has no effect: verifier.reward and verifier.score name only {names}; "
+            "options are for classes of your own"
+            for name in self.options
+            if name not in self.names or ":" not in name
+        ]
+        for name, options in self.options.items():
+            try:
+                json.dumps(options)
+            except TypeError as error:
+                faults.append(
+                    f"options.{name!r} cannot be sent to the verifier's process ({error}): use only JSON's types"
+                )
+        for setting, weights in (("reward", self.reward_weights), ("score", self.score_weights or {})):
+            faults += [
+                f"{setting} gives {name!r} the weight 0: remove it, or give it one"
+                for name, weight in weights.items()
+                if weight == 0
+            ]
+        if faults:
+            raise ValueError("\n".join(faults))
+        return self
+
+    def _without_effect(self) -> set[str]:
+        unused = set(SECTIONS) - set(self.names)
+        return unused | (set() if self.options else {"options"})
+
+
+def _weights(named: str | dict[str, float]) -> dict[str, float]:
+    return {named: 1.0} if isinstance(named, str) else dict(named)

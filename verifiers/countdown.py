@@ -72,12 +72,12 @@ def check_problem(problem: Problem) -> None:
     if not (isinstance(numbers, list | tuple) and numbers and all(map(_is_number, numbers))):
         raise ValueError(
             f"problem {problem.id!r}: truth 'numbers' is {numbers!r}, verifier 'countdown' needs a list of "
-            f"integers from 0 to {10**MAX_DIGITS - 1}: add it to the problem or set verifier.name"
+            f"integers from 0 to {10**MAX_DIGITS - 1}: add it to the problem or set verifier.reward"
         )
     if type(target) is not int:
         raise ValueError(
             f"problem {problem.id!r}: truth 'target' is {target!r}, verifier 'countdown' needs an integer: "
-            "add it to the problem or set verifier.name"
+            "add it to the problem or set verifier.reward"
         )
 
 

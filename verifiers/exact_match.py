@@ -18,5 +18,5 @@ def check_problem(problem: Problem) -> None:
     if not isinstance(answer, str | int | float) or not str(answer).strip():
         raise ValueError(
             f"problem {problem.id!r}: truth 'answer' is {answer!r}, verifier 'exact_match' needs a text or "
-            "a number: add it to the problem or set verifier.name"
+            "a number: add it to the problem or set verifier.reward"
         )

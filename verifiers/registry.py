@@ -1,69 +1,166 @@
-"""From a verifier's name to its functions. Imported by every verifier process: keep it light."""
+"""From a verifier's name to the object that judges. Imported by every verifier process: keep it light."""
 
 from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from verifiers import countdown, exact_match
 from verifiers.types import CRASHED, STATUSES, Problem, Verdict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verifier:
-    """One way to judge a candidate, and to say beforehand whether a problem can be judged at all."""
+class Row:
+    """Where a verifier of ours is, and how its process must treat it."""
 
-    verify: Callable[[Problem, str], Verdict]
-    check_problem: Callable[[Problem], None] | None = None
-    """Raises ValueError for a problem whose truth lacks what `verify` needs."""
+    path: str
+    """package.module:attribute of a function, or of a class that is built once in every process."""
+    settings: str | None = None
+    """The class of its section of settings; None: it has none."""
+    keeps_time: bool = False
+    """Ends a candidate that takes too long by itself, so that its process need not be killed for it."""
+    warm_spare: bool = False
+    """Starts slowly: a second process waits, so that killing the first costs no more than the time limit."""
+    memory_mib: int | None = None
+    """Address space its process may have: a candidate that makes it want more is refused. None: no limit."""
 
 
+# Paths, not modules: a process imports the one verifier it runs, and `judge` lies right of here, beside the engine.
 VERIFIERS = {
-    "countdown": Verifier(verify=countdown.verify, check_problem=countdown.check_problem),
-    "exact_match": Verifier(verify=exact_match.verify, check_problem=exact_match.check_problem),
+    "countdown": Row(path="verifiers.countdown:verify"),
+    "exact_match": Row(path="verifiers.exact_match:verify"),
+    "math": Row(
+        path="verifiers.math_answer:MathVerifier",
+        settings="verifiers.math_answer_config:MathConfig",
+        warm_spare=True,
+        memory_mib=2048,
+    ),
+    "python_tests": Row(
+        path="verifiers.python_tests:PythonTests",
+        settings="verifiers.python_tests_config:PythonTestsConfig",
+        keeps_time=True,
+    ),
+    "reward_model": Row(
+        path="verifiers.reward_model:RewardModel",
+        settings="verifiers.reward_model_config:RewardModelConfig",
+    ),
+    "judge": Row(path="actors.judge:Judge", settings="verifiers.judge_config:JudgeConfig"),
+    "format": Row(path="verifiers.shape:Format", settings="verifiers.shape_config:FormatConfig"),
+    "length": Row(path="verifiers.shape:Length", settings="verifiers.shape_config:LengthConfig"),
 }
 
 
-def resolve(name: str) -> Verifier:
-    """The verifier of that name in VERIFIERS, or a function of the user's own as `package.module:function`.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verifier:
+    """One way to judge: candidate by candidate, or a group at once. Exactly one of the two is there."""
 
-    The function takes (Problem, str) and returns a Verdict, or a number that is score and reward; only
-    in a Verdict can it name an `answer`, without which there is no majority vote.
-    If its module has a function `check_problem`, that one vets the problems before a run.
+    verify: Callable[[Problem, str], Verdict] | None = None
+    verify_batch: Callable[[Problem, Sequence[str]], list[Verdict]] | None = None
+    keeps_time: bool = False
+    warm_spare: bool = False
+    memory_mib: int | None = None
+
+
+def resolve(
+    name: str,
+    *,
+    settings: Mapping[str, Any] | None = None,
+    options: Mapping[str, Any] | None = None,
+    timeout_s: float = math.inf,
+) -> Verifier:
+    """The verifier of that name in VERIFIERS, or the user's own function or class `package.module:name`.
+
+    A user's function takes (Problem, str); a class is built with `options` as keyword arguments, and its
+    instances are called like that function, or have a method `verify_batch(problem, completions)`. Either
+    returns a Verdict, or a number that is score and reward, for each candidate; only in a Verdict can it
+    name an `answer`, without which there is no majority vote.
     """
-    if name in VERIFIERS:
-        return VERIFIERS[name]
-    module_name, colon, function_name = name.partition(":")
-    if not (colon and module_name and function_name):
+    row = VERIFIERS.get(name)
+    if row is not None:
+        target = _load(name, row.path)
+        if isinstance(target, type):
+            arguments = () if row.settings is None else (_load(name, row.settings)(**(settings or {})),)
+            judge = target(*arguments, timeout_s=timeout_s)
+            verify, verify_batch = getattr(judge, "verify", None), getattr(judge, "verify_batch", None)
+        else:
+            verify, verify_batch = target, None
+        return Verifier(
+            verify=verify,
+            verify_batch=verify_batch,
+            keeps_time=row.keeps_time,
+            warm_spare=row.warm_spare,
+            memory_mib=row.memory_mib,
+        )
+    judge = _load(name, name)
+    if isinstance(judge, type):
+        judge = _build(name, judge, options or {})
+    elif options:
+        raise ValueError(
+            f"verifier.options.{name!r} has no effect: {name!r} is a function, and only a class takes options"
+        )
+    if callable(getattr(judge, "verify_batch", None)):
+
+        def judge_batch(problem: Problem, completions: Sequence[str]) -> list[Verdict]:
+            verdicts = [_to_verdict(result) for result in judge.verify_batch(problem, completions)]
+            if len(verdicts) != len(completions):
+                raise ValueError(
+                    f"the verifier returned {len(verdicts)} verdicts on {len(completions)} candidates"
+                )
+            return verdicts
+
+        return Verifier(verify_batch=judge_batch)
+    if not callable(judge):
+        raise ValueError(  # noqa: TRY004  a fault of the configuration, like the others
+            f"verifier {name!r}: its instances cannot be called and have no method verify_batch: "
+            "define __call__(self, problem, completion)"
+        )
+
+    return Verifier(verify=lambda problem, completion: _to_verdict(judge(problem, completion)))
+
+
+def problem_check(name: str) -> Callable[[Problem], None] | None:
+    """`check_problem` of the verifier's module: raises ValueError for a problem that `verify` could not judge."""
+    path = VERIFIERS[name].path if name in VERIFIERS else name
+    _load(name, path)
+    return getattr(importlib.import_module(path.partition(":")[0]), "check_problem", None)
+
+
+def _load(name: str, path: str) -> Any:
+    """What `package.module:attribute` names; `name` is what the user called it."""
+    module_name, colon, attribute = path.partition(":")
+    if not (colon and module_name and attribute):
         known = ", ".join(VERIFIERS)
         raise ValueError(
-            f"verifier.name = {name!r} is unknown: choose one of {known}, or name a function of your own "
-            "as package.module:function"
+            f"verifier {name!r} is unknown: choose one of {known}, or name a function or class of your own "
+            "as package.module:name"
         )
     try:
         module = importlib.import_module(module_name)
     except (ImportError, SyntaxError) as error:
         raise ValueError(
-            f"verifier.name = {name!r}: cannot import {module_name!r} ({error}): "
+            f"verifier {name!r}: cannot import {module_name!r} ({error}): "
             "add the folder that holds it to PYTHONPATH"
         ) from error
-    function = getattr(module, function_name, None)
-    if not callable(function):
+    target = getattr(module, attribute, None)
+    if not callable(target):
         raise ValueError(  # noqa: TRY004  a fault of the configuration, like the others
-            f"verifier.name = {name!r}: {module.__file__ or module_name} has no function {function_name!r}: "
+            f"verifier {name!r}: {module.__file__ or module_name} has no function or class {attribute!r}: "
             "correct the part after the colon"
         )
+    return target
 
-    def verify(problem: Problem, completion: str) -> Verdict:
-        return _to_verdict(function(problem, completion))
 
-    return Verifier(verify=verify, check_problem=getattr(module, "check_problem", None))
+def _build(name: str, target: type, options: Mapping[str, Any]) -> Any:
+    try:
+        return target(**options)
+    except TypeError as error:
+        raise ValueError(f"verifier {name!r}: {error}: correct [verifier.options.{name!r}]") from error
 
 
 def _to_verdict(result: object) -> Verdict:
-    """What a user's function returned, as a legal verdict; anything else is the function's fault."""
+    """What a user's verifier returned, as a legal verdict; anything else is the verifier's fault."""
     if isinstance(result, Verdict):
         verdict = result
     else:

@@ -52,3 +52,6 @@ class Verdict:
 
 CRASHED = Verdict(score=math.nan, reward=math.nan, status="crashed")
 """What stands for the verdict that a failing verifier did not give."""
+
+REFUSED = Verdict(score=-math.inf, reward=0.0, status="refused")
+"""For a candidate that is not judged because of what it is."""

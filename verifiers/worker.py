@@ -1,4 +1,4 @@
-"""The Ray shell around a verifier process."""
+"""The Ray shell around a panel of verifiers."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Any
 
 import ray
 
+from verifiers.composition import Panel
 from verifiers.config import VerifierConfig
-from verifiers.process import VerifierProcess
 from verifiers.types import Problem, Verdict
 
 
 @ray.remote(num_cpus=0, max_restarts=0)
 class VerifierWorker:
-    """Judges groups one after the other, in a child process that may be killed at any time.
+    """Judges groups one after the other, in child processes that may be killed at any time.
 
     Everything goes back as a return value: what a worker would `ray.put` is lost if it dies.
     A call with G groups of n candidates lasts at most about G * n * (timeout_s + 0.2) seconds
@@ -22,9 +22,9 @@ class VerifierWorker:
     """
 
     def __init__(self, config: VerifierConfig) -> None:
-        # Ray does not hide the GPUs from an actor that reserved none, and this one never does.
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""
-        self._process = VerifierProcess(config)
+        if config.num_gpus == 0:  # Ray does not hide the GPUs from an actor that reserved none
+            os.environ["CUDA_VISIBLE_DEVICES"] = ""
+        self._panel = Panel(config)
 
     def ready(self) -> dict[str, Any]:
         """Returns once the verifier can judge: who and where this worker is."""
@@ -38,12 +38,12 @@ class VerifierWorker:
         verdicts: dict[int, list[Verdict]] = {}
         errors: dict[int, str] = {}
         for group, problem, completions in items:
-            verdicts[group] = self._process.judge(problem, completions)
+            verdicts[group] = self._panel.judge(problem, completions)
             if any(verdict.status == "crashed" for verdict in verdicts[group]):
-                errors[group] = self._process.last_error
+                errors[group] = self._panel.last_error
         return {
             "pid": os.getpid(),
             "verdicts": verdicts,
             "errors": errors,
-            "num_restarts": self._process.num_restarts,
+            "num_restarts": self._panel.num_restarts,
         }

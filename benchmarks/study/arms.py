@@ -45,7 +45,7 @@ ARMS: dict[str, Arm] = {
             "bon",
             16,
             objective__name="rloo",
-            verifier__name=NINES_REWARDS,
+            verifier__reward=NINES_REWARDS,
         ),
         _arm(
             "nines_bon16",
@@ -54,7 +54,7 @@ ARMS: dict[str, Arm] = {
             16,
             objective__name="bon",
             objective__num_select=16,
-            verifier__name=NINES_SELECTS,
+            verifier__reward=NINES_SELECTS,
         ),
     )
 }
