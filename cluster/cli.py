@@ -140,7 +140,7 @@ def evaluate(
             trained=runs/countdown-20261121-101500/checkpoints/step-000100/model
         bonfire eval examples/countdown.toml base=runs/countdown-base \\
             evaluation.temperatures=[0.6,0.8,1.0] --out runs/temperatures
-        bonfire eval examples/countdown.toml --rescore runs/temperatures verifier.name=mine:score
+        bonfire eval examples/countdown.toml --rescore runs/temperatures verifier.reward=mine:score
     """
     from cluster.config import is_override, load_config
     from cluster.evaluation import evaluate_models
@@ -165,6 +165,41 @@ def evaluate(
         raise ValueError(f"--rescore judges the samples in {rescore}: leave out the models {named}")
     command += ["--rescore", str(rescore)]
     rescore_samples(parsed, rescore, out, address=address, command=shlex.join(command))
+
+
+@cli.command(name="train-verifier", context_settings=CONTEXT)
+@click.argument("sources", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="SOURCE...")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="New directory of the result [default: runs/verifier-<time>].",
+)
+@click.option(
+    "--model", help="Checkpoint directory or hub id to start from [default: the model of the sources]."
+)
+@click.option(
+    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a setting; may be repeated."
+)
+def train_verifier(
+    sources: tuple[Path, ...], out: Path | None, model: str | None, settings: tuple[str, ...]
+) -> None:
+    """Train a verifier from the samples and rewards of each SOURCE, and test it on held-out problems.
+
+    A SOURCE is a directory of `bonfire train` or `bonfire eval`. The settings are those of [train-verifier] in
+    `bonfire settings`. The exit code is 1 for a verifier that chooses no better than chance; it is written all
+    the same.
+
+    \b
+    Examples:
+        bonfire train-verifier runs/countdown-20261121-101500
+        bonfire train-verifier runs/first runs/second/evaluation --model runs/countdown-base \\
+            --out runs/verifier --set loss=pairwise --set steps=2000
+    """
+    from cluster.config import parse_section
+    from cluster.train_verifier import train_verifier as run
+    from learner.verifier_config import VerifierTrainingConfig
+
+    run(sources, out, model, parse_section(VerifierTrainingConfig, settings))
 
 
 @cli.command(context_settings=CONTEXT)

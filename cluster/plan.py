@@ -15,6 +15,7 @@ from cluster import preflight
 from cluster.base import base_is_there
 from cluster.config import RunConfig
 from cluster.launch import cpus_needed, set_ray_environment
+from learner.verifier_config import VerifierTrainingConfig
 
 
 def show_plan(config: RunConfig, run_dir: Path, *, local: bool) -> None:
@@ -54,7 +55,7 @@ def show_plan(config: RunConfig, run_dir: Path, *, local: bool) -> None:
     console.print("[bold]placement[/bold]")
     for role, workers, cpus, gpus in [
         ("rollout", config.rollout.workers, config.rollout.num_cpus, config.rollout.num_gpus),
-        ("verifier", config.verifier.workers, config.verifier.num_cpus, 0),
+        ("verifier", config.verifier.workers, config.verifier.num_cpus, config.verifier.num_gpus),
         ("learner", 1, config.learner.num_cpus, config.learner.num_gpus),
     ]:
         console.print(f"  {role:9} {workers} x {cpus:g} CPU, {gpus:g} GPU")
@@ -75,6 +76,8 @@ def show_settings() -> None:
     """Every setting by dotted path, with default and meaning."""
     console = Console(highlight=False)
     _show_section(console, RunConfig, "")
+    console.print("\n[bold cyan]\\[train-verifier][/bold cyan] given as --set key=value, in no file")
+    _show_section(console, VerifierTrainingConfig, "")
 
 
 def _show_section(console: Console, model: type[BaseModel], prefix: str) -> None:
