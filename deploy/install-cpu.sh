@@ -32,5 +32,16 @@ done
 export UV_PYTHON_DOWNLOADS=never
 "$venv/bin/uv" pip install --quiet --python "$venv/bin/python" --no-deps "${torch_from[@]}" -r requirements-cpu.lock
 "$venv/bin/uv" pip install --quiet --python "$venv/bin/python" --no-deps --editable .
+# The sandbox in which programs are judged. Everything else works without it.
+if ! command -v bwrap >/dev/null; then
+  remedy="install: bubblewrap is missing, so the verifier python_tests cannot run: apt-get install bubblewrap"
+  if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    echo "install: installing bubblewrap, the sandbox of the verifier python_tests"
+    { apt-get install -y -qq bubblewrap || { apt-get update -qq && apt-get install -y -qq bubblewrap; }; } \
+      >/dev/null 2>&1 || echo "$remedy" >&2
+  else
+    echo "$remedy" >&2
+  fi
+fi
 touch "$venv/.ready"
 echo "install: done"
