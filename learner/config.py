@@ -102,6 +102,9 @@ class SftConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     num_demonstrations: int = Field(150_000, ge=1, description="Demonstrations generated.")
+    notation: Literal["expression", "steps"] = Field(
+        "expression", description="How they are written; see problems.notation."
+    )
     corruption: float = Field(0.2, ge=0, le=1, description="Fraction of demonstrations with a wrong target.")
     seed: int = Field(0, ge=0, description="Seed of demonstrations, initial weights and batches.")
     steps: int = Field(1000, ge=1, description="Optimizer steps.")

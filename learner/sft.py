@@ -24,6 +24,7 @@ from transformers.utils import logging
 
 from learner.config import SftConfig
 from verifiers.countdown import demonstrations
+from verifiers.countdown_steps import SPELLINGS
 
 PAD, EOS = "<pad>", "<eos>"
 VOCABULARY = (PAD, EOS, ":", "=", "+", "-", "*", "/", "(", ")", *(str(number) for number in range(100)))
@@ -95,7 +96,8 @@ def build_model(config: SftConfig) -> Any:
 
 def tokenise(tokenizer: Any, config: SftConfig) -> Demonstrations:
     """The config's demonstrations, each `prompt completion <eos>`."""
-    pairs = list(demonstrations(config.num_demonstrations, config.seed, config.corruption))
+    spell = SPELLINGS[config.notation]
+    pairs = list(demonstrations(config.num_demonstrations, config.seed, config.corruption, spell=spell))
     encode = tokenizer.backend_tokenizer.encode_batch_fast
     prompts = [encoding.ids for encoding in encode([prompt for prompt, _ in pairs])]
     completions = [encoding.ids for encoding in encode([f"{completion} {EOS}" for _, completion in pairs])]

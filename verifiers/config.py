@@ -29,7 +29,7 @@ class VerifierConfig(DependentSettings):
 
     reward: Name | Weights = Field(
         "countdown",
-        description="What we want to be true: countdown, exact_match, math, python_tests, reward_model, judge, format, "
+        description="What we want to be true: countdown, countdown_steps, exact_match, math, python_tests, reward_model, judge, format, "
         "length, or package.module:name for a function or class of your own; or several with their weights in a sum, "
         "{ math = 1.0, format = 0.1 }.",
     )

@@ -29,6 +29,8 @@ _UNREADABLE = Verdict(score=0.0, reward=0.0, status="wrong_format")
 
 Weights = tuple[float, float, float, float]
 """Relative odds of + - * /."""
+Spelling = Callable[[str], str | None]
+"""Writes an expression in another notation; None: that one cannot be, and another is drawn."""
 _Tree = tuple[str, Any, Any] | int  # (operator, left tree, right tree) or a number
 
 
@@ -101,12 +103,13 @@ def generate_problems(
     min_target: int = 10,
     max_target: int = 99,
     operator_weights: Weights = (1.0, 1.0, 2.0, 2.0),
+    spell: Spelling | None = None,
 ) -> list[Problem]:
     """`num` solvable problems, no two with the same numbers (in any order) and target.
 
     `difficulty` is the hardest kind of step in the expression the problem was made from: `add`
     (only + and -), `mul` (a product, no division) or `div`. Another solution may need less. That
-    expression is also the problem's `demonstration`.
+    expression, in another notation if there is a `spell`, is also the problem's `demonstration`.
     """
     stream = _puzzles(
         Random(f"countdown problems {seed} {held_out}"),
@@ -116,6 +119,7 @@ def generate_problems(
         min_target=min_target,
         max_target=max_target,
         operator_weights=operator_weights,
+        spell=spell,
     )
     problems: dict[tuple[tuple[int, ...], int], Problem] = {}
     rejections = 0
@@ -151,6 +155,7 @@ def demonstrations(
     max_number: int = 15,
     min_target: int = 10,
     max_target: int = 99,
+    spell: Spelling | None = None,
 ) -> Iterator[tuple[str, str]]:
     """(prompt, completion) pairs for supervised fine-tuning, never from held-out numbers.
 
@@ -166,6 +171,7 @@ def demonstrations(
         min_target=min_target,
         max_target=max_target,
         operator_weights=operator_weights,
+        spell=spell,
     )
     for _ in range(num):
         numbers, target, expression = next(stream)
@@ -189,6 +195,7 @@ def _puzzles(
     min_target: int,
     max_target: int,
     operator_weights: Weights,
+    spell: Spelling | None,
 ) -> Iterator[tuple[list[int], int, str]]:
     """Numbers, target and one expression that reaches it, for ever.
 
@@ -203,8 +210,12 @@ def _puzzles(
         merged = _merge_all(numbers, draw, operator_weights)
         if merged is None or not min_target <= merged[0] <= max_target or is_held_out(numbers) != held_out:
             continue
+        expression = _render(merged[1])[0]
+        solution = expression if spell is None else spell(expression)
+        if solution is None:
+            continue
         rejections = 0
-        yield numbers, merged[0], _render(merged[1])[0]
+        yield numbers, merged[0], solution
     raise ValueError(
         f"countdown found no expression of {num_operands} numbers up to {max_number} with a value from "
         f"{min_target} to {max_target} in {MAX_REJECTIONS} draws: widen the target's range, "

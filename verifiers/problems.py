@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Sequence
 
-from verifiers import countdown
+from verifiers import countdown, countdown_steps
 from verifiers.config import VerifierConfig
 from verifiers.formats import to_problem
 from verifiers.problems_config import ProblemsConfig, as_written
@@ -33,6 +33,7 @@ def load_problems(config: ProblemsConfig, split: Split) -> list[Problem]:
             min_target=config.min_target,
             max_target=config.max_target,
             operator_weights=config.operator_weights,
+            spell=countdown_steps.SPELLINGS[config.notation],
         )
     problems = _read_problems(config, split)
     if config.shuffle_seed is not None:

@@ -25,6 +25,7 @@ _GENERATOR = (
     "min_target",
     "max_target",
     "operator_weights",
+    "notation",
 )
 _FILES = ("train_path", "test_path")
 _HUB = ("dataset", "subset", "revision", "train_split", "test_split")
@@ -76,6 +77,12 @@ class ProblemsConfig(DependentSettings):
     operator_weights: tuple[Weight, Weight, Weight, Weight] = Field(
         (1.0, 1.0, 2.0, 2.0),
         description="Relative odds of + - * / at each step, among those that apply there (countdown).",
+    )
+
+    notation: Literal["expression", "steps"] = Field(
+        "expression",
+        description="How a demonstration is written: `( 5 - 2 ) * 7`, for the verifier countdown, or `5 - 2 = 3 3 * 7 = "
+        "21`, for countdown_steps (countdown).",
     )
 
     train_path: Paths | None = Field(

@@ -30,6 +30,7 @@ class Row:
 # Paths, not modules: a process imports the one verifier it runs, and `judge` lies right of here, beside the engine.
 VERIFIERS = {
     "countdown": Row(path="verifiers.countdown:verify"),
+    "countdown_steps": Row(path="verifiers.countdown_steps:verify"),
     "exact_match": Row(path="verifiers.exact_match:verify"),
     "math": Row(
         path="verifiers.math_answer:MathVerifier",
