@@ -29,6 +29,7 @@ class Health:
         self._is_stale = False
         self._silent: Counter[str] = Counter()
         self._num_silent = 0
+        self._is_silent = False
         self.events: list[str] = []
 
     def note(self, message: str) -> None:
@@ -60,26 +61,30 @@ class Health:
     def check_statuses(self, statuses: Sequence[str]) -> None:
         """A group's statuses: a run in which no candidate is judged trains on zeros.
 
-        Candidates that are too slow or refused, all of them for NUM_SILENT_GROUPS groups, end the run. Where
-        some only lack the expected format, a policy may have that still to learn: it is said once.
+        NUM_SILENT_GROUPS groups of candidates that are too slow or refused end the run. Where most of them only
+        lack the expected format, a policy may have that still to learn: it is said once.
         """
         if "ok" in statuses:
             self._num_silent = 0
             self._silent.clear()
+            self._is_silent = False
             return
         self._num_silent += 1
         self._silent.update(statuses)
-        if self._num_silent != NUM_SILENT_GROUPS:
+        if self._num_silent < NUM_SILENT_GROUPS:
             return
         verifier = self._config.verifier
         counts = ", ".join(f"{count} {status}" for status, count in self._silent.most_common())
         message = (
             f"verifier {verifier.label} judged no candidate of the last {NUM_SILENT_GROUPS} groups ({counts})"
         )
-        if "wrong_format" in self._silent:
-            self.note(
-                f"{message}: see in trajectories/ what is sampled, and whether the prompt asks for the format"
-            )
+        if 2 * self._silent["wrong_format"] > self._silent.total():
+            if not self._is_silent:
+                self.note(
+                    f"{message}: see in trajectories/ what is sampled, and whether the prompt asks for the format"
+                )
+            self._num_silent, self._is_silent = 0, True
+            self._silent.clear()
             return
         raise Halt(
             f"{message}: raise verifier.timeout_s = {verifier.timeout_s:g} or verifier.max_candidate_chars = "

@@ -56,9 +56,12 @@ def test_a_verifier_that_judges_nobody_ends_the_run_with_what_it_did(health: Hea
 
 def test_a_policy_that_has_the_format_to_learn_is_warned_of_once_and_goes_on(health: Health) -> None:
     for _ in range(3 * NUM_SILENT_GROUPS):
-        health.check_statuses(["wrong_format", "timeout"])
+        health.check_statuses(["wrong_format", "timeout", "wrong_format"])
     assert len(health.events) == 1
-    assert "judged no candidate of the last 50 groups (50 wrong_format, 50 timeout)" in health.events[0]
+    assert "judged no candidate of the last 50 groups (100 wrong_format, 50 timeout)" in health.events[0]
+    with pytest.raises(Halt, match=r"\(100 timeout, 50 wrong_format\)"):
+        for _ in range(NUM_SILENT_GROUPS):
+            health.check_statuses(["timeout", "timeout", "wrong_format"])
 
 
 def test_an_engine_beyond_the_limit_ends_the_run_by_name(health: Health) -> None:

@@ -9,11 +9,13 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 
 from verifiers import countdown
@@ -283,7 +285,27 @@ def test_a_stopped_process_is_replaced(hostile: Callable[..., VerifierProcess]) 
     assert process.pid is not None
     os.kill(process.pid, signal.SIGSTOP)
     assert [v.score for v in process.judge(ANY, ["a" * 10**6, "b"])] == [10.0**6, 1.0]
-    assert "no reply in 0.4 s, killed" in process.last_error
+    assert process.last_error == "verifier process: no reply in 5.4 s, killed; at problem 'p1'"
+
+
+def test_a_process_that_begins_late_is_given_the_time_and_no_candidate_is_blamed(
+    hostile: Callable[..., VerifierProcess],
+) -> None:
+    process = hostile(timeout_s=0.4, retries=0)
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGSTOP)
+    threading.Timer(1.0, os.kill, (process.pid, signal.SIGCONT)).start()
+    assert [verdict.status for verdict in process.judge(ANY, ["a", "b"])] == ["ok", "ok"]
+    assert (process.num_restarts, process.last_error) == (0, "")
+
+
+def test_a_spare_that_died_is_replaced_before_it_is_needed() -> None:
+    with VerifierProcess(VerifierConfig(reward="math", timeout_s=0.4), "math") as process:
+        (spare,) = [child for child in psutil.Process().children() if child.pid != process.pid]
+        spare.kill()
+        problem = Problem(id="p", prompt="", truth={"answer": "5"})
+        verdicts = process.judge(problem, [r"\boxed{9^{9^{9^{9}}}}", r"\boxed{5}"])
+    assert [verdict.status for verdict in verdicts] == ["timeout", "ok"]
 
 
 def test_a_verifier_that_cannot_start_is_refused_with_its_reason(

@@ -27,13 +27,11 @@ MAX_ANSWER_CHARS = 1000
 """A longer answer is replaced by its digest, so that pipes and Parquet files stay small."""
 
 PAGE = struct.Struct("@dq")
-"""Shared memory: since when (time.monotonic, the same clock in both), at which index (IDLE: at none).
+"""Shared memory: since when (time.monotonic, the same clock in both), at which index (IDLE: at none, or at a whole group).
 
 Native, so that each half is one aligned store; only a dead child's halves are read together.
 """
 IDLE = -1
-BATCH = -2
-"""A whole group at once."""
 
 _PR_SET_PDEATHSIG = 1
 _Row = tuple[int, float, float, str, float, str | None]
@@ -62,7 +60,14 @@ def judge_requests(page_descriptor: int, parent_pid: int) -> None:
         return
     if verifier.memory_mib is not None:
         resource.setrlimit(resource.RLIMIT_AS, (verifier.memory_mib << 20,) * 2)
-    send({"ready": True, "keeps_time": verifier.keeps_time, "warm_spare": verifier.warm_spare})
+    send(
+        {
+            "ready": True,
+            "judges_groups": verifier.verify_batch is not None,
+            "keeps_time": verifier.keeps_time,
+            "warm_spare": verifier.warm_spare,
+        }
+    )
 
     clock = time.monotonic
     verify = verifier.verify
@@ -73,9 +78,7 @@ def judge_requests(page_descriptor: int, parent_pid: int) -> None:
         verdicts: list[_Row] = []
         error_text = None
         if verify is None:
-            PAGE.pack_into(page, 0, clock(), BATCH)
             send(_judge_batch(verifier, problem, candidates))
-            PAGE.pack_into(page, 0, clock(), IDLE)
             continue
         flushed_at = clock()
         for index, completion in candidates:

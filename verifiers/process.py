@@ -3,7 +3,7 @@
 The protocol is JSON lines (with Python's NaN and Infinity) over the child's stdin and stdout:
 
     parent: {"name": "...", "settings": ..., "options": ..., "timeout_s": ...}    once: what `resolve` takes
-    child:  {"ready": true, "keeps_time": ..., "warm_spare": ...} | {"failed": "why"}      once, when it can judge
+    child:  {"ready": true, "keeps_time": ..., ...} | {"failed": "why"}           once, when it can judge
     parent: {"problem": {...}, "candidates": [[index, text], ...]}           one line for a whole group
     child:  {"verdicts": [[index, score, reward, status, latency_s, answer], ...],
              "error": "text of the latest exception" | null}             as many lines as it takes
@@ -28,6 +28,7 @@ left in its process group, when the child is killed. Not covered: malice. It is 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import time
@@ -35,13 +36,15 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Self
 
-from verifiers.child import BATCH
+from verifiers.child import IDLE
 from verifiers.child_process import ChildProcess, VerifierStartError
 from verifiers.config import VerifierConfig
 from verifiers.types import CRASHED, REFUSED, Problem, Verdict
 
 GRACE_S = 5.0
-"""Beyond the time limit, for a verifier that keeps it itself."""
+"""Beyond the time limit, for a verifier that keeps it itself, and for a child that has not begun."""
+NOBODY = -1
+"""In a count of deaths by candidate: those that are no candidate's."""
 
 
 class VerifierProcess:
@@ -73,8 +76,8 @@ class VerifierProcess:
         A candidate that takes longer than `timeout_s` is a `timeout` (score -inf, reward 0). One on
         which the child dies is tried `retries` more times, then `crashed`; an exception is `crashed`
         at once. A verifier that judges the group at once and hangs or dies at it is tried as often,
-        then all of the group is `crashed`; so is a candidate at which a verifier hangs that keeps the
-        time limit itself.
+        then all of the group is `crashed`; so it is if the child hangs or dies between candidates. A
+        candidate at which a verifier hangs that keeps the time limit itself is `crashed`, too.
         """
         limit = self._config.max_candidate_chars
         verdicts: list[Verdict | None] = [REFUSED if len(text) > limit else None for text in completions]
@@ -92,32 +95,24 @@ class VerifierProcess:
                 continue
             index, running_s = child.kill()
             self._child = None
-            if index == BATCH:
-                cause = _cause(child, fault, self._config.batch_timeout_s)
+            cause = (
+                f"no reply in {self._limit_s(child, index):g} s, killed"
+                if fault == "timeout"
+                else child.cause_of_death()
+            )
+            is_candidate = 0 <= index < len(verdicts) and verdicts[index] is None
+            if not is_candidate:  # at a whole group, or between two candidates: the verifier is at fault
                 self.last_error = f"verifier process: {cause}; at problem {problem.id!r}"
-                num_deaths[BATCH] += 1
-                if num_deaths[BATCH] > self._config.retries:
-                    for index in pending:
-                        verdicts[index] = verdicts[index] or CRASHED
-                continue
-            # A child that dies between candidates is blamed on the first one left, so that the loop ends.
-            known = 0 <= index < len(verdicts) and verdicts[index] is None
-            culprit = index if known else next(i for i in pending if verdicts[i] is None)
-            if (
-                known
-                and fault == "timeout"
-                and running_s >= self._config.timeout_s
-                and not child.facts["keeps_time"]
-            ):
-                verdicts[culprit] = Verdict(
-                    score=-math.inf, reward=0.0, status="timeout", latency_s=running_s
-                )
-                continue
-            cause = _cause(child, fault, self._limit_s(child, index))
-            self.last_error = f"verifier process: {cause}; at candidate {culprit} of problem {problem.id!r}"
-            num_deaths[culprit] += 1
-            if num_deaths[culprit] > self._config.retries:
-                verdicts[culprit] = dataclasses.replace(CRASHED, latency_s=running_s if known else 0.0)
+                num_deaths[NOBODY] += 1
+                if num_deaths[NOBODY] > self._config.retries:
+                    verdicts = [verdict or CRASHED for verdict in verdicts]
+            elif fault == "timeout" and running_s >= self._config.timeout_s and not child.facts["keeps_time"]:
+                verdicts[index] = Verdict(score=-math.inf, reward=0.0, status="timeout", latency_s=running_s)
+            else:
+                self.last_error = f"verifier process: {cause}; at candidate {index} of problem {problem.id!r}"
+                num_deaths[index] += 1
+                if num_deaths[index] > self._config.retries:
+                    verdicts[index] = dataclasses.replace(CRASHED, latency_s=running_s)
         return [verdict for verdict in verdicts if verdict is not None]
 
     def close(self) -> None:
@@ -145,18 +140,26 @@ class VerifierProcess:
         return self._child
 
     def _start(self) -> None:
-        """A child that can judge: the spare where there is one. Raises VerifierStartError."""
-        child, self._spare = self._spare or ChildProcess(self._config, self._name), None
-        child.wait_until_ready(self._config.startup_timeout_s)
-        self._child = child
-        if child.facts["warm_spare"]:
+        """A child that can judge: the spare where there is a good one. Raises VerifierStartError."""
+        spare, self._spare, self._child = self._spare, None, None
+        if spare is not None:
+            with contextlib.suppress(VerifierStartError):  # a new one says why, if it cannot start either
+                spare.wait_until_ready(self._config.startup_timeout_s)
+                self._child = spare
+        if self._child is None:
+            child = ChildProcess(self._config, self._name)
+            child.wait_until_ready(self._config.startup_timeout_s)
+            self._child = child
+        if self._child.facts["warm_spare"]:
             self._spare = ChildProcess(self._config, self._name)
 
     def _limit_s(self, child: ChildProcess, index: int) -> float:
-        """Seconds that a child may be at a candidate, or at a BATCH."""
-        if index == BATCH:
+        """Seconds that a child may be at a candidate, at a whole group, or on its way to either."""
+        if child.facts["judges_groups"]:
             return self._config.batch_timeout_s
-        return self._config.timeout_s + (GRACE_S if child.facts["keeps_time"] else 0.0)
+        if index == IDLE or child.facts["keeps_time"]:
+            return self._config.timeout_s + GRACE_S
+        return self._config.timeout_s
 
     def _judge_pending(
         self,
@@ -196,7 +199,3 @@ class VerifierProcess:
                     num_missing -= 1
                 self.last_error = message["error"] or self.last_error
         return None
-
-
-def _cause(child: ChildProcess, fault: str, limit_s: float) -> str:
-    return f"no reply in {limit_s:g} s, killed" if fault == "timeout" else child.cause_of_death()
