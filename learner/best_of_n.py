@@ -32,8 +32,8 @@ def pass_at_k(groups: Groups, config: ObjectiveConfig) -> Tensor:
     """The probability that one of k samples succeeds: `bon` with a perfect verifier and rewards 0 and 1.
 
     Estimand: J_k = pass@k = 1 - p^k, k = num_select
-    Formula:  that of bon with scores := rewards; with baseline loo1 w_i = (k/n) C(f, k-1) / C(n-1, k-1) for a
-              success, 0 for a failure
+    Formula:  that of bon with scores := rewards; with baseline loo1 and k >= 2, w_i = (k/n) C(f, k-1) / C(n-1,
+              k-1) for a success, 0 for a failure
     Unbiased: yes, with any baseline
     Source:   PKPO, arXiv 2505.15201
     Use:      if k answers can be tried in use and a success is recognised, whatever verifier the run has
