@@ -186,7 +186,8 @@ class VerifierProcess:
         while num_missing:
             index, since = child.position()
             remaining_s = max(sent_at, since) + self._limit_s(child, index) - time.monotonic()
-            messages = child.exchange(max(0.0, remaining_s))
+            # Not longer than a candidate may take: by then it may be at one, for which another limit holds.
+            messages = child.exchange(max(0.0, min(remaining_s, self._config.timeout_s)))
             if messages is None:
                 return "death"
             if not messages and remaining_s <= 0:  # a parent that was itself held up reads before it judges
