@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
+from click.testing import CliRunner
+from scipy.stats import t as student
 
 from actors.types import SampleGroup, ScoredGroup
+from benchmarks.study import __main__ as command
 from benchmarks.study import archive, nines
 from benchmarks.study.arms import ARMS
 from benchmarks.study.measure import Policy, measure, read_policy, write_policy
-from benchmarks.study.report import blocks, estimate, fill, interval, number, summarise
-from benchmarks.study.run import Job, RunFailed, Study, choose_learning_rates
+from benchmarks.study.report import blocks, difference, estimate, fill, interval, number, summarise
+from benchmarks.study.run import Job, RunFailed, Study, choose_learning_rates, read_outcome, run_study
 from cluster.config import load_config
 from learner.estimators import bon_value
 from verifiers.problems import check_problems, load_problems
@@ -75,6 +81,26 @@ def test_every_arm_is_a_valid_config_with_a_verifier_that_exists(name):
     config = load_config(CONFIG, overrides)
     assert config.train.max_staleness == 0
     assert all(resolve(verifier).verify for verifier in config.verifier.names)
+
+
+def test_every_arm_trains_what_its_name_says():
+    trained = {}
+    for name, arm in ARMS.items():
+        config = load_config(CONFIG, [f"{key}={value}" for key, value in arm.settings.items()])
+        num_select = config.objective.num_select if "objective.num_select" in arm.settings else None
+        trained[name] = (config.objective.name, num_select, config.verifier.reward, *arm.tuned_on)
+    assert trained == {
+        "rloo": ("rloo", None, "countdown", "pass", 1),
+        "bon16": ("bon", 16, "countdown", "pass", 16),
+        "bon8": ("bon", 8, "countdown", "pass", 8),
+        "bon_rlb": ("bon_rlb", 16, "countdown", "pass", 16),
+        "bon_rlbp": ("bon_rlbp", 16, "countdown", "pass", 16),
+        "rft": ("rft", None, "countdown", "pass", 1),
+        "sft": ("sft", None, "countdown", "pass", 1),
+        "bon_sft": ("bon_sft", 16, "countdown", "pass", 16),
+        "nines_rloo": ("rloo", None, "benchmarks.study.nines:rewards", "bon", 16),
+        "nines_bon16": ("bon", 16, "benchmarks.study.nines:selects", "bon", 16),
+    }
 
 
 def make_policy(arm="base", seed=0, correct=(), accepted=(), learning_rate=0.0, num_samples=4):
@@ -170,13 +196,17 @@ def test_a_policy_survives_disk_and_archive(tmp_path):
 def test_the_learning_rate_is_chosen_on_the_arms_own_estimand():
     one_easy = {"correct": [4, 0], "accepted": [4, 0]}
     two_rare = {"correct": [1, 2], "accepted": [1, 2]}
+    many_fooled = {"correct": [4, 4, 4], "accepted": [16, 16, 16]}
+    few_unfooled = {"correct": [4, 4, 0], "accepted": [4, 4, 0]}
     tuning = [
+        make_policy("nines_rloo", learning_rate=1e-4, num_samples=16, **few_unfooled),
+        make_policy("nines_rloo", learning_rate=3e-4, num_samples=16, **many_fooled),
         make_policy("rloo", learning_rate=1e-4, num_samples=16, **one_easy),
         make_policy("rloo", learning_rate=3e-4, num_samples=16, **two_rare),
         make_policy("bon16", learning_rate=1e-4, num_samples=16, **one_easy),
         make_policy("bon16", learning_rate=3e-4, num_samples=16, **two_rare),
     ]
-    assert choose_learning_rates(tuning) == {"rloo": 1e-4, "bon16": 3e-4}
+    assert choose_learning_rates(tuning) == {"nines_rloo": 1e-4, "rloo": 1e-4, "bon16": 3e-4}
 
 
 def test_where_seeds_differ_the_interval_is_students_over_seeds():
@@ -190,6 +220,43 @@ def test_where_seeds_differ_the_interval_is_students_over_seeds():
 def test_one_seed_has_an_interval_over_problems():
     ours = estimate(np.array([[0.0, 1.0] * 200]))
     assert (ours["low"], ours["high"]) == pytest.approx((0.451, 0.549), abs=1e-3)
+
+
+def test_the_variances_over_problems_and_over_seeds_add_up():
+    ours = estimate(np.array([[0.0, 1, 2, 3], [1, 2, 3, 4], [2, 3, 4, 5]]))
+    # Means of the problems 1 to 4, of the seeds 1.5 to 3.5: variances 5/3 of 4 and 1 of 3.
+    over_problems, over_seeds = 5 / 12, 1 / 3
+    variance = over_problems + over_seeds
+    freedom = variance**2 / (over_problems**2 / 3 + over_seeds**2 / 2)
+    half = student.ppf(0.975, freedom) * variance**0.5
+    assert (ours["low"], ours["high"]) == pytest.approx((2.5 - half, 2.5 + half))
+
+
+def test_two_arms_differ_over_problems_and_over_the_seeds_of_both():
+    values = np.array([[0.0, 1, 2, 3], [1, 2, 3, 4], [2, 3, 4, 5]])
+    against = np.array([[0.0, 1, 1, 1], [4, 5, 5, 5]])
+    ours = difference(values, against)
+    # Problem by problem 1 - 2, 2 - 3, 3 - 3, 4 - 3; seeds 1.5, 2.5, 3.5 and 0.75, 4.75.
+    parts = [(np.var([-1, -1, 0, 1], ddof=1) / 4, 3), (1 / 3, 2), (8 / 2, 1)]
+    variance = sum(part for part, _ in parts)
+    freedom = variance**2 / sum(part**2 / degrees for part, degrees in parts)
+    half = student.ppf(0.975, freedom) * variance**0.5
+    assert ours["mean"] == pytest.approx(-0.25)
+    assert (ours["low"], ours["high"]) == pytest.approx((-0.25 - half, -0.25 + half))
+
+
+def test_the_interval_of_two_arms_covers_their_difference():
+    random = np.random.default_rng(2)
+    covered = 0
+    for _ in range(1000):
+        problems_P = random.normal(size=40)
+        one, other = (
+            problems_P + 0.3 * random.normal(size=(seeds, 1)) + random.normal(size=(seeds, 40))
+            for seeds in (5, 3)
+        )
+        ours = difference(one, other)
+        covered += ours["low"] <= 0 <= ours["high"]
+    assert covered >= 930
 
 
 @pytest.mark.parametrize(("over_problems", "over_seeds", "over_both"), [(1, 0, 0), (0, 1, 0), (1, 0.2, 2)])
@@ -210,10 +277,46 @@ def test_changes_are_paired_with_the_base_model_problem_by_problem():
     first, second = results["arms"]
     assert (first["name"], second["name"], second["num_seeds"]) == ("base", "bon16", 3)
     change = second["changes"]["pass@1"]
-    assert change["mean"] == pytest.approx((1 + 1 + 0 + 1) / 16) and change["low"] > 0
+    assert change["mean"] == pytest.approx((1 + 1 + 0 + 1) / 16)
+    # The seeds agree, so only the 40 problems' differences of 1/4, 1/4, 0 and 1/4 count: 39 degrees of freedom.
+    half = student.ppf(0.975, 39) * np.std([1 / 4, 1 / 4, 0, 1 / 4] * 10, ddof=1) / 40**0.5
+    assert change["high"] - change["mean"] == pytest.approx(half)
+    assert change["mean"] - change["low"] == pytest.approx(half)
     parts = blocks(results)
     assert "`rloo`" in parts["missing"] and "`bon16`" not in parts["missing"]
     assert "bon, N = 16" in parts["main"] and "rft-test: failed" in parts["failures"]
+
+
+def test_arms_are_compared_where_both_were_measured():
+    about = {"num_samples": 32}
+    base = make_policy(correct=[1, 2] * 10, **about)
+    rloo = [make_policy("rloo", seed, correct=[0, 32] * 10, **about) for seed in range(2)]
+    bon16 = [make_policy("bon16", seed, correct=[1, 1] * 10, **about) for seed in range(3)]
+    nines = make_policy("nines_bon16", correct=[8, 24] * 10, accepted=[32, 32] * 10, **about)
+    results = summarise([base, *rloo, *bon16, nines], [], {})
+    rows = {(row["metric"], row["name"], row["against"]): row for row in results["comparisons"]}
+    assert [*rows] == [
+        ("bon@32", "nines_bon16", "rloo"),
+        ("bon@32", "nines_bon16", "bon16"),
+        ("pass@32", "bon16", "rloo"),
+    ]
+    assert [row["mean"] for row in rows.values()] == pytest.approx([0.0, -0.5, 0.5])
+    assert [(row["num_seeds"], row["num_seeds_against"]) for row in rows.values()] == [(1, 2), (1, 3), (3, 2)]
+    table = blocks(results)["comparisons"].splitlines()
+    assert table[-1].startswith("| pass@32 | bon, N = 16 | standard RL (RLOO) | 3, 2 | **+.500 [")
+    assert table[-2].startswith("| Bo32 |") and len(table) == 5
+
+
+def test_a_report_without_comparisons_still_fills_the_document():
+    results = summarise([make_policy(correct=[1, 2])], [], {})
+    del results["comparisons"]
+    assert blocks(results)["comparisons"].splitlines()[2:] == []
+
+
+def test_the_commits_are_named_with_what_was_not_committed():
+    policies = [make_policy(correct=[1]), make_policy("rloo", correct=[1])]
+    results = {**summarise(policies, [], {}), "commits": ["0123456789abcdef", "abcdef0123456789+dirty"]}
+    assert blocks(results)["commits"] == "Made and measured by the code at `012345678`, `abcdef012+dirty`."
 
 
 def test_numbers_and_intervals_read_as_in_the_tables():
@@ -238,6 +341,82 @@ def test_the_document_shows_the_published_numbers():
     results = json.loads((ROOT / "benchmarks/results/study.json").read_text())
     document = (ROOT / "docs/study.md").read_text()
     assert fill(document, blocks(results)) == document
+
+
+def test_what_was_published_can_be_restored_and_published_again(tmp_path, monkeypatch):
+    published = json.loads((ROOT / "benchmarks/results/study.json").read_text())
+    (tmp_path / "results").mkdir()
+    (tmp_path / "docs").mkdir()
+    shutil.copy(ROOT / "benchmarks/results/study.parquet", tmp_path / "results")
+    shutil.copy(ROOT / "docs/study.md", tmp_path / "docs")
+    monkeypatch.setattr(command, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(command, "DOCUMENT", tmp_path / "docs" / "study.md")
+    study = tmp_path / "study"
+    CliRunner().invoke(command.study, ["restore", str(study)], catch_exceptions=False)
+    with pytest.raises(ValueError, match="steps = 100"):
+        Study(study, steps=5).claim()
+    (study / "study.json").write_text(json.dumps({"failures": published["failures"]}))
+    CliRunner().invoke(command.study, ["publish", str(study)], catch_exceptions=False)
+    again = json.loads((tmp_path / "results" / "study.json").read_text())
+    for name in ("main", "verifier", "tuning", "strategy", "failures", "missing"):
+        assert blocks(again)[name] == blocks(published)[name]
+    assert len(again["comparisons"]) >= 4
+    document = (tmp_path / "docs" / "study.md").read_text()
+    assert fill(document, blocks(again)) == document
+
+
+def test_a_tuned_arm_is_published_at_its_chosen_learning_rate_only(tmp_path):
+    (tmp_path / "results").mkdir()
+    for rate, correct in ((1e-4, [1, 1]), (3e-4, [2, 2])):
+        for split in ("tuning", "test"):
+            policy = replace(make_policy("rloo", correct=correct, learning_rate=rate), split=split)
+            write_policy(policy, tmp_path / "results" / f"{split}-{rate}.json")
+    (tmp_path / "study.json").write_text('{"failures": {"rft-test": "boom"}}')
+    outcome = read_outcome(tmp_path)
+    assert [policy.learning_rate for policy in outcome.policies] == [3e-4]
+    assert len(outcome.tuning) == 2 and outcome.failures == {"rft-test": "boom"}
+
+
+def run_nothing(study, arms=("rloo",), learning_rates=None):
+    return run_study(study, arms, num_seeds=1, num_jobs=1, learning_rates=learning_rates)
+
+
+def test_a_directory_holds_one_study_only(tmp_path):
+    Study(tmp_path, steps=100).claim()
+    Study(tmp_path, steps=100).claim()
+    with pytest.raises(ValueError, match=f"{tmp_path} .*steps = 100, .* steps = 5: .*--out") as caught:
+        run_nothing(Study(tmp_path, steps=5))
+    assert "\n" not in str(caught.value)
+    identity = json.loads((tmp_path / "identity.json").read_text())
+    changed = identity | {"study_toml_sha256": "0" * 64}
+    (tmp_path / "identity.json").write_text(json.dumps(changed))
+    with pytest.raises(ValueError, match=f"sha256 = 0000.*{identity['study_toml_sha256']}"):
+        Study(tmp_path, steps=100).claim()
+
+
+def test_results_without_an_identity_are_taken_as_this_studys(tmp_path):
+    study = Study(tmp_path, steps=100)
+    write_policy(make_policy(correct=[1]), tmp_path / "results" / "base-test.json")
+    study.claim()
+    with pytest.raises(ValueError, match="steps = 100"):
+        Study(tmp_path, steps=5).claim()
+
+
+def test_an_arm_without_a_published_learning_rate_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="'rft' has no published learning rate: .*--quick.*rloo, bon16"):
+        run_nothing(
+            Study(tmp_path, steps=1),
+            ("rloo", "rft"),
+            learning_rates={"base": 0.0, "rloo": 1e-4, "bon16": 1e-4},
+        )
+
+
+@pytest.mark.parametrize(("memory_gib", "cores", "expected"), [(8, 16, 2), (100, 3, 3), (1, 4, 1)])
+def test_no_more_runs_at_a_time_than_memory_and_cores_allow(monkeypatch, memory_gib, cores, expected):
+    memory = psutil.virtual_memory()._replace(available=memory_gib * 2**30)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
+    monkeypatch.setattr("os.cpu_count", lambda: cores)
+    assert command.default_jobs() == expected  # one run needs 3.4 GiB
 
 
 def test_a_failed_command_names_its_log_and_its_last_line(tmp_path):

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import psutil
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
@@ -23,14 +24,22 @@ from benchmarks.study import archive
 from benchmarks.study.arms import ARMS
 from benchmarks.study.figures import draw
 from benchmarks.study.report import Rows, blocks, fill, interval, summarise, tables
-from benchmarks.study.run import Outcome, Study, run_study
+from benchmarks.study.run import CONFIG, STEPS, Outcome, Study, read_outcome, run_study
+from cluster.config import load_config
 from cluster.interrupts import Interrupted
+from cluster.preflight import memory_needed
 from cluster.record import write_atomically
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
 DOCUMENT = ROOT / "docs" / "study.md"
 QUICK_ARMS = ("rloo", "bon16")
+
+
+def default_jobs() -> int:
+    """As many runs at a time as there are cores and there is memory for, at least one."""
+    needed = sum(memory_needed(load_config(CONFIG, [])).values())
+    return max(1, min(os.cpu_count() or 1, int(psutil.virtual_memory().available / needed)))
 
 
 @click.group()
@@ -42,9 +51,13 @@ def study() -> None:
 @click.option("--out", type=click.Path(path_type=Path), help="[default: runs/study, or runs/study-quick]")
 @click.option("--seeds", "num_seeds", default=5, show_default=True, type=click.IntRange(min=1))
 @click.option(
-    "--jobs", "num_jobs", default=os.cpu_count() or 1, show_default=True, type=click.IntRange(min=1)
+    "--jobs",
+    "num_jobs",
+    default=default_jobs,
+    show_default="as cores and memory allow",
+    type=click.IntRange(min=1),
 )
-@click.option("--steps", default=100, show_default=True, type=click.IntRange(min=1))
+@click.option("--steps", default=STEPS, show_default=True, type=click.IntRange(min=1))
 @click.option(
     "--arm", "arms", multiple=True, type=click.Choice(list(ARMS)), help="Only these; may be repeated."
 )
@@ -75,7 +88,8 @@ def run(
 @click.argument("directory", type=click.Path(path_type=Path, exists=True, file_okay=False))
 def publish(directory: Path) -> None:
     """Put the study in DIRECTORY into benchmarks/results and docs/study.md."""
-    results = json.loads((directory / "study.json").read_text())
+    outcome = read_outcome(directory)
+    results = summarise(outcome.policies, outcome.tuning, outcome.failures)
     write_atomically(RESULTS / "study.json", json.dumps(results, indent=1) + "\n")
     archive.pack(directory / "results", RESULTS / "study.parquet")
     draw(results, DOCUMENT.parent)
@@ -86,6 +100,7 @@ def publish(directory: Path) -> None:
 @click.argument("directory", type=click.Path(path_type=Path))
 def restore(directory: Path) -> None:
     """Make DIRECTORY hold the published policies' results, so that `run --out DIRECTORY` goes on from them."""
+    Study(directory, steps=STEPS).claim()
     archive.unpack(RESULTS / "study.parquet", directory / "results")
 
 
@@ -108,6 +123,8 @@ def show(outcome: Outcome, directory: Path) -> None:
 HIDDEN = ("lr", "seeds", "by seed (pass@32)", "by seed (Bo32)")
 """Columns that a narrow screen has no room for; they are in study.json."""
 
+TEXT = ("arm", "against")
+
 
 def screen_table(rows: Rows) -> Table:
     """One of the report's tables, bold where Markdown is."""
@@ -115,7 +132,7 @@ def screen_table(rows: Rows) -> Table:
     table = Table(box=SIMPLE, padding=(0, 1, 0, 0))
     for name in header:
         if name not in HIDDEN:
-            table.add_column(name, justify="left" if name == "arm" else "right", no_wrap="change" in name)
+            table.add_column(name, justify="left" if name in TEXT else "right", no_wrap="change" in name)
     for cells in rows[1:]:
         shown = [text for name, text in zip(header, cells, strict=True) if name not in HIDDEN]
         table.add_row(*(Text(t.strip("*"), style="bold" if t.startswith("**") else "") for t in shown))

@@ -17,6 +17,17 @@ from benchmarks.study.measure import KS, Policy
 
 STRATEGY = ("distinct_answers", "distinct_strategies", "entropy", "missed_by_likeliest")
 """What of a policy's samples is shown as a mean over seeds."""
+COMPARISONS = (
+    ("bon", 32, "nines_bon16", "rloo"),
+    ("bon", 32, "nines_bon16", "nines_rloo"),
+    ("bon", 32, "nines_bon16", "bon16"),
+    ("pass", 32, "bon16", "rloo"),
+    ("pass", 32, "bon_rlb", "bon16"),
+    ("pass", 32, "bon_rlbp", "bon16"),
+    ("pass", 32, "bon_sft", "sft"),
+    ("pass", 16, "bon_sft", "sft"),
+)
+"""Metric, k, and the two arms whose difference is shown."""
 
 
 def estimate(values_SP: np.ndarray) -> dict[str, Any]:
@@ -27,20 +38,38 @@ def estimate(values_SP: np.ndarray) -> dict[str, Any]:
     interval is Student's, with the degrees of freedom of Welch and Satterthwaite: wide where five seeds
     differ, normal where only problems do. A single seed's interval is over problems only.
     """
-    means = [values_SP.mean(axis=0), values_SP.mean(axis=1)]
-    parts = [(mean.var(ddof=1) / len(mean), len(mean) - 1) for mean in means if len(mean) > 1]
+    seeds_S = values_SP.mean(axis=1)
+    return {
+        **_around(float(values_SP.mean()), [values_SP.mean(axis=0), seeds_S]),
+        "seeds": [float(seed) for seed in seeds_S],
+    }
+
+
+def difference(values_SP: np.ndarray, against_SP: np.ndarray) -> dict[str, Any]:
+    """Mean of one arm minus that of another with a 95 % interval over problems and over both arms' seeds.
+
+    Both arms answer the same problems, so a problem counts with its difference of the two arms' means over
+    seeds. Their seeds are independent samples (the numbers of seeds may differ), so each arm's seeds add a
+    part of their own: a seed of one arm is not paired with the other's of the same number. The parts add up
+    as in `estimate`; an arm with a single seed adds none.
+    """
+    parts = [
+        values_SP.mean(axis=0) - against_SP.mean(axis=0),
+        values_SP.mean(axis=1),
+        against_SP.mean(axis=1),
+    ]
+    return _around(float(values_SP.mean() - against_SP.mean()), parts)
+
+
+def _around(mean: float, samples: Sequence[np.ndarray]) -> dict[str, Any]:
+    """A 95 % interval whose variance is that of the samples' means, added up (Welch-Satterthwaite)."""
+    parts = [(sample.var(ddof=1) / len(sample), len(sample) - 1) for sample in samples if len(sample) > 1]
     variance = sum(part for part, _ in parts)
     half = 0.0
     if variance > 0:
         freedom = variance**2 / sum(part**2 / degrees for part, degrees in parts)
         half = float(student.ppf(0.975, freedom)) * math.sqrt(variance)
-    mean = float(values_SP.mean())
-    return {
-        "mean": mean,
-        "low": mean - half,
-        "high": mean + half,
-        "seeds": [float(seed_mean) for seed_mean in means[1]],
-    }
+    return {"mean": mean, "low": mean - half, "high": mean + half}
 
 
 def summarise(
@@ -61,24 +90,40 @@ def summarise(
         if of_arm:
             rows.append(_row(name, arm.label, of_arm, base))
     return {
-        "commits": sorted({policy.git_commit for policy in policies}),
+        "commits": sorted({policy.git_commit for policy in (*policies, *tuning)}),
         "test_problems": len(base.correct_P),
         "samples_per_problem": base.num_samples,
         "arms": rows,
+        "comparisons": _comparisons(policies),
         "tuning": [_tuning_row(policy) for policy in tuning],
         "failures": dict(failures),
     }
 
 
-def _row(name: str, label: str, policies: Sequence[Policy], base: Policy) -> dict[str, Any]:
-    def over_seeds(metric: str, k: int) -> np.ndarray:
-        return np.stack([policy.values(metric, k) for policy in policies])
+def _comparisons(policies: Sequence[Policy]) -> list[dict[str, Any]]:
+    """Of the `COMPARISONS` those whose arms were both measured."""
+    rows = []
+    for metric, k, name, other in COMPARISONS:
+        ours, others = ([p for p in policies if p.arm == arm] for arm in (name, other))
+        if ours and others:
+            about = {"metric": f"{metric}@{k}", "name": name, "against": other}
+            seeds = {"num_seeds": len(ours), "num_seeds_against": len(others)}
+            change = difference(_values(ours, metric, k), _values(others, metric, k))
+            rows.append({**about, **seeds, **change})
+    return rows
 
+
+def _values(policies: Sequence[Policy], metric: str, k: int) -> np.ndarray:
+    """float64 [S, P]."""
+    return np.stack([policy.values(metric, k) for policy in policies])
+
+
+def _row(name: str, label: str, policies: Sequence[Policy], base: Policy) -> dict[str, Any]:
     values: dict[str, Any] = {}
     changes: dict[str, Any] = {}
     for metric in ("pass", "bon"):
         for k in KS:
-            values_SP = over_seeds(metric, k)
+            values_SP = _values(policies, metric, k)
             values[f"{metric}@{k}"] = estimate(values_SP)
             if name != "base":
                 changes[f"{metric}@{k}"] = estimate(values_SP - base.values(metric, k))
@@ -119,6 +164,7 @@ def tables(results: Mapping[str, Any]) -> dict[str, Rows]:
     return {
         "main": _main_table(results),
         "verifier": _verifier_table(results),
+        "comparisons": _comparison_table(results),
         "tuning": _tuning_table(results),
         "strategy": _strategy_table(results),
     }
@@ -131,7 +177,14 @@ def blocks(results: Mapping[str, Any]) -> dict[str, str]:
         **{name: _markdown(rows) for name, rows in tables(results).items()},
         "failures": "\n".join(failures) or "No run failed.",
         "missing": _missing(results),
+        "commits": f"Made and measured by the code at {_commits(results)}.",
     }
+
+
+def _commits(results: Mapping[str, Any]) -> str:
+    """Short, but with `+dirty` where the code was not what the commit holds."""
+    parts = [commit.partition("+") for commit in results["commits"]]
+    return ", ".join(f"`{commit[:9]}{plus}{dirty}`" for commit, plus, dirty in parts)
 
 
 def _missing(results: Mapping[str, Any]) -> str:
@@ -181,6 +234,16 @@ def _verifier_table(results: Mapping[str, Any]) -> Rows:
         cells = [row["label"], _rate(row), str(row["num_seeds"])]
         cells += [number(values[name]["mean"]) for name in ("pass@1", "bon@8", "bon@32", "pass@32")]
         rows.append([*cells, interval(change), _by_seed(change)])
+    return rows
+
+
+def _comparison_table(results: Mapping[str, Any]) -> Rows:
+    rows = [["measure", "arm", "against", "seeds", "change"]]
+    # A study.json from before the comparisons has none.
+    for row in results.get("comparisons", ()):
+        labels = [ARMS[row[name]].label for name in ("name", "against")]
+        seeds = f"{row['num_seeds']}, {row['num_seeds_against']}"
+        rows.append([row["metric"].replace("bon@", "Bo"), *labels, seeds, interval(row)])
     return rows
 
 

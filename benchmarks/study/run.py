@@ -7,6 +7,7 @@ interrupt it, or let it crash, and start it again. An arm that fails is reported
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shlex
 import subprocess
@@ -28,6 +29,7 @@ from cluster.record import finished_checkpoints, write_atomically
 from verifiers import countdown
 
 CONFIG = Path(__file__).with_name("study.toml")
+STEPS = 100
 PROBLEM_SEED = 11
 NUM_TRAIN, NUM_TUNING, NUM_TEST = 1000, 400, 400
 TUNING_SEED = 100
@@ -70,6 +72,30 @@ class Study:
     @property
     def base(self) -> Path:
         return self.directory / "base"
+
+    def claim(self) -> None:
+        """Write down which study this directory holds, so that none is taken for the results of another.
+
+        A result's name says neither how long its policy was trained nor on which problems. A directory that
+        does not say yet is taken as this study's. Raises ValueError where it says that it is another's.
+        """
+        path = self.directory / "identity.json"
+        ours = {
+            "steps": self._steps,
+            "study_toml_sha256": hashlib.sha256(CONFIG.read_bytes()).hexdigest(),
+            "problem_seed": PROBLEM_SEED,
+            "num_train": NUM_TRAIN,
+            "num_tuning": NUM_TUNING,
+            "num_test": NUM_TEST,
+        }
+        theirs = json.loads(path.read_text()) if path.exists() else ours
+        for name, value in ours.items():
+            if theirs.get(name) != value:
+                raise ValueError(
+                    f"{self.directory} holds a study with {name} = {theirs.get(name)}, and this one has {name} = "
+                    f"{value}: give another directory with --out, or go on with what that one was begun with"
+                )
+        write_atomically(path, json.dumps(ours, indent=1) + "\n")
 
     def write_problems(self) -> None:
         """Three files that share no problem; tuning and test use numbers that training never sees."""
@@ -200,7 +226,17 @@ def run_study(
     num_jobs: int,
     learning_rates: Mapping[str, float] | None,
 ) -> Outcome:
-    """All of it. `learning_rates` by arm skips the tuning."""
+    """All of it. `learning_rates` by arm skips the tuning.
+
+    Raises ValueError for an arm that `learning_rates` lacks, and for a directory that holds another study.
+    """
+    for name in arms:
+        if learning_rates is not None and name not in learning_rates:
+            raise ValueError(
+                f"arm {name!r} has no published learning rate: run it without --quick, which tunes it first, "
+                f"or take of {', '.join(rated for rated in learning_rates if rated in ARMS)}"
+            )
+    study.claim()
     stages = ["problems", "base model", *([] if learning_rates else ["tuning"]), "arms"]
     failures: dict[str, str] = {}
     tuning: list[Policy] = []
@@ -226,6 +262,23 @@ def run_study(
             if name in learning_rates
         ]
         policies = _run_all(study, jobs, num_jobs, view, "arms", failures)
+    return Outcome(policies=policies, tuning=tuning, failures=failures)
+
+
+def read_outcome(directory: Path) -> Outcome:
+    """What the study in `directory` found, from its result files; failures as `run` last reported them.
+
+    Of each tuned arm only the learning rate that its tuning chose, as `run` does.
+    """
+    everything = [read_policy(path) for path in sorted((directory / "results").glob("*.json"))]
+    tuning = [policy for policy in everything if policy.split == "tuning"]
+    chosen = choose_learning_rates(tuning)
+    policies = [
+        policy
+        for policy in everything
+        if policy.split == "test" and policy.learning_rate == chosen.get(policy.arm, policy.learning_rate)
+    ]
+    failures = json.loads((directory / "study.json").read_text())["failures"]
     return Outcome(policies=policies, tuning=tuning, failures=failures)
 
 
