@@ -1,11 +1,12 @@
-"""From numbers per problem to those of a report: means, intervals, paired differences, the best temperature.
+"""From numbers per problem to those of a report: means, intervals, paired differences, the best k and temperature.
 
-Shapes: `P` problems, `K` values of k, `S` bootstrap resamples, `T` temperatures.
+Shapes: `P` problems, `K` values of k, `S` bootstrap resamples, `T` temperatures,
+`C` choices of which one is the best.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,10 @@ from cluster.eval_store import Cell
 from learner.estimators import bootstrap_interval, fit_co_scaling
 from learner.evaluation_statistics import resampled_means
 
+METRICS_THAT_MAY_FALL = tuple(name for name in METRICS if name != "pass_at_k")
+"""With k; the best k of pass@k is the largest."""
+TIE = 1e-12
+"""Means this close are equal: rounding alone tells them apart."""
 NUM_FIT_RESAMPLES = 2000
 """A refit of the law costs a thousand times a mean."""
 
@@ -64,6 +69,15 @@ class BestTemperature:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BestPair:
+    """The k and temperature with the highest mean of all; `certainty`: share of resamples in which they win."""
+
+    k: int
+    temperature: float
+    certainty: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ClassSummary:
     """All cells over the problems of one difficulty; None: over all problems."""
 
@@ -72,6 +86,8 @@ class ClassSummary:
     cells: tuple[CellSummary, ...]
     best: dict[str, dict[str, dict[int, BestTemperature]]]
     """Model to metric to k; empty with a single temperature."""
+    best_pairs: dict[str, dict[str, BestPair]]
+    """Model to each metric that may fall with k; empty with a single k and temperature."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,6 +192,7 @@ def _summarise_class(
         num_problems=len(rows),
         cells=tuple(summaries),
         best=_best_temperatures(results[0].ks, resampled),
+        best_pairs=_best_pairs(results[0].ks, resampled),
     )
 
 
@@ -199,26 +216,58 @@ def _best_temperatures(
     ks: Sequence[int], resampled: dict[Cell, dict[str, _Resampled]]
 ) -> dict[str, dict[str, dict[int, BestTemperature]]]:
     best: dict[str, dict[str, dict[int, BestTemperature]]] = {}
-    for model in dict.fromkeys(cell.model for cell in resampled):
-        cells = [cell for cell in resampled if cell.model == model]
-        metrics = [name for name in METRICS if all(name in resampled[cell] for cell in cells)]
-        if len(cells) > 1:
-            best[model] = {
-                name: dict(zip(ks, _winners(cells, [resampled[cell][name] for cell in cells]), strict=True))
-                for name in metrics
+    for model, cells in _cells_by_model(resampled).items():
+        if len(cells) == 1:
+            continue
+        best[model] = {}
+        for name in _shared_metrics(cells, METRICS, resampled):
+            mean_TK, mean_TSK = _stack([resampled[cell][name] for cell in cells])
+            winners = [_winner(mean_TK[:, i], mean_TSK[:, :, i]) for i in range(len(ks))]
+            best[model][name] = {
+                k: BestTemperature(temperature=cells[index].temperature, certainty=certainty)
+                for k, (index, certainty) in zip(ks, winners, strict=True)
             }
     return best
 
 
-def _winners(cells: Sequence[Cell], resampled: Sequence[_Resampled]) -> list[BestTemperature]:
-    """For each k the best cell; resamples in which cells tie are shared among them."""
-    mean_TK = np.stack([one.mean_K for one in resampled])
-    mean_TSK = np.stack([one.mean_SK for one in resampled])
-    wins_TSK = mean_TSK >= mean_TSK.max(axis=0) - 1e-12
-    certainty_TK = (wins_TSK / wins_TSK.sum(axis=0)).mean(axis=1)
-    return [
-        BestTemperature(
-            temperature=cells[winner].temperature, certainty=float(certainty_TK[winner, position])
-        )
-        for position, winner in enumerate(mean_TK.argmax(axis=0))
-    ]
+def _best_pairs(
+    ks: Sequence[int], resampled: dict[Cell, dict[str, _Resampled]]
+) -> dict[str, dict[str, BestPair]]:
+    best: dict[str, dict[str, BestPair]] = {}
+    for model, cells in _cells_by_model(resampled).items():
+        choices = [(k, cell.temperature) for k in ks for cell in cells]
+        if len(choices) == 1:
+            continue
+        best[model] = {}
+        for name in _shared_metrics(cells, METRICS_THAT_MAY_FALL, resampled):
+            mean_TK, mean_TSK = _stack([resampled[cell][name] for cell in cells])
+            mean_CS = mean_TSK.transpose(2, 0, 1).reshape(len(choices), -1)
+            index, certainty = _winner(mean_TK.T.ravel(), mean_CS)
+            k, temperature = choices[index]
+            best[model][name] = BestPair(k=k, temperature=temperature, certainty=certainty)
+    return best
+
+
+def _cells_by_model(cells: Iterable[Cell]) -> dict[str, list[Cell]]:
+    by_model: dict[str, list[Cell]] = {}
+    for cell in cells:
+        by_model.setdefault(cell.model, []).append(cell)
+    return by_model
+
+
+def _shared_metrics(
+    cells: Sequence[Cell], metrics: Iterable[str], resampled: dict[Cell, dict[str, _Resampled]]
+) -> list[str]:
+    return [name for name in metrics if all(name in resampled[cell] for cell in cells)]
+
+
+def _stack(resampled: Sequence[_Resampled]) -> tuple[np.ndarray, np.ndarray]:
+    """[T, K] and [T, S, K]."""
+    return np.stack([one.mean_K for one in resampled]), np.stack([one.mean_SK for one in resampled])
+
+
+def _winner(mean_C: np.ndarray, mean_CS: np.ndarray) -> tuple[int, float]:
+    """The first of the best choices, and its share of the resamples; those in which choices tie are divided."""
+    index = int(np.argmax(mean_C >= mean_C.max() - TIE))
+    wins_CS = mean_CS >= mean_CS.max(axis=0) - TIE
+    return index, float((wins_CS[index] / wins_CS.sum(axis=0)).mean())

@@ -10,7 +10,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from cluster.eval_statistics import CellSummary, ClassSummary, CoScalingFit, Estimate, Summary
+from cluster.eval_statistics import (
+    METRICS_THAT_MAY_FALL,
+    CellSummary,
+    ClassSummary,
+    CoScalingFit,
+    Estimate,
+    Summary,
+)
 
 TITLES = {"pass_at_k": "pass@k", "best_of_k": "Best-of-k", "majority_at_k": "majority@k"}
 FACTS = {
@@ -53,6 +60,12 @@ def sections(summary: Summary, num_samples: int, *, width: int) -> Iterator[tupl
     for metric in metrics if summary.overall.best else ():
         title = f"best temperature for {title_of(summary, metric)}, and how often resampled problems agree"
         yield title, best_table(summary, metric, width=width)
+    falling = [metric for metric in metrics if metric in METRICS_THAT_MAY_FALL]
+    if falling and summary.overall.best_pairs:
+        yield (
+            "best k with its temperature, and how often resampled problems agree",
+            best_pair_table(summary, falling),
+        )
     yield f"the {num_samples} samples of a problem", facts_table(summary.overall)
     if any(isinstance(law, CoScalingFit) for law in summary.co_scaling.values()):
         yield "co-scaling: pass@k = exp(a k^b), fitted at k = 1 to n", law_table(summary)
@@ -115,6 +128,23 @@ def best_table(summary: Summary, metric: str, *, width: int) -> Table:
             table.add_section()
         if _fits(table, width):
             break
+    return table
+
+
+def best_pair_table(summary: Summary, metrics: Sequence[str]) -> Table:
+    """The best k and temperature for each model and difficulty, with the share of resamples in which they are."""
+    table = _table("model", "problems", *(TITLES[metric] for metric in metrics))
+    for model in summary.overall.best_pairs:
+        for one in summary.classes:
+            level = "all" if one.difficulty is None else one.difficulty or "none"
+            found = [one.best_pairs[model].get(metric) for metric in metrics]
+            cells = [
+                f"{best.k} at T {best.temperature:g} ({100 * best.certainty:.0f} %)" if best else ""
+                for best in found
+            ]
+            name = model if one is summary.overall else ""
+            table.add_row(escape(name), escape(f"{level} ({one.num_problems})"), *cells)
+        table.add_section()
     return table
 
 

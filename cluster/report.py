@@ -125,6 +125,7 @@ def to_json(summary: Summary, about: Mapping[str, Any]) -> str:
             for i, cell in enumerate(summary.overall.cells)
         ],
         "best_temperature": {one.difficulty or "": one.best for one in summary.classes if one.best},
+        "best_pair": {one.difficulty or "": one.best_pairs for one in summary.classes if one.best_pairs},
     }
     return json.dumps(_plain(report), indent=1, allow_nan=False)
 

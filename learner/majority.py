@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Mapping, Sequence
+from functools import cache, lru_cache
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-LARGEST_COEFFICIENT = 1e300
+LOG_SMALLEST_PROBABILITY = math.log(1e-200)
+"""Of a k, under the odds that it is computed with: what float64 loses below 1e-308 is nothing beside it."""
 
 
 def majority_at_k(answer_counts: Sequence[int], correct_index: int | None, k: int) -> float:
@@ -53,6 +54,9 @@ def majority_values(
     exact; no term is negative, so float64 loses nothing to cancellation. Answers that fewer than v
     samples gave are one binomial, (1 + x)^m; answers that equally many gave win equally often.
 
+    Binomials of thousands of samples exceed float64. Therefore C(m, j) is computed as the probability
+    C(m, j) s^j / (1 + s)^m, with odds s near k / (n - k): the powers of s and 1 + s cancel at the end.
+
     Args:
         answer_counts: [A] m_a, how many samples gave each distinct answer; positive.
         answer_rewards: [A] mean reward of those samples.
@@ -68,35 +72,47 @@ def majority_values(
     rewards = dict.fromkeys(num_equal, 0.0)
     for count, reward in zip(answer_counts, answer_rewards, strict=True):
         rewards[count] += reward
+    value_of: dict[int, float] = {}
+    for part, odds in _parts_with_odds(sorted({k for k in ks if k <= num_samples}), num_samples):
+        value_of |= _values(part, odds, num_equal, rewards, num_silent)
+    return np.array([value_of.get(k, math.nan) for k in ks])
+
+
+def _values(
+    ks: Sequence[int], odds: float, num_equal: Counter[int], rewards: Mapping[int, float], num_silent: int
+) -> dict[int, float]:
+    """The value at each of the ascending `ks`; `rewards` is the sum over the answers of each count."""
     winners = [count for count, reward in rewards.items() if reward != 0]
-    largest_k = min(max(ks), num_samples)
-    binomials = _binomials(num_samples, largest_k)
-    value_X = np.zeros(largest_k + 1)
-    for votes in range(1, min(max(winners, default=0), largest_k) + 1):
+    value_X = np.zeros(ks[-1] + 1)
+    for votes in range(1, min(max(winners, default=0), ks[-1]) + 1):
+        most_samples = num_silent + sum(min(count, votes) * num for count, num in num_equal.items())
+        if most_samples < ks[0]:  # so few votes do not win among so many samples
+            continue
         able = [count for count in winners if count >= votes]
-        wins_CX = _ways_to_win(votes, able, num_equal, num_silent, binomials)
-        weights_C = [rewards[count] * binomials[count, votes] for count in able]
-        value_X[votes:] += (weights_C @ wins_CX)[: largest_k + 1 - votes]
-    return np.array([value_X[k] / binomials[num_samples, k] if k <= num_samples else math.nan for k in ks])
+        wins_CX = _ways_to_win(votes, able, num_equal, num_silent, ks[-1], odds)
+        weights_C = [rewards[count] * _probabilities(count, ks[-1], odds)[votes] for count in able]
+        value_X[votes:] += weights_C @ wins_CX
+    all_X = _probabilities(num_silent + sum(num_equal.elements()), ks[-1], odds)
+    return {k: float(value_X[k] / all_X[k]) for k in ks}
 
 
 def _ways_to_win(
-    votes: int, able: Sequence[int], num_equal: Counter[int], num_silent: int, binomials: np.ndarray
+    votes: int, able: Sequence[int], num_equal: Counter[int], num_silent: int, largest_k: int, odds: float
 ) -> np.ndarray:
     """[C, X]: for an answer of each count in `able`, the integral above for `votes`, by powers of x."""
     rivals = [count for count in num_equal if count >= votes]
     num_votes_below = num_silent + sum(count * number for count, number in num_equal.items() if count < votes)
-    largest_k = binomials.shape[1] - 1
     most_ties = min(sum(num_equal[count] for count in rivals), largest_k // votes) - 1
     nodes_V, weights_V = _quadrature(most_ties // 2 + 1)
     num_terms = largest_k + 1 - votes
-    below_X = binomials[num_votes_below, :num_terms]
+    below_X = _probabilities(num_votes_below, largest_k, odds)[:num_terms]
     product_CVX = np.broadcast_to(below_X, (len(able), len(nodes_V), num_terms))
     for count in rivals:
+        probabilities_X = _probabilities(count, largest_k, odds)
         factor_VX = np.zeros((len(nodes_V), num_terms))
-        factor_VX[:, :votes] = binomials[count, :votes][:num_terms]
+        factor_VX[:, :votes] = probabilities_X[:votes][:num_terms]
         if votes < num_terms:
-            factor_VX[:, votes] = nodes_V * binomials[count, votes]
+            factor_VX[:, votes] = nodes_V * probabilities_X[votes]
         others_VX = _power(factor_VX, num_equal[count] - 1)
         all_VX = _times(others_VX, factor_VX)
         factor_CVX = np.stack([others_VX if winner == count else all_VX for winner in able])
@@ -132,10 +148,36 @@ def _quadrature(num_nodes: int) -> tuple[np.ndarray, np.ndarray]:
     return (nodes + 1) / 2, weights / 2
 
 
-@cache
-def _binomials(num_samples: int, largest_k: int) -> np.ndarray:
-    """C(m, j) s^j for m <= num_samples, j <= largest_k. s < 1 keeps them finite; it cancels at the end."""
-    scale = min(1.0, LARGEST_COEFFICIENT ** (1 / num_samples) - 1) if num_samples else 1.0
-    m, j = np.arange(num_samples + 1)[:, None], np.arange(1, largest_k + 1)
-    ratios = np.maximum(m - j + 1, 0) / j * scale
-    return np.concatenate([np.ones((num_samples + 1, 1)), np.cumprod(ratios, axis=1)], axis=1)
+def _parts_with_odds(ks: Sequence[int], num_samples: int) -> list[tuple[Sequence[int], float]]:
+    """Ascending `ks` in parts, each with odds under which none of its ks has a vanishing probability."""
+    if not ks:
+        return []
+    low, high = ks[0], ks[-1]
+    if low == high:
+        log_odds = math.log(low / (num_samples + 1 - low))
+    else:  # both ends equally probable, and all between more so
+        log_odds = (_log_binomial(num_samples, low) - _log_binomial(num_samples, high)) / (high - low)
+    log_probability = (
+        _log_binomial(num_samples, low) + low * log_odds - num_samples * math.log1p(math.exp(log_odds))
+    )
+    if low == high or log_probability > LOG_SMALLEST_PROBABILITY:
+        return [(ks, math.exp(log_odds))]
+    half = len(ks) // 2
+    return _parts_with_odds(ks[:half], num_samples) + _parts_with_odds(ks[half:], num_samples)
+
+
+def _log_binomial(m: int, j: int) -> float:
+    return math.lgamma(m + 1) - math.lgamma(j + 1) - math.lgamma(m - j + 1)
+
+
+@lru_cache(maxsize=4096)
+def _probabilities(m: int, largest_k: int, odds: float) -> np.ndarray:
+    """[largest_k + 1] C(m, j) odds^j / (1 + odds)^m, by the ratios of neighbours outwards from the largest."""
+    j = np.arange(1, m + 1)
+    ratios = (m - j + 1) / j * odds
+    mode = int((ratios > 1).sum())
+    falling = np.cumprod(1 / ratios[:mode][::-1])[::-1]
+    all_X = np.concatenate([falling, [1.0], np.cumprod(ratios[mode:])])
+    row_X = np.zeros(largest_k + 1)
+    row_X[: m + 1] = (all_X / all_X.sum())[: largest_k + 1]
+    return row_X

@@ -97,6 +97,39 @@ def test_majority_of_thousands_of_samples_does_not_overflow():
     assert majority_values(counts, [0, 1, 0, 0, 0], [64, 1]) == pytest.approx([exact, 1400 / 4096], abs=1e-12)
 
 
+@pytest.mark.parametrize("counts", [(2058, 2038), (1000, 1000), (750, 750)])
+def test_majority_of_two_answers_of_thousands_is_exact_for_small_and_large_k(counts):
+    right, wrong = counts
+    n = right + wrong
+    ks = [1, 2, 64, n - 16, n - 1, n]
+
+    def exact(k: int) -> Fraction:
+        ways = {v: math.comb(right, v) * math.comb(wrong, k - v) for v in range((k + 1) // 2, k + 1)}
+        return Fraction(sum(way * (2 if 2 * v > k else 1) for v, way in ways.items()), 2 * math.comb(n, k))
+
+    expected = [float(exact(k)) for k in ks]
+    assert majority_values(counts, [1.0, 0.0], ks) == pytest.approx(expected, abs=1e-12)
+    alone = [majority_at_k(counts, 0, k) for k in ks]
+    assert alone == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize(("counts", "num_silent"), [((1366, 1366, 1364), 0), ((700, 2, 700, 700, 699), 1295)])
+def test_majority_of_nearly_all_of_4096_samples_is_exact(counts, num_silent):
+    """By the samples that are left out."""
+    groups, n = [*counts, num_silent], 4096
+    for num_left_out in (0, 1, 2):
+        expected = Fraction(0)
+        for left_out in itertools.product(range(num_left_out + 1), repeat=len(groups)):
+            if sum(left_out) == num_left_out:
+                votes = [count - out for count, out in zip(counts, left_out, strict=False)]
+                ways = math.prod(math.comb(count, out) for count, out in zip(groups, left_out, strict=True))
+                expected += Fraction(ways * (votes[0] == max(votes)), votes.count(max(votes)))
+        expected /= math.comb(n, num_left_out)
+        rewards = [float(index == 0) for index in range(len(counts))]
+        value = majority_values(counts, rewards, [n - num_left_out], num_silent=num_silent)
+        assert value == pytest.approx([float(expected)], abs=1e-12)
+
+
 def test_winning_probabilities_of_all_answers_sum_to_one():
     counts, ks = [20, 17, 9, 5, 5, 3, 2, 1, 1, 1], [1, 2, 7, 32, 63, 64]
     assert majority_values(counts, [1.0] * len(counts), ks) == pytest.approx([1.0] * len(ks), abs=1e-13)

@@ -7,19 +7,21 @@ import itertools
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 from rich.console import Console
 
 from actors.types import SampleGroup, ScoredGroup
 from cluster import eval_plots, eval_tables
 from cluster.eval_metrics import CellResults, cell_results, per_problem
-from cluster.eval_statistics import CoScalingFit, Summary, summarise
+from cluster.eval_statistics import BestPair, CoScalingFit, Summary, summarise
 from cluster.eval_store import Cell
 from cluster.report import Report, make_report, to_json, write_results
+from learner.evaluation_statistics import resampled_means
 
 
 def group_of(
@@ -109,6 +111,12 @@ def test_every_metric_is_the_mean_over_subsets_of_the_samples():
                 assert values[metric][row, column] == pytest.approx(exact, abs=1e-12), (metric, row, k)
 
 
+def test_an_answer_that_was_judged_both_ways_counts_with_its_mean_reward():
+    group = group_of(0, [1, 0, 0, 0, 1], answers=["a", "a", "a", "b", None])
+    majority = per_problem([group], [1, 4, 5])["majority_at_k"]
+    assert majority == pytest.approx(np.array([[3 / 5 * 1 / 3, 1 / 3, 1 / 3]]), abs=1e-14)
+
+
 def test_without_any_answer_there_is_no_majority():
     groups = with_successes([1, 2], 4)
     assert set(per_problem(groups, [1, 2])) == {"pass_at_k", "best_of_k"}
@@ -181,8 +189,87 @@ def test_the_best_temperature_is_found_for_each_k_with_its_certainty():
     assert 0.6 < best[1].certainty < 0.95
 
 
-def test_one_temperature_is_not_compared_with_itself():
-    assert summary_of({"m@1": with_successes([1, 2], 4)}, [1])[0].overall.best == {}
+def test_temperatures_that_are_equally_good_share_the_resamples():
+    cells = {f"m@{t}": scored([2, 5, 0, 1]) for t in (0.25, 0.5, 0.75, 1)}
+    overall = summary_of(cells, [1, 4])[0].overall
+    for metric in ("pass_at_k", "best_of_k", "majority_at_k"):
+        for best in overall.best["m"][metric].values():
+            assert (best.temperature, best.certainty) == (0.25, pytest.approx(0.25, abs=1e-12))
+
+
+def scored(counts: Sequence[int], *, seed: int = 0) -> list[ScoredGroup]:
+    """Of 8 samples so many are right; the scores are noise, and wrong answers agree more or less."""
+    rng = np.random.default_rng(seed)
+    return [
+        group_of(
+            i,
+            [1.0] * right + [0.0] * (8 - right),
+            scores=rng.integers(0, 4, 8).tolist(),
+            answers=["right"] * right + [f"wrong {j}" for j in rng.integers(0, 3, 8 - right)],
+        )
+        for i, right in enumerate(counts)
+    ]
+
+
+def slow_best_pair(results: Sequence[CellResults], rows: Sequence[int], metric: str) -> BestPair:
+    """Every resample of the problems by itself, every pair of it by itself."""
+    pairs = [(k, i) for k in results[0].ks for i in range(len(results))]
+    values = {(k, i): results[i].values[metric][list(rows), results[i].ks.index(k)] for k, i in pairs}
+
+    def winners(means: dict[tuple[int, int], float]) -> list[tuple[int, int]]:
+        return [pair for pair in pairs if means[pair] > max(means.values()) - 1e-12]
+
+    best = winners({pair: float(value.mean()) for pair, value in values.items()})[0]
+    resampled = {
+        pair: resampled_means(torch.from_numpy(value[:, None]), seed=0)[:, 0].tolist()
+        for pair, value in values.items()
+    }
+    share = 0.0
+    for means in zip(*resampled.values(), strict=True):
+        tied = winners(dict(zip(pairs, means, strict=True)))
+        share += (best in tied) / len(tied)
+    certainty = share / len(resampled[best])
+    return BestPair(k=best[0], temperature=results[best[1]].cell.temperature, certainty=certainty)
+
+
+@pytest.mark.parametrize("temperatures", [(0.5, 1.0), (1.0,)])
+def test_the_best_pair_of_k_and_temperature_is_that_of_a_slow_transcription(temperatures):
+    difficulties = ["easy", "hard"] * 6
+    counts = np.random.default_rng(1).integers(0, 6, (2, 2, 12))
+    counts[:, :, ::2] += 2
+    cells = {
+        f"{model}@{temperature}": scored(counts[i, j], seed=2 * i + j)
+        for i, model in enumerate(("base", "trained"))
+        for j, temperature in enumerate(temperatures)
+    }
+    summary, results = summary_of(cells, [1, 3, 8], difficulties)
+    assert [one.difficulty for one in summary.classes] == [None, "easy", "hard"]
+    text, found = printed(summary, 80), set()
+    for one in summary.classes:
+        rows = [i for i, level in enumerate(difficulties) if one.difficulty in (None, level)]
+        for model, best in one.best_pairs.items():
+            assert set(best) == {"best_of_k", "majority_at_k"}
+            for metric, pair in best.items():
+                own = [result for result in results if result.cell.model == model]
+                slow = slow_best_pair(own, rows, metric)
+                assert (pair.k, pair.temperature) == (slow.k, slow.temperature)
+                assert pair.certainty == pytest.approx(slow.certainty, abs=1e-9)
+                found.add((pair.k, pair.temperature))
+                assert f"{pair.k} at T {pair.temperature:g} ({100 * pair.certainty:.0f} %)" in text
+    assert len(found) > len(temperatures)
+
+
+def test_pairs_that_are_equally_good_share_the_resamples_and_the_smallest_k_is_named():
+    groups = [group_of(0, [1, 1, 1, 1], scores=[1, 2, 3, 4], answers=["a", "a", "b", "b"])]
+    best = summary_of({"m@1": groups, "m@0.5": groups}, [2, 4])[0].overall.best_pairs["m"]
+    assert best == dict.fromkeys(
+        ("best_of_k", "majority_at_k"), BestPair(k=2, temperature=1.0, certainty=0.25)
+    )
+
+
+def test_one_choice_is_not_compared_with_itself():
+    overall = summary_of({"m@1": with_successes([1, 2], 4)}, [1])[0].overall
+    assert overall.best == {} and overall.best_pairs == {}
 
 
 def test_the_law_of_co_scaling_is_fitted_or_the_reason_given():
@@ -294,6 +381,9 @@ def test_report_json_holds_the_numbers(report):
     )
     assert set(written["best_temperature"]) == {"", "easy", "hard"}
     assert 0 < written["best_temperature"][""]["base"]["best_of_k"]["8"]["certainty"] <= 1
+    for one in report.summary.classes:
+        pair = one.best_pairs["trained"]["majority_at_k"]
+        assert written["best_pair"][one.difficulty or ""]["trained"]["majority_at_k"] == asdict(pair)
 
 
 def test_results_hold_a_row_per_problem_and_cell(report, tmp_path):
