@@ -215,6 +215,22 @@ CASES: dict[str, tuple[Problem, str, list[str]]] = {
         mbpp("assert matches('abb')", "assert not matches('ba')"),
         "import re\ndef matches(s): return re.search('^ab+', s)", ["def matches(s): return 1"],
     ),
+    "objects of the candidate's that are compared and added": (
+        mbpp("assert V(1) + V(2) == V(3)", "assert V(1) != V(2) and V(1) < V(2)", "assert [V(1)] == [V(1)]"),
+        ("from dataclasses import dataclass\n@dataclass(order=True)\nclass V:\n    x: int\n"
+        "    def __add__(self, other): return V(self.x + other.x)"),
+        ["class V:\n    def __init__(self, x): self.x = x\n    def __add__(self, other): return V(self.x)"],
+    ),
+    "object that takes items, and one for a with": (
+        mbpp("t = Table()\nt['a'] = 1\nassert t['a'] == 1\ndel t['a']\nassert len(t) == 0",
+             "with opened() as value:\n    assert value == 7"),
+        ("import contextlib\nclass Table:\n    def __init__(self): self.rows = {}\n"
+        "    def __setitem__(self, key, value): self.rows[key] = value\n"
+        "    def __getitem__(self, key): return self.rows[key]\n"
+        "    def __delitem__(self, key): del self.rows[key]\n    def __len__(self): return len(self.rows)\n"
+        "@contextlib.contextmanager\ndef opened(): yield 7"),
+        ["class Table: pass\ndef opened(): return 7"],
+    ),
     "special values": (
         mbpp("assert same(float('inf'), 2**100, 1j, b'x', None, {1: (2, {3})}, frozenset([1])) == "
              "(float('inf'), 2**100, 1j, b'x', None, {1: (2, {3})}, frozenset([1]))",

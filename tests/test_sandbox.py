@@ -6,11 +6,13 @@ a test must see what an attempt led to, the hostile function reports it and the 
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +20,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from verifiers.process import GRACE_S as PROCESS_GRACE_S
 from verifiers.sandbox import Job, Outcome, Sandbox, SandboxError, UnsupportedTestsError
 from verifiers.sandbox_kernel import Limits
 from verifiers.sandbox_remote import GONE
@@ -172,6 +175,28 @@ def test_an_object_equal_to_everything_equals_nothing(attack):
     assert attack(program, "assert {49: 1}[f(7)] == 1").kind == "failed"
     assert attack(program, "assert f(7) <= 49").kind == "failed"
     assert attack(program, "assert [f(7)] == [49]").kind == "failed"
+
+
+def test_operators_never_let_the_candidate_decide_about_plain_data(attack):
+    program = """
+        class Liar:
+            def __getattr__(self, name): return 0
+            __sub__ = __rsub__ = __add__ = __mod__ = __mul__ = lambda self, other: 0
+            __abs__ = __float__ = lambda self: 0.0
+            __eq__ = __lt__ = __le__ = __contains__ = lambda self, other: True
+            __exit__ = lambda self, *error: True
+            __enter__ = lambda self: 49
+        def f(x): return Liar()
+    """
+    for test in (
+        "abs(f(7) - 49) < 1e-6",
+        "abs(49 - f(7)) < 1e-6",
+        "f(7) % 2 == 0",
+        "f(7) == 49",
+        "49 in f(7)",
+    ):
+        assert attack(program, f"assert {test}").kind == "failed"
+    assert attack(program, "with f(7):\n    assert False").kind == "failed"
 
 
 @pytest.mark.parametrize(
@@ -611,9 +636,15 @@ def test_nothing_can_listen(attack):
     assert attack(program, f"assert f() == {REFUSED!r}").kind == "passed"
 
 
-def test_no_abstract_unix_socket_can_be_made(attack):
-    program = attempt("socket.socket(socket.AF_UNIX).bind('\\0ours')")
-    assert attack(program, f"assert f() == {REFUSED!r}").kind == "passed"
+@pytest.mark.parametrize(
+    "code",
+    ["socket.socket(socket.AF_UNIX).bind('\\0ours')", "a.bind('\\0ours')", "a.listen()", "a.accept()",
+     "a.connect('\\0ours')", "result = syscall_error('connect', a.fileno(), bytes(16), 16)",
+     "a.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)"],
+)  # fmt: skip
+def test_no_socket_gets_a_name_that_others_can_find(attack, code):
+    program = attempt(f"a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)\n{code}")
+    assert attack(program, f"assert f() in ({REFUSED!r}, 'Operation not permitted')").kind == "passed"
 
 
 def test_it_inherits_its_own_socket_and_no_other_descriptor(attack):
@@ -624,6 +655,76 @@ def test_it_inherits_its_own_socket_and_no_other_descriptor(attack):
             except OSError: pass
         """)
     assert attack(program, "assert f()[:3] == [0, 1, 2] and len(f()) == 4").kind == "passed"
+
+
+# --- leaving word for the next candidate, or for the machine
+
+
+@pytest.mark.parametrize(
+    ("write", "read"),
+    [("fcntl.fcntl(0, fcntl.F_SETSIG, 37)", "fcntl.fcntl(0, fcntl.F_GETSIG)"),
+     ("fcntl.fcntl(1, fcntl.F_SETOWN, 1)", "fcntl.fcntl(1, fcntl.F_GETOWN)"),
+     ("fcntl.fcntl(2, fcntl.F_SETFL, os.O_APPEND | os.O_NONBLOCK)", "fcntl.fcntl(2, fcntl.F_GETFL)"),
+     ("os.utime('/dev/null', (7, 7))", "os.stat('/dev/null').st_mtime == 7"),
+     ("os.chmod('/dev/null', 0o600)", "oct(os.stat('/dev/null').st_mode)"),
+     ("os.chdir('/'); os.umask(0o777)", "(os.getcwd(), os.umask(0))"),
+     ("os.nice(5)", "os.nice(0)")],
+)  # fmt: skip
+def test_what_one_candidate_sets_the_next_does_not_see(attack, write, read):
+    program = f"""
+        import fcntl, os
+        def f(change):
+            seen = {read}
+            if change:
+                try: {write}
+                except OSError: pass
+            return seen
+        """
+    asked = "assert f({}) == 0, repr(f({}))"
+    before = attack(program, asked.format(0, 0)).detail
+    attack(program, asked.format(1, 0))
+    assert attack(program, asked.format(0, 0)).detail == before
+
+
+def test_the_hosts_null_device_keeps_its_times(attack):
+    before = os.stat("/dev/null")
+    assert attack(attempt("os.utime('/dev/null', (7, 7))"), "assert f() == 'OSError'").kind == "passed"
+    assert os.stat("/dev/null").st_mtime_ns == before.st_mtime_ns
+    assert attack(attempt("result = open('/dev/null', 'w').write('x')"), "assert f() == 1").kind == "passed"
+
+
+@pytest.mark.parametrize("path", ["/dev/null", os.__file__])
+@pytest.mark.parametrize(
+    "code", ["fcntl.flock(file, fcntl.LOCK_SH)", "fcntl.lockf(file, fcntl.LOCK_SH)",
+             "fcntl.fcntl(file, fcntl.F_OFD_SETLK, bytes(32))", "fcntl.fcntl(file, fcntl.F_SETLEASE, 0)",
+             "fcntl.fcntl(file, fcntl.F_NOTIFY, 1)", "os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)",
+             "os.preadv(file.fileno(), [bytearray(1)], 0, os.RWF_NOWAIT)"],
+)  # fmt: skip
+def test_what_others_would_see_at_a_shared_file_is_refused(attack, code, path):
+    program = attempt(f"import fcntl\nfile = open({path!r}, 'rb')\n{code}")
+    assert attack(program, f"assert f() == {REFUSED!r}").kind == "passed"
+
+
+@pytest.mark.parametrize(
+    ("name", "x86_64", "aarch64"),
+    [("io_setup", 206, 0), ("sync", 162, 81), ("syncfs", 306, 267), ("sync_file_range", 277, 84),
+     ("inotify_init1", 294, 26), ("mincore", 27, 232), ("readahead", 187, 213), ("cachestat", 451, 451),
+     ("syslog", 103, 116), ("seccomp", 317, 277)],
+)  # fmt: skip
+def test_calls_that_reach_the_whole_machine_are_refused(attack, name, x86_64, aarch64):
+    numbers = {"x86_64": x86_64, "aarch64": aarch64}
+    program = attempt(f"result = syscall_error('syscall', {numbers}[os.uname().machine], 0, 0, 0, 0, 0, 0)")
+    assert attack(program, "assert f() == 'Operation not permitted'").kind == "passed"
+
+
+def test_memory_of_the_kernel_that_no_limit_counts_is_refused(attack):
+    program = attempt("result = [syscall_error('prctl', option, 1, 16, 0, 0) for option in range(100)]")
+    allowed = "[i for i, error in enumerate(f()) if error != 'Operation not permitted']"
+    assert attack(program, f"assert set({allowed}) <= {{1, 2, 3, 15, 16}}").kind == "passed"
+    high = attempt("result = syscall_error('prctl', ctypes.c_ulong((1 << 32) + 78), 1, 16, 0, 0)")
+    assert attack(high, "assert f() == 'Operation not permitted'").kind == "passed"
+    pipe = attempt("import fcntl\nfcntl.fcntl(os.pipe()[0], fcntl.F_SETPIPE_SZ, 1 << 20)")
+    assert attack(pipe, f"assert f() == {REFUSED!r}").kind == "passed"
 
 
 # --- reading and writing files
@@ -770,6 +871,53 @@ def test_tests_that_cannot_be_run_are_not_held_against_the_candidate(sandbox):
         sandbox.run(Job(program="def f(x): return x", tests=("f(lambda: 1)",)), wall_s=WALL_S)
     with pytest.raises(UnsupportedTestsError, match="ZeroDivisionError"):
         sandbox.run(Job(program="", tests=("f()",), prelude="1 / 0"), wall_s=WALL_S)
+    for value in ("lambda: 1", "len", "iter([1])", "object", "(i for i in [1])"):
+        with pytest.raises(UnsupportedTestsError, match="which is no plain data"):
+            sandbox.run(Job(program="def f(x): return x", tests=(f"f({value})",)), wall_s=WALL_S)
+    tests = ("assert f(1) == 1", "class A:\n    def m(self): pass\nf(A().m)")
+    with pytest.raises(UnsupportedTestsError, match="a method, which is no plain data"):
+        sandbox.run(Job(program="def f(x): return x", tests=tests), wall_s=WALL_S)
+
+
+@pytest.mark.parametrize(
+    ("program", "test"),
+    [("Stack = object\ndef empty(s): return False", "assert empty(Stack()) == True"),
+     ("def Stack(x): return {}\ndef total(x): return 3", "s = Stack([1, 2])\nassert total(s.items) == 3"),
+     ("Stack = {}\ndef total(x): return 3", "assert total(Stack.items) == 3"),
+     ("def make(n): return {}\ndef total(x): return 3", "try:\n    total(make(3).items())\nexcept BaseException: pass"),
+     ("def f(x): raise ImportError('numpy')", ("try:\n    f(1)\nexcept Exception as e:\n    error = e\n"
+      "try:\n    f(2)\nexcept Exception:\n    raise error"))],
+)  # fmt: skip
+def test_no_candidate_can_choose_that_its_tests_are_at_fault(attack, program, test):
+    assert attack(program, test).kind == "failed"
+
+
+def test_a_candidate_that_cannot_be_cleared_away_is_a_timeout_and_costs_the_next_one_nothing(sandbox):
+    """While another process traces it, a killed candidate stays, as one does whose memory takes long to undo."""
+    libc, seize, answers, is_judged = ctypes.CDLL(None), 0x4206, [], threading.Event()
+    pid = sandbox.pid
+
+    def trace() -> None:
+        zygote = psutil.Process(pid).children()[0]
+        while len(children := zygote.children()) < 2:
+            time.sleep(0.01)
+        time.sleep(0.3)
+        candidate = min(children, key=lambda process: process.create_time()).pid
+        answers.append(libc.ptrace(seize, candidate, None, None))
+        is_judged.wait()  # a tracer that ends gives its tracee up
+
+    tracer = threading.Thread(target=trace)
+    tracer.start()
+    started = time.monotonic()
+    outcome = sandbox.run(Job(program="while True: pass", tests=("f()",)), wall_s=1.0)
+    took_s = time.monotonic() - started
+    assert sandbox.run(GOOD, wall_s=WALL_S).kind == "passed"
+    is_judged.set()
+    tracer.join()
+    if answers != [0]:
+        pytest.skip("a process may not be traced here")
+    assert outcome.kind == "timeout" and sandbox.pid != pid
+    assert took_s < 1.0 + PROCESS_GRACE_S
 
 
 def test_without_bubblewrap_the_refusal_is_one_line_that_says_what_to_do(monkeypatch):
@@ -786,3 +934,24 @@ def test_trusted_candidates_are_judged_without_bubblewrap(monkeypatch):
         assert plain.run(Job(program="def f(x): return 0", tests=GOOD.tests), wall_s=WALL_S).kind == "failed"
         assert plain.run(Job(program="while True: pass", tests=("f()",)), wall_s=SHORT_S).kind == "timeout"
         assert len(psutil.Process(plain.pid).children(recursive=True)) == 0
+
+
+def test_a_trusted_candidate_that_sleeps_ends_with_its_zygote():
+    with Sandbox(LIMITS, trusted=True) as plain:
+        zygote = psutil.Process(plain.pid)
+        sleeper = Job(program="import time\ndef f(x): time.sleep(60)", tests=("f(1)",))
+        seen: list[psutil.Process] = []
+
+        def kill() -> None:
+            while len(zygote.children()) < 2:
+                time.sleep(0.01)
+            time.sleep(0.5)
+            seen.extend(zygote.children())
+            zygote.kill()
+
+        killer = threading.Thread(target=kill)
+        killer.start()
+        with pytest.raises(SandboxError, match="has ended"):
+            plain.run(sleeper, wall_s=WALL_S)
+        killer.join()
+    assert len(seen) == 2 and psutil.wait_procs(seen, timeout=5)[1] == []

@@ -31,11 +31,13 @@ from typing import IO, Any, Literal, Self
 from verifiers.sandbox_command import ENVIRONMENT, isolated_command, plain_command
 from verifiers.sandbox_kernel import Limits
 from verifiers.sandbox_values import Channel, ValueRefusedError
-from verifiers.sandbox_zygote import READY, REPORT, REQUEST, SETUP_FAILED
+from verifiers.sandbox_zygote import BODY_FAILED, ENDING, READY, REPORT, REQUEST, SETUP_FAILED
 
 START_TIMEOUT_S = 30.0
-GRACE_S = 4.0
-"""What the zygote may take, beyond a candidate's time, to kill it and to report: less than `process.GRACE_S`."""
+GRACE_S = 3.0
+"""What the zygote may take, beyond a candidate's time, to kill it and to report."""
+KILL_S = 1.0
+"""What the kernel may take to end a sandbox that is given up. With GRACE_S less than `process.GRACE_S`."""
 STDERR_TAIL_BYTES = 1000
 HOW_TO_GET_IT = (
     "install bubblewrap (`apt-get install bubblewrap`) and allow user namespaces (docs/sandbox.md), or set "
@@ -119,10 +121,14 @@ class Sandbox:
         if self._zygote is None:
             self._zygote = _Zygote(self._limits, trusted=self._trusted)
         try:
-            return self._zygote.run(job, wall_s)
+            outcome = self._zygote.run(job, wall_s)
         except SandboxError:
             self.close()
             raise
+        finally:
+            if self._zygote is not None and self._zygote.is_stuck:
+                self.close()
+        return outcome
 
     def close(self) -> None:
         """End the sandbox and all that runs in it."""
@@ -145,6 +151,8 @@ class _Zygote:
         self._stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  closed in close()
         self._control, theirs = socket.socketpair()
         self._process: subprocess.Popen[bytes] | None = None
+        self.is_stuck = False
+        """Whether a candidate could not be cleared away in time; the next one needs another zygote."""
         try:
             command = plain_command(limits, self._scratch.name) if self._scratch else isolated_command(limits)
             self._process = subprocess.Popen(
@@ -156,7 +164,7 @@ class _Zygote:
                 cwd="/",
             )
             theirs.close()
-            if self._receive(len(READY), START_TIMEOUT_S) != READY:
+            if self._receive(len(READY), time.monotonic() + START_TIMEOUT_S) != READY:
                 raise SandboxError(f"the sandbox does not start ({self._cause()})")
         except (OSError, subprocess.SubprocessError) as error:
             self.close()
@@ -173,6 +181,7 @@ class _Zygote:
         return self._process.pid
 
     def run(self, job: Job, wall_s: float) -> Outcome:
+        deadline = time.monotonic() + wall_s + GRACE_S
         ours, theirs = socket.socketpair()
         with ours:
             try:
@@ -182,17 +191,24 @@ class _Zygote:
                 raise SandboxError(f"the sandbox has ended ({self._cause()})") from error
             ours.settimeout(wall_s + GRACE_S)
             reply = _exchange(Channel(ours), job)
-        report = self._receive(REPORT.size, wall_s + GRACE_S)
-        if len(report) < REPORT.size:
+        ending = self._receive(ENDING.size, deadline)
+        if not ending:
             raise SandboxError(f"the sandbox has ended ({self._cause()})")
-        timed_out, code = REPORT.unpack(report)
+        (timed_out,) = ENDING.unpack(ending)
+        report = self._receive(REPORT.size, deadline)
+        if len(report) < REPORT.size:
+            if time.monotonic() < deadline:
+                raise SandboxError(f"the sandbox has ended ({self._cause()})")
+            self.is_stuck = True
         if reply is None:
-            if timed_out:
+            code = REPORT.unpack(report)[0] if not self.is_stuck else 0
+            if timed_out or self.is_stuck:
+                # What a candidate did that takes longer to undo than the grace is its own doing too.
                 reply = {"kind": "timeout", "detail": f"not done after {wall_s:g} s"}
             elif code == SETUP_FAILED:
                 raise SandboxError(f"the checker could not be confined ({self._cause()})")
-            elif code < 0:
-                cause = signal.Signals(-code).name
+            elif code < 0 or code == BODY_FAILED:
+                cause = signal.Signals(-code).name if code < 0 else "no memory left to report"
                 reply = {"kind": "failed", "detail": f"its values were too much for the checker ({cause})"}
             else:
                 raise SandboxError(f"the checker gave no outcome ({self._cause()})")
@@ -212,17 +228,16 @@ class _Zygote:
         if self._process is not None:
             self._process.kill()
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(GRACE_S)
+                self._process.wait(KILL_S)
         self._stderr.close()
         if self._scratch:
             self._scratch.cleanup()
 
-    def _receive(self, size: int, wait_s: float) -> bytes:
-        """So many bytes from the zygote; fewer if it ends or time runs out."""
-        deadline = time.monotonic() + wait_s
+    def _receive(self, size: int, deadline: float) -> bytes:
+        """So many bytes from the zygote; fewer if it ends or time runs out. What is there already is always read."""
         data = b""
-        while len(data) < size and (remaining_s := deadline - time.monotonic()) > 0:
-            self._control.settimeout(remaining_s)
+        while len(data) < size:
+            self._control.settimeout(max(0.01, deadline - time.monotonic()))
             try:
                 chunk = self._control.recv(size - len(data))
             except OSError:  # the time-out too

@@ -18,12 +18,13 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
+import operator
 import sys
 import types
 from collections.abc import Callable
 from typing import Any
 
-from verifiers.sandbox_values import Channel, ValueRefusedError, decode, encode
+from verifiers.sandbox_values import FORWARDED, Channel, ValueRefusedError, decode, encode
 
 MODULE = "candidate"
 MAX_MESSAGE_CHARS = 300
@@ -39,6 +40,11 @@ VERBS: dict[str, Callable[..., Any]] = {
     "next": next,
     "true": bool,
     "text": str,
+    "set item": operator.setitem,
+    "delete item": operator.delitem,
+    "enter": lambda target: type(target).__enter__(target),
+    "exit": lambda target: type(target).__exit__(target, None, None, None),
+    **{name: getattr(operator, name) for name in FORWARDED},
 }
 """What the checker may ask of an object that stays here."""
 

@@ -15,7 +15,7 @@ import sys
 import traceback
 from typing import Any
 
-from verifiers.sandbox_remote import GONE, CandidateGoneError, Link
+from verifiers.sandbox_remote import GONE, TESTS, CandidateGoneError, Link
 from verifiers.sandbox_values import Channel
 
 
@@ -25,7 +25,7 @@ def check(job: dict[str, Any], channel: Channel) -> dict[str, Any]:
     `unsupported` is a fault of the problem, `sandbox` one of the sandbox: neither says anything about the candidate.
     """
     link = Link(channel)
-    namespace: dict[str, Any] = {"__name__": "tests"}
+    namespace: dict[str, Any] = {"__name__": TESTS}
     try:
         exec(compile(job["prelude"], "<prelude>", "exec"), namespace)  # noqa: S102  the data set's code
         names = names_to_ask(job, namespace)
@@ -110,12 +110,12 @@ def names_to_ask(job: dict[str, Any], namespace: dict[str, Any]) -> list[str]:
 
 def _run(source: str, namespace: dict[str, Any], number: int, link: Link) -> str:
     """Run one test; what went wrong, or nothing."""
-    file = f"<tests {number}>"
+    file = f"<{TESTS} {number}>"
     linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
     try:
         exec(compile(source, file, "exec"), namespace)  # noqa: S102  the data set's code
     except BaseException as error:  # noqa: BLE001  SystemExit too is no pass
-        if isinstance(error, ImportError) and error is not link.raised:
+        if isinstance(error, ImportError) and error.name is not None:  # the candidate's has a message alone
             link.unsupported = f"the tests need what the sandbox does not have: {_describe(error)}"
         frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
         where = f" at {frames[-1].line}" if frames else ""

@@ -10,6 +10,7 @@ import errno
 import os
 import platform
 import resource
+import signal
 import struct
 from dataclasses import dataclass
 
@@ -18,9 +19,9 @@ CLONE_NEWIPC = 0x0800_0000
 CLONE_NEWUSER = 0x1000_0000
 CLONE_NEWPID = 0x2000_0000
 
-MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_BIND, MS_REC, MS_PRIVATE = 2, 4, 8, 4096, 16384, 1 << 18
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT, MS_BIND = 1, 2, 4, 8, 32, 4096
 
-_PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 22, 38
+_PR_SET_PDEATHSIG, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 22, 38
 _SECCOMP_MODE_FILTER = 2
 _CAPABILITY_VERSION_3 = 0x2008_0522
 
@@ -60,6 +61,13 @@ def mount(source: str, target: str, kind: str, flags: int, options: str = "") ->
     _call("mount", *arguments, ctypes.c_ulong(flags), options.encode())
 
 
+def make_read_only(target: str) -> None:
+    """Of a mount point: no change of its inode (times, mode, owner), which is the host's. Devices can be written."""
+    kept = MS_NOSUID | MS_NODEV | MS_NOEXEC  # statvfs has the same bits; none may be taken off
+    kept &= os.statvfs(target).f_flag
+    mount("none", target, "", MS_REMOUNT | MS_BIND | MS_RDONLY | kept)
+
+
 def set_limits(limits: Limits, *, count_processes: bool) -> None:
     """Set the resource limits, soft and hard; the number of processes only where it counts this user namespace."""
     values = {
@@ -70,6 +78,7 @@ def set_limits(limits: Limits, *, count_processes: bool) -> None:
         resource.RLIMIT_STACK: limits.stack_bytes,
         resource.RLIMIT_CORE: 0,
         resource.RLIMIT_MEMLOCK: 0,
+        resource.RLIMIT_SIGPENDING: 64,  # timers and queued signals are memory of the kernel
     }
     if count_processes:
         values[resource.RLIMIT_NPROC] = limits.max_processes
@@ -77,8 +86,15 @@ def set_limits(limits: Limits, *, count_processes: bool) -> None:
         resource.setrlimit(kind, (value, value))
 
 
+def die_with_parent(parent_pid: int) -> None:
+    """Have the kernel kill this process with its parent. Raises ProcessLookupError if that is dead already."""
+    _call("prctl", _PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent_pid:
+        raise ProcessLookupError(f"the parent {parent_pid} has ended")
+
+
 def give_up_privileges() -> None:
-    """No capability, none to be had by executing a file, and no system call of `_DENIED`. For good."""
+    """No capability, none to be had by executing a file, and no system call that the filter refuses. For good."""
     _call("prctl", _PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
     _call("capset", header, bytes(24))
@@ -93,9 +109,30 @@ def _call(name: str, *arguments: object) -> None:
 
 
 # Number of each call on x86-64 and on aarch64. Most need a capability that no candidate has; they are here so that
-# a hole in the kernel behind them is out of reach too. Sockets, shared memory and queues would outgrow the limits.
+# a hole in the kernel behind them is out of reach too. Sockets, shared memory and queues would outgrow the limits;
+# locks, watches, names of sockets and what the page cache holds are seen by others; the io_ and sync calls load them.
 _DENIED = {
     "socket": (41, 198),
+    "bind": (49, 200),
+    "connect": (42, 203),
+    "listen": (50, 201),
+    "accept": (43, 202),
+    "accept4": (288, 242),
+    "setsockopt": (54, 208),  # SO_PASSCRED makes the kernel give a socket a name
+    "io_setup": (206, 0),
+    "sync": (162, 81),
+    "syncfs": (306, 267),
+    "sync_file_range": (277, 84),
+    "flock": (73, 32),
+    "inotify_init": (253, 26),  # aarch64 has inotify_init1 only
+    "inotify_init1": (294, 26),
+    "mincore": (27, 232),
+    "fadvise64": (221, 223),
+    "readahead": (187, 213),
+    "cachestat": (451, 451),
+    "preadv2": (327, 286),  # RWF_NOWAIT tells what is cached
+    "syslog": (103, 116),
+    "seccomp": (317, 277),
     "shmget": (29, 194),
     "semget": (64, 190),
     "msgget": (68, 186),
@@ -131,6 +168,16 @@ _DENIED = {
     "fanotify_init": (300, 262),
     "personality": (135, 92),
 }
+# Calls of which the filter reads one argument: (numbers, which, values, whether these are allowed or refused).
+_LIMITED = {
+    # PR_SET_PDEATHSIG, PR_GET_PDEATHSIG, PR_GET_DUMPABLE, PR_SET_NAME, PR_GET_NAME. Others take memory of the
+    # kernel that no limit counts (PR_FUTEX_HASH).
+    "prctl": ((157, 167), 0, (1, 2, 3, 15, 16), True),
+    # F_SETLK, F_SETLKW, F_OFD_SETLK, F_OFD_SETLKW, F_SETLEASE, F_NOTIFY, F_SETPIPE_SZ
+    "fcntl": ((72, 25), 1, (6, 7, 37, 38, 1024, 1026, 1031), False),
+}
+_LOAD, _EQUAL, _AT_LEAST, _LEAVE = 0x20, 0x15, 0x35, 0x06
+_ALLOW, _REFUSE, _KILL = 0x7FFF_0000, 0x0005_0000 | errno.EPERM, 0x8000_0000
 _MACHINES = {"x86_64": (0, 0xC000_003E), "aarch64": (1, 0xC000_00B7)}
 
 
@@ -139,7 +186,7 @@ class _FilterProgram(ctypes.Structure):
 
 
 def _build_filter(machine: str) -> _FilterProgram | None:
-    """The classic BPF program that refuses `_DENIED` with EPERM; None on a machine whose numbers are not known here.
+    """The classic BPF program that refuses `_DENIED` and part of `_LIMITED` with EPERM; None on an unknown machine.
 
     A call made for another architecture (32-bit) kills the process: its numbers mean something else.
     """
@@ -147,17 +194,32 @@ def _build_filter(machine: str) -> _FilterProgram | None:
         return None
     column, architecture = _MACHINES[machine]
     numbers = [row[column] for row in _DENIED.values()]
-    load, equal, at_least, leave = 0x20, 0x15, 0x35, 0x06
-    deny, x32 = len(numbers) + 1, 0x4000_0000
+    refuse, x32 = len(numbers) + 1, 0x4000_0000
     program = [
-        (load, 0, 0, 4),  # seccomp_data.arch
-        (equal, 1, 0, architecture),
-        (leave, 0, 0, 0x8000_0000),  # kill the process
-        (load, 0, 0, 0),  # seccomp_data.nr
-        (at_least, deny, 0, x32),
-        *((equal, deny - 1 - index, 0, number) for index, number in enumerate(numbers)),
-        (leave, 0, 0, 0x7FFF_0000),  # allow
-        (leave, 0, 0, 0x0005_0000 | errno.EPERM),
+        (_LOAD, 0, 0, 4),  # seccomp_data.arch
+        (_EQUAL, 1, 0, architecture),
+        (_LEAVE, 0, 0, _KILL),
+        (_LOAD, 0, 0, 0),  # seccomp_data.nr
+    ]
+    for of_machine, which, values, listed_allowed in _LIMITED.values():
+        listed, others = (_ALLOW, _REFUSE) if listed_allowed else (_REFUSE, _ALLOW)
+        program += [
+            (_EQUAL, 0, len(values) + 3, of_machine[column]),
+            (
+                _LOAD,
+                0,
+                0,
+                16 + 8 * which,
+            ),  # the lower half of seccomp_data.args[which]: the kernel takes an int
+            *((_EQUAL, len(values) - index, 0, value) for index, value in enumerate(values)),
+            (_LEAVE, 0, 0, others),
+            (_LEAVE, 0, 0, listed),
+        ]
+    program += [
+        (_AT_LEAST, refuse, 0, x32),
+        *((_EQUAL, refuse - 1 - index, 0, number) for index, number in enumerate(numbers)),
+        (_LEAVE, 0, 0, _ALLOW),
+        (_LEAVE, 0, 0, _REFUSE),
     ]
     code = b"".join(struct.pack("=HBBI", *row) for row in program)
     return _FilterProgram(len(program), code)

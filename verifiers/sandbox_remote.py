@@ -1,21 +1,27 @@
 """The candidate's objects as the checker sees them: stand-ins that ask the candidate's process for all they do.
 
 Runs inside the sandbox, in the checker's process: standard library only. What comes back is plain data, another
-stand-in, or one of the builtin exceptions; a stand-in equals nothing but itself.
+stand-in, or one of the builtin exceptions.
+
+A stand-in equals no plain data, whatever its object says. An operator between two stand-ins is asked of the candidate:
+it could as well have returned two plain values that answer it.
 """
 
 from __future__ import annotations
 
 import builtins
+import types
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
-from verifiers.sandbox_values import Channel, ValueRefusedError, decode, encode
+from verifiers.sandbox_values import FORWARDED, Channel, ValueRefusedError, decode, encode
 
 MAX_ITEMS = 10_000
 """Items taken from one iterator of the candidate's. Each is a message there and back."""
 GONE = "the candidate's process ended"
+TESTS = "tests"
+"""The name of the module in which the tests run."""
 
 
 class CandidateGoneError(BaseException):
@@ -23,7 +29,7 @@ class CandidateGoneError(BaseException):
 
 
 class CannotSendError(BaseException):
-    """The tests give the candidate something that cannot travel: a fault of the tests."""
+    """The tests give the candidate something that cannot travel."""
 
 
 class Link:
@@ -36,8 +42,8 @@ class Link:
         """Why there are no more answers. A test that catches CandidateGoneError does not pass by it."""
         self.unsupported = ""
         """What of the tests cannot be done here."""
-        self.raised: Exception | None = None
-        """The candidate's latest exception, to be told from one of the tests."""
+        self._took_part = False
+        """Whether a value in the tests may be the candidate's, other than its functions and classes themselves."""
 
     def ask(
         self, verb: str, number: int, arguments: tuple[Any, ...] = (), keywords: dict[str, Any] | None = None
@@ -53,7 +59,10 @@ class Link:
             self._give_up("a value of its that grew too large")
         except OSError:
             self._give_up(GONE)
-        return self.receive(arguments, keywords)
+        self._took_part |= (verb, number) != ("get", 0)
+        value = self.receive(arguments, keywords)
+        self._took_part |= not isinstance(value, Remote)
+        return value
 
     def receive(self, arguments: tuple[Any, ...] = (), keywords: dict[str, Any] | None = None) -> Any:
         """The value of a reply; raises what the candidate raised. Applies what it did to its arguments."""
@@ -68,7 +77,7 @@ class Link:
                 return decode(body, self._resolve)
             if kind not in ("raise", "stop"):
                 raise ValueRefusedError("no reply of the protocol")
-            error = self.raised = StopIteration() if kind == "stop" else _exception(body, message)
+            error = StopIteration() if kind == "stop" else _exception(body, message)
         except (EOFError, OSError):
             self._give_up(GONE)
         except (LookupError, MemoryError, RecursionError, TypeError, ValueError) as problem:
@@ -84,8 +93,12 @@ class Link:
     def _refer(self, value: Any) -> dict[str, Any]:
         if isinstance(value, Remote):
             return {"r": value._number}
-        self.unsupported = f"the tests give the candidate a {type(value).__name__}, which is no plain data"
-        raise CannotSendError(self.unsupported)
+        reason = f"the tests give the candidate a {type(value).__name__}, which is no plain data"
+        if not self._took_part or _is_of_the_tests(value):
+            self.unsupported = reason
+        else:
+            self.gone = f"{reason}, after what the candidate returned"
+        raise CannotSendError(reason)
 
     def _resolve(self, number: int) -> Remote:
         if number not in self._remotes:
@@ -93,8 +106,26 @@ class Link:
         return self._remotes[number]
 
 
+def _is_of_the_tests(value: Any) -> bool:
+    """Whether this can only be written in the tests, and not come out of a value that the candidate returned.
+
+    An iterator or a builtin type's method can: `s.items` of a test that expects an object and is handed a dict.
+    """
+    match value:
+        case types.FunctionType():
+            return value.__module__ == TESTS
+        case types.MethodType():
+            return _is_of_the_tests(value.__func__)
+        case types.GeneratorType():
+            return value.gi_code.co_filename.startswith((f"<{TESTS}", "<prelude"))
+        case types.BuiltinFunctionType():
+            return isinstance(value.__self__, types.ModuleType)
+    kind = value if isinstance(value, type) else type(value)
+    return kind.__module__ == TESTS
+
+
 class Remote:
-    """The candidate's function, or any object of its that is no plain data. Equal to nothing but itself."""
+    """The candidate's function, or any object of its that is no plain data. Equal to no plain data."""
 
     __slots__ = ("_link", "_number")
     _link: Link
@@ -128,6 +159,20 @@ class Remote:
     def __getitem__(self, key: Any) -> Any:
         return self._ask("item", key)
 
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self._ask("set item", key, value)
+
+    def __delitem__(self, key: Any) -> None:
+        self._ask("delete item", key)
+
+    def __enter__(self) -> Any:
+        return self._ask("enter")
+
+    def __exit__(self, *_: object) -> None:
+        self._ask("exit")  # its answer could only hide that a test failed
+
+    __hash__ = object.__hash__  # by identity, for equal objects too
+
     def __len__(self) -> int:
         return self._ask("len")
 
@@ -151,6 +196,17 @@ class Remote:
                 return
             yield item
         raise RuntimeError(f"the candidate's iterator has more than {MAX_ITEMS} items")
+
+
+def _forward(name: str) -> Callable[[Remote, Any], Any]:
+    def operate(self: Remote, other: Any) -> Any:
+        return self._ask(name, other) if isinstance(other, Remote) else NotImplemented
+
+    return operate
+
+
+for _name in FORWARDED:
+    setattr(Remote, _name, _forward(_name))
 
 
 def _exception(name: str, message: str) -> Exception:

@@ -32,10 +32,16 @@ _SMALL = 1 << 62
 _LENGTH = struct.Struct("!I")
 _UNCHANGED = frozenset({str, float, bool, type(None)})
 BUILTIN_TYPES = {
-    kind.__name__: kind
-    for kind in (int, float, str, bool, list, tuple, dict, set, complex, bytes, frozenset, object)
+    kind.__name__: kind for kind in (int, float, str, bool, list, tuple, dict, set, complex, bytes, frozenset)
 }
 _NAME_OF = {kind: name for name, kind in BUILTIN_TYPES.items()}
+
+FORWARDED = (
+    *("__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__"),
+    *("__add__", "__sub__", "__mul__", "__matmul__", "__truediv__", "__floordiv__", "__mod__", "__pow__"),
+    *("__and__", "__or__", "__xor__", "__lshift__", "__rshift__"),
+)
+"""Operators between two objects of the candidate's that are the candidate's to answer."""
 
 REBUILT: dict[type, tuple[Callable[..., Any], Callable[[Any], list[Any]]]] = {
     complex: (complex, lambda value: [value.real, value.imag]),

@@ -13,6 +13,7 @@ Runs inside the sandbox: standard library only. `main` finds the control socket 
 from __future__ import annotations
 
 import bisect  # noqa: F401  imported here, once, is imported in every candidate
+import contextlib
 import copy  # noqa: F401
 import functools  # noqa: F401
 import gc
@@ -47,7 +48,9 @@ from verifiers.sandbox_kernel import (
     MS_NOEXEC,
     MS_NOSUID,
     Limits,
+    die_with_parent,
     give_up_privileges,
+    make_read_only,
     mount,
     set_limits,
     set_namespace,
@@ -59,18 +62,24 @@ SCRATCH = "/tmp"
 READY = b"ready"
 REQUEST = struct.Struct("!d")
 """Seconds of wall time for the candidate."""
-REPORT = struct.Struct("!?i")
-"""Whether time ran out, and how the checker ended (as `os.waitstatus_to_exitcode` tells)."""
+ENDING = struct.Struct("!?")
+"""Sent before the two processes are killed: whether time ran out."""
+REPORT = struct.Struct("!i")
+"""Sent when nothing of them is left: how the checker ended (as `os.waitstatus_to_exitcode` tells)."""
 MAX_DESCRIPTORS = 256
 """More than the zygote ever has."""
 SETUP_FAILED = 97
 """Exit code of a process that could not be confined, and did nothing."""
+BODY_FAILED = 98
+"""Exit code of a confined process that raised."""
 
 
 def main(limits: Limits, *, isolated: bool, scratch: str) -> None:
     """Serve until the host closes the control socket."""
     control = socket.socket(fileno=os.dup(0))
     os.dup2(os.open(os.devnull, os.O_RDWR), 0)
+    if isolated:
+        make_read_only(os.devnull)  # bubblewrap's --remount-ro would also take the device away
     os.environ.clear()
     zygote = _Zygote(limits, isolated=isolated, scratch=scratch)
     gc.collect()
@@ -81,7 +90,7 @@ def main(limits: Limits, *, isolated: bool, scratch: str) -> None:
         if not message:
             return
         (wall_s,) = REQUEST.unpack(message)
-        control.sendall(zygote.judge(socket.socket(fileno=descriptors[0]), control, wall_s))
+        zygote.judge(socket.socket(fileno=descriptors[0]), control, wall_s)
 
 
 class _Zygote:
@@ -91,8 +100,8 @@ class _Zygote:
         self._scratch = scratch
         self._myself = os.pidfd_open(os.getpid())
 
-    def judge(self, job: socket.socket, control: socket.socket, wall_s: float) -> bytes:
-        """Run a checker and its candidate until the checker ends, time is up, or the host is gone."""
+    def judge(self, job: socket.socket, control: socket.socket, wall_s: float) -> None:
+        """Run a checker and its candidate until the checker ends, time is up, or the host is gone; report it."""
         deadline = time.monotonic() + wall_s
         ours, theirs = socket.socketpair()
         limit = self._limits.reply_bytes
@@ -108,26 +117,30 @@ class _Zygote:
         poll.register(control, select.POLLRDHUP)
         events = poll.poll(max(0.0, 1e3 * (deadline - time.monotonic())))
         os.close(checker_ended)
+        with contextlib.suppress(OSError):  # the host is gone
+            control.sendall(ENDING.pack(not events))
         code = self._end(checker)  # first, or it would take the candidate's end for its failure
         self._end(candidate)
         if not self._isolated:
             for entry in os.scandir(self._scratch):
                 shutil.rmtree(entry.path, ignore_errors=True)
-        return REPORT.pack(not events, code)
+        control.sendall(REPORT.pack(code))
 
     def _fork(self, body: Callable[[], None], *kept: socket.socket) -> int:
         """A confined process that runs `body` with these descriptors and its standard streams only."""
         if self._isolated:
             unshare(CLONE_NEWPID)
+        parent_pid = os.getpid()
         pid = os.fork()
         if pid == 0:
             code = SETUP_FAILED
             try:
-                self._confine([end.fileno() for end in kept])
-                code = 0
+                self._confine([end.fileno() for end in kept], parent_pid)
+                code = BODY_FAILED
                 body()
+                code = 0
             except BaseException:  # noqa: BLE001  nothing may return into the zygote's loop
-                if code:
+                if code == SETUP_FAILED:
                     traceback.print_exc()
             finally:
                 os._exit(code)
@@ -135,7 +148,7 @@ class _Zygote:
             set_namespace(self._myself, CLONE_NEWPID)  # or there could be no second unshare
         return pid
 
-    def _confine(self, kept: list[int]) -> None:
+    def _confine(self, kept: list[int], parent_pid: int) -> None:
         os.setsid()  # a process group reaches across PID namespaces
         if self._isolated:
             unshare(CLONE_NEWNS | CLONE_NEWIPC)
@@ -146,14 +159,17 @@ class _Zygote:
             # Its processes are counted by themselves, and without a mapping it can hold no further namespaces.
             unshare(CLONE_NEWUSER)
         else:
+            die_with_parent(parent_pid)  # nothing else would end it when the zygote is killed
             os.chdir(tempfile.mkdtemp(dir=self._scratch))
         set_limits(self._limits, count_processes=self._isolated)
         if self._isolated:
             give_up_privileges()
         random.seed(0)  # a verdict is the same whoever gives it
+        # Opened anew: flags, owner and signal belong to the open file, and would outlast a candidate in the zygote's.
+        null = os.open(os.devnull, os.O_RDWR)
+        for stream in (0, 1, 2):
+            os.dup2(null, stream)
         _close_all_but({0, 1, 2, *kept})
-        os.dup2(0, 1)
-        os.dup2(0, 2)
 
     def _end(self, pid: int) -> int:
         """Kill a process and all that it started; returns how it ended, -SIGKILL if it had to be killed."""
