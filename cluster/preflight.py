@@ -19,7 +19,7 @@ import psutil
 from actors.tokens import encode_demonstrations, encode_prompts, load_tokenizer, stop_token_ids
 from cluster.base import base_is_there
 from cluster.config import MetricsConfig, RunConfig
-from verifiers.problems import check_problems, load_problems
+from verifiers.problems import check_problems, load_problems, warn_of_shared_prompts
 from verifiers.types import Problem
 
 PROCESS_BYTES = 1.0 * 2**30
@@ -45,6 +45,7 @@ def prepare(config: RunConfig, run_dir: Path, *, local: bool) -> Prepared:
     train_problems = load_problems(config.problems, "train")
     test_problems = load_problems(config.problems, "test") if config.evaluation else []
     check_problems([*train_problems, *test_problems], config.verifier)
+    warn_of_shared_prompts(train_problems, test_problems)
     if local:
         check_memory(config)
     check_disk(config, run_dir)

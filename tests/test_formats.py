@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import gzip
 import json
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import Any
 import pytest
 
 from verifiers.config import VerifierConfig
-from verifiers.formats import FORMATS, last_boxed
+from verifiers.formats import FORMATS
+from verifiers.math_answer_text import boxed_answer
 from verifiers.problems import check_problems, load_problems
 from verifiers.problems_config import ProblemsConfig
 from verifiers.types import Problem
@@ -103,7 +105,42 @@ def test_an_answer_that_is_a_number_becomes_its_text(tmp_path: Path) -> None:
     ],
 )
 def test_the_last_box_is_found_with_its_braces_balanced(text: str, answer: str | None) -> None:
-    assert last_boxed(text) == answer
+    assert boxed_answer(text) == answer
+
+
+def test_several_boxes_are_one_answer_in_the_truth_as_in_a_completion(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.jsonl", {"problem": "p", "solution": "either $\\boxed{2}$ or $\\boxed{3}$."})
+    (problem,) = load(path, "math")
+    assert problem.truth == {"answer": "2, 3"}
+
+
+@pytest.mark.parametrize(
+    ("solution", "answer", "found"),
+    [
+        ("\\boxed{3}", "2", "3"),
+        ("\\boxed{2} or \\boxed{3}", 3, "2, 3"),
+        ("\\boxed{\\frac13}", "3", "\\frac13"),
+    ],
+)
+def test_a_solution_that_contradicts_the_rows_answer_is_refused(
+    tmp_path: Path, solution: str, answer: Any, found: str
+) -> None:
+    path = write(tmp_path / "x.jsonl", {"problem": "p", "solution": solution, "answer": answer})
+    assert refusal(path, "math") == (
+        f"{path}:1: its solution answers {found!r}, and the answer to be found is {str(answer)!r}: correct the "
+        "row, or raise problems.max_invalid_rows"
+    )
+
+
+def test_a_solution_that_spells_the_rows_answer_differently_is_no_contradiction(tmp_path: Path) -> None:
+    spellings = [
+        ("\\boxed{x=2}", "2"),
+        ("\\boxed{1{,}200}", "1200"),
+        ("\\boxed{\\frac24}", "1/2"),
+        ("so 2", "2"),
+    ]
+    rows = [{"problem": "p", "solution": solution, "answer": answer} for solution, answer in spellings]
+    assert len(load(write(tmp_path / "x.jsonl", *rows), "math")) == len(spellings)
 
 
 # GSM8K
@@ -169,6 +206,38 @@ def test_sanitized_mbpp_is_the_same_format_with_other_names() -> None:
     (problem,) = load("sanitized-mbpp.json", "mbpp")
     assert problem.id == "9001" and problem.prompt.startswith(row["prompt"])
     assert problem.truth == {"test_list": row["test_list"], "test_imports": row["test_imports"]}
+
+
+@pytest.mark.parametrize("test", ["f(1) == 2", "assert 1 == 1", "assert (f(1) == 2, 'wrong')", "1"])
+def test_mbpp_tests_that_cannot_fail_are_refused(tmp_path: Path, test: str) -> None:
+    row = {"task_id": 1, "text": "t", "code": "c", "test_list": ["assert f(0) == 1", test]}
+    path = write(tmp_path / "x.jsonl", row)
+    shown = ast.unparse(ast.parse(test))
+    assert refusal(path, "mbpp") == (
+        f"{path}:1: test_list has {shown!r}, which asserts nothing about the program: correct it, or raise "
+        "problems.max_invalid_rows"
+    )
+
+
+def test_mbpp_tests_may_prepare_and_call(tmp_path: Path) -> None:
+    tests = [
+        "values = [1]",
+        "f(values)",
+        "assert values == [2]",
+        "for x in values:\n    check(x)",
+        "assert not f",
+    ]
+    row = {"task_id": 1, "text": "t", "code": "c", "test_list": tests}
+    assert len(load(write(tmp_path / "x.jsonl", row), "mbpp")) == 1
+
+
+def test_a_humaneval_prompt_must_define_the_function_that_is_tested(tmp_path: Path) -> None:
+    row = {**published("humaneval.jsonl")[0], "entry_point": "count"}
+    path = write(tmp_path / "x.jsonl", row)
+    assert refusal(path, "humaneval") == (
+        f"{path}:1: its prompt does not define entry_point 'count': correct the row, or raise "
+        "problems.max_invalid_rows"
+    )
 
 
 # Countdown

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from verifiers import countdown
 from verifiers.config import VerifierConfig
-from verifiers.problems import check_problems, load_problems
+from verifiers.problems import check_problems, load_problems, warn_of_shared_prompts
 from verifiers.problems_config import ProblemsConfig
 from verifiers.registry import resolve
 from verifiers.types import Problem, Verdict
@@ -159,6 +159,21 @@ def test_a_problem_that_is_there_twice_is_on_one_side(tmp_path: Path) -> None:
         {p.prompt.split(": ")[1] for p in load_problems(config, split)} for split in ("train", "test")
     )
     assert len(train | test) == 50 and not train & test
+
+
+def test_held_out_prompts_that_are_trained_on_are_counted_and_the_first_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train = load_problems(files(write(tmp_path / "a.jsonl", *({"prompt": p} for p in "xyzy"))), "train")
+    test_path = write(tmp_path / "b.jsonl", *({"prompt": p} for p in "wyxy"))
+    test = load_problems(files(test_path, test_path=test_path), "test")
+    warn_of_shared_prompts(train, test)
+    assert capsys.readouterr().err == (
+        "bonfire: warning: 3 of 4 held-out prompts are training prompts too, so the evaluation is contaminated; the "
+        "first: 'b.jsonl:2' has the prompt of 'a.jsonl:2': drop them from one side, or use problems.test_fraction\n"
+    )
+    warn_of_shared_prompts(train, test[:1])
+    assert capsys.readouterr().err == ""
 
 
 def test_held_out_problems_of_a_fraction_bring_no_demonstration(tmp_path: Path) -> None:

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from verifiers import prompt_template
+from verifiers import prompt_template, row_checks
 from verifiers.countdown import prompt_text
+from verifiers.math_answer_text import boxed_answer
 from verifiers.problems_config import ProblemsConfig
 from verifiers.rows import Row
 from verifiers.types import Problem
@@ -38,26 +39,8 @@ class Format:
     make_prompt: Callable[[Fields], str] | None = None
     """For rows that have no prompt."""
     clean_demonstration: Callable[[str], str] = str
-
-
-def last_boxed(text: str) -> str | None:
-    r"""What the last `\boxed{...}` or `\fbox{...}` holds, braces balanced; or `\boxed x`, up to the next `$`.
-
-    None without one, or if it does not end. The rule of the MATH data set (arXiv 2103.03874).
-    """
-    starts = [match.end() for match in re.finditer(r"\\(?:boxed|fbox)(?![A-Za-z])", text)]
-    if not starts:
-        return None
-    rest = text[starts[-1] :].lstrip()
-    if not rest.startswith("{"):
-        content, end, _ = rest.partition("$")
-        return content.strip() or None if end else None
-    depth = 0
-    for match in re.finditer(r"\\.|[{}]", rest, re.DOTALL):  # \{ and \} are text
-        depth += {"{": 1, "}": -1}.get(match[0], 0)
-        if depth == 0 and match[0] == "}":
-            return rest[1 : match.start()].strip() or None
-    return None
+    why_invalid: Callable[[Problem], str | None] = lambda problem: None
+    """What is wrong with a problem that no verifier could judge rightly, and the remedy."""
 
 
 def to_problem(row: Row, config: ProblemsConfig, *, demonstrates: bool) -> tuple[str, Problem]:
@@ -76,6 +59,8 @@ def to_problem(row: Row, config: ProblemsConfig, *, demonstrates: bool) -> tuple
         difficulty="" if difficulty is None else str(difficulty),
         demonstration=_demonstration(fields, config, kind) if demonstrates else None,
     )
+    if why := kind.why_invalid(problem):
+        raise ValueError(why)
     return prompt, problem
 
 
@@ -160,12 +145,12 @@ def _column(*names: str, required: bool = True) -> Reader:
 
 
 def _math_answer(fields: Fields, solution_field: str) -> str:
-    """The field `answer` where there is one, as in MATH-500; else what the solution boxes last."""
+    """The field `answer` where there is one, as in MATH-500; else what the solution boxes last, as the verifier reads it."""
     if solution_field != "answer" and fields.get("answer") is not None:
         answer = fields["answer"]
         return str(answer) if type(answer) in (int, float) else _text(answer, "answer")
     solution = _text(_take(fields, solution_field, "demonstration_field"), solution_field)
-    boxed = last_boxed(solution)
+    boxed = boxed_answer(solution)
     if boxed is None:
         raise ValueError(
             f"field {solution_field!r} has no \\boxed{{...}} that ends and is not empty: correct it, set "
@@ -214,6 +199,7 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
             difficulty_field="level",
             demonstration_field="solution",
             truth={"answer": _math_answer},
+            why_invalid=row_checks.why_not_demonstrated,
         ),
         # https://github.com/openai/grade-school-math
         "gsm8k": Format(
@@ -222,12 +208,14 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
             demonstration_field="answer",
             truth={"answer": _gsm8k_answer},
             clean_demonstration=_without_calculator,
+            why_invalid=row_checks.why_not_demonstrated,
         ),
         # https://github.com/openai/human-eval
         "humaneval": Format(
             id_field="task_id",
             demonstration_field="canonical_solution",
             truth={name: _column(name) for name in ("prompt", "entry_point", "test")},
+            why_invalid=row_checks.why_not_begun,
         ),
         # https://github.com/google-research/google-research/tree/master/mbpp; `prompt` and `test_imports`
         # are the sanitized subset's.
@@ -242,6 +230,7 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
                 "test_imports": _column("test_imports", required=False),
                 "challenge_test_list": _column("challenge_test_list", required=False),
             },
+            why_invalid=row_checks.why_not_tested,
         ),
         "countdown": Format(
             id_field="id",

@@ -64,6 +64,22 @@ def check_problems(problems: Sequence[Problem], config: VerifierConfig) -> None:
             ) from error
 
 
+def warn_of_shared_prompts(train: Sequence[Problem], test: Sequence[Problem]) -> None:
+    """Say on standard error how many held-out prompts are trained on, if any are.
+
+    A warning and no error: published splits share some, and a run may mean to measure its own training problems.
+    """
+    trained = {problem.prompt: problem.id for problem in reversed(train)}
+    shared = [problem for problem in test if problem.prompt in trained]
+    if shared:
+        print(
+            f"bonfire: warning: {len(shared)} of {len(test)} held-out prompts are training prompts too, so the "
+            f"evaluation is contaminated; the first: {shared[0].id!r} has the prompt of {trained[shared[0].prompt]!r}: "
+            "drop them from one side, or use problems.test_fraction",
+            file=sys.stderr,
+        )
+
+
 def _read_problems(config: ProblemsConfig, split: Split) -> list[Problem]:
     # Held-out problems that are a fraction of the training problems are read from their files.
     source: Split = "train" if config.test_fraction is not None else split
