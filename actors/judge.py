@@ -22,7 +22,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import math
 import os
 import re
 from collections.abc import Sequence
@@ -34,12 +33,10 @@ from actors.tokens import decode, encode_prompts, load_tokenizer, stop_token_ids
 from actors.types import Lease
 from verifiers.judge_config import JudgeConfig
 from verifiers.model_input import control_tokens, fill
-from verifiers.types import Problem, Verdict
+from verifiers.types import REFUSED, Problem, Verdict
 
 if TYPE_CHECKING:
     from actors.engine import Engine
-
-_REFUSED = Verdict(score=-math.inf, reward=0.0, status="refused")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,4 +184,4 @@ def engine_settings(config: JudgeConfig) -> RolloutConfig:
 
 
 def _verdict(score: float | None) -> Verdict:
-    return _REFUSED if score is None else Verdict(score=score, reward=score)
+    return REFUSED if score is None else Verdict(score=score, reward=score)

@@ -34,10 +34,9 @@ from learner.verifier_data import LabelledProblem, Split, collect, label, split
 from learner.verifier_model import Verifier, encode, load_verifier, score
 from learner.verifier_training import Training, VerifierProgress, train
 from verifiers.problems import load_problems
+from verifiers.reward_model import TRAINING_RECORD
 
 MODEL = "model"
-STAMP = "bonfire_verifier.json"
-"""Beside the weights: the template and the length limit that the verifier was trained with."""
 FORMAT = 1
 MIN_MIXED_PROBLEMS = 20
 """Held-out problems with both labels below which an interval over problems means little."""
@@ -201,7 +200,7 @@ def write(out: Path, verifier: Verifier, quality: Quality, training: Training, f
             "data": facts["data"],
             "verdict": facts["verdict"],
         }
-        (partial / MODEL / STAMP).write_text(json.dumps(stamp, indent=1))
+        (partial / MODEL / TRAINING_RECORD).write_text(json.dumps(stamp, indent=1))
         (partial / "report.json").write_text(json.dumps(facts, indent=1, allow_nan=False))
         verifier_report.plot(quality, training, partial / "report.png")
         os.replace(partial, out)

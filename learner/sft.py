@@ -23,6 +23,7 @@ from torch.nn import functional
 from transformers.utils import logging
 
 from learner.config import SftConfig
+from learner.schedule import warmup_cosine
 from verifiers.countdown import demonstrations
 from verifiers.countdown_steps import SPELLINGS
 
@@ -128,10 +129,10 @@ def completion_loss(model: Any, data: Demonstrations, chosen_S: torch.Tensor) ->
 
 
 def learning_rate_at(step: int, config: SftConfig) -> float:
-    """Linear warm-up times a cosine from 1 to 0.05 over `schedule_steps`; `step` counts from 0."""
-    warmup = min(1.0, (step + 1) / max(1, config.warmup_steps))
-    cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, step / config.schedule_steps)))
-    return config.learning_rate * warmup * (0.05 + 0.95 * cosine)
+    """The config's warm-up and cosine; `step` counts from 0."""
+    return warmup_cosine(
+        step, peak=config.learning_rate, warmup_steps=config.warmup_steps, steps=config.schedule_steps
+    )
 
 
 def train_base(

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from learner.schedule import warmup_cosine
 from learner.verifier_config import VerifierTrainingConfig
 from learner.verifier_losses import LOSSES, LossRow
 from learner.verifier_model import EncodedProblem, Verifier, logits
@@ -36,13 +37,6 @@ class Training:
 
     history: tuple[VerifierProgress, ...]
     best_step: int
-
-
-def learning_rate_at(step: int, config: VerifierTrainingConfig) -> float:
-    """Linear warm-up times a cosine from 1 to 0.05; `step` counts from 0."""
-    warmup = min(1.0, (step + 1) / max(1, config.warmup_steps))
-    cosine = 0.5 * (1 + math.cos(math.pi * step / config.steps))
-    return config.learning_rate * warmup * (0.05 + 0.95 * cosine)
 
 
 def train(
@@ -110,7 +104,9 @@ def _update(
 ) -> float:
     """One step of the optimizer; returns the loss before it."""
     for group in optimizer.param_groups:
-        group["lr"] = learning_rate_at(step - 1, config)
+        group["lr"] = warmup_cosine(
+            step - 1, peak=config.learning_rate, warmup_steps=config.warmup_steps, steps=config.steps
+        )
     row, loss = LOSSES[config.loss], 0.0
     optimizer.zero_grad()
     for part in _micro_batches(problems, row, config, rng):

@@ -58,14 +58,14 @@ def judge_requests(page_descriptor: int, parent_pid: int) -> None:
     except BaseException as error:  # noqa: BLE001  a user's module may raise anything
         send({"failed": str(error) if isinstance(error, ValueError) else _one_line(error)})
         return
-    if verifier.memory_mib is not None:
-        resource.setrlimit(resource.RLIMIT_AS, (verifier.memory_mib << 20,) * 2)
+    if verifier.row.memory_mib is not None:
+        resource.setrlimit(resource.RLIMIT_AS, (verifier.row.memory_mib << 20,) * 2)
     send(
         {
             "ready": True,
             "judges_groups": verifier.verify_batch is not None,
-            "keeps_time": verifier.keeps_time,
-            "warm_spare": verifier.warm_spare,
+            "keeps_time": verifier.row.keeps_time,
+            "warm_spare": verifier.row.warm_spare,
         }
     )
 
@@ -89,7 +89,7 @@ def judge_requests(page_descriptor: int, parent_pid: int) -> None:
                 answer = None if verdict.answer is None else short_answer(verdict.answer)
             except BaseException as error:  # noqa: BLE001  SystemExit too: the verifier is at fault
                 # The limit is there for what candidates want; without one the machine is out of memory.
-                wants_too_much = isinstance(error, MemoryError) and verifier.memory_mib is not None
+                wants_too_much = isinstance(error, MemoryError) and verifier.row.memory_mib is not None
                 verdict, answer = REFUSED if wants_too_much else CRASHED, None
                 error_text = error_text if wants_too_much else _one_line(error)
             now = clock()

@@ -13,7 +13,6 @@ docs/math.md has the measured false accepts and false rejects.
 
 from __future__ import annotations
 
-import math
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +28,7 @@ from verifiers.math_answer_text import (
     why_no_answer,
     why_unreadable,
 )
-from verifiers.types import Problem, Verdict
+from verifiers.types import REFUSED, Problem, Verdict
 
 if TYPE_CHECKING:
     from verifiers.math_answer_config import MathConfig
@@ -38,7 +37,6 @@ CACHE_SIZE = 4096
 """Verdicts kept. The samples of a group give few different answers."""
 
 _WRONG_FORMAT = Verdict(score=0.0, reward=0.0, status="wrong_format")
-_REFUSED = Verdict(score=-math.inf, reward=0.0, status="refused")
 _NO_NUMBERS = {"nan", "+nan", "-nan", "inf", "+inf", "-inf"}
 """How JSON's and a table's missing values and overflows arrive."""
 
@@ -86,7 +84,7 @@ class MathVerifier:
             is_equal = equal_numbers(true_number, number, self._config.decimal_places)
             return _verdict(is_equal, answer=str(number.value))
         if why_unreadable(given, MAX_ANSWER_CHARS if found.is_marked else MAX_TAIL_CHARS):
-            return _REFUSED
+            return REFUSED
         if found.is_marked and given != truth and why_no_answer(given):
             return _verdict(False, answer=" ".join(given.split()))
         true_expressions = self._parse_truth(truth)
@@ -103,7 +101,7 @@ class MathVerifier:
             return _verdict(is_equal, answer=str(number.value) if number else canonical_text(expressions))
         except Exception:  # noqa: BLE001  counted as refused
             self._check_library()
-            return _REFUSED
+            return REFUSED
 
     def _parse_truth_uncached(self, truth: str) -> list[Any]:
         """What the library reads in it; ValueError where that is nothing, or undefined such as 1/0."""

@@ -57,11 +57,9 @@ VERIFIERS = {
 class Verifier:
     """One way to judge: candidate by candidate, or a group at once. Exactly one of the two is there."""
 
+    row: Row
     verify: Callable[[Problem, str], Verdict] | None = None
     verify_batch: Callable[[Problem, Sequence[str]], list[Verdict]] | None = None
-    keeps_time: bool = False
-    warm_spare: bool = False
-    memory_mib: int | None = None
 
 
 def resolve(
@@ -87,14 +85,9 @@ def resolve(
             verify, verify_batch = getattr(judge, "verify", None), getattr(judge, "verify_batch", None)
         else:
             verify, verify_batch = target, None
-        return Verifier(
-            verify=verify,
-            verify_batch=verify_batch,
-            keeps_time=row.keeps_time,
-            warm_spare=row.warm_spare,
-            memory_mib=row.memory_mib,
-        )
-    judge = _load(name, name)
+        return Verifier(row=row, verify=verify, verify_batch=verify_batch)
+    row = Row(path=name)
+    judge = _load(name, row.path)
     if isinstance(judge, type):
         judge = _build(name, judge, options or {})
     elif options:
@@ -111,14 +104,14 @@ def resolve(
                 )
             return verdicts
 
-        return Verifier(verify_batch=judge_batch)
+        return Verifier(row=row, verify_batch=judge_batch)
     if not callable(judge):
         raise ValueError(  # noqa: TRY004  a fault of the configuration, like the others
             f"verifier {name!r}: its instances cannot be called and have no method verify_batch: "
             "define __call__(self, problem, completion)"
         )
 
-    return Verifier(verify=lambda problem, completion: _to_verdict(judge(problem, completion)))
+    return Verifier(row=row, verify=lambda problem, completion: _to_verdict(judge(problem, completion)))
 
 
 def problem_check(name: str) -> Callable[[Problem], None] | None:

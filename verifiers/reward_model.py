@@ -25,12 +25,11 @@ from typing import Any
 from verifiers.classifier_head import find_head
 from verifiers.model_input import control_tokens, fill
 from verifiers.reward_model_config import RewardModelConfig
-from verifiers.types import Problem, Verdict
+from verifiers.types import REFUSED, Problem, Verdict
 
 TRAINING_RECORD = "bonfire_verifier.json"
 """Beside a model of our own: its `template` is what the model was trained on."""
 
-_REFUSED = Verdict(score=-math.inf, reward=0.0, status="refused")
 _PADDING_TOLERANCE = {"float32": 1e-3, "float16": 0.05, "bfloat16": 0.25}
 """Of a logit, relative to its size where that exceeds 1: above rounding, below what another token's logit differs by."""
 
@@ -84,7 +83,7 @@ class RewardModel:
             if 0 < len(sequence) <= self._max_tokens
         }
         logits = self._logits(set(fitting.values()))
-        verdicts = [_REFUSED] * len(completions)
+        verdicts = [REFUSED] * len(completions)
         for i, sequence in fitting.items():
             score = self._head.score(logits[sequence])
             if not math.isfinite(score):
