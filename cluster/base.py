@@ -39,7 +39,9 @@ def base_is_there(config: RunConfig) -> bool:
     return True
 
 
-def make_base(config: RunConfig, on_progress: Callable[[Any], None]) -> None:
+def make_base(
+    config: RunConfig, on_progress: Callable[[Any], None], on_demonstrations: Callable[[int], None]
+) -> None:
     """Train the base model from scratch; the directory appears whole or not at all."""
     assert config.sft is not None
     import torch
@@ -51,7 +53,7 @@ def make_base(config: RunConfig, on_progress: Callable[[Any], None]) -> None:
     making = model.with_name(model.name + ".making")
     shutil.rmtree(making, ignore_errors=True)
     try:
-        train_base(config.sft, making, on_progress)
+        train_base(config.sft, making, on_progress, on_demonstrations)
         write_atomically(making / STAMP, json.dumps(_settings(config), indent=1))
         os.replace(making, model)
     finally:

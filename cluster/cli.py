@@ -234,11 +234,18 @@ def objectives(name: str | None) -> None:
 
 
 @cli.command(context_settings=CONTEXT)
-def settings() -> None:
-    """List every setting with its default and what it means."""
+@click.argument("word", default="")
+def settings(word: str) -> None:
+    """List every setting with its default and what it means, or those with WORD in their path.
+
+    \b
+    Examples:
+        bonfire settings
+        bonfire settings verifier.
+    """
     from cluster.plan import show_settings
 
-    show_settings()
+    show_settings(word)
 
 
 def main() -> None:

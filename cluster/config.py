@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from learner.config import LearnerConfig, SftConfig
 from learner.objective_config import SETTINGS, ObjectiveConfig
 from verifiers.config import VerifierConfig
 from verifiers.problems_config import ProblemsConfig
+from verifiers.section_config import did_you_mean
 
 Section = TypeVar("Section", bound=BaseModel)
 
@@ -153,22 +155,35 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     _make_room_for_objective(settings, overrides)
     for override in overrides:
         _apply_override(settings, override)
-    return parse_config(settings, source=str(path))
+    given = [override.partition("=")[0].strip() for override in overrides]
+    return parse_config(settings, source=str(path), overridden=given)
 
 
 def is_override(argument: str) -> bool:
     """Whether a KEY=VALUE names a setting: its key has a dot, and a section of the config before it."""
     section, dot, _ = argument.partition("=")[0].partition(".")
     field = RunConfig.model_fields.get(section)
-    return bool(dot) and "=" in argument and field is not None and _section_of(field.annotation) is not None
+    return bool(dot) and "=" in argument and field is not None and section_of(field.annotation) is not None
 
 
-def parse_config(settings: dict[str, Any], *, source: str = "config") -> RunConfig:
-    """Validate settings. Raises ValueError, one line per problem."""
+def parse_config(
+    settings: dict[str, Any], *, source: str = "config", overridden: Sequence[str] = ()
+) -> RunConfig:
+    """Validate settings, those `overridden` on the command line and the rest from `source`.
+
+    Raises ValueError, one line per problem.
+    """
+
+    def located(line: str) -> str:
+        # A line begins with the path at fault; an override may have set all of a section.
+        path = line.partition(" ")[0]
+        given = any(path == key or path.startswith(f"{key}.") for key in overridden)
+        return f"{'command line' if given else source}: {line}"
+
     try:
         return RunConfig.model_validate(settings)
     except ValidationError as error:
-        lines = [f"{source}: {line}" for problem in error.errors() for line in _describe(problem)]
+        lines = [located(line) for problem in error.errors() for line in _describe(problem)]
         raise ValueError("\n".join(lines)) from None
 
 
@@ -227,23 +242,23 @@ def _describe(problem: Any, model: type[BaseModel] = RunConfig) -> list[str]:
     if problem["type"] == "value_error":
         section = f"{path}." if path else ""
         return [section + line.removeprefix(section) for line in message.splitlines()]
+    if problem["type"] == "literal_error" and isinstance(problem["input"], str):
+        choices = re.findall(r"'([^']+)'", problem["ctx"]["expected"])
+        message += did_you_mean(problem["input"], choices)
     return [f"{path} = {problem['input']!r}: {message[0].lower()}{message[1:]}"]
 
 
 def _suggestion(location: tuple[Any, ...], model: Any) -> str:
-    import difflib
-
     for part in location[:-1]:
         field = model.model_fields.get(str(part))
-        model = _section_of(field.annotation) if field else None
+        model = section_of(field.annotation) if field else None
         if model is None:
             return ""
-    close = difflib.get_close_matches(str(location[-1]), list(model.model_fields), n=1)
-    prefix = ".".join(str(part) for part in location[:-1])
-    return f" (did you mean {prefix + '.' if prefix else ''}{close[0]}?)" if close else ""
+    prefix = ".".join([*map(str, location[:-1]), ""])
+    return did_you_mean(str(location[-1]), list(model.model_fields), prefix=prefix)
 
 
-def _section_of(annotation: Any) -> type[BaseModel] | None:
+def section_of(annotation: Any) -> type[BaseModel] | None:
     """The section that a field of this type holds, also if it may be left out; None for a plain setting."""
     candidates = [annotation, *getattr(annotation, "__args__", ())]
     return next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)

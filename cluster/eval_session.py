@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 import time
-from collections.abc import Awaitable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from cluster.console import View, duration
 from cluster.eval_store import Cell, EvalStore
-from cluster.interrupts import Interrupted
+from cluster.interrupts import Interrupted, interrupts
 
 STAGE = "evaluation"
 FLUSH_EVERY_S = 2.0
+LOOK_EVERY_S = 0.2
 
 
 class Progress:
@@ -40,39 +41,45 @@ class Progress:
         self._view.update(STAGE, self._num_done / self._num_problems, text)
 
 
-def run_keeping_samples(store: EvalStore, work: Awaitable[None]) -> None:
+def run_keeping_samples(
+    store: EvalStore, work: Coroutine[Any, Any, None], stop_if_asked: Callable[[], None]
+) -> None:
     """Run `work` in an event loop; what it puts into the store is on disk every few seconds and at the end.
 
-    SIGTERM ends it as Ctrl-C does.
+    `stop_if_asked` is called several times a second; what it raises ends the work.
     """
 
-    async def flush_regularly() -> None:
-        while True:
-            await asyncio.sleep(FLUSH_EVERY_S)
-            store.flush()
-
     async def run() -> None:
-        this = asyncio.current_task()
-        assert this is not None
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel)
-        working, flushing = asyncio.ensure_future(work), asyncio.create_task(flush_regularly())
+        working = asyncio.create_task(work)
+        flushed_s = time.monotonic()
         try:
-            done, _ = await asyncio.wait([working, flushing], return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
+            while not working.done():
+                stop_if_asked()
+                await asyncio.wait([working], timeout=LOOK_EVERY_S)
+                if time.monotonic() - flushed_s > FLUSH_EVERY_S:
+                    store.flush()
+                    flushed_s = time.monotonic()
+            working.result()
         finally:
-            for task in (working, flushing):
-                task.cancel()
-            await asyncio.gather(working, flushing, return_exceptions=True)
+            working.cancel()
+            await asyncio.gather(working, return_exceptions=True)
             store.flush()
 
     asyncio.run(run())
 
 
 @contextmanager
-def telling_how_to_go_on(command: str) -> Iterator[None]:
-    """Ctrl-C becomes Interrupted, with the command that goes on from what is on disk."""
-    try:
-        yield
-    except (KeyboardInterrupt, asyncio.CancelledError):
-        raise Interrupted(f"stopped, what was sampled is kept; go on with: {command}") from None
+def telling_how_to_go_on(command: str) -> Iterator[Callable[[], None]]:
+    """Ctrl-C and SIGTERM become Interrupted, with the command that goes on from what is on disk.
+
+    Raised by the function that it yields, which is to be called between steps, and at the end. A signal
+    that raised by itself would be lost in callbacks from C, of which the start of Ray is full.
+    """
+    with interrupts("ended at once; what was sampled is kept") as received:
+
+        def stop_if_asked() -> None:
+            if received:
+                raise Interrupted(f"stopped, what was sampled is kept; go on with: {command}")
+
+        yield stop_if_asked
+        stop_if_asked()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,7 +47,7 @@ def evaluate_models(
     with (
         EvalStore(directory, identity_of(config, problems), problems) as store,
         View(f"bonfire eval · {directory}", [STAGE]) as view,
-        telling_how_to_go_on(f"{command} --out {directory}"),
+        telling_how_to_go_on(f"{command} --out {directory}") as stop_if_asked,
     ):
         view.start(STAGE, "looking for what is missing")
         for name, model in named.items():
@@ -55,9 +55,10 @@ def evaluate_models(
         missing = missing_asks(config, store)
         if missing:
             view.update(STAGE, None, "engines are starting")
+            stop_if_asked()
             launch.start_ray(config, address=address, namespace=directory.absolute().name, publishes=False)
-            sample_missing(config, store, missing, view)
-        report = report_on(config, store, view)
+            sample_missing(config, store, missing, view, stop_if_asked)
+        report = report_on(config, store, view, stop_if_asked)
     report.show(view.console)
     view.console.print(f"results  {directory}", soft_wrap=True, markup=False)
 
@@ -72,12 +73,12 @@ def evaluation_stage(
     view.start(STAGE, "engines are starting")
     with (
         EvalStore(run_dir / STAGE, identity_of(config, problems), problems, start_anew=True) as store,
-        telling_how_to_go_on(f"bonfire train --resume {run_dir}"),
+        telling_how_to_go_on(f"bonfire train --resume {run_dir}") as stop_if_asked,
     ):
         for name, model in models.items():
             enter_model(store, name, model)
-        sample_missing(config, store, missing_asks(config, store), view)
-        report = report_on(config, store, view)
+        sample_missing(config, store, missing_asks(config, store), view, stop_if_asked)
+        report = report_on(config, store, view, stop_if_asked)
     report.write_run(run_dir, num_select=config.shown_k, temperature=config.rollout.temperature)
     return report
 
@@ -154,7 +155,13 @@ def missing_asks(config: RunConfig, store: EvalStore) -> dict[str, list[Ask]]:
     return missing
 
 
-def sample_missing(config: RunConfig, store: EvalStore, missing: Mapping[str, list[Ask]], view: View) -> None:
+def sample_missing(
+    config: RunConfig,
+    store: EvalStore,
+    missing: Mapping[str, list[Ask]],
+    view: View,
+    stop_if_asked: Callable[[], None],
+) -> None:
     """Sample into the store, models side by side as far as the cluster's CPUs and GPUs allow."""
     if not missing:
         return
@@ -180,21 +187,26 @@ def sample_missing(config: RunConfig, store: EvalStore, missing: Mapping[str, li
     async def all_models() -> None:
         await asyncio.gather(*(one(name) for name in missing))
 
-    run_keeping_samples(store, all_models())
+    run_keeping_samples(store, all_models(), stop_if_asked)
 
 
-def report_on(config: RunConfig, store: EvalStore, view: View) -> Report:
+def report_on(config: RunConfig, store: EvalStore, view: View, stop_if_asked: Callable[[], None]) -> Report:
     """Compute and write the report of all finished cells."""
     from cluster.report import make_report
 
     evaluation = section_of(config)
+
+    def on_progress(text: str) -> None:
+        stop_if_asked()
+        view.update(STAGE, None, text)
+
     report = make_report(
         store.directory,
         models=list(store.models),
         difficulties=[problem.difficulty for problem in store.problems],
         ks=evaluation.ks,
         seed=evaluation.seed,
-        on_progress=lambda text: view.update(STAGE, None, text),
+        on_progress=on_progress,
     )
     report.write({**store.identity, "git_commit": launch.git_commit()})
     cells = [result.cell for result in report.results]

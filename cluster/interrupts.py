@@ -13,14 +13,14 @@ class Interrupted(Exception):
 
 
 @contextmanager
-def interrupts() -> Iterator[list[int]]:
-    """Collects SIGINT and SIGTERM: the first asks for an orderly stop, the second ends at once."""
+def interrupts(at_once: str = "ended at once; the newest checkpoint is kept") -> Iterator[list[int]]:
+    """Collects SIGINT and SIGTERM: the first asks for an orderly stop, the second raises Interrupted(at_once)."""
     received: list[int] = []
 
     def handle(number: int, frame: Any) -> None:
         received.append(number)
         if len(received) > 1:
-            raise Interrupted("ended at once; the newest checkpoint is kept")
+            raise Interrupted(at_once)
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -52,14 +52,36 @@ def start_ray(
         published_bytes = int(STORED_VERSIONS * model_bytes(config)) if publishes else 0
         store_bytes = max(OBJECT_STORE_BYTES, published_bytes)
         num_cpus = max(os.cpu_count() or 1, int(cpus_needed(config) + 0.999))
-        context = ray.init(
-            address="local",
-            num_cpus=num_cpus,
-            include_dashboard=False,
-            object_store_memory=store_bytes,
-            **common,
+        context = _start_private(
+            lambda: ray.init(
+                address="local",
+                num_cpus=num_cpus,
+                include_dashboard=False,
+                object_store_memory=store_bytes,
+                **common,
+            ),
+            ray.shutdown,
         )
     return context.address_info["address"]  # type: ignore[attr-defined]
+
+
+def _start_private(start: Callable[[], Any], clean_up: Callable[[], None]) -> Any:
+    """What `start` returns, on a machine so busy that Ray gives up on its first try too.
+
+    Ray waits a fixed 30 s for its processes and then raises a bare Exception. Raises RuntimeError.
+    """
+    try:
+        return start()
+    except Exception:  # noqa: BLE001  Ray raises nothing narrower
+        clean_up()
+    try:
+        return start()
+    except Exception as error:
+        clean_up()
+        raise RuntimeError(
+            f"Ray does not start on this machine, tried twice ({str(error).splitlines()[0]}): "
+            "end other work and try again, or join a running cluster with --address"
+        ) from error
 
 
 def set_ray_environment(*, local: bool) -> None:

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from learner.objective_config import SETTINGS
 from learner.objectives import OBJECTIVES, Row
+from verifiers.section_config import did_you_mean
 
 
 def show_objectives(name: str | None, console: Console | None = None) -> None:
@@ -20,7 +21,9 @@ def show_objectives(name: str | None, console: Console | None = None) -> None:
         console.print(Text("bonfire objectives NAME: its formula, source, settings and limits"))
         return
     if name not in OBJECTIVES:
-        raise ValueError(f"{name!r} is not an objective: use one of {', '.join(OBJECTIVES)}")
+        raise ValueError(
+            f"{name!r} is not an objective{did_you_mean(name, OBJECTIVES)}: use one of {', '.join(OBJECTIVES)}"
+        )
     console.print(Text(f"objective.name = {name!r}", style="bold"))
     console.print(_entry(name))
 

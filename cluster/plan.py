@@ -13,9 +13,12 @@ from rich.markup import escape
 
 from cluster import preflight
 from cluster.base import base_is_there
-from cluster.config import RunConfig
+from cluster.config import RunConfig, section_of
 from cluster.launch import cpus_needed, set_ray_environment
 from learner.verifier_config import VerifierTrainingConfig
+from verifiers.composition import Panel
+from verifiers.config import VerifierConfig
+from verifiers.types import Problem
 
 
 def show_plan(config: RunConfig, run_dir: Path, *, local: bool) -> None:
@@ -29,6 +32,9 @@ def show_plan(config: RunConfig, run_dir: Path, *, local: bool) -> None:
     tokenizer = preflight.tokenizer_of(config)
     prompts = preflight.check_prompts(config, [*prepared.train_problems, *prepared.test_problems], tokenizer)
     preflight.check_demonstrations(config, prepared.train_problems, tokenizer)
+    # Workers elsewhere, or with a GPU, may have what this process has not.
+    is_here = local and not config.verifier.num_gpus
+    trial = try_verifier(config.verifier, prepared.train_problems[0]) if is_here else "not called from here"
     train, n = config.train, config.rollout.samples_per_prompt
     groups = train.steps * train.groups_per_step
     console.print("[bold]plan[/bold]")
@@ -40,6 +46,7 @@ def show_plan(config: RunConfig, run_dir: Path, *, local: bool) -> None:
         f"  problems       {len(prepared.train_problems):,} to train on, {len(prepared.test_problems):,} held out, "
         f"prompts of {min(map(len, prompts))} to {max(map(len, prompts))} tokens"
     )
+    console.print(f"  verifier       {config.verifier.label}: {trial}", markup=False, soft_wrap=True)
     console.print(
         f"  training       {train.steps} steps x {train.groups_per_step} prompts x {n} samples = {groups * n:,} "
         f"samples, {groups / len(prepared.train_problems):.1f} epochs, "
@@ -72,27 +79,57 @@ def show_plan(config: RunConfig, run_dir: Path, *, local: bool) -> None:
     console.print(f"  {'all':18} {sum(memory.values()) / 2**30:5.1f} GiB{here_text}")
 
 
-def show_settings() -> None:
-    """Every setting by dotted path, with default and meaning."""
+def try_verifier(config: VerifierConfig, problem: Problem) -> str:
+    """What the verifiers say of an empty completion, in processes as a run has them.
+
+    Raises RuntimeError where one does not start, and ValueError where one does not judge.
+    """
+    with Panel(config) as panel:
+        (verdict,) = panel.judge(problem, [""])
+        if verdict.status in ("crashed", "timeout"):
+            raise ValueError(
+                f"verifier {config.label} gives an empty completion of problem {problem.id!r} the status "
+                f"{verdict.status!r} ({panel.last_error or f'verifier.timeout_s = {config.timeout_s:g}'}): mend it, "
+                "for models do answer nothing"
+            )
+    return f"an empty completion has reward {verdict.reward:g}, score {verdict.score:g}, status {verdict.status!r}"
+
+
+def show_settings(word: str = "") -> None:
+    """Every setting whose dotted path has `word` in it, with default and meaning.
+
+    Raises ValueError where there is none.
+    """
     console = Console(highlight=False)
-    _show_section(console, RunConfig, "")
-    console.print("\n[bold cyan]\\[train-verifier][/bold cyan] given as --set key=value, in no file")
-    _show_section(console, VerifierTrainingConfig, "")
+    shown = _show_section(console, RunConfig, "", word)
+    heading = "\n[bold cyan]\\[train-verifier][/bold cyan] given as --set key=value, in no file"
+    shown += _show_section(console, VerifierTrainingConfig, "", word, heading=heading)
+    if not shown:
+        raise ValueError(f"no setting has {word!r} in its path: see `bonfire settings` for all")
 
 
-def _show_section(console: Console, model: type[BaseModel], prefix: str) -> None:
+def _show_section(
+    console: Console, model: type[BaseModel], prefix: str, word: str, *, heading: str | None = None
+) -> int:
+    """How many settings of the section, and of those in it, were shown; the heading only where there are any."""
     sections: list[tuple[str, type[BaseModel]]] = []
+    shown = 0
     for name, field in model.model_fields.items():
-        candidates = [field.annotation, *getattr(field.annotation, "__args__", ())]
-        section = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)
+        section = section_of(field.annotation)
         if section is not None:
             sections.append((name, section))
             continue
+        if word not in f"{prefix}{name}":
+            continue
+        if heading is not None and not shown:
+            console.print(heading, soft_wrap=True)
+        shown += 1
         default = "required" if field.is_required() else f"{field.default!r}"
-        console.print(f"[bold]{prefix}{name}[/bold] = {escape(default)}")
-        console.print(f"    {escape(field.description or '')}", soft_wrap=False)
+        console.print(f"[bold]{prefix}{name}[/bold] = {escape(default)}", soft_wrap=True)
+        # In a pipe a line is what grep finds; on a screen it is wrapped by words.
+        console.print(f"    {escape(field.description or '')}", soft_wrap=not console.is_terminal)
     for name, section in sections:
-        console.print(
-            f"\n[bold cyan]\\[{prefix}{name}][/bold cyan] {escape((section.__doc__ or '').splitlines()[0])}"
-        )
-        _show_section(console, section, f"{prefix}{name}.")
+        meaning = escape((section.__doc__ or "").splitlines()[0])
+        below = f"\n[bold cyan]\\[{prefix}{name}][/bold cyan] {meaning}"
+        shown += _show_section(console, section, f"{prefix}{name}.", word, heading=below)
+    return shown

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -66,14 +66,14 @@ def rescore(
     with (
         EvalStore(new, identity, problems) as store,
         View(f"bonfire eval · judging again {directory} · {new}", [STAGE]) as view,
-        telling_how_to_go_on(f"{command} --out {new}"),
+        telling_how_to_go_on(f"{command} --out {new}") as stop_if_asked,
     ):
         view.start(STAGE, "verifiers are starting")
         for name, model in settings["models"].items():
             store.add_model(name, model["path"], model["fingerprint"])
         launch.start_ray(config, address=address, namespace=new.absolute().name, publishes=False)
-        judge_missing(config, store, files, view)
-        report = report_on(config, store, view)
+        judge_missing(config, store, files, view, stop_if_asked)
+        report = report_on(config, store, view, stop_if_asked)
     report.show(view.console)
     if left_out := unfinished_labels(directory):
         view.console.print(f"not finished there, and not judged: {', '.join(left_out)}", markup=False)
@@ -98,7 +98,13 @@ def find_problems(asked: Sequence[Problem], problems: Sequence[Problem]) -> list
     return [by_id[old.id] for old in asked]
 
 
-def judge_missing(config: RunConfig, store: EvalStore, files: dict[Cell, Path], view: View) -> None:
+def judge_missing(
+    config: RunConfig,
+    store: EvalStore,
+    files: dict[Cell, Path],
+    view: View,
+    stop_if_asked: Callable[[], None],
+) -> None:
     """Judge what the store lacks of the samples in `files`, one cell after the other."""
     from cluster.evaluate import judge_samples
 
@@ -122,4 +128,4 @@ def judge_missing(config: RunConfig, store: EvalStore, files: dict[Cell, Path], 
         for cell in files:
             await one(cell)
 
-    run_keeping_samples(store, all_cells())
+    run_keeping_samples(store, all_cells(), stop_if_asked)

@@ -11,7 +11,7 @@ import tomli_w
 from cluster import launch
 from cluster.base import base_is_there, make_base
 from cluster.config import RunConfig
-from cluster.console import View, describe_training
+from cluster.console import View, describe_training, duration
 from cluster.evaluation import evaluation_stage
 from cluster.interrupts import Interrupted, interrupts
 from cluster.preflight import Prepared, check_demonstrations, check_prompts, prepare, tokenizer_of
@@ -102,18 +102,21 @@ def base_stage(config: RunConfig, view: View) -> None:
         view.finish("base model", f"already there: {config.model}")
         return
     assert config.sft is not None
+    num_demonstrations = config.sft.num_demonstrations
     view.start("base model", "generating demonstrations")
 
+    def on_demonstrations(count: int) -> None:
+        view.update("base model", None, f"generating demonstrations, {count:,}/{num_demonstrations:,}")
+
     def on_progress(progress: Any) -> None:
-        left = progress.elapsed_s / progress.step * (progress.steps - progress.step)
         share = progress.step / progress.steps
         view.update(
             "base model",
             share,
-            f"step {progress.step}/{progress.steps}, loss {progress.loss:.3f}, {left:.0f} s left",
+            f"step {progress.step}/{progress.steps}, loss {progress.loss:.3f}, {duration(progress.left_s)} left",
         )
 
-    make_base(config, on_progress)
+    make_base(config, on_progress, on_demonstrations)
     view.finish("base model", f"trained from scratch: {config.model}")
 
 

@@ -44,7 +44,10 @@ def newest_run(runs: Path) -> Path:
     """The run directory started last. Raises ValueError when there is none."""
     files = sorted(runs.glob(f"*/{RUN_FILE}"), key=lambda path: path.stat().st_mtime)
     if not files:
-        raise ValueError(f"no run under {runs}/: start one with bonfire train, or give its directory")
+        raise ValueError(
+            f"no run under {runs}/ has begun its training: start one with bonfire train, or give its directory "
+            "(one that still makes its base model cannot be asked yet)"
+        )
     return files[-1].parent
 
 

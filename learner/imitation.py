@@ -38,13 +38,13 @@ def bon_sft(groups: Groups, config: ObjectiveConfig) -> Tensor:
     Formula:  tie_smoothed: w_i = (l/n) (v_i - mean of the others' v), v = 1 below r*, kappa(l q_i) at r*, 0 above;
               q_i = the share of the others at r*, kappa(x) = 1/(1-e^-x) - 1/x.
               paper: w_i = (l/n) ([r_i <= r*] - G_i) - (o_i - 1/n), o = softmax(l Q), Q_i = the share of the others
-              not above i, G_i = the share, by o, of the others not below i. Both times sample_weight
+              not above i, G_i = the share, by o, of the others not below i. l is the tilt of N by tilt_match, about N + 1. Both times sample_weight
     Unbiased: tie_smoothed: exactly so where no sample ties with the demonstration, else its bias falls like 1/n
               (0.5 to 4 % at N = n = 4, much more at n < N); paper: no, with or without ties its bias falls like 1/n
     Source:   BoN-SFT of arXiv 2412.15287; tie_smoothed breaks ties at random, so that the tilt's normaliser is a
               constant
-    Use:      if there are demonstrations and N answers will be drawn; the samples together weigh up to l times as
-              much as the demonstration: lower sample_weight if they drown it
+    Use:      if there are demonstrations and N answers will be drawn; the samples together weigh up to about
+              N + 1 times as much as the demonstration: lower sample_weight if they drown it
     Assumes:  a demonstration for every problem, scored by the verifier; n >= 2 samples from the policy
     Not promised: that the reward improves: samples the expert beats are pushed up
     """

@@ -31,6 +31,7 @@ PAD, EOS = "<pad>", "<eos>"
 VOCABULARY = (PAD, EOS, ":", "=", "+", "-", "*", "/", "(", ")", *(str(number) for number in range(100)))
 MAX_POSITIONS = 128
 PROGRESS_STEPS = 50
+PROGRESS_DEMONSTRATIONS = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +44,9 @@ class SftProgress:
     """Mean over the completion tokens of the last batch, in nats."""
     learning_rate: float
     elapsed_s: float
+    """Since the start, the making of the demonstrations included."""
+    left_s: float
+    """Until the last step, at the pace of the steps so far."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -95,10 +99,16 @@ def build_model(config: SftConfig) -> Any:
     return model
 
 
-def tokenise(tokenizer: Any, config: SftConfig) -> Demonstrations:
-    """The config's demonstrations, each `prompt completion <eos>`."""
+def tokenise(
+    tokenizer: Any, config: SftConfig, on_demonstrations: Callable[[int], None] = lambda count: None
+) -> Demonstrations:
+    """The config's demonstrations, each `prompt completion <eos>`; `on_demonstrations` sees how many there are."""
     spell = SPELLINGS[config.notation]
-    pairs = list(demonstrations(config.num_demonstrations, config.seed, config.corruption, spell=spell))
+    pairs: list[tuple[str, str]] = []
+    for pair in demonstrations(config.num_demonstrations, config.seed, config.corruption, spell=spell):
+        pairs.append(pair)
+        if len(pairs) % PROGRESS_DEMONSTRATIONS == 0:
+            on_demonstrations(len(pairs))
     encode = tokenizer.backend_tokenizer.encode_batch_fast
     prompts = [encoding.ids for encoding in encode([prompt for prompt, _ in pairs])]
     completions = [encoding.ids for encoding in encode([f"{completion} {EOS}" for _, completion in pairs])]
@@ -136,7 +146,10 @@ def learning_rate_at(step: int, config: SftConfig) -> float:
 
 
 def train_base(
-    config: SftConfig, output_dir: str | Path, on_progress: Callable[[SftProgress], None]
+    config: SftConfig,
+    output_dir: str | Path,
+    on_progress: Callable[[SftProgress], None],
+    on_demonstrations: Callable[[int], None] = lambda count: None,
 ) -> SftProgress:
     """Train and write model and tokenizer to `output_dir`, which appears only when complete.
 
@@ -151,10 +164,11 @@ def train_base(
     torch.manual_seed(config.seed)
     tokenizer = build_tokenizer()
     model = build_model(config)
-    data = tokenise(tokenizer, config)
+    data = tokenise(tokenizer, config, on_demonstrations)
     optimizer = torch.optim.AdamW(
         model.parameters(), betas=config.betas, weight_decay=config.weight_decay, fused=True
     )
+    steps_began = time.perf_counter()
     for step in range(config.steps):
         rate = learning_rate_at(step, config)
         for group in optimizer.param_groups:
@@ -166,12 +180,14 @@ def train_base(
         torch.nn.utils.clip_grad_norm_(model.parameters(), config.max_grad_norm)
         optimizer.step()
         if (step + 1) % PROGRESS_STEPS == 0 or step + 1 == config.steps:
+            now = time.perf_counter()
             progress = SftProgress(
                 step=step + 1,
                 steps=config.steps,
                 loss=loss.item(),
                 learning_rate=rate,
-                elapsed_s=time.perf_counter() - started,
+                elapsed_s=now - started,
+                left_s=(now - steps_began) / (step + 1) * (config.steps - step - 1),
             )
             if not math.isfinite(progress.loss):
                 raise ArithmeticError(

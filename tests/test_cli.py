@@ -68,6 +68,39 @@ def test_dry_run_prints_the_plan_and_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_settings_can_be_looked_up_by_a_part_of_their_path(tmp_path):
+    lines = bonfire("settings", "trusted", cwd=tmp_path).stdout.splitlines()
+    assert [line for line in lines if " = " in line] == ["verifier.python_tests.trusted_candidates = False"]
+    assert max(map(len, lines)) > 100, "in a pipe a description is one line, for grep"
+    assert "no setting has 'xyz'" in one_error(bonfire("settings", "xyz", cwd=tmp_path))
+
+
+def test_a_dry_run_calls_the_users_verifier_once(tmp_path, jsonl_config):
+    config = jsonl_config(GOOD_ROW, '[verifier]\nreward = "mine:score"\n')
+    mine = tmp_path / "mine.py"
+    mine.write_text("def score(problem, completion): return 0.25 + len(completion)\n")
+    result = bonfire("train", config, "--dry-run", cwd=tmp_path)
+    assert "'mine:score': an empty completion has reward 0.25, score 0.25, status 'ok'" in result.stdout
+    mine.write_text("def score(problem, completion): return completion[0] == problem.truth['x']\n")
+    error = one_error(bonfire("train", config, "--dry-run", cwd=tmp_path))
+    assert "'mine:score'" in error and "'crashed'" in error and "IndexError" in error
+
+
+def test_a_misspelt_verifier_is_recognised(tmp_path, jsonl_config):
+    config = jsonl_config(GOOD_ROW, '[verifier]\nreward = "exact_mach"\n')
+    assert "did you mean exact_match?" in one_error(bonfire("train", config, "--dry-run", cwd=tmp_path))
+
+
+def test_the_example_of_own_data_is_ready_to_train(tmp_path, tiny_model):
+    folder = REPOSITORY / "examples" / "own_data"
+    subprocess.run([sys.executable, folder / "make_problems.py", tmp_path], check=True)
+    paths = [f"problems.{split}_path={tmp_path}/{split}.jsonl" for split in ("train", "test")]
+    overrides = [f"model={tiny_model}", "metrics.port=0", f"run_dir={tmp_path}/run", *paths]
+    result = bonfire("train", folder / "config.toml", "--dry-run", *overrides, cwd=REPOSITORY)
+    assert "500 to train on, 200 held out" in result.stdout, result.stderr
+    assert "reward 0, score 0, status 'ok'" in result.stdout
+
+
 def test_a_missing_model_is_named(tmp_path, jsonl_config):
     error = one_error(bonfire("train", jsonl_config(GOOD_ROW), "model=./nowhere", cwd=tmp_path))
     assert "'./nowhere'" in error and "not a directory" in error
@@ -157,7 +190,7 @@ def test_resume_needs_a_run_directory(tmp_path):
 
 
 def test_status_without_a_run_says_so(tmp_path):
-    assert "no run under runs/" in one_error(bonfire("status", cwd=tmp_path))
+    assert "no run under runs/ has begun" in one_error(bonfire("status", cwd=tmp_path))
 
 
 def test_a_config_without_evaluation_needs_no_held_out_problems(jsonl_config):

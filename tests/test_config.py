@@ -27,7 +27,7 @@ from cluster.config import RunConfig, load_config, parse_config
 from learner.objective_config import ObjectiveConfig
 
 ROOT = Path(__file__).resolve().parent.parent
-EXAMPLES = sorted((ROOT / "examples").glob("*.toml"))
+EXAMPLES = sorted((ROOT / "examples").rglob("*.toml"))
 CONFIG_MODULES = (
     actors.config,
     cluster.config,
@@ -350,11 +350,24 @@ def test_an_override_below_a_setting_is_refused(config_file):
 
 def test_an_override_is_checked_like_the_file(config_file):
     with pytest.raises(
-        ValueError, match=r"run\.toml: rollout\.workers = 'two': input should be a valid integer"
+        ValueError, match=r"command line: rollout\.workers = 'two': input should be a valid integer"
     ):
         load_config(config_file, ["rollout.workers=two"])
     with pytest.raises(ValueError, match=r"train\.step is not a setting \(did you mean train\.steps\?\)"):
         load_config(config_file, ["train.step=3"])
+
+
+def test_a_fault_is_blamed_on_where_it_was_set(tmp_path):
+    path = tmp_path / "run.toml"
+    path.write_text('model = "m"\n[rollout]\nworkers = 0\n[train]\nsteps = 4\n')
+    with pytest.raises(ValueError) as error:
+        load_config(path, ["train.steps=0", "objective.name=bonn"])
+    assert [line.split(" = ")[0] for line in str(error.value).splitlines()] == [
+        f"{path}: rollout.workers",
+        "command line: objective.name",
+        "command line: train.steps",
+    ]
+    assert str(error.value).splitlines()[1].endswith("(did you mean bon?)")
 
 
 def test_an_override_of_the_objective_leaves_out_what_the_file_sets_for_its_own():

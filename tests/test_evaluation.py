@@ -75,13 +75,17 @@ def view() -> View:
     return view
 
 
+def never_asked() -> None:
+    """Nobody asks to stop."""
+
+
 def complete(config: RunConfig, out: Path, view: View, model: Path) -> None:
     """What `bonfire eval` does once Ray is up."""
     problems = load_problems(config.problems, "test")
     with EvalStore(out, identity_of(config, problems), problems) as store:
         enter_model(store, "tiny", str(model))
-        sample_missing(config, store, missing_asks(config, store), view)
-        report_on(config, store, view)
+        sample_missing(config, store, missing_asks(config, store), view, never_asked)
+        report_on(config, store, view, never_asked)
 
 
 def command(*arguments: object) -> list[str]:
@@ -192,7 +196,7 @@ def judge_again(finished, config_file, tmp_path_factory, view) -> Callable[[str]
         problems = load_problems(config.problems, "test")
         identity = {"evaluation.samples_per_problem": SAMPLES, **verdict_identity(config, problems)}
         with EvalStore(new, identity, problems) as store:
-            judge_missing(config, store, sample_files(finished), view)
+            judge_missing(config, store, sample_files(finished), view, never_asked)
         return new
 
     return judge
@@ -215,7 +219,10 @@ def test_a_failing_verifier_stops_the_evaluation_with_its_message(judge_again):
         judge_again("eval_verifiers:broken")
 
 
-def test_ctrl_c_says_how_to_go_on(ray_cluster, config_file, tiny_model, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_in_order_and_says_how_to_go_on(
+    number, ray_cluster, config_file, tiny_model, tmp_path
+):
     out, setting = tmp_path / "out", "evaluation.temperatures=[0.7, 1]"
     arguments = (config_file, f"tiny={tiny_model}", setting, "--out", out, "--address", ray_cluster)
     process = subprocess.Popen(
@@ -225,7 +232,7 @@ def test_ctrl_c_says_how_to_go_on(ray_cluster, config_file, tiny_model, tmp_path
     while "looking for what is missing" not in process.stdout.readline():
         assert process.poll() is None
     time.sleep(1.0)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     again = f"bonfire eval {config_file} tiny={tiny_model} '{setting}' --address {ray_cluster} --out {out}"

@@ -125,9 +125,11 @@ def _load(name: str, path: str) -> Any:
     """What `package.module:attribute` names; `name` is what the user called it."""
     module_name, colon, attribute = path.partition(":")
     if not (colon and module_name and attribute):
+        from verifiers.section_config import did_you_mean  # pydantic, which no process that judges needs
+
         known = ", ".join(VERIFIERS)
         raise ValueError(
-            f"verifier {name!r} is unknown: choose one of {known}, or name a function or class of your own "
+            f"verifier {name!r} is unknown{did_you_mean(name, VERIFIERS)}: choose one of {known}, or name a function or class of your own "
             "as package.module:name"
         )
     try:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 from abc import ABC, abstractmethod
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
@@ -25,3 +26,9 @@ class DependentSettings(BaseModel, ABC):
     def _omit_settings_without_effect(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
         without_effect = self._without_effect()
         return {field: value for field, value in serialize(self).items() if field not in without_effect}
+
+
+def did_you_mean(name: str, known: Iterable[str], *, prefix: str = "") -> str:
+    """For a message about a misspelt name: ` (did you mean PREFIXcloser?)`, or nothing where no name is close."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f" (did you mean {prefix}{close[0]}?)" if close else ""

@@ -21,7 +21,7 @@ COLORS = {
     "sft": "#a6cee3",
     "bon_sft": "#1f78b4",
     "nines_rloo": "#e7298a",
-    "nines_bon16": "#1b9e77",
+    "nines_bon16": "#17becf",
 }
 
 
@@ -39,7 +39,7 @@ def _curves(results: Mapping[str, Any]) -> Figure:
     figure = Figure(figsize=(11, 4.4), layout="constrained")
     panels = [
         ("pass", "pass@k, exact verifier", ("base", "rloo", "bon8", "bon16")),
-        ("bon", "Best-of-k, casting out nines", ("base", "rloo", "nines_rloo", "nines_bon16")),
+        ("bon", "Best-of-k, casting out nines", ("base", "rloo", "bon16", "nines_rloo", "nines_bon16")),
     ]
     for axes, (metric, title, names) in zip(figure.subplots(1, 2), panels, strict=True):
         for name in names:
@@ -55,7 +55,7 @@ def _curves(results: Mapping[str, Any]) -> Figure:
         axes.set_xscale("log", base=2)
         axes.set_xticks(KS, [str(k) for k in KS])
         axes.set(title=title, xlabel="k samples", ylim=(0, None))
-        axes.legend(frameon=False, loc="upper left")
+        axes.legend(frameon=False, loc="lower right")
         _tidy(axes)
     return figure
 
