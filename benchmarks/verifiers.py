@@ -1,6 +1,6 @@
 """Every verifier as a run has it, behind its killable process: verdicts/s and latency of one worker and of two.
 
-OMP_NUM_THREADS=1 .venv/bin/python -m benchmarks.verifiers > benchmarks/results/verifiers.json
+.venv/bin/python -m benchmarks.verifiers > benchmarks/results/verifiers.json
 
 A worker is a process with a `Panel`, as the Ray actor is; two of them work side by side on groups of 32 candidates
 of their own. Candidates: `countdown` and `countdown_steps` expressions of the demo's kind, a third of them right;
@@ -140,6 +140,7 @@ def _percentiles(seconds: Sequence[float]) -> dict[str, float]:
 
 
 def main() -> None:
+    os.environ["OMP_NUM_THREADS"] = "1"  # what Ray gives a worker that reserves no CPU
     logging.getLogger("math_verify").setLevel(logging.ERROR)
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as directory:
@@ -178,7 +179,7 @@ def main() -> None:
         }
     result = {
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
-        f"{os.environ.get('OMP_NUM_THREADS')} threads a model, load {load:.1f} at the start",
+        f"1 thread a model, load {load:.1f} at the start",
         "samples_per_group": SAMPLES,
         **measured,
     }

@@ -96,7 +96,7 @@ def test_the_example_of_own_data_is_ready_to_train(tmp_path, tiny_model):
     subprocess.run([sys.executable, folder / "make_problems.py", tmp_path], check=True)
     paths = [f"problems.{split}_path={tmp_path}/{split}.jsonl" for split in ("train", "test")]
     overrides = [f"model={tiny_model}", "metrics.port=0", f"run_dir={tmp_path}/run", *paths]
-    result = bonfire("train", folder / "config.toml", "--dry-run", *overrides, cwd=REPOSITORY)
+    result = bonfire("train", folder / "own_data.toml", "--dry-run", *overrides, cwd=REPOSITORY)
     assert "500 to train on, 200 held out" in result.stdout, result.stderr
     assert "reward 0, score 0, status 'ok'" in result.stdout
 
