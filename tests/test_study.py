@@ -19,9 +19,10 @@ from actors.types import SampleGroup, ScoredGroup
 from benchmarks.study import __main__ as command
 from benchmarks.study import archive, nines
 from benchmarks.study.arms import ARMS
+from benchmarks.study.commands import RunFailed
 from benchmarks.study.measure import Policy, measure, read_policy, write_policy
 from benchmarks.study.report import blocks, difference, estimate, fill, interval, number, summarise
-from benchmarks.study.run import Job, RunFailed, Study, choose_learning_rates, read_outcome, run_study
+from benchmarks.study.run import Job, Study, choose_learning_rates, read_outcome, run_study
 from cluster.config import load_config
 from learner.estimators import bon_value
 from verifiers.problems import check_problems, load_problems

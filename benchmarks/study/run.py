@@ -9,10 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shlex
-import subprocess
-import sys
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -20,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.study.arms import ARMS, LEARNING_RATES, NINES_SELECTS, Arm
+from benchmarks.study.commands import Commands, RunFailed
 from benchmarks.study.measure import KS, Policy, measure, read_policy, write_policy
 from cluster.console import View, duration
 from cluster.eval_store import read_samples, sample_files
@@ -35,10 +32,6 @@ NUM_TRAIN, NUM_TUNING, NUM_TEST = 1000, 400, 400
 TUNING_SEED = 100
 """Seed of the tuning runs; the reported seeds count from 0."""
 SAMPLES = {"tuning": 64, "test": 128}
-
-
-class RunFailed(RuntimeError):
-    """A command of the study failed; the message names its log."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,10 +56,8 @@ class Study:
     def __init__(self, directory: Path, *, steps: int) -> None:
         self.directory = directory
         self._steps = steps
-        self._children: set[subprocess.Popen[bytes]] = set()
-        self._lock = threading.Lock()
-        self._stopping = False
-        for part in ("problems", "logs", "results"):
+        self._commands = Commands(directory / "logs")
+        for part in ("problems", "results"):
             (directory / part).mkdir(parents=True, exist_ok=True)
 
     @property
@@ -117,7 +108,7 @@ class Study:
             write_atomically(self.directory / "problems" / f"{split}.jsonl", text)
 
     def make_base(self) -> None:
-        self._bonfire("base", "sft", str(CONFIG), *self._settings())
+        self._commands.run("base", "sft", str(CONFIG), *self._settings())
 
     def result(self, job: Job) -> Policy | None:
         path = self.directory / "results" / f"{job.name}.json"
@@ -143,7 +134,7 @@ class Study:
             }
         )
         flags = [part for setting in settings for part in ("--set", setting)]
-        self._bonfire(job.name, "eval", str(CONFIG), f"policy={model}", "--out", str(evaluation), *flags)
+        self._commands.run(job.name, "eval", str(CONFIG), f"policy={model}", "--out", str(evaluation), *flags)
         (samples,) = sample_files(evaluation).values()
         policy = measure(
             read_samples(samples),
@@ -158,16 +149,13 @@ class Study:
 
     def stop(self) -> None:
         """Ask every running command to end in order; no further one starts."""
-        with self._lock:
-            self._stopping = True
-            for child in self._children:
-                child.terminate()
+        self._commands.stop()
 
     def _train(self, job: Job, run_dir: Path) -> None:
         assert job.arm is not None
         if (run_dir / "config.toml").exists():
             if not any(path.name == f"step-{self._steps:06d}" for path in finished_checkpoints(run_dir)):
-                self._bonfire(job.name, "train", "--resume", str(run_dir))
+                self._commands.run(job.name, "train", "--resume", str(run_dir))
             return
         settings = self._settings(
             {
@@ -179,33 +167,12 @@ class Study:
                 "run_dir": run_dir,
             }
         )
-        self._bonfire(job.name, "train", str(CONFIG), *settings)
+        self._commands.run(job.name, "train", str(CONFIG), *settings)
 
     def _settings(self, settings: Mapping[str, object] | None = None) -> list[str]:
         """Overrides of study.toml: where this study's files are, and the given ones."""
         paths = {"model": self.base, "problems.train_path": self.directory / "problems" / "train.jsonl"}
         return [f"{name}={value}" for name, value in {**paths, **(settings or {})}.items()]
-
-    def _bonfire(self, name: str, *arguments: str) -> None:
-        command = [str(Path(sys.executable).with_name("bonfire")), *arguments]
-        log = self.directory / "logs" / f"{name}.log"
-        with log.open("ab") as file:
-            file.write(f"$ {shlex.join(command)}\n".encode())
-            file.flush()
-            with self._lock:
-                if self._stopping:
-                    raise RunFailed("interrupted")
-                # Its own session: Ctrl-C reaches it once, from `stop`.
-                child = subprocess.Popen(command, stdout=file, stderr=file, start_new_session=True)
-                self._children.add(child)
-            try:
-                code = child.wait()
-            finally:
-                with self._lock:
-                    self._children.discard(child)
-        if code:
-            lines = log.read_text(errors="replace").strip().splitlines()
-            raise RunFailed(f"{name} failed (exit code {code}): {lines[-1]} (log: {log})")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
