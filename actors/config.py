@@ -6,6 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from verifiers.resources_config import CustomResources
+
 
 class ChatConfig(BaseModel):
     """How a prompt becomes a conversation, for models that have a chat template."""
@@ -69,6 +71,7 @@ class RolloutConfig(BaseModel):
     chat: ChatConfig = ChatConfig()
     num_cpus: float = Field(1.0, ge=0, description="CPU cores a worker reserves; its OpenMP threads.")
     num_gpus: float = Field(0.0, ge=0, description="GPUs a worker reserves; 0: the CPU engine.")
+    resources: CustomResources = Field({})
     startup_timeout_s: float = Field(180.0, gt=0, description="Seconds an engine may take to come up.")
     group_timeout_s: float = Field(
         600.0, gt=1, description="Seconds one group may take in an engine before its worker counts as stuck."

@@ -21,6 +21,7 @@ WITHOUT_EFFECT_ON_VERDICTS = {
     "workers",
     "num_cpus",
     "num_gpus",
+    "resources",
     "retries",
     "batch_timeout_s",
     "startup_timeout_s",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -162,7 +163,7 @@ def sample_missing(
     view: View,
     stop_if_asked: Callable[[], None],
 ) -> None:
-    """Sample into the store, models side by side as far as the cluster's CPUs and GPUs allow."""
+    """Sample into the store, models side by side as far as the cluster's resources allow."""
     if not missing:
         return
     import ray
@@ -171,7 +172,7 @@ def sample_missing(
 
     num_samples = section_of(config).samples_per_problem
     progress = Progress(view, sum(map(len, missing.values())), num_samples)
-    side_by_side = asyncio.Semaphore(_models_side_by_side(config, ray.cluster_resources()))
+    side_by_side = asyncio.Semaphore(models_side_by_side(config, ray.cluster_resources()))
 
     def on_scored(ask: Ask, group: ScoredGroup) -> None:
         store.put(ask.cell, ask.index, group)
@@ -222,12 +223,11 @@ def report_on(config: RunConfig, store: EvalStore, view: View, stop_if_asked: Ca
     return report
 
 
-def _models_side_by_side(config: RunConfig, resources: Mapping[str, float]) -> int:
+def models_side_by_side(config: RunConfig, resources: Mapping[str, float]) -> int:
     """How many models' workers the cluster holds at a time."""
-    rollout, verifier = config.rollout, config.verifier
-    needed = {
-        "CPU": rollout.workers * rollout.num_cpus + verifier.workers * verifier.num_cpus,
-        "GPU": rollout.workers * rollout.num_gpus + verifier.workers * verifier.num_gpus,
-    }
+    needed: dict[str, float] = defaultdict(float)
+    for role in (config.rollout, config.verifier):
+        for what, amount in {"CPU": role.num_cpus, "GPU": role.num_gpus, **role.resources}.items():
+            needed[what] += role.workers * amount
     fitting = [int(resources.get(what, 0) // amount) for what, amount in needed.items() if amount]
     return max(1, min(fitting, default=1))

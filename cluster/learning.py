@@ -24,6 +24,7 @@ class LearnerHandle:
         self._actor: Any = LearnerWorker.options(  # type: ignore[attr-defined]
             num_cpus=config.learner.num_cpus,
             num_gpus=config.learner.num_gpus,
+            resources=config.learner.resources,
             runtime_env={"env_vars": {"OMP_NUM_THREADS": str(max(1, int(config.learner.num_cpus)))}},
         ).remote(
             config.model, config.learner, config.objective, config.rollout.temperature, config.train.seed

@@ -11,10 +11,12 @@ from pydantic import BaseModel
 from rich.console import Console
 from rich.markup import escape
 
+from actors.config import RolloutConfig
 from cluster import preflight
 from cluster.base import base_is_there
 from cluster.config import RunConfig, section_of
 from cluster.launch import cpus_needed, set_ray_environment
+from learner.config import LearnerConfig
 from learner.verifier_config import VerifierTrainingConfig
 from verifiers.composition import Panel
 from verifiers.config import VerifierConfig
@@ -60,12 +62,16 @@ def show_plan(config: RunConfig, run_dir: Path, *, local: bool) -> None:
             f"k = {list(config.evaluation.ks)}"
         )
     console.print("[bold]placement[/bold]")
-    for role, workers, cpus, gpus in [
-        ("rollout", config.rollout.workers, config.rollout.num_cpus, config.rollout.num_gpus),
-        ("verifier", config.verifier.workers, config.verifier.num_cpus, config.verifier.num_gpus),
-        ("learner", 1, config.learner.num_cpus, config.learner.num_gpus),
-    ]:
-        console.print(f"  {role:9} {workers} x {cpus:g} CPU, {gpus:g} GPU")
+    roles: list[tuple[str, int, RolloutConfig | VerifierConfig | LearnerConfig]] = [
+        ("rollout", config.rollout.workers, config.rollout),
+        ("verifier", config.verifier.workers, config.verifier),
+        ("learner", 1, config.learner),
+    ]
+    for role, workers, section in roles:
+        custom = "".join(f", {amount} {name}" for name, amount in section.resources.items())
+        console.print(
+            f"  {role:9} {workers} x {section.num_cpus:g} CPU, {section.num_gpus:g} GPU{custom}", markup=False
+        )
     if local:
         needed, here = cpus_needed(config), os.cpu_count() or 1
         over = "" if needed <= here else ": they will share, and be slower"

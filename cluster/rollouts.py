@@ -186,6 +186,7 @@ class RolloutFleet:
         return RolloutWorker.options(  # type: ignore[attr-defined]
             num_cpus=self._config.num_cpus,
             num_gpus=self._config.num_gpus,
+            resources=self._config.resources,
             runtime_env={"env_vars": engine_environment(self._config)},
         ).remote(name, self._model, self._config)
 

@@ -128,6 +128,7 @@ class VerifierFleet:
         return VerifierWorker.options(  # type: ignore[attr-defined]
             num_cpus=self._config.num_cpus,
             num_gpus=self._config.num_gpus,
+            resources=self._config.resources,
             max_concurrency=2,
             runtime_env=hidden,
         ).remote(self._config)

@@ -6,12 +6,21 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from verifiers.resources_config import CustomResources
 from verifiers.section_config import DependentSettings
 
 Importance = Literal["token", "sequence", "ppo_clip", "none"]
 
 WITHOUT_EFFECT_ON_RESULT = frozenset(
-    {"micro_batch_tokens", "publish_dtype", "parity_sequences", "parity_versions", "num_cpus", "num_gpus"}
+    {
+        "micro_batch_tokens",
+        "publish_dtype",
+        "parity_sequences",
+        "parity_versions",
+        "num_cpus",
+        "num_gpus",
+        "resources",
+    }
 )
 """Fields of `LearnerConfig` that may differ when a run is resumed."""
 
@@ -81,6 +90,7 @@ class LearnerConfig(DependentSettings):
     )
     num_cpus: float = Field(1.0, ge=0, description="CPU cores the learner reserves; its torch threads.")
     num_gpus: float = Field(0.0, ge=0, description="GPUs the learner reserves; 0: it computes on the CPU.")
+    resources: CustomResources = Field({})
 
     @model_validator(mode="after")
     def _refuse_settings_without_effect(self) -> Self:

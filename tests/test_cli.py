@@ -68,6 +68,13 @@ def test_dry_run_prints_the_plan_and_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_plan_shows_the_custom_resources_that_a_worker_reserves(tmp_path):
+    result = bonfire(
+        "train", EXAMPLE, "--dry-run", "rollout.resources.gpu_80g=2", "metrics.port=0", cwd=tmp_path
+    )
+    assert "rollout 1 x 1 CPU, 0 GPU, 2 gpu_80g" in " ".join(result.stdout.split())
+
+
 def test_settings_can_be_looked_up_by_a_part_of_their_path(tmp_path):
     lines = bonfire("settings", "trusted", cwd=tmp_path).stdout.splitlines()
     assert [line for line in lines if " = " in line] == ["verifier.python_tests.trusted_candidates = False"]

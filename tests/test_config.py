@@ -140,6 +140,13 @@ def test_an_unknown_setting_like_no_other_gets_no_suggestion():
     )
 
 
+@pytest.mark.parametrize("role", ["rollout", "verifier", "learner"])
+def test_cpus_and_gpus_are_no_custom_resources(role):
+    assert message(**{role: {"resources": {"GPU": 2}}}) == (
+        f"run.toml: {role}.resources.GPU = 2 is no custom resource: set num_gpus"
+    )
+
+
 def test_a_missing_model_says_how_to_give_it():
     with pytest.raises(ValueError) as error:
         parse_config({}, source="run.toml")

@@ -24,7 +24,15 @@ from cluster.console import View
 from cluster.eval_identity import verdict_identity
 from cluster.eval_session import STAGE
 from cluster.eval_store import Cell, EvalStore, read_samples, sample_files
-from cluster.evaluation import enter_model, identity_of, missing_asks, name_models, report_on, sample_missing
+from cluster.evaluation import (
+    enter_model,
+    identity_of,
+    missing_asks,
+    models_side_by_side,
+    name_models,
+    report_on,
+    sample_missing,
+)
 from cluster.rescoring import find_problems, judge_missing, rescore
 from tests.conftest import ENGINE
 from tests.test_engine import load, make_policy
@@ -292,3 +300,13 @@ def test_problems_to_judge_again_are_found_by_id_and_prompt():
         find_problems(now, now[:2])
     with pytest.raises(ValueError, match="1 of the 1 problems sampled have another prompt there: '4'"):
         find_problems([Problem(id="4", prompt="another")], now)
+
+
+def test_models_are_sampled_side_by_side_as_far_as_custom_resources_go():
+    rollout = {"workers": 2, "num_cpus": 1, "resources": {"gpu_80g": 1}}
+    config = RunConfig.model_validate(
+        {"model": "m", "rollout": rollout, "verifier": {"resources": {"gpu_80g": 1}}}
+    )
+    assert models_side_by_side(config, {"CPU": 100.0, "gpu_80g": 7.0}) == 2
+    assert models_side_by_side(config, {"CPU": 2.0, "gpu_80g": 7.0}) == 1
+    assert models_side_by_side(config, {"CPU": 100.0}) == 1

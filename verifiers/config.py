@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from verifiers.judge_config import JudgeConfig
 from verifiers.math_answer_config import MathConfig
 from verifiers.python_tests_config import PythonTestsConfig
+from verifiers.resources_config import CustomResources
 from verifiers.reward_model_config import RewardModelConfig
 from verifiers.section_config import DependentSettings
 from verifiers.shape_config import FormatConfig, LengthConfig
@@ -46,6 +47,7 @@ class VerifierConfig(DependentSettings):
         allow_inf_nan=False,
         description="GPUs that Ray reserves for each worker and that its models may use; 0 hides them.",
     )
+    resources: CustomResources = Field({})
     timeout_s: float = Field(
         2.0,
         gt=0,
