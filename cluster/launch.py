@@ -127,10 +127,15 @@ def train(
     RuntimeError with one line when the run fails.
     """
     import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     from cluster.controller import Controller
 
-    controller = Controller.options(name=CONTROLLER_NAME, namespace=namespace).remote(  # type: ignore[attr-defined]
+    # Here, so that the metrics port is the one that was checked, and no node is one that only the controller needs.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    controller = Controller.options(  # type: ignore[attr-defined]
+        name=CONTROLLER_NAME, namespace=namespace, scheduling_strategy=here
+    ).remote(
         config,
         str(run_dir.absolute()),
         problems,
