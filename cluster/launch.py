@@ -131,7 +131,7 @@ def train(
 
     from cluster.controller import Controller
 
-    # Here, so that the metrics port is the one that was checked, and no node is one that only the controller needs.
+    # Ray would take any node: one on which the metrics port was not checked, and which it then has to keep.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     controller = Controller.options(  # type: ignore[attr-defined]
         name=CONTROLLER_NAME, namespace=namespace, scheduling_strategy=here
