@@ -3,6 +3,7 @@
 .venv/bin/python -m benchmarks.study run --out runs/study      hours; goes on where it was
 .venv/bin/python -m benchmarks.study run --quick               two arms, one seed, minutes
 .venv/bin/python -m benchmarks.study publish runs/study        its numbers and figures into docs/study.md
+.venv/bin/python -m benchmarks.study learned                   the arm with a learned verifier, hours
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from rich.text import Text
 from benchmarks.study import archive
 from benchmarks.study.arms import ARMS
 from benchmarks.study.figures import draw
+from benchmarks.study.learned import learned_blocks, learned_tables, run_learned
 from benchmarks.study.report import Rows, blocks, fill, interval, summarise, tables
 from benchmarks.study.run import CONFIG, STEPS, Outcome, Study, read_outcome, run_study
 from cluster.config import load_config
@@ -102,6 +104,25 @@ def restore(directory: Path) -> None:
     """Make DIRECTORY hold the published policies' results, so that `run --out DIRECTORY` goes on from them."""
     Study(directory, steps=STEPS).claim()
     archive.unpack(RESULTS / "study.parquet", directory / "results")
+
+
+@study.command()
+@click.option("--out", type=click.Path(path_type=Path), default=Path("runs/study-learned"), show_default=True)
+@click.option("--seeds", "num_seeds", default=5, show_default=True, type=click.IntRange(min=1))
+@click.option("--publish", "is_published", is_flag=True, help="Put the result into docs/study.md as well.")
+def learned(out: Path, num_seeds: int, is_published: bool) -> None:
+    """BoN-RL-V with a learned verifier: run what is missing, then report (hours; goes on where it was)."""
+    results = run_learned(out.absolute(), num_seeds=num_seeds)
+    console = Console(highlight=False)
+    for rows in learned_tables(results).values():
+        console.print(screen_table(rows))
+    write_atomically(out / "study-learned.json", json.dumps(results, indent=1))
+    console.print(f"{out / 'study-learned.json'}", soft_wrap=True)
+    if is_published:
+        write_atomically(RESULTS / "study-learned.json", json.dumps(results, indent=1) + "\n")
+        write_atomically(DOCUMENT, fill(DOCUMENT.read_text(), learned_blocks(results)))
+    if results["failures"]:
+        raise click.ClickException(f"{len(results['failures'])} runs failed; the rest is reported above")
 
 
 def show(outcome: Outcome, directory: Path) -> None:

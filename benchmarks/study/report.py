@@ -174,7 +174,7 @@ def blocks(results: Mapping[str, Any]) -> dict[str, str]:
     """The generated parts of docs/study.md, by name, as Markdown."""
     failures = [f"- {name}: {message}" for name, message in results["failures"].items()]
     return {
-        **{name: _markdown(rows) for name, rows in tables(results).items()},
+        **{name: markdown(rows) for name, rows in tables(results).items()},
         "failures": "\n".join(failures) or "No run failed.",
         "missing": _missing(results),
         "commits": f"Made and measured by the code at {_commits(results)}.",
@@ -193,7 +193,7 @@ def _missing(results: Mapping[str, Any]) -> str:
     return f"**Not measured yet**: {', '.join(missing)}." if missing else "All arms are measured."
 
 
-def _markdown(rows: Rows) -> str:
+def markdown(rows: Rows) -> str:
     header, *body = [f"| {' | '.join(cells)} |" for cells in rows]
     return "\n".join([header, "|" + "---|" * len(rows[0]), *body])
 
