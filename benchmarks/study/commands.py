@@ -20,7 +20,7 @@ class Commands:
         self._logs = logs
         self._children: set[subprocess.Popen[bytes]] = set()
         self._lock = threading.Lock()
-        self._stopping = False
+        self.is_stopping = False
         logs.mkdir(parents=True, exist_ok=True)
 
     def run(self, name: str, *arguments: str) -> None:
@@ -31,7 +31,7 @@ class Commands:
             file.write(f"$ {shlex.join(command)}\n".encode())
             file.flush()
             with self._lock:
-                if self._stopping:
+                if self.is_stopping:
                     raise RunFailed("interrupted")
                 # Its own session: Ctrl-C reaches it once, from `stop`.
                 child = subprocess.Popen(command, stdout=file, stderr=file, start_new_session=True)
@@ -48,6 +48,6 @@ class Commands:
     def stop(self) -> None:
         """Ask every running command to end in order; no further one starts."""
         with self._lock:
-            self._stopping = True
+            self.is_stopping = True
             for child in self._children:
                 child.terminate()

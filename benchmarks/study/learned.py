@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -89,7 +90,12 @@ class LearnedStudy:
             (directory / part).mkdir(parents=True, exist_ok=True)
 
     def stop(self) -> None:
+        """Ask the running command to end in order; no further one starts."""
         self._commands.stop()
+
+    @property
+    def is_stopping(self) -> bool:
+        return self._commands.is_stopping
 
     def write_problems(self) -> None:
         """Test problems use numbers that no training sees; those of the verifier are not the policy's."""
@@ -207,40 +213,49 @@ def measure(groups: Sequence[ScoredGroup]) -> dict[str, list[float]]:
 
 
 def run_learned(directory: Path, *, num_seeds: int) -> dict[str, Any]:
-    """All of it, then its results as plain numbers."""
+    """All of it, then its results as plain numbers. Raises Interrupted in order, RunFailed without a verifier."""
     study = LearnedStudy(directory)
-    jobs = [("base", 0), *((name, seed) for seed in range(num_seeds) for name in ARMS)]
-    policies: list[dict[str, Any]] = []
-    failures: dict[str, str] = {}
     stages = ["problems", "base model", "verifier", "policies"]
-    with View(f"bonfire study, learned verifier · {directory}", stages) as view, interrupts() as interrupted:
+    with (
+        View(f"bonfire study, learned verifier · {directory}", stages) as view,
+        interrupts() as interrupted,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        working = pool.submit(_run, study, num_seeds, view)
+        while not wait([working], timeout=1.0).done:
+            if interrupted:
+                study.stop()
         try:
-            study.write_problems()
-            view.finish("problems", f"{NUM_PROBLEMS['train']} to train on, {NUM_PROBLEMS['test']} to test on")
-            view.start("base model")
-            study.make_base()
-            view.finish("base model", str(study.directory / "base"))
-            view.start("verifier", "sampling and training")
-            verifier = study.train_verifier()
-            view.finish("verifier", verifier["verdict"])
-            view.start("policies")
-            for number_done, (name, seed) in enumerate(jobs):
-                view.update(
-                    "policies",
-                    number_done / len(jobs),
-                    f"{number_done}/{len(jobs)}   now {name}, seed {seed}",
-                )
-                try:
-                    policies.append(study.policy(name, seed))
-                except RunFailed as error:
-                    if interrupted:
-                        raise
-                    failures[f"{name}-seed{seed}"] = str(error)
-            view.finish("policies", f"{len(policies)} policies, {len(failures)} failed")
+            return working.result()
         except RunFailed as error:
             if interrupted:
                 raise Interrupted("stopped in order; the same command goes on") from error
             raise
+
+
+def _run(study: LearnedStudy, num_seeds: int, view: View) -> dict[str, Any]:
+    study.write_problems()
+    view.finish("problems", f"{NUM_PROBLEMS['train']} to train on, {NUM_PROBLEMS['test']} to test on")
+    view.start("base model")
+    study.make_base()
+    view.finish("base model", str(study.directory / "base"))
+    view.start("verifier", "sampling and training")
+    verifier = study.train_verifier()
+    view.finish("verifier", verifier["verdict"])
+    view.start("policies")
+    policies: list[dict[str, Any]] = []
+    failures: dict[str, str] = {}
+    jobs = [("base", 0), *((name, seed) for seed in range(num_seeds) for name in ARMS)]
+    for num_done, (name, seed) in enumerate(jobs):
+        now = f"{num_done}/{len(jobs)}   now {name}, seed {seed}"
+        view.update("policies", num_done / len(jobs), now, list(failures.values())[-1:])
+        try:
+            policies.append(study.policy(name, seed))
+        except RunFailed as error:
+            if study.is_stopping:
+                raise
+            failures[f"{name}-seed{seed}"] = str(error)
+    view.finish("policies", f"{len(policies)} policies" + (f", {len(failures)} FAILED" if failures else ""))
     return summarise(policies, verifier, failures)
 
 
