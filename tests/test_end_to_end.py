@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 
 STEPS, GROUPS, SAMPLES = 3, 4, 8
 QUESTION = "1 2 3 4 = 10 :"
-PROGRAM = {"text": QUESTION, "code": "1", "test_list": ["assert 2 > 1"], "test_setup_code": ""}
+PROGRAM = {"text": QUESTION, "code": "1", "test_list": ["assert min(2, 1) == 1"], "test_setup_code": ""}
 
 
 @pytest.fixture(scope="module")
