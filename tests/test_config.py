@@ -99,6 +99,11 @@ def test_a_model_is_all_that_must_be_given():
         {"problems": {"source": "files", "train_path": "a.jsonl", "prompt_template": "Q: {prompt}"}},
         {"rollout": {"dtype": "bfloat16"}, "learner": {"publish_dtype": "bfloat16"}},
         {"evaluation": {"ks": [1, 2], "samples_per_problem": 2}},
+        {"rollout": {"chat": {"template": "never"}}},
+        {"verifier": {"reward": "reward_model", "reward_model": {"model": "m"}}},
+        {"verifier": {"reward": "reward_model", "reward_model": {"model": "m", "input": "text"}}},
+        {"verifier": {"score": "judge", "judge": {"model": "m"}}},
+        {"verifier": {"reward": {"math": 1.0, "format": 0.1, "length": -0.1}}},
     ],
 )
 def test_a_resolved_config_reads_back_as_it_was(sections):

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from verifiers.section_config import DependentSettings
 
 Output = Literal["probability", "logit"]
 
 
-class RewardModelConfig(BaseModel):
+class RewardModelConfig(DependentSettings):
     """The `reward_model` verifier: a sequence classifier of transformers scores each candidate."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     model: str = Field(
         min_length=1,
@@ -59,7 +59,7 @@ class RewardModelConfig(BaseModel):
 
     @model_validator(mode="after")
     def _check(self) -> RewardModelConfig:
-        if "template" in self.model_fields_set and self.input != "text":
+        if "template" in self.model_fields_set & self._without_effect():
             raise ValueError(
                 f"template = {self.template!r} has no effect with input = {self.input!r}: remove it, "
                 "or set input = 'text'"
@@ -69,3 +69,6 @@ class RewardModelConfig(BaseModel):
                 f"template = {self.template!r} leaves the candidate out: put {{completion}} in it"
             )
         return self
+
+    def _without_effect(self) -> set[str]:
+        return set() if self.input == "text" else {"template"}
