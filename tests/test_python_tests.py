@@ -237,6 +237,11 @@ CASES: dict[str, tuple[Problem, str, list[str]]] = {
              "assert same(a='\\ud800', b=float('nan'))['b'] != 0"),
         "def same(*args, **kwargs): return args or kwargs", ["def same(*args, **kwargs): return list(args)"],
     ),
+    "arguments named as the protocol's own": (
+        mbpp("assert f(target=1, self=2, verb=3, number=4, arguments=5, keywords=6, name=7) == 28"),
+        "def f(self, **named): return self + sum(named.values())",
+        ["def f(**named): return len(named)"],
+    ),
     "types of the standard library": (
         mbpp("from fractions import Fraction\nfrom datetime import date, timedelta\nfrom collections import deque",
              "assert next_one(Fraction(1, 3), 1) == Fraction(4, 3)",
@@ -326,6 +331,11 @@ def test_programs_vote_together_whatever_their_layout_comments_and_docstrings(ve
     ]
     assert answers[0] is not None
     assert answers[0] == answers[1] != answers[2]
+
+
+def test_a_program_with_a_constant_of_very_many_digits_is_judged_and_does_not_vote(verifier):
+    verdict = verifier.verify(mbpp("assert f(1) == 2"), f"MASK = 0x{'f' * 5000}\ndef f(x): return x + 1")
+    assert (verdict.reward, verdict.answer) == (1.0, None)
 
 
 def test_partial_scores_are_fractions_of_the_tests_and_rewards_are_not():

@@ -80,7 +80,7 @@ class Outcome:
     num_passed: int
     """Tests that held; with `run_all` of all tests, else of those up to the first that did not."""
     digest: str | None
-    """The same for programs that differ in layout, comments and docstrings only; None if it does not parse."""
+    """The same for programs that differ in layout, comments and docstrings only; None where there is none."""
 
 
 class Sandbox:

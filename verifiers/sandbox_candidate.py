@@ -31,7 +31,7 @@ MAX_MESSAGE_CHARS = 300
 _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 VERBS: dict[str, Callable[..., Any]] = {
-    "call": lambda target, *arguments, **keywords: target(*arguments, **keywords),
+    "call": lambda target, /, *arguments, **keywords: target(*arguments, **keywords),
     "get": getattr,
     "set": setattr,
     "item": lambda target, key: target[key],
@@ -73,13 +73,16 @@ def answer_calls(channel: Channel) -> None:
 
 
 def _digest(tree: ast.Module) -> str | None:
-    """The program's identity but for layout, comments and docstrings; None if it is nested too deeply to tell."""
+    """The program's identity but for layout, comments and docstrings; None where it cannot be written out.
+
+    That is a program nested too deeply, or one with an integer of more digits than Python converts.
+    """
     for node in ast.walk(tree):
         if isinstance(node, _DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
             node.body = node.body[1:] or [ast.Pass()]
     try:
         return hashlib.sha256(ast.dump(tree).encode("utf-8", "surrogatepass")).hexdigest()
-    except (RecursionError, MemoryError):
+    except (RecursionError, MemoryError, ValueError):
         return None
 
 
