@@ -871,6 +871,9 @@ def test_tests_that_cannot_be_run_are_not_held_against_the_candidate(sandbox):
         sandbox.run(Job(program="def f(x): return x", tests=("f(lambda: 1)",)), wall_s=WALL_S)
     with pytest.raises(UnsupportedTestsError, match="ZeroDivisionError"):
         sandbox.run(Job(program="", tests=("f()",), prelude="1 / 0"), wall_s=WALL_S)
+    with pytest.raises(UnsupportedTestsError, match="cannot import name 'none_such'"):
+        tests = ("assert f(1) == 1", "from math import none_such")
+        sandbox.run(Job(program="def f(x): return x", tests=tests), wall_s=WALL_S)
     for value in ("lambda: 1", "len", "iter([1])", "object", "(i for i in [1])"):
         with pytest.raises(UnsupportedTestsError, match="which is no plain data"):
             sandbox.run(Job(program="def f(x): return x", tests=(f"f({value})",)), wall_s=WALL_S)
@@ -890,6 +893,26 @@ def test_tests_that_cannot_be_run_are_not_held_against_the_candidate(sandbox):
 )  # fmt: skip
 def test_no_candidate_can_choose_that_its_tests_are_at_fault(attack, program, test):
     assert attack(program, test).kind == "failed"
+
+
+def test_no_candidate_can_leave_too_little_memory_for_what_the_tests_import(attack):
+    program = (
+        SEND
+        + """
+import json, mmap, os
+least, most = 0, 1 << 30
+while most - least > 1 << 14:
+    middle = (least + most) // 2
+    try: mmap.mmap(-1, middle).close(); least = middle
+    except OSError: most = middle
+send(b'["value",null,"",null]')
+send(json.dumps(["value", {"x": ["bytearray", least - SPARED]}, "", None]).encode())
+os._exit(0)
+"""
+    )
+    for spared_kib in (256, 512):
+        test = "import cmath, unicodedata, _codecs_jp\nassert f(7) == 49"
+        assert attack(program.replace("SPARED", str(spared_kib << 10)), test).kind == "failed"
 
 
 def test_a_candidate_that_cannot_be_cleared_away_is_a_timeout_and_costs_the_next_one_nothing(sandbox):

@@ -28,7 +28,9 @@ def check(job: dict[str, Any], channel: Channel) -> dict[str, Any]:
     namespace: dict[str, Any] = {"__name__": TESTS}
     try:
         exec(compile(job["prelude"], "<prelude>", "exec"), namespace)  # noqa: S102  the data set's code
-        names = names_to_ask(job, namespace)
+        tree = ast.parse("\n".join([job["setup"], *job["tests"]]))
+        names = names_to_ask(job["entry"], tree, namespace)
+        import_errors = _try_imports(tree)
     except BaseException as error:  # noqa: BLE001  data may raise anything
         return make_outcome("unsupported", f"the problem's own code fails: {_describe(error)}")
     try:
@@ -58,7 +60,7 @@ def check(job: dict[str, Any], channel: Channel) -> dict[str, Any]:
     sources = [job["setup"], *job["tests"]] if job["setup"] else job["tests"]
     failures = 0
     for number, source in enumerate(sources):
-        failure = _run(source, namespace, number, link)
+        failure = _run(source, namespace, number, link, import_errors)
         if link.unsupported:
             return make_outcome("unsupported", link.unsupported)
         if failure or link.gone:
@@ -73,16 +75,15 @@ def check(job: dict[str, Any], channel: Channel) -> dict[str, Any]:
     return outcome
 
 
-def names_to_ask(job: dict[str, Any], namespace: dict[str, Any]) -> list[str]:
+def names_to_ask(entry: str | None, tree: ast.Module, namespace: dict[str, Any]) -> list[str]:
     """Which names in the tests are the candidate's; modules of the standard library are imported on the way.
 
     Those that are called or read, and that neither the tests, the problem's own code, the builtins nor the standard
     library define. If there is none, the tests are of a function that shadows a builtin (MBPP's `sum`): the one
     called first. No other builtin is ever taken from the candidate.
     """
-    if job["entry"]:
-        namespace.pop(job["entry"], None)
-    tree = ast.parse("\n".join([job["setup"], *job["tests"]]))
+    if entry:
+        namespace.pop(entry, None)
     called = [n.func.id for n in ast.walk(tree) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)]
     read, defined = [], set()
     for node in ast.walk(tree):
@@ -103,19 +104,38 @@ def names_to_ask(job: dict[str, Any], namespace: dict[str, Any]) -> list[str]:
             namespace[name] = importlib.import_module(name)
         else:
             asked.append(name)
-    if job["entry"]:
-        return list(dict.fromkeys([job["entry"], *asked]))
+    if entry:
+        return list(dict.fromkeys([entry, *asked]))
     return asked or [name for name in called if name not in namespace and name not in defined][:1]
 
 
-def _run(source: str, namespace: dict[str, Any], number: int, link: Link) -> str:
+def _try_imports(tree: ast.Module) -> set[str]:
+    """Import what the tests import, and return what went wrong.
+
+    Before the candidate is there: values of its that fill the memory make an extension module fail to load.
+    """
+    errors = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            try:
+                exec(compile(ast.Module([node], []), "<imports>", "exec"), {"__name__": TESTS})  # noqa: S102
+            except ImportError as error:
+                errors.add(_describe(error))
+    return errors
+
+
+def _run(source: str, namespace: dict[str, Any], number: int, link: Link, import_errors: set[str]) -> str:
     """Run one test; what went wrong, or nothing."""
     file = f"<{TESTS} {number}>"
     linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
     try:
         exec(compile(source, file, "exec"), namespace)  # noqa: S102  the data set's code
     except BaseException as error:  # noqa: BLE001  SystemExit too is no pass
-        if isinstance(error, ImportError) and error.name is not None:  # the candidate's has a message alone
+        if (
+            isinstance(error, ImportError)
+            and error.name is not None  # the candidate's has a message alone
+            and (isinstance(error, ModuleNotFoundError) or _describe(error) in import_errors)
+        ):
             link.unsupported = f"the tests need what the sandbox does not have: {_describe(error)}"
         frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
         where = f" at {frames[-1].line}" if frames else ""
