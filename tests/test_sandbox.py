@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -323,6 +324,86 @@ def test_an_object_in_the_message_of_an_assert_is_an_ordinary_failure(attack):
         assert attack(program, f"assert f({how!r}) == 49, f({how!r})").kind == "failed"
 
 
+@pytest.mark.parametrize(
+    "value",
+    ["float('nan')", "Decimal('NaN')", "Decimal('sNaN')", "True", "[49]", "(49,)", "iter([49])", "type('N', (), {})",
+     "(49 for _ in 'x')", "types.SimpleNamespace(real=49)", "Mock()", "functools.partial(int, 49)", "f", "Flips(49)"],
+)  # fmt: skip
+def test_nothing_that_only_resembles_the_answer_equals_it(attack, value):
+    program = f"""
+        import functools, types
+        from decimal import Decimal
+        class Mock:
+            __getattr__ = __call__ = __iter__ = lambda self, *arguments, **keywords: self
+            __next__ = lambda self: 49
+        class Flips(int):
+            turn = 0
+            def __eq__(self, other):
+                self.turn += 1
+                return self.turn % 2 == 1
+            __hash__ = int.__hash__
+            __int__ = __index__ = __reduce__ = lambda self: 49
+            __class__ = property(lambda self: int)
+        Flips.__new__ = lambda cls, n: int.__new__(cls, 50)
+        def f(x): return {value}
+        """
+    for test in (
+        "f(7) == 49",
+        "not f(7) != 49",
+        "49 in [f(7)]",
+        "[49].index(f(7)) == 0",
+        "-1e-6 < f(7) - 49 < 1e-6",
+    ):
+        assert attack(program, f"assert {test}").kind == "failed", test
+
+
+def test_objects_left_in_the_tests_own_list_equal_none_of_its_values(attack):
+    program = """
+        class Same:
+            __eq__ = __lt__ = __le__ = lambda self, other: True
+        def f(x): x[:] = [Same(), Same()]
+    """
+    for test in (
+        "x == [1, 2]",
+        "sorted(x) == [1, 2]",
+        "1 in x",
+        "x.index(2) == 1",
+        "x.count(1)",
+        "(1, 2) == tuple(x)",
+    ):
+        assert attack(program, f"x = [2, 1]\nf(x)\nassert {test}").kind == "failed"
+
+
+def test_hooks_of_the_interpreter_see_nothing_and_change_nothing(attack):
+    program = """
+        import atexit, builtins, gc, sys, threading, weakref
+        seen = []
+        hook = lambda *arguments: seen.append(repr(arguments)[:1000])
+        sys.addaudithook(hook); sys.setprofile(hook); threading.settrace(hook); gc.callbacks.append(hook)
+        atexit.register(hook); sys.excepthook = sys.unraisablehook = sys.displayhook = hook
+        builtins.__import__ = lambda *arguments, real=__import__: hook(arguments) or real(*arguments)
+        builtins.__build_class__ = builtins.compile = builtins.exec = builtins.print = hook
+        sys.meta_path[:] = sys.path_hooks[:] = []
+        def f(x): return [text for text in seen if "xylo" + "phone" in text]
+    """
+    assert attack(program, "import colorsys\nxylophone = 1\nassert f(1) == [] and xylophone").kind == "passed"
+    assert attack(program, "assert f(7) == 49").kind == "failed"
+
+
+def test_a_process_that_takes_the_candidates_place_only_returns_values(attack):
+    replacement = f'{SEND}import time\nsend(b\'["value",true,"",null]\')\ntime.sleep(60)'
+    program = f"""
+        import os, sys
+        def f(x):
+            for descriptor in range(3, 64):
+                try: os.set_inheritable(descriptor, True)
+                except OSError: pass
+            os.execv(sys.executable, [sys.executable, "-S", "-c", {replacement!r}])
+    """
+    assert attack(program, "assert f(7) == 49").kind == "failed"
+    assert attack(program, "assert f(7) is True").kind == "passed"
+
+
 def test_an_infinite_iterator_does_not_satisfy_any_test(attack):
     program = "import itertools\ndef f(x): return itertools.repeat(49)"
     assert attack(program, "assert list(f(7)) == [49]").kind == "failed"
@@ -497,6 +578,67 @@ def test_a_flood_of_output_goes_nowhere(attack):
     assert attack(program).kind == "passed"
 
 
+@pytest.mark.parametrize(
+    "code", ["while True: os.mkdir('d'); os.chdir('d')", "while True: os.symlink('x' * 4000, str(time.time_ns()))",
+             "open('a', 'w')\nfor n in range(10**5): os.setxattr('a', f'user.{n}', bytes(4000))",
+             "open('a', 'w')\nfor n in range(10**5): os.link('a', str(n))"],
+)  # fmt: skip
+def test_what_files_need_beside_their_contents_is_limited_too(attack, code):
+    assert attack(attempt(code), "assert f() == 'OSError'").kind == "passed"
+
+
+def test_huge_pages_cannot_be_kept_in_a_pipe_beyond_the_limit_of_memory(attack):
+    number = {"x86_64": 278, "aarch64": 75}[os.uname().machine]
+    program = attempt(f"result = syscall_error('syscall', {number}, os.pipe()[1], None, 0, 0)")
+    assert attack(program, "assert f() == 'Operation not permitted'").kind == "passed"
+
+
+def test_descriptors_in_flight_are_limited_and_the_next_candidate_may_send_some(attack):
+    program = """
+        import array, socket
+        pairs = [socket.socketpair() for _ in range(25)]
+        ends = array.array("i", [end.fileno() for pair in pairs for end in pair])
+        def f(n):
+            for turn in range(n):
+                try: pairs[turn % 25][0].sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, ends)])
+                except OSError: return turn
+            return n
+    """
+    assert attack(program, "assert 0 < f(100) < 10").kind == "passed"
+    assert attack(program, "assert f(1) == 1").kind == "passed"
+
+
+def test_no_program_on_the_host_is_handed_its_core(attack):
+    """As core(5) has it, no limit holds for a handler in core_pattern but, in the kernel's source, that of 1."""
+    number = {"x86_64": 97, "aarch64": 163}[os.uname().machine]
+    program = attempt(f"""
+        import resource
+        limits = (ctypes.c_ulong * 2)()
+        libc.syscall({number}, resource.RLIMIT_CORE, limits)
+        result = list(limits)
+        try: resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        except ValueError: result.append("refused")
+        """)
+    most = int(resource.getrlimit(resource.RLIMIT_CORE)[1] != 0)
+    assert attack(program, f"assert f() == [{most}, {most}, 'refused']").kind == "passed"
+
+
+def test_the_kernel_ends_a_candidate_before_anything_else_when_memory_runs_out(sandbox):
+    for process in (psutil.Process(sandbox.pid), *psutil.Process(sandbox.pid).children()):
+        assert Path(f"/proc/{process.pid}/oom_score_adj").read_text() == "1000\n"
+
+
+def test_priorities_cannot_be_raised(attack):
+    program = attempt("""
+        result = []
+        for call in (lambda: os.nice(-1), lambda: os.setpriority(os.PRIO_USER, 0, -1),
+                     lambda: os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))):
+            try: call(); result.append("done")
+            except PermissionError: pass
+        """)
+    assert attack(program, "assert f() == []").kind == "passed"
+
+
 def test_anonymous_memory_files_are_refused(attack):
     program = attempt("files = [os.memfd_create(str(i)) for i in range(60)]")
     assert attack(program, f"assert f() == {REFUSED!r}").kind == "passed"
@@ -597,6 +739,38 @@ def test_new_namespaces_by_clone_are_refused(attack):
     assert attack(program, "assert f() == ['Operation not permitted'] * 2").kind == "passed"
 
 
+def test_the_zygote_cannot_be_had_by_the_socket_that_it_made(attack):
+    program = attempt("""
+        result = []
+        for descriptor in range(3, 64):
+            try: end = socket.socket(fileno=descriptor)
+            except OSError: continue
+            try: result.append(end.getsockopt(socket.SOL_SOCKET, 77))  # SO_PEERPIDFD
+            except OSError as error: result.append(type(error).__name__)
+            end.detach()
+        """)
+    assert attack(program, f"assert f() == [{REFUSED!r}]").kind == "passed"
+
+
+def test_no_child_is_the_zygotes(attack):
+    """CLONE_PARENT: a child of its parent. The first of a namespace may not, and another's parent is within it."""
+    number = {"x86_64": 56, "aarch64": 220}[os.uname().machine]
+    program = attempt(f"result = syscall_error('syscall', {number}, 0x8000 | 17, None, None, None, None)")
+    assert attack(program, "assert f() == 'Invalid argument'").kind == "passed"
+
+
+def test_calls_numbered_for_another_interface_are_refused(attack):
+    program = attempt("result = [syscall_error('syscall', n) for n in (0x40000000 | 165, -1, 0x7fffffff)]")
+    expected = "['Operation not permitted'] * 3" if os.uname().machine == "x86_64" else "f()"
+    assert attack(program, f"assert f() == {expected}").kind == "passed"
+
+
+@pytest.mark.parametrize("stopped", ["os.getpid()", "0", "-1"])
+def test_stopping_itself_stops_nobody_else(attack, stopped):
+    program = f"import os, signal\ndef f(x):\n    try: os.kill({stopped}, signal.SIGSTOP)\n    except OSError: pass\n    return x * x"
+    assert attack(program).kind == "passed"
+
+
 def test_mounting_is_refused(attack):
     program = attempt("result = syscall_error('mount', b'none', b'/tmp', b'tmpfs', 0, None)")
     assert attack(program, "assert f() == 'Operation not permitted'").kind == "passed"
@@ -634,6 +808,14 @@ def test_no_internet_socket_can_be_made(attack):
 def test_nothing_can_listen(attack):
     program = attempt("socket.create_server(('127.0.0.1', 0))")
     assert attack(program, f"assert f() == {REFUSED!r}").kind == "passed"
+
+
+def test_no_pair_of_sockets_loads_a_module_into_the_kernel(attack):
+    program = attempt("""
+        pair = (ctypes.c_int * 2)()
+        result = [i for i in range(64) if syscall_error('socketpair', i, 2, 0, pair) != 'Operation not permitted']
+        """)
+    assert attack(program, "assert f() == [1]").kind == "passed"
 
 
 @pytest.mark.parametrize(
@@ -715,6 +897,23 @@ def test_calls_that_reach_the_whole_machine_are_refused(attack, name, x86_64, aa
     numbers = {"x86_64": x86_64, "aarch64": aarch64}
     program = attempt(f"result = syscall_error('syscall', {numbers}[os.uname().machine], 0, 0, 0, 0, 0, 0)")
     assert attack(program, "assert f() == 'Operation not permitted'").kind == "passed"
+
+
+def test_hints_and_flags_that_a_file_keeps_are_refused(attack):
+    """Of its own file too: where an interpreter is its user's own, the kernel would let it at those of every library."""
+    program = attempt("""
+        import fcntl
+        file = open('own', 'w')
+        result = []
+        for call, code in ((fcntl.fcntl, 1036), (fcntl.fcntl, 1024 + 16), (fcntl.ioctl, 0x40086602), (fcntl.ioctl, 0xc0506617)):
+            try: call(file, code, bytes(128)); result.append(code)
+            except PermissionError: pass
+        """)  # F_SET_RW_HINT, F_SETDELEG, FS_IOC_SETFLAGS, FS_IOC_ADD_ENCRYPTION_KEY
+    assert attack(program, "assert f() == []").kind == "passed"
+    a_tty = attempt(
+        "result = sys.stdin.isatty(), os.isatty(0), open('own', 'w').isatty(), os.get_blocking(0)"
+    )
+    assert attack(a_tty, "assert f() == (False, False, False, True)").kind == "passed"
 
 
 def test_memory_of_the_kernel_that_no_limit_counts_is_refused(attack):

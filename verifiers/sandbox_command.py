@@ -34,7 +34,7 @@ _LDD_TIMEOUT_S = 60.0
 
 
 def isolated_command(limits: Limits) -> list[str]:
-    """Bubblewrap around the zygote; from root, started as nobody. Raises OSError if it is not installed."""
+    """Bubblewrap around the zygote, by way of the launcher. Raises OSError if it is not installed."""
     bubblewrap = shutil.which("bwrap")
     if bubblewrap is None:
         raise FileNotFoundError("there is no bwrap in PATH")
@@ -55,8 +55,6 @@ def isolated_command(limits: Limits) -> list[str]:
         "--",
         *_python_command(_PACKAGE_PARENT, limits, isolated=True, scratch=""),
     ]
-    if os.geteuid() != 0:
-        return command
     launcher = str(package / "sandbox_launcher.py")
     return [sys.executable, "-I", "-S", launcher, json.dumps([bubblewrap, *shown]), *command]
 

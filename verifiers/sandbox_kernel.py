@@ -76,9 +76,12 @@ def set_limits(limits: Limits, *, count_processes: bool) -> None:
         resource.RLIMIT_FSIZE: limits.file_bytes,
         resource.RLIMIT_NOFILE: limits.open_files,
         resource.RLIMIT_STACK: limits.stack_bytes,
-        resource.RLIMIT_CORE: 0,
+        # With 0 a program in kernel.core_pattern still runs, outside; with 1 none does. Not to be had if the host's is 0.
+        resource.RLIMIT_CORE: int(resource.getrlimit(resource.RLIMIT_CORE)[1] != 0),
         resource.RLIMIT_MEMLOCK: 0,
         resource.RLIMIT_SIGPENDING: 64,  # timers and queued signals are memory of the kernel
+        resource.RLIMIT_NICE: 0,  # a host may grant its users priorities
+        resource.RLIMIT_RTPRIO: 0,
     }
     if count_processes:
         values[resource.RLIMIT_NPROC] = limits.max_processes
@@ -110,7 +113,8 @@ def _call(name: str, *arguments: object) -> None:
 
 # Number of each call on x86-64 and on aarch64. Most need a capability that no candidate has; they are here so that
 # a hole in the kernel behind them is out of reach too. Sockets, shared memory and queues would outgrow the limits;
-# locks, watches, names of sockets and what the page cache holds are seen by others; the io_ and sync calls load them.
+# locks, watches, names of sockets and what the page cache holds are seen by others; the io_, quota and sync calls load
+# them. `vmsplice` keeps pages in a pipe that no limit counts: 2 MiB for each of its 16 slots, if they are huge.
 _DENIED = {
     "socket": (41, 198),
     "bind": (49, 200),
@@ -123,6 +127,8 @@ _DENIED = {
     "sync": (162, 81),
     "syncfs": (306, 267),
     "sync_file_range": (277, 84),
+    "quotactl": (179, 60),
+    "quotactl_fd": (443, 443),
     "flock": (73, 32),
     "inotify_init": (253, 26),  # aarch64 has inotify_init1 only
     "inotify_init1": (294, 26),
@@ -137,6 +143,7 @@ _DENIED = {
     "semget": (64, 190),
     "msgget": (68, 186),
     "mq_open": (240, 180),
+    "vmsplice": (278, 75),
     "memfd_create": (319, 279),
     "memfd_secret": (447, 447),
     "ptrace": (101, 117),
@@ -173,8 +180,19 @@ _LIMITED = {
     # PR_SET_PDEATHSIG, PR_GET_PDEATHSIG, PR_GET_DUMPABLE, PR_SET_NAME, PR_GET_NAME. Others take memory of the
     # kernel that no limit counts (PR_FUTEX_HASH).
     "prctl": ((157, 167), 0, (1, 2, 3, 15, 16), True),
-    # F_SETLK, F_SETLKW, F_OFD_SETLK, F_OFD_SETLKW, F_SETLEASE, F_NOTIFY, F_SETPIPE_SZ
-    "fcntl": ((72, 25), 1, (6, 7, 37, 38, 1024, 1026, 1031), False),
+    # F_DUPFD, F_GETFD, F_SETFD, F_GETFL, F_SETFL, F_SETOWN, F_GETOWN, F_SETSIG, F_GETSIG, F_SETOWN_EX, F_GETOWN_EX,
+    # F_DUPFD_CLOEXEC, F_GETPIPE_SZ. Others change what all who open the file share: locks, leases, hints.
+    "fcntl": ((72, 25), 1, (0, 1, 2, 3, 4, 8, 9, 10, 11, 15, 16, 1030, 1032), True),
+    # TCGETS, TIOCGWINSZ, FIONREAD, FIONBIO, FIONCLEX, FIOCLEX. Others reach the file system's, the network's and other
+    # processes' state by any descriptor.
+    "ioctl": ((16, 29), 1, (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451), True),
+    # AF_UNIX. For others the kernel loads the module and makes two sockets before it says that they make no pair.
+    "socketpair": ((53, 199), 0, (1,), True),
+    # SO_PEERPIDFD: a descriptor of the zygote.
+    "getsockopt": ((55, 209), 2, (77,), False),
+    # RLIMIT_CORE
+    "setrlimit": ((160, 164), 0, (4,), False),
+    "prlimit64": ((302, 261), 1, (4,), False),
 }
 _LOAD, _EQUAL, _AT_LEAST, _LEAVE = 0x20, 0x15, 0x35, 0x06
 _ALLOW, _REFUSE, _KILL = 0x7FFF_0000, 0x0005_0000 | errno.EPERM, 0x8000_0000

@@ -1,4 +1,6 @@
-"""Gives up root and becomes bubblewrap: `python sandbox_launcher.py PATHS_JSON bwrap ARGUMENTS...`, as root only.
+"""Gives up root, if it is root, and becomes bubblewrap: `python sandbox_launcher.py PATHS_JSON bwrap ARGUMENTS...`.
+
+Whoever starts it: should the machine run out of memory, the kernel ends a candidate and not, say, the learner.
 
 Two reasons to start the sandbox as nobody. The number of processes of the real root cannot be limited; and who gets
 out of the sandbox is then nobody, not root. But nobody cannot pass a directory such as /root (mode 700), under which
@@ -10,6 +12,7 @@ Standard library only; run by its path.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
@@ -18,6 +21,8 @@ import sys
 from pathlib import Path
 
 NOBODY = 65534
+FIRST_TO_GO = "1000"
+"""For the kernel, which ends processes in the order of their share of memory, in thousandths, plus this."""
 _CLONE_NEWNS, _MS_BIND, _MS_REC, _MS_PRIVATE = 0x2_0000, 4096, 16384, 1 << 18
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -64,12 +69,15 @@ def _call(name: str, *arguments: object) -> None:
 
 if __name__ == "__main__":
     os.umask(0o022)
-    try:
-        open_up([Path(path) for path in json.loads(sys.argv[1])])
-        os.setgroups([])
-        os.setresgid(NOBODY, NOBODY, NOBODY)
-        os.setresuid(NOBODY, NOBODY, NOBODY)
-    except OSError as error:
-        sys.exit(f"cannot start bubblewrap as nobody: {error}")
+    with contextlib.suppress(OSError):  # of a masked /proc; everything else holds without it
+        Path("/proc/self/oom_score_adj").write_text(FIRST_TO_GO)
+    if os.geteuid() == 0:
+        try:
+            open_up([Path(path) for path in json.loads(sys.argv[1])])
+            os.setgroups([])
+            os.setresgid(NOBODY, NOBODY, NOBODY)
+            os.setresuid(NOBODY, NOBODY, NOBODY)
+        except OSError as error:
+            sys.exit(f"cannot start bubblewrap as nobody: {error}")
     os.chdir("/")
     os.execv(sys.argv[2], sys.argv[2:])
