@@ -432,7 +432,7 @@ def test_an_unknown_verifier_is_answered_with_the_known_ones() -> None:
     with pytest.raises(ValueError) as error:
         resolve("countdwn")
     assert str(error.value) == (
-        "verifier 'countdwn' is unknown: choose one of countdown, countdown_steps, exact_match, math, python_tests, reward_model, judge, format, length, or name a function "
+        "verifier 'countdwn' is unknown (did you mean countdown?): choose one of countdown, countdown_steps, exact_match, math, python_tests, reward_model, judge, format, length, or name a function "
         "or class of your own as package.module:name"
     )
     with pytest.raises(ValueError, match="cannot import 'no_such_module'"):

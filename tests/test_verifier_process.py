@@ -316,7 +316,7 @@ def test_a_verifier_that_cannot_start_is_refused_with_its_reason(
     (tmp_path / "quitting_verifier.py").write_text("import os\nos._exit(5)\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     for name, reason in {
-        "countdwn": "verifier 'countdwn' is unknown: choose one of countdown, countdown_steps, exact_match, math",
+        "countdwn": r"verifier 'countdwn' is unknown \(did you mean countdown\?\): choose one of countdown, countdown_steps, exact_match, math",
         "broken_verifier:judge": "RuntimeError: no weights",
         "quitting_verifier:judge": "its process exited with code 5 before it was ready",
     }.items():
