@@ -63,7 +63,7 @@ def show_plan(config: RunConfig, run_dir: Path, *, local: bool) -> None:
     for role, workers, cpus, gpus in [
         ("rollout", config.rollout.workers, config.rollout.num_cpus, config.rollout.num_gpus),
         ("verifier", config.verifier.workers, config.verifier.num_cpus, config.verifier.num_gpus),
-        ("learner", 1, config.learner.num_cpus, config.learner.num_gpus),
+        ("learner", config.learner.ranks, config.learner.num_cpus, config.learner.num_gpus),
     ]:
         console.print(f"  {role:9} {workers} x {cpus:g} CPU, {gpus:g} GPU")
     if local:

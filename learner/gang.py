@@ -63,6 +63,11 @@ def open_store(address: str, size: int, timeout_s: float) -> distributed.TCPStor
     )
 
 
+def connect_store(address: str, port: int, size: int, timeout_s: float) -> distributed.TCPStore:
+    """Another process's store."""
+    return distributed.TCPStore(address, port, size, timeout=timedelta(seconds=timeout_s))
+
+
 def join(
     store: distributed.Store, *, rank: int, size: int, address: str, device: str, timeout_s: float
 ) -> Gang:

@@ -3,13 +3,14 @@
 `Policy` has the model to itself; `ShardedPolicy` is one rank's share of it, and each of its methods is
 a pass or an exchange of all ranks: they must call it alike, with equally many batches.
 
-Weights go by parameter name, in the layout of `parameters`. Shape: `T` completion tokens.
+Weights go by parameter name; of a sharded policy they are this rank's parts. Shape: `T` completion tokens.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from learner.batch import PackedBatch
 from learner.gang import Gang
 from learner.model import TokenLogprobs
 from learner.publish import pack
-from learner.sharding import shard, whole
+from learner.sharding import own_part, shard, whole
 
 Weights = Mapping[str, torch.Tensor]
 
@@ -35,8 +36,9 @@ class Policy:
         self._bfloat16 = bfloat16
         self._module = TokenLogprobs(model)
 
-    @property
+    @cached_property
     def parameters(self) -> dict[str, torch.Tensor]:
+        """The same tensors always; between the passes of a sharded model its modules may hold others."""
         return dict(self.model.named_parameters())
 
     def logprobs(self, batch: PackedBatch) -> torch.Tensor:
@@ -55,10 +57,13 @@ class Policy:
             ]
 
     def copy_weights(self) -> dict[str, torch.Tensor]:
-        return {name: value.detach().clone() for name, value in self.parameters.items()}
+        return {name: own_part(value.detach()).clone() for name, value in self.parameters.items()}
 
     def publish(self, manifest: WeightManifest) -> tuple[Weights, tuple[np.ndarray, ...]]:
-        """The weights rounded to the manifest's dtypes, and its buckets of them, which only rank 0 has."""
+        """The weights rounded to the manifest's dtypes, and its buckets of all of them, which only rank 0 has.
+
+        Both are in the CPU's memory.
+        """
         buckets = tuple(pack(self.parameters, manifest))
         return dict(views(manifest, buckets)), buckets
 
@@ -67,7 +72,7 @@ class Policy:
 
 
 class ShardedPolicy(Policy):
-    """One rank's share of a model: its weights, and copies of them, are DTensors."""
+    """One rank's share of a model, whose parameters are DTensors."""
 
     def __init__(
         self, model: Any, device: torch.device, temperature: float, *, bfloat16: bool, gang: Gang
@@ -87,19 +92,18 @@ class ShardedPolicy(Policy):
             self._put(own)
 
     def publish(self, manifest: WeightManifest) -> tuple[Weights, tuple[np.ndarray, ...]]:
-        parameters = self.parameters
+        parameters = {entry.name: self.parameters[entry.name].detach() for entry in manifest.entries}
         weights = {
-            entry.name: parameters[entry.name].detach().to(getattr(torch, entry.dtype), copy=True)
+            entry.name: own_part(parameters[entry.name]).to("cpu", getattr(torch, entry.dtype), copy=True)
             for entry in manifest.entries
         }
         if self._gang.rank == 0:
-            return weights, tuple(pack(weights, manifest))
-        for value in weights.values():
-            whole(value)  # its part of what rank 0 packs, in that order
+            return weights, tuple(pack(parameters, manifest))
+        for parameter in parameters.values():
+            whole(parameter)  # this rank's part of what rank 0 packs, in that order
         return weights, ()
 
     def _put(self, weights: Weights) -> None:
+        self._root.reshard()  # what a forward pass has left in whole is of the weights before
         for name, parameter in self.parameters.items():
-            parameter.copy_(weights[name])
-        # What a forward pass has left in whole is of the weights before.
-        self._root.reshard()
+            own_part(parameter).copy_(weights[name])
