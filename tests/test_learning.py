@@ -67,7 +67,7 @@ def run(test: Callable[[], Awaitable[None]]) -> None:
     asyncio.run(test())
 
 
-def test_a_gang_trains_publishes_and_resumes_like_one_process(tmp_path: Path) -> None:
+def test_a_gang_trains_publishes_resumes_and_refuses_like_one_process(tmp_path: Path) -> None:
     groups = [make_group(number) for number in range(3)]
 
     async def test() -> None:
@@ -80,6 +80,10 @@ def test_a_gang_trains_publishes_and_resumes_like_one_process(tmp_path: Path) ->
             weights = dict(views(second.manifest, ray.get(second.buckets)))
             assert param_fingerprint(weights) == second.fingerprint != first.fingerprint
             await two.save(tmp_path)
+            with pytest.raises(
+                WorkerLost, match=r"learner rank \d failed while training a step: .*of one size"
+            ):
+                await two.train_step([make_group(0), make_group(1, samples=3)])
         one = LearnerHandle(make_config(1))
         resumed = await one.start(tmp_path)
         assert (resumed.version, resumed.fingerprint) == (1, second.fingerprint)
@@ -111,21 +115,10 @@ def test_a_rank_that_dies_in_a_step_is_named_and_the_others_are_ended() -> None:
 
 def test_a_rank_that_hangs_is_told_from_those_that_wait_for_it() -> None:
     async def test() -> None:
-        async with started(make_config(3, step_timeout_s=4.0)) as (handle, _):
-            os.kill(handle.ranks[2].pid, signal.SIGSTOP)
-            with pytest.raises(WorkerLost, match=r"^learner rank 2 did not answer within 4 s while training"):
+        async with started(make_config(2, step_timeout_s=8.0)) as (handle, _):
+            os.kill(handle.ranks[1].pid, signal.SIGSTOP)
+            with pytest.raises(WorkerLost, match=r"^learner rank 1 did not answer within 8 s while training"):
                 await handle.train_step([make_group(0), make_group(1)])
-
-    run(test)
-
-
-def test_what_a_rank_refuses_is_the_message_of_the_gang() -> None:
-    async def test() -> None:
-        async with started(make_config(2)) as (handle, _):
-            with pytest.raises(
-                WorkerLost, match=r"learner rank \d failed while training a step: .*of one size"
-            ):
-                await handle.train_step([make_group(0), make_group(1, samples=3)])
 
     run(test)
 
