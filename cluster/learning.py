@@ -51,9 +51,15 @@ class LearnerHandle:
             self._placement = await self._reserve()
         self._actors = [self._actor(rank) for rank in range(len(self._names))]
         if len(self._names) > 1:
-            opening = self._actors[0].open_store.remote(STARTUP_TIMEOUT_S)
+            # No rank waits inside a collective for one whose process is still starting.
+            await self._replies(
+                [actor.ping.remote() for actor in self._actors], STARTUP_TIMEOUT_S, "starting"
+            )
+            # The bounds of the calls below are to end first: they know who is waited for.
+            timeout_s = STARTUP_TIMEOUT_S + self._step_timeout_s
+            opening = self._actors[0].open_store.remote(timeout_s)
             store = await reply(opening, timeout_s=STARTUP_TIMEOUT_S, of=self._names[0], doing="starting")
-            joining = [actor.join.remote(*store, self._step_timeout_s) for actor in self._actors]
+            joining = [actor.join.remote(*store, timeout_s) for actor in self._actors]
             await self._replies(joining, STARTUP_TIMEOUT_S, "starting")
         ready = [actor.ready.remote() for actor in self._actors]
         self.ranks = await self._replies(ready, STARTUP_TIMEOUT_S, "starting")

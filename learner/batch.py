@@ -134,7 +134,7 @@ def divide(lengths_S: np.ndarray, num_shares: int) -> list[np.ndarray]:
     """Sequences of the given lengths in shares of about equal sums; each share's numbers, ascending.
 
     Longest first, each to the share that has least so far: the largest sum is at most 4/3 of the least
-    possible (Graham, 1969). The same lengths give the same shares in every process.
+    possible (Graham, 1969, SIAM J. Appl. Math. 17). The same lengths give the same shares in every process.
     """
     shares: list[list[int]] = [[] for _ in range(num_shares)]
     sums = [(0, share) for share in range(num_shares)]

@@ -68,6 +68,25 @@ Objective = Callable[[Groups, ObjectiveConfig], Tensor]
 """Groups -> weights [B, N] float64."""
 
 
+def demonstrations_of(groups: Sequence[ScoredGroup], objective: ObjectiveConfig) -> list[Demonstration]:
+    """One of every group for an objective that imitates them, none for any other.
+
+    Raises ValueError for a group that lacks the one it needs.
+    """
+    if not objective.needs_demonstrations:
+        return []
+    demonstrations = []
+    for group in groups:
+        if group.demonstration is None:
+            raise ValueError(
+                f"problem {group.samples.problem_id!r} of group {group.samples.group} has no demonstration, "
+                f"which objective.name = {objective.name!r} imitates: give it one, leave the problem "
+                "out, or choose another objective"
+            )
+        demonstrations.append(group.demonstration)
+    return demonstrations
+
+
 def stack(groups: Sequence[ScoredGroup], demonstrations: Sequence[Demonstration]) -> Groups:
     """One row of each group, with the scores of their demonstrations if there are any.
 

@@ -23,7 +23,7 @@ from learner import checkpoint
 from learner.batch import PackedBatch, Sequences, collect, divide, empty_batch, micro_batches
 from learner.config import WITHOUT_EFFECT_ON_RESULT, LearnerConfig
 from learner.gang import ALONE, Gang
-from learner.groups import stack
+from learner.groups import demonstrations_of, stack
 from learner.loss import LossFacts, micro_batch_loss
 from learner.model import load_model, resolve_model
 from learner.objective_config import ObjectiveConfig
@@ -38,9 +38,11 @@ from learner.types import PublishedWeights, StepResult
 class Learner:
     """The policy being trained. A fresh one serves `version`: the weights on disk.
 
-    In a gang every rank has one, each call is made on all of them with the same arguments, and each
-    computes its share of the sequences; only rank 0 has buckets to hand out. `model_path` is the run's model before training, also when a checkpoint is loaded afterwards: its
+    `model_path` is the run's model before training, also when a checkpoint is loaded afterwards: its
     weights are the reference that `kl_coefficient` anchors to.
+
+    In a gang every rank has a learner. Each call is made on all of them with the same arguments; each
+    computes its share of the sequences and returns the same, but only rank 0 has buckets to hand out.
     """
 
     def __init__(
@@ -92,7 +94,7 @@ class Learner:
         started = time.perf_counter()
         seconds = {"forward_s": 0.0, "backward_s": 0.0}
         groups = sorted(groups, key=lambda group: group.samples.group)
-        demonstrations = self._demonstrations(groups)
+        demonstrations = demonstrations_of(groups, self._objective)
         weights_BN = self._weights(groups, demonstrations)
         weights_M = torch.from_numpy(weights_BN.reshape(-1)).float().to(self._device)
         sequences = collect([group.samples for group in groups], demonstrations)
@@ -186,21 +188,6 @@ class Learner:
         self.version, self._num_steps = state.version, state.num_steps
         self._kept.clear()
         self.published = self._publish()
-
-    def _demonstrations(self, groups: Sequence[ScoredGroup]) -> list[Demonstration]:
-        """One of every group for an objective that imitates them, none for any other."""
-        if not self._objective.needs_demonstrations:
-            return []
-        demonstrations = []
-        for group in groups:
-            if group.demonstration is None:
-                raise ValueError(
-                    f"problem {group.samples.problem_id!r} of group {group.samples.group} has no demonstration, "
-                    f"which objective.name = {self._objective.name!r} imitates: give it one, leave the problem "
-                    "out, or choose another objective"
-                )
-            demonstrations.append(group.demonstration)
-        return demonstrations
 
     def _weights(self, groups: Sequence[ScoredGroup], demonstrations: Sequence[Demonstration]) -> np.ndarray:
         batch = stack(groups, demonstrations)

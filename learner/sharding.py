@@ -19,6 +19,8 @@ from learner.model import TokenLogprobs
 def shard(module: TokenLogprobs, gang: Gang, device: torch.device) -> FSDPModule:
     """Shard the model block by block, in place; its parameters become DTensors on `device`.
 
+    What is in no block (embeddings, head) is one more; so is all of a model that names no blocks.
+
     A gradient is the sum of the ranks' gradients, not FSDP2's mean: each rank computes its sequences'
     terms of one loss, whose denominators count the whole step.
     """
