@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from ray import ObjectRef
 from ray.exceptions import RayActorError, RayError, RayTaskError
+
+DEATH_NOTICE_S = 2.0
+"""An actor's connections break with it; that it died is known a little later."""
+PING_TIMEOUT_S = 5.0
 
 
 class WorkerLost(Exception):
@@ -51,6 +55,54 @@ async def reply_while_alive(
             return answer.result()
     finally:
         answer.cancel()
+
+
+async def replies_of_gang(
+    refs: Sequence[ObjectRef],
+    *,
+    ping: Callable[[int], ObjectRef],
+    timeout_s: float,
+    of: Sequence[str],
+    doing: str,
+) -> list[Any]:
+    """The values of actors that wait for each other, one `ref` of each, all within `timeout_s`.
+
+    Raises WorkerLost like `reply`, by the one that the others wait for: one that died, for the others may
+    fail because of that before it is known; else the first that failed; else, where they are only late, the
+    first that does not answer `ping(number)`.
+    """
+    waiting = [
+        asyncio.create_task(reply(ref, timeout_s=timeout_s, of=name, doing=doing))
+        for ref, name in zip(refs, of, strict=True)
+    ]
+    try:
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_EXCEPTION)
+        early = _failures(waiting)
+        if not early:
+            return [task.result() for task in waiting]
+        await asyncio.wait(waiting, timeout=DEATH_NOTICE_S)
+        failures = _failures(waiting)
+        for failure in failures.values():
+            if isinstance(failure.__cause__, RayActorError):
+                raise failure
+        for failure in early.values():
+            if failure.__cause__ is not None:
+                raise failure
+        for number, failure in failures.items():
+            try:
+                await reply(ping(number), timeout_s=PING_TIMEOUT_S, of=of[number], doing=doing)
+            except WorkerLost:
+                raise failure from None
+        raise next(iter(failures.values()))
+    finally:
+        for task in waiting:
+            task.cancel()
+
+
+def _failures(tasks: Sequence[asyncio.Task[Any]]) -> dict[int, BaseException]:
+    """Of the tasks that have ended, by number."""
+    ended = {number: task.exception() for number, task in enumerate(tasks) if task.done()}
+    return {number: failure for number, failure in ended.items() if failure is not None}
 
 
 @contextmanager

@@ -103,7 +103,7 @@ def cpus_needed(config: RunConfig) -> float:
     return (
         config.rollout.workers * config.rollout.num_cpus
         + config.verifier.workers * config.verifier.num_cpus
-        + config.learner.num_cpus
+        + config.learner.ranks * config.learner.num_cpus
     )
 
 

@@ -1,67 +1,157 @@
-"""The learner as the controller sees it: an actor with bounded calls, weights as references."""
+"""The learner as the controller sees it: one actor, or a gang of them, with bounded calls.
+
+Weights are references to what rank 0 returned.
+"""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import ray
+from ray.util import placement_group, remove_placement_group
+from ray.util.placement_group import PlacementGroup
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
 from actors.types import ScoredGroup, scored_to_batch
-from cluster.calls import reply
+from cluster.calls import Halt, WorkerLost, replies_of_gang, reply
 from cluster.config import RunConfig
 from cluster.rollouts import Published
 from learner.types import StepResult
-from learner.worker import LearnerWorker
+from learner.worker import LearnerFacts, LearnerWorker
 
 STARTUP_TIMEOUT_S = 180.0
 
 
 class LearnerHandle:
-    """One learner process. Every method raises WorkerLost when it dies, hangs or fails."""
+    """The learner's processes. Every method raises WorkerLost when one of them dies, hangs or fails.
+
+    The other ranks of a gang would wait for that one in vain, so all are ended.
+    """
 
     def __init__(self, config: RunConfig) -> None:
+        self._config = config
         self._step_timeout_s = config.train.step_timeout_s
-        self._actor: Any = LearnerWorker.options(  # type: ignore[attr-defined]
-            num_cpus=config.learner.num_cpus,
-            num_gpus=config.learner.num_gpus,
-            resources=config.learner.resources,
-            runtime_env={"env_vars": {"OMP_NUM_THREADS": str(max(1, int(config.learner.num_cpus)))}},
-        ).remote(
-            config.model, config.learner, config.objective, config.rollout.temperature, config.train.seed
-        )
+        self._names = [f"learner rank {rank}" for rank in range(config.learner.ranks)]
+        if config.learner.ranks == 1:
+            self._names = ["learner"]
+        self._placement: PlacementGroup | None = None
+        self._actors: list[Any] = []
+        self.ranks: list[LearnerFacts] = []
+        """What each rank told of itself when it was up."""
 
     async def start(self, checkpoint: Path | None) -> Published:
-        """The weights to begin with, once the learner is up: those of the model, or of a checkpoint."""
-        facts = await self._reply(self._actor.ready.remote(), STARTUP_TIMEOUT_S, "starting")
-        self._manifest = facts.manifest
+        """The weights to begin with, once the learner is up: those of the model, or of a checkpoint.
+
+        Raises Halt where the cluster has no room for a gang.
+        """
+        if len(self._names) > 1:
+            self._placement = await self._reserve()
+        self._actors = [self._actor(rank) for rank in range(len(self._names))]
+        if len(self._names) > 1:
+            # No rank waits inside a collective for one whose process is still starting.
+            await self._replies(
+                [actor.ping.remote() for actor in self._actors], STARTUP_TIMEOUT_S, "starting"
+            )
+            # The bounds of the calls below are to end first: they know who is waited for.
+            timeout_s = STARTUP_TIMEOUT_S + self._step_timeout_s
+            opening = self._actors[0].open_store.remote(timeout_s)
+            store = await reply(opening, timeout_s=STARTUP_TIMEOUT_S, of=self._names[0], doing="starting")
+            joining = [actor.join.remote(*store, timeout_s) for actor in self._actors]
+            await self._replies(joining, STARTUP_TIMEOUT_S, "starting")
+        ready = [actor.ready.remote() for actor in self._actors]
+        self.ranks = await self._replies(ready, STARTUP_TIMEOUT_S, "starting")
         if checkpoint:
-            loading = self._actor.load.remote(str(checkpoint))
-            await self._reply(loading, STARTUP_TIMEOUT_S, f"loading {checkpoint}")
-        about, *buckets = self._actor.publish.options(num_returns=self._num_returns).remote()
-        weights = await self._reply(about, STARTUP_TIMEOUT_S, "publishing")
+            loading = [actor.load.remote(str(checkpoint)) for actor in self._actors]
+            await self._replies(loading, STARTUP_TIMEOUT_S, f"loading {checkpoint}")
+        about, *buckets = self._actors[0].publish.options(num_returns=self._num_returns).remote()
+        weights = await reply(about, timeout_s=STARTUP_TIMEOUT_S, of=self._names[0], doing="publishing")
         return self._published(weights["version"], weights["fingerprint"], buckets)
 
     async def train_step(self, groups: Sequence[ScoredGroup]) -> tuple[StepResult, Published]:
         """One optimizer step and the version it made."""
-        result, *buckets = self._actor.train_step.options(num_returns=self._num_returns).remote(
-            scored_to_batch(groups)
-        )
-        step: StepResult = await self._reply(result, self._step_timeout_s, "training a step")
+        batch = ray.put(scored_to_batch(groups))
+        first, *others = self._actors
+        result, *buckets = first.train_step.options(num_returns=self._num_returns).remote(batch)
+        results = [result, *(actor.train_step.remote(batch) for actor in others)]
+        step: StepResult = (await self._replies(results, self._step_timeout_s, "training a step"))[0]
         return step, self._published(step.version, step.fingerprint, buckets)
 
     async def save(self, directory: Path) -> None:
         """Write model, optimizer and random state into a directory."""
-        await self._reply(
-            self._actor.save.remote(str(directory)), self._step_timeout_s, "writing a checkpoint"
+        saving = [actor.save.remote(str(directory)) for actor in self._actors]
+        await self._replies(saving, self._step_timeout_s, "writing a checkpoint")
+
+    def stop(self) -> None:
+        """End all ranks."""
+        for actor in self._actors:
+            ray.kill(actor)
+        if self._placement is not None:
+            remove_placement_group(self._placement)
+
+    async def _reserve(self) -> PlacementGroup | None:
+        """Room for all ranks at once, on as few nodes as have it: none of them can begin without the others."""
+        learner = self._config.learner
+        bundle = {"CPU": learner.num_cpus, "GPU": learner.num_gpus, **learner.resources}
+        bundle = {resource: amount for resource, amount in bundle.items() if amount}
+        if not bundle:
+            return None
+        placement = placement_group([bundle] * learner.ranks, strategy="PACK")
+        if not await asyncio.to_thread(placement.wait, STARTUP_TIMEOUT_S):
+            remove_placement_group(placement)
+            raise Halt(
+                f"the cluster has no room for learner.ranks = {learner.ranks} of {bundle} each within "
+                f"{STARTUP_TIMEOUT_S:g} s: add nodes, or lower learner.ranks, rollout.workers or verifier.workers"
+            )
+        return placement
+
+    def _actor(self, rank: int) -> Any:
+        config = self._config
+        placed: dict[str, Any] = {}
+        if len(self._names) > 1:
+            placed["max_concurrency"] = 2  # a rank answers a ping while it computes
+        if self._placement is not None:
+            placed["scheduling_strategy"] = PlacementGroupSchedulingStrategy(
+                placement_group=self._placement, placement_group_bundle_index=rank
+            )
+        return LearnerWorker.options(  # type: ignore[attr-defined]
+            num_cpus=config.learner.num_cpus,
+            num_gpus=config.learner.num_gpus,
+            resources=config.learner.resources,
+            runtime_env={"env_vars": {"OMP_NUM_THREADS": str(max(1, int(config.learner.num_cpus)))}},
+            **placed,
+        ).remote(
+            config.model,
+            config.learner,
+            config.objective,
+            config.rollout.temperature,
+            config.train.seed,
+            rank=rank,
         )
 
     @property
     def _num_returns(self) -> int:
-        return 1 + len(self._manifest.bucket_sizes)
+        return 1 + len(self.ranks[0].manifest.bucket_sizes)
 
     def _published(self, version: int, fingerprint: int, buckets: list[Any]) -> Published:
-        return Published(version=version, fingerprint=fingerprint, manifest=self._manifest, buckets=buckets)
+        return Published(
+            version=version, fingerprint=fingerprint, manifest=self.ranks[0].manifest, buckets=buckets
+        )
 
-    @staticmethod
-    async def _reply(ref: Any, timeout_s: float, doing: str) -> Any:
-        return await reply(ref, timeout_s=timeout_s, of="learner", doing=doing)
+    async def _replies(self, refs: Sequence[Any], timeout_s: float, doing: str) -> list[Any]:
+        """One answer of each rank."""
+        if len(refs) == 1:
+            return [await reply(refs[0], timeout_s=timeout_s, of=self._names[0], doing=doing)]
+        try:
+            return await replies_of_gang(
+                refs,
+                ping=lambda rank: self._actors[rank].ping.remote(),
+                timeout_s=timeout_s,
+                of=self._names,
+                doing=doing,
+            )
+        except WorkerLost:
+            self.stop()
+            raise

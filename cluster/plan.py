@@ -65,7 +65,7 @@ def show_plan(config: RunConfig, run_dir: Path, *, local: bool) -> None:
     roles: list[tuple[str, int, RolloutConfig | VerifierConfig | LearnerConfig]] = [
         ("rollout", config.rollout.workers, config.rollout),
         ("verifier", config.verifier.workers, config.verifier),
-        ("learner", 1, config.learner),
+        ("learner", config.learner.ranks, config.learner),
     ]
     for role, workers, section in roles:
         custom = "".join(f", {amount} {name}" for name, amount in section.resources.items())

@@ -26,6 +26,8 @@ PROCESS_BYTES = 1.0 * 2**30
 """Resident memory of a worker process that has imported torch and vLLM, without model and cache."""
 OPTIMIZER_COPIES = 4
 """Weights, gradients and AdamW's two averages, in float32."""
+CHECKPOINT_COPIES = 3
+"""Weights and AdamW's two averages, in float32."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,17 +176,21 @@ def memory_needed(config: RunConfig) -> dict[str, float]:
     """Estimated bytes by role, on the CPU's side, all workers together."""
     weights = model_bytes(config)
     rollout, learner = config.rollout, config.learner
-    learner_copies = OPTIMIZER_COPIES + learner.parity_versions + (learner.kl_coefficient > 0)
+    learner_copies = learner.parity_versions
+    if not learner.num_gpus:
+        learner_copies += OPTIMIZER_COPIES + (learner.kl_coefficient > 0)
+    if learner.ranks > 1:
+        # Beside the shards rank 0 has one version in whole, and at times a checkpoint; at the start each rank
+        # has all of the model.
+        learner_copies = max(learner_copies + 1 + CHECKPOINT_COPIES, learner.ranks + 1)
     needed = {
         "rollout": rollout.workers * (PROCESS_BYTES + 2 * weights + rollout.kv_cache_mib * 2**20),
-        "learner": PROCESS_BYTES + learner_copies * weights,
+        "learner": learner.ranks * PROCESS_BYTES + learner_copies * weights,
         "verifier": config.verifier.workers * 0.15 * 2**30,
         "ray and controller": 1.2 * 2**30,
     }
     if rollout.num_gpus:
         needed["rollout"] = rollout.workers * 2 * PROCESS_BYTES
-    if learner.num_gpus:
-        needed["learner"] = PROCESS_BYTES + learner.parity_versions * weights
     return needed
 
 

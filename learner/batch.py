@@ -14,6 +14,7 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
+from heapq import heapreplace
 
 import numpy as np
 import torch
@@ -41,6 +42,11 @@ class Sequences:
     @property
     def num_samples(self) -> int:
         return len(self.workers)
+
+    @property
+    def num_positions_S(self) -> np.ndarray:
+        """int64 [S]: positions of a forward pass; a sequence's last token is a target only and takes none."""
+        return self.prompt_lengths + self.completion_lengths - 1
 
     @property
     def demonstrations(self) -> np.ndarray:
@@ -112,10 +118,9 @@ def collect(groups: Sequence[SampleGroup], demonstrations: Sequence[Demonstratio
 def micro_batches(sequences: Sequences, chosen: np.ndarray, max_tokens: int) -> Iterator[PackedBatch]:
     """Pack the chosen sequences, longest first, into batches of at most `max_tokens` positions.
 
-    A sequence's last token is a target only, so it takes no position. A sequence longer than
-    `max_tokens` gets a batch of its own.
+    A sequence longer than `max_tokens` gets a batch of its own.
     """
-    lengths = (sequences.prompt_lengths + sequences.completion_lengths - 1)[chosen]
+    lengths = sequences.num_positions_S[chosen]
     order = np.argsort(-lengths, kind="stable")
     remaining = list(zip(chosen[order].tolist(), lengths[order].tolist(), strict=True))
     while remaining:
@@ -123,6 +128,36 @@ def micro_batches(sequences: Sequences, chosen: np.ndarray, max_tokens: int) -> 
         row_length = max(longest, min(MIN_ROW_LENGTH, max_tokens))
         placed, remaining = _place(remaining, row_length, max(1, max_tokens // row_length))
         yield _pack(sequences, np.array(placed, np.int64), row_length)
+
+
+def divide(lengths_S: np.ndarray, num_shares: int) -> list[np.ndarray]:
+    """Sequences of the given lengths in shares of about equal sums; each share's numbers, ascending.
+
+    Longest first, each to the share that has least so far: the largest sum is at most 4/3 of the least
+    possible (Graham, 1969, SIAM J. Appl. Math. 17). The same lengths give the same shares in every process.
+    """
+    shares: list[list[int]] = [[] for _ in range(num_shares)]
+    sums = [(0, share) for share in range(num_shares)]
+    for sequence in np.argsort(-lengths_S, kind="stable").tolist():
+        total, share = sums[0]
+        shares[share].append(sequence)
+        heapreplace(sums, (total + int(lengths_S[sequence]), share))
+    return [np.sort(np.array(share, np.int64)) for share in shares]
+
+
+def empty_batch() -> PackedBatch:
+    """One position of padding and no completion token: a pass whose loss and gradients are zero."""
+    none = torch.zeros(0, dtype=torch.int64)
+    return PackedBatch(
+        input_ids=torch.zeros((1, 1), dtype=torch.int64),
+        position_ids=torch.zeros((1, 1), dtype=torch.int64),
+        segment_ids=torch.zeros((1, 1), dtype=torch.int32),
+        hidden_positions=none,
+        target_ids=none,
+        sequence_ids=none,
+        behaviour_logprobs=torch.zeros(0),
+        versions=none,
+    )
 
 
 def _place(

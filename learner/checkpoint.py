@@ -18,6 +18,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from learner.sharding import laid_out_as, whole
+
 FORMAT = 1
 TOKENIZER_FILES = (
     "tokenizer*",
@@ -28,7 +30,8 @@ TOKENIZER_FILES = (
     "*.model",
     "chat_template*",
 )
-_STATE = ("step", "exp_avg", "exp_avg_sq")
+_AVERAGES = ("exp_avg", "exp_avg_sq")
+_STATE = ("step", *_AVERAGES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,21 +51,30 @@ def save(
     optimizer: torch.optim.Optimizer,
     state: LearnerState,
     base_directory: Path,
+    writes: bool = True,
 ) -> None:
-    """Write a checkpoint. The caller gives a temporary name and renames it when all is written."""
+    """Write a checkpoint. The caller gives a temporary name and renames it when all is written.
+
+    All ranks of a gang must call this, of which one `writes`: sharded tensors are put together and stored
+    in whole, so that any number of ranks can read them.
+    """
+    weights: dict[str, torch.Tensor] = {}
+    moments: dict[str, torch.Tensor] = {}
+    for name, parameter in model.named_parameters():
+        _keep(weights, name, parameter, writes)
+        for key in _STATE if parameter in optimizer.state else ():
+            _keep(moments, f"{name}:{key}", optimizer.state[parameter][key], writes)
+    if not writes:
+        return
+    stored = model.state_dict().keys()
+    buffers = {name: buffer for name, buffer in model.named_buffers() if name in stored}
     model_directory = directory / "model"
     model_directory.mkdir(parents=True, exist_ok=True)
-    model.save_pretrained(model_directory)
+    model.save_pretrained(model_directory, state_dict={**weights, **buffers})
     for pattern in TOKENIZER_FILES:
         for file in base_directory.glob(pattern):
             shutil.copyfile(file, model_directory / file.name)
-    tensors = {
-        f"{name}:{key}": optimizer.state[parameter][key].detach().cpu().contiguous()
-        for name, parameter in model.named_parameters()
-        if parameter in optimizer.state
-        for key in _STATE
-    }
-    save_file({**tensors, "torch_rng_state": torch.get_rng_state()}, directory / "optimizer.safetensors")
+    save_file({**moments, "torch_rng_state": torch.get_rng_state()}, directory / "optimizer.safetensors")
     facts = {
         "format": FORMAT,
         "version": state.version,
@@ -96,13 +108,21 @@ def load(
     optimizer.state.clear()
     with torch.no_grad():
         for name, parameter in parameters.items():
-            parameter.copy_(weights[name])
+            parameter.copy_(laid_out_as(weights[name], parameter))
             if state.num_steps:
                 optimizer.state[parameter] = {
-                    key: moments[f"{name}:{key}"].to(parameter.device) for key in _STATE
+                    "step": moments[f"{name}:step"].to(parameter.device),
+                    **{key: laid_out_as(moments[f"{name}:{key}"], parameter) for key in _AVERAGES},
                 }
     torch.set_rng_state(moments["torch_rng_state"])
     return state
+
+
+def _keep(tensors: dict[str, torch.Tensor], name: str, tensor: torch.Tensor, writes: bool) -> None:
+    """Put a tensor together, with all ranks; only the rank that writes has memory for all of them."""
+    value = whole(tensor.detach())
+    if writes:
+        tensors[name] = value.cpu().contiguous()
 
 
 def _read_state(file: Path, settings: Mapping[str, Any]) -> LearnerState:

@@ -17,12 +17,13 @@ WITHOUT_EFFECT_ON_RESULT = frozenset(
         "publish_dtype",
         "parity_sequences",
         "parity_versions",
+        "ranks",
         "num_cpus",
         "num_gpus",
         "resources",
     }
 )
-"""Fields of `LearnerConfig` that may differ when a run is resumed."""
+"""Fields of `LearnerConfig` that may differ when a run is resumed: at most they change how sums are rounded."""
 
 _CLIP = frozenset({"clip_low", "clip_high"})
 _WITHOUT_EFFECT: dict[Importance, frozenset[str]] = {
@@ -88,8 +89,13 @@ class LearnerConfig(DependentSettings):
     parity_versions: int = Field(
         4, ge=1, description="Newest published versions kept in memory for that, the current one included."
     )
-    num_cpus: float = Field(1.0, ge=0, description="CPU cores the learner reserves; its torch threads.")
-    num_gpus: float = Field(0.0, ge=0, description="GPUs the learner reserves; 0: it computes on the CPU.")
+    ranks: int = Field(
+        1,
+        ge=1,
+        description="Processes over which parameters, gradients and optimizer are sharded, and a batch divided.",
+    )
+    num_cpus: float = Field(1.0, ge=0, description="CPU cores each rank reserves; its torch threads.")
+    num_gpus: float = Field(0.0, ge=0, description="GPUs each rank reserves; 0: it computes on the CPU.")
     resources: CustomResources = Field({})
 
     @model_validator(mode="after")
@@ -99,6 +105,15 @@ class LearnerConfig(DependentSettings):
             raise ValueError(
                 f"{field} = {getattr(self, field)!r} has no effect with importance = {self.importance!r}: "
                 f"remove it or set importance = {other!r}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _refuse_ranks_that_share_a_gpu(self) -> Self:
+        if self.ranks > 1 and 0 < self.num_gpus < 1:
+            raise ValueError(
+                f"num_gpus = {self.num_gpus:g} with ranks = {self.ranks}: NCCL wants a GPU of its own for each rank; "
+                "set num_gpus = 1, or ranks = 1"
             )
         return self
 

@@ -5,12 +5,14 @@ Shapes: `B` prompts, `N` samples of each.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from actors.types import Demonstration, ScoredGroup
 from learner.objective_config import ObjectiveConfig
 
 
@@ -64,3 +66,40 @@ class Groups:
 
 Objective = Callable[[Groups, ObjectiveConfig], Tensor]
 """Groups -> weights [B, N] float64."""
+
+
+def demonstrations_of(groups: Sequence[ScoredGroup], objective: ObjectiveConfig) -> list[Demonstration]:
+    """One of every group for an objective that imitates them, none for any other.
+
+    Raises ValueError for a group that lacks the one it needs.
+    """
+    if not objective.needs_demonstrations:
+        return []
+    demonstrations = []
+    for group in groups:
+        if group.demonstration is None:
+            raise ValueError(
+                f"problem {group.samples.problem_id!r} of group {group.samples.group} has no demonstration, "
+                f"which objective.name = {objective.name!r} imitates: give it one, leave the problem "
+                "out, or choose another objective"
+            )
+        demonstrations.append(group.demonstration)
+    return demonstrations
+
+
+def stack(groups: Sequence[ScoredGroup], demonstrations: Sequence[Demonstration]) -> Groups:
+    """One row of each group, with the scores of their demonstrations if there are any.
+
+    Raises ValueError for groups of different sizes.
+    """
+    sizes = {group.samples.num_samples for group in groups}
+    if len(sizes) != 1:
+        raise ValueError(f"a batch needs groups of one size, got sizes {sorted(sizes)}")
+    return Groups(
+        scores_BN=torch.from_numpy(np.stack([group.scores for group in groups])),
+        rewards_BN=torch.from_numpy(np.stack([group.rewards for group in groups])),
+        lengths_BN=torch.from_numpy(np.stack([np.diff(group.samples.offsets) for group in groups])).long(),
+        demonstration_scores_B=torch.tensor([d.score for d in demonstrations], dtype=torch.float64)
+        if demonstrations
+        else None,
+    )

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -21,15 +20,18 @@ from actors.fingerprint import param_fingerprint
 from actors.manifest import views
 from actors.types import Demonstration, ScoredGroup
 from learner import checkpoint
-from learner.batch import PackedBatch, Sequences, collect, micro_batches
+from learner.batch import PackedBatch, Sequences, collect, divide, empty_batch, micro_batches
 from learner.config import WITHOUT_EFFECT_ON_RESULT, LearnerConfig
-from learner.groups import Groups
+from learner.gang import ALONE, Gang
+from learner.groups import demonstrations_of, stack
 from learner.loss import LossFacts, micro_batch_loss
-from learner.model import TokenLogprobs, load_model, resolve_model, token_logprobs
+from learner.model import load_model, resolve_model
 from learner.objective_config import ObjectiveConfig
 from learner.objectives import OBJECTIVES
 from learner.parity import ParityFacts, choose, compare
-from learner.publish import make_manifest, pack
+from learner.policy import Policy, ShardedPolicy, Weights
+from learner.publish import make_manifest
+from learner.sharding import own_part
 from learner.types import PublishedWeights, StepResult
 
 
@@ -38,6 +40,9 @@ class Learner:
 
     `model_path` is the run's model before training, also when a checkpoint is loaded afterwards: its
     weights are the reference that `kl_coefficient` anchors to.
+
+    In a gang every rank has a learner. Each call is made on all of them with the same arguments; each
+    computes its share of the sequences and returns the same, but only rank 0 has buckets to hand out.
     """
 
     def __init__(
@@ -48,16 +53,23 @@ class Learner:
         temperature: float,
         seed: int,
         version: int = 0,
+        gang: Gang = ALONE,
     ) -> None:
         torch.manual_seed(seed)
         self._config = config
         self._objective = objective
         self._temperature = temperature
+        self._gang = gang
         self._base_directory = resolve_model(model_path)
         self._device = torch.device("cuda" if config.num_gpus > 0 else "cpu")
-        self._model = load_model(str(self._base_directory), str(self._device))
-        self._with_weights = TokenLogprobs(self._model)
-        self._parameters: dict[str, torch.Tensor] = dict(self._model.named_parameters())
+        bfloat16 = config.dtype == "bfloat16"
+        if gang.size == 1:
+            model = load_model(str(self._base_directory), str(self._device))
+            self._policy = Policy(model, self._device, temperature, bfloat16=bfloat16)
+        else:
+            model = load_model(str(self._base_directory))  # the whole of it need not fit on one device
+            self._policy = ShardedPolicy(model, self._device, temperature, bfloat16=bfloat16, gang=gang)
+        self._parameters = self._policy.parameters
         self._optimizer = torch.optim.AdamW(
             self._parameters.values(),
             lr=config.learning_rate,
@@ -66,19 +78,12 @@ class Learner:
             weight_decay=config.weight_decay,
             fused=True,
         )
-        self._reference: dict[str, torch.Tensor] | None = None
-        if config.kl_coefficient > 0:
-            self._reference = {name: value.detach().clone() for name, value in self._parameters.items()}
+        self._reference = self._policy.copy_weights() if config.kl_coefficient > 0 else None
         self._num_steps = 0
         self.version = version
-        self.manifest = make_manifest(self._model, config.publish_dtype)
-        self._published: dict[int, PublishedWeights] = {}
-        self._publish()
-
-    @property
-    def published(self) -> PublishedWeights:
-        """The current version, packed."""
-        return self._published[self.version]
+        self.manifest = make_manifest(model, config.publish_dtype)
+        self._kept: dict[int, Weights] = {}
+        self.published = self._publish()
 
     def train_step(self, groups: Sequence[ScoredGroup]) -> StepResult:
         """One optimizer step, the same whatever the order in which the groups arrived.
@@ -89,7 +94,7 @@ class Learner:
         started = time.perf_counter()
         seconds = {"forward_s": 0.0, "backward_s": 0.0}
         groups = sorted(groups, key=lambda group: group.samples.group)
-        demonstrations = self._demonstrations(groups)
+        demonstrations = demonstrations_of(groups, self._objective)
         weights_BN = self._weights(groups, demonstrations)
         weights_M = torch.from_numpy(weights_BN.reshape(-1)).float().to(self._device)
         sequences = collect([group.samples for group in groups], demonstrations)
@@ -100,29 +105,33 @@ class Learner:
         self._optimizer.zero_grad()
         facts = LossFacts()
         parity = compare(np.empty(0), np.empty(0, np.int64), len(sequences.worker_names))
-        num_positions = 0
-        for cpu_batch in micro_batches(sequences, trained, self._config.micro_batch_tokens):
+        clock = time.perf_counter()
+        batches = self._share(sequences, trained)
+        references: list[torch.Tensor | None] = [None] * len(batches)
+        if self._reference:
+            references = [*self._policy.logprobs_under(self._reference, batches)]
+        seconds["forward_s"] += time.perf_counter() - clock
+        for cpu_batch, reference_logprobs_T in zip(batches, references, strict=True):
             clock = time.perf_counter()
             batch = cpu_batch.to(self._device)
-            num_positions += batch.input_ids.numel()
-            reference_logprobs_T = self._logprobs_under(self._reference, batch) if self._reference else None
-            with self._autocast():
-                logprobs_T = token_logprobs(self._model, batch, self._temperature)
+            logprobs_T = self._policy.logprobs(batch)
             loss, batch_facts = micro_batch_loss(
                 logprobs_T, batch, weights_M, len(groups), self._config, reference_logprobs_T
             )
             facts += batch_facts
             parity += self._compare(sequences, batch, logprobs_T.detach(), self.version)
-            if not math.isfinite(batch_facts.loss):
-                self._refuse("loss", batch_facts.loss)
             seconds["forward_s"] += time.perf_counter() - clock
             clock = time.perf_counter()
             loss.backward()
             self._synchronize()
             seconds["backward_s"] += time.perf_counter() - clock
 
+        facts = facts.over(self._gang)
+        if not math.isfinite(facts.loss):
+            self._refuse("loss", facts.loss)
         clock = time.perf_counter()
         parity += self._compare_untrained(sequences, {self.version: trained})
+        parity = parity.over(self._gang)
         seconds["parity_s"] = time.perf_counter() - clock
         clock = time.perf_counter()
         learning_rate, grad_norm = self._update()
@@ -132,11 +141,13 @@ class Learner:
         clock = time.perf_counter()
         self.version += 1
         self._num_steps += 1
-        self._publish()
+        self.published = self._publish()
         seconds["publish_s"] = time.perf_counter() - clock
         seconds["step_s"] = time.perf_counter() - started
 
-        num_positions_used = int((sequences.prompt_lengths + sequences.completion_lengths - 1)[trained].sum())
+        num_positions_used = int(sequences.num_positions_S[trained].sum())
+        num_positions = self._gang.sum(np.array([sum(batch.input_ids.numel() for batch in batches)]))[0]
+        slowest = self._gang.largest(np.array(list(seconds.values())))
         return StepResult(
             groups_B=np.array([group.samples.group for group in groups], np.int64),
             weights_BN=weights_BN,
@@ -147,11 +158,11 @@ class Learner:
                 "learning_rate": learning_rate,
                 "num_groups": float(len(groups)),
                 "num_samples": float(weights_BN.size),
-                "row_fill": num_positions_used / max(1, num_positions),
+                "row_fill": num_positions_used / max(1, int(num_positions)),
                 **facts.means(self._num_select()),
                 **({"demonstration_logprob": facts.demonstration_logprob} if demonstrations else {}),
                 **parity.facts(),
-                **seconds,
+                **dict(zip(seconds, slowest.tolist(), strict=True)),
             },
             parity_by_worker=parity.by_worker(sequences.worker_names),
         )
@@ -160,52 +171,26 @@ class Learner:
         """Write a checkpoint into `directory`; the caller renames it into place."""
         checkpoint.save(
             Path(directory),
-            model=self._model,
+            model=self._policy.model,
             optimizer=self._optimizer,
             state=checkpoint.LearnerState(
                 version=self.version, num_steps=self._num_steps, settings=self._settings()
             ),
             base_directory=self._base_directory,
+            writes=self._gang.rank == 0,
         )
 
     def load(self, directory: str | Path) -> None:
         """Become the learner that wrote `directory`. Versions published before are forgotten."""
         state = checkpoint.load(
-            Path(directory), model=self._model, optimizer=self._optimizer, settings=self._settings()
+            Path(directory), model=self._policy.model, optimizer=self._optimizer, settings=self._settings()
         )
         self.version, self._num_steps = state.version, state.num_steps
-        self._published.clear()
-        self._publish()
-
-    def _demonstrations(self, groups: Sequence[ScoredGroup]) -> list[Demonstration]:
-        """One of every group for an objective that imitates them, none for any other."""
-        if not self._objective.needs_demonstrations:
-            return []
-        demonstrations = []
-        for group in groups:
-            if group.demonstration is None:
-                raise ValueError(
-                    f"problem {group.samples.problem_id!r} of group {group.samples.group} has no demonstration, "
-                    f"which objective.name = {self._objective.name!r} imitates: give it one, leave the problem "
-                    "out, or choose another objective"
-                )
-            demonstrations.append(group.demonstration)
-        return demonstrations
+        self._kept.clear()
+        self.published = self._publish()
 
     def _weights(self, groups: Sequence[ScoredGroup], demonstrations: Sequence[Demonstration]) -> np.ndarray:
-        sizes = {group.samples.num_samples for group in groups}
-        if len(sizes) != 1:
-            raise ValueError(f"a batch needs groups of one size, got sizes {sorted(sizes)}")
-        batch = Groups(
-            scores_BN=torch.from_numpy(np.stack([group.scores for group in groups])),
-            rewards_BN=torch.from_numpy(np.stack([group.rewards for group in groups])),
-            lengths_BN=torch.from_numpy(
-                np.stack([np.diff(group.samples.offsets) for group in groups])
-            ).long(),
-            demonstration_scores_B=torch.tensor([d.score for d in demonstrations], dtype=torch.float64)
-            if demonstrations
-            else None,
-        )
+        batch = stack(groups, demonstrations)
         weights_BN = OBJECTIVES[self._objective.name].weights(batch, self._objective).numpy()
         if not np.all(np.isfinite(weights_BN)):
             self._refuse("objective's weights", float("nan"))
@@ -213,10 +198,16 @@ class Learner:
 
     def _update(self) -> tuple[float, float]:
         """Clip and step. Returns the learning rate and the gradient norm before clipping."""
+        gradients = []
         for parameter in self._parameters.values():
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-        norm = float(torch.nn.utils.clip_grad_norm_(self._parameters.values(), self._config.max_grad_norm))
+            gradients.append(own_part(parameter.grad))
+        own_norm = torch.nn.utils.get_total_norm(gradients)
+        norm = self._gang.norm(float(own_norm))
+        torch.nn.utils.clip_grads_with_norm_(
+            self._parameters.values(), self._config.max_grad_norm, own_norm.new_tensor(norm)
+        )
         if not math.isfinite(norm):
             self._refuse("gradient norm", norm)
         rate = self._config.learning_rate * min(
@@ -234,36 +225,40 @@ class Learner:
             "as they were. Look at rewards and log-probs of this batch, or lower learner.learning_rate"
         )
 
-    def _publish(self) -> None:
-        buckets = tuple(pack(self._parameters, self.manifest))
-        self._published[self.version] = PublishedWeights(
+    def _publish(self) -> PublishedWeights:
+        """The current version as it is served; it is also kept, to compare with what engines will sample under it."""
+        self._kept[self.version], buckets = self._policy.publish(self.manifest)
+        for version in sorted(self._kept)[: -self._config.parity_versions]:
+            del self._kept[version]
+        own_fingerprint = param_fingerprint(views(self.manifest, buckets)) if buckets else 0
+        return PublishedWeights(
             version=self.version,
-            fingerprint=param_fingerprint(views(self.manifest, buckets)),
+            fingerprint=int(self._gang.gather(np.array(own_fingerprint))[0]),
             buckets=buckets,
         )
-        for version in sorted(self._published)[: -self._config.parity_versions]:
-            del self._published[version]
+
+    def _share(self, sequences: Sequences, chosen: np.ndarray) -> list[PackedBatch]:
+        """This rank's micro-batches of the chosen sequences.
+
+        All ranks have equally many, for a pass is one of all: some may be empty. Sequences are divided and
+        not micro-batches, of which a step may have fewer than there are ranks.
+        """
+        mine = chosen[divide(sequences.num_positions_S[chosen], self._gang.size)[self._gang.rank]]
+        batches = list(micro_batches(sequences, mine, self._config.micro_batch_tokens))
+        most = int(self._gang.largest(np.array(len(batches))))
+        return batches + [empty_batch()] * (most - len(batches))
 
     def _compare_untrained(self, sequences: Sequences, compared: dict[int, np.ndarray]) -> ParityFacts:
         """Parity of at most `parity_sequences` more sequences, each under the weights it was sampled with."""
         parity = compare(np.empty(0), np.empty(0, np.int64), len(sequences.worker_names))
-        chosen = choose(sequences, self._published, compared, self._config.parity_sequences)
+        chosen = choose(sequences, self._kept, compared, self._config.parity_sequences)
         for version, ids in chosen.items():
-            weights = {
-                name: view.to(self._device, torch.float32)
-                for name, view in views(self.manifest, self._published[version].buckets)
-            }
-            for cpu_batch in micro_batches(sequences, ids, self._config.micro_batch_tokens):
-                batch = cpu_batch.to(self._device)
-                parity += self._compare(sequences, batch, self._logprobs_under(weights, batch), version)
+            batches = self._share(sequences, ids)
+            for batch, logprobs_T in zip(
+                batches, self._policy.logprobs_under(self._kept[version], batches), strict=True
+            ):
+                parity += self._compare(sequences, batch, logprobs_T.cpu(), version)
         return parity
-
-    @torch.no_grad()
-    def _logprobs_under(self, weights: dict[str, torch.Tensor], batch: PackedBatch) -> torch.Tensor:
-        """float32 [T]: log-probs with other weights, by parameter name, in place of the policy's."""
-        named = {f"policy.{name}": value for name, value in weights.items()}
-        with self._autocast():
-            return torch.func.functional_call(self._with_weights, named, (batch, self._temperature))
 
     @staticmethod
     def _compare(
@@ -289,9 +284,6 @@ class Learner:
             **{f"objective.{name}": value for name, value in objective.items()},
             "temperature": self._temperature,
         }
-
-    def _autocast(self) -> AbstractContextManager[Any]:
-        return torch.autocast(self._device.type, torch.bfloat16, enabled=self._config.dtype == "bfloat16")
 
     def _synchronize(self) -> None:
         if self._device.type == "cuda":

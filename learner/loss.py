@@ -10,10 +10,12 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 
+import numpy as np
 import torch
 
 from learner.batch import PackedBatch
 from learner.config import Importance, LearnerConfig
+from learner.gang import Gang
 
 MAX_LOG_RATIO = 20.0
 """Ratios are followed up to exp(20), beyond which no sample carries information."""
@@ -113,6 +115,11 @@ class LossFacts:
         return LossFacts(
             **{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(LossFacts)}
         )
+
+    def over(self, gang: Gang) -> LossFacts:
+        """Those of all ranks together, on each of them."""
+        values = np.array([getattr(self, f.name) for f in fields(self)])
+        return LossFacts(**dict(zip((f.name for f in fields(self)), gang.sum(values).tolist(), strict=True)))
 
     def means(self, num_select: int) -> dict[str, float]:
         """The facts of a step as `learner.types.StepResult` describes them, but for `demonstration_logprob`."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from learner.batch import Sequences
+from learner.gang import Gang
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -29,6 +30,14 @@ class ParityFacts:
             num_tokens_W=self.num_tokens_W + other.num_tokens_W,
             sums_W=self.sums_W + other.sums_W,
             maxima_W=np.maximum(self.maxima_W, other.maxima_W),
+        )
+
+    def over(self, gang: Gang) -> ParityFacts:
+        """Those of all ranks together, on each of them."""
+        return ParityFacts(
+            num_tokens_W=gang.sum(self.num_tokens_W),
+            sums_W=gang.sum(self.sums_W),
+            maxima_W=gang.largest(self.maxima_W),
         )
 
     def facts(self) -> dict[str, float]:

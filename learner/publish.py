@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from actors.manifest import TensorEntry, WeightManifest, views
+from learner.sharding import whole
 
 ALIGNMENT_BYTES = 64
 BUCKET_BYTES = 256 << 20
@@ -39,8 +40,11 @@ def make_manifest(model: torch.nn.Module, dtype: str, bucket_bytes: int = BUCKET
 
 @torch.no_grad()
 def pack(parameters: Mapping[str, torch.Tensor], manifest: WeightManifest) -> list[np.ndarray]:
-    """Copies of the named tensors as the manifest lays them out, rounded to its dtypes."""
+    """Copies of the named tensors as the manifest lays them out, rounded to its dtypes.
+
+    Sharded ones are put together one at a time, for which every rank must call `whole` in this order.
+    """
     buckets = [np.zeros(size, np.uint8) for size in manifest.bucket_sizes]
     for name, view in views(manifest, buckets):
-        view.copy_(parameters[name])
+        view.copy_(whole(parameters[name]))
     return buckets

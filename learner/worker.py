@@ -1,4 +1,4 @@
-"""The learner as a Ray actor.
+"""The learner as a Ray actor: all of it, or one rank of a gang.
 
 It only ever *returns* values. The caller owns them, weights included: a bucket the learner had put
 into the store itself would die with it.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -34,6 +35,9 @@ class LearnerWorker:
     """Calls that hand out weights return `1 + len(manifest.bucket_sizes)` values: facts, then buckets.
 
     Call them with `.options(num_returns=...)`, so that each bucket is an object of its own.
+
+    With `config.ranks` > 1 there is one actor a rank. Rank 0 opens a store, all `join` it, and from
+    then on every call is made on all of them; ranks other than 0 return facts and no bucket.
     """
 
     def __init__(
@@ -44,13 +48,46 @@ class LearnerWorker:
         temperature: float,
         seed: int,
         version: int = 0,
+        rank: int = 0,
     ) -> None:
         import torch
 
         from learner.learner import Learner
 
         torch.set_num_threads(max(1, int(config.num_cpus)))
-        self._learner = Learner(model, config, objective, temperature, seed, version)
+        self._config = config
+        self._rank = rank
+        self._make = partial(Learner, model, config, objective, temperature, seed, version)
+        self._store: Any = None
+        if config.ranks == 1:
+            self._learner = self._make()
+
+    def open_store(self, timeout_s: float) -> tuple[str, int]:
+        """Address and port at which the ranks meet."""
+        from learner.gang import open_store
+
+        address = ray.util.get_node_ip_address()
+        self._store = open_store(address, self._config.ranks, timeout_s)
+        return address, self._store.port
+
+    def join(self, store_address: str, store_port: int, timeout_s: float) -> None:
+        """Become a rank of the gang; `timeout_s` bounds each of its collectives from now on."""
+        from learner.gang import connect_store, join
+
+        if self._store is None:
+            self._store = connect_store(store_address, store_port, self._config.ranks, timeout_s)
+        gang = join(
+            self._store,
+            rank=self._rank,
+            size=self._config.ranks,
+            address=ray.util.get_node_ip_address(),
+            device="cuda" if self._config.num_gpus > 0 else "cpu",
+            timeout_s=timeout_s,
+        )
+        self._learner = self._make(gang=gang)
+
+    def ping(self) -> None:
+        """Answers while another thread of the actor trains."""
 
     def ready(self) -> LearnerFacts:
         return LearnerFacts(

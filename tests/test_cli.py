@@ -62,9 +62,11 @@ def test_settings_lists_every_section(tmp_path):
 
 
 def test_dry_run_prints_the_plan_and_leaves_nothing(tmp_path):
-    result = bonfire("train", EXAMPLE, "--dry-run", "metrics.port=0", cwd=tmp_path)
+    result = bonfire("train", EXAMPLE, "--dry-run", "metrics.port=0", "learner.ranks=2", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
-    assert "100 steps x 32 prompts x 32 samples = 102,400 samples" in " ".join(result.stdout.split())
+    plan = " ".join(result.stdout.split())
+    assert "100 steps x 32 prompts x 32 samples = 102,400 samples" in plan
+    assert "learner 2 x 1 CPU, 0 GPU" in plan and "CPUs 3 reserved" in plan
     assert list(tmp_path.iterdir()) == []
 
 

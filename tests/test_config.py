@@ -191,6 +191,7 @@ def test_a_wrong_type_is_named_with_its_value_and_what_is_valid(sections, expect
         ({"train": {"max_staleness": -1}}, "train.max_staleness = -1: input should be greater than or equal to 0"),
         ({"metrics": {"port": 70000}}, "metrics.port = 70000: input should be less than or equal to 65535"),
         ({"sft": {"corruption": 1.5}}, "sft.corruption = 1.5: input should be less than or equal to 1"),
+        ({"learner": {"ranks": 0}}, "learner.ranks = 0: input should be greater than or equal to 1"),
         (
             {"learner": {"learning_rate": float("nan")}},
             "learner.learning_rate = nan: input should be a finite number",
@@ -199,6 +200,13 @@ def test_a_wrong_type_is_named_with_its_value_and_what_is_valid(sections, expect
 )  # fmt: skip
 def test_a_value_out_of_range_is_named_with_the_range(sections, expected):
     assert message(**sections) == f"run.toml: {expected}"
+
+
+def test_ranks_that_would_share_a_gpu_are_refused():
+    assert "num_gpus = 0.5 with ranks = 2: NCCL wants a GPU of its own" in message(
+        learner={"ranks": 2, "num_gpus": 0.5}
+    )
+    assert parse_config(settings(learner={"ranks": 2, "num_gpus": 1})).learner.num_gpus == 1
 
 
 @pytest.mark.parametrize(

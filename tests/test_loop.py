@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import os
 import shutil
 import signal
@@ -288,6 +289,22 @@ def test_a_resumed_run_equals_one_that_was_not_interrupted(whole, resumed):
 
 
 # --- imitation: each group brings an expert's completion ---
+
+
+@pytest.mark.slow
+def test_a_run_of_two_learner_ranks_is_resumed_by_one(start, make_config, whole, tmp_path):
+    with start(make_config(learner={"ranks": 2}, train={"steps": 3}), tmp_path) as run:
+        facts = run.finish()
+    assert facts["stage"] == "finished" and facts["parity_max"] < 1e-4
+    ours, theirs = (
+        json.loads((path / "metrics.jsonl").read_text().splitlines()[0]) for path in (tmp_path, whole[0])
+    )
+    for name in ("loss", "grad_norm", "trained_tokens", "parity_tokens"):
+        assert ours[name] == pytest.approx(theirs[name], rel=1e-4), name
+    with start(make_config(train={"steps": 5}), tmp_path, checkpoint=checkpoint_at(tmp_path, 3)) as run:
+        assert run.finish()["step"] == 5
+    assert trained_groups(tmp_path) == list(range(5 * GROUPS))
+    assert staleness(tmp_path) == [0] * 5 * GROUPS
 
 
 def test_a_run_that_imitates_trains_on_demonstrations_judged_as_its_samples_are(start, make_config, tmp_path):

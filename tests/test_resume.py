@@ -27,7 +27,9 @@ def checkpoint(tmp_path):
 
 
 def test_the_same_run_may_go_on_with_more_steps_and_other_resources(checkpoint):
-    longer = config(train={"steps": 700}, rollout={"workers": 3}, learner={"micro_batch_tokens": 64})
+    longer = config(
+        train={"steps": 700}, rollout={"workers": 3}, learner={"micro_batch_tokens": 64, "ranks": 2}
+    )
     check_same_run(checkpoint, longer, PROBLEMS)
 
 

@@ -1,0 +1,133 @@
+"""The learner's gang as the controller sees it, with real Ray actors that are really killed and stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+import ray
+from ray.util import placement_group_table
+
+import cluster.learning
+from actors.fingerprint import param_fingerprint
+from actors.manifest import views
+from cluster.calls import Halt, WorkerLost
+from cluster.config import RunConfig, parse_config
+from cluster.learning import LearnerHandle
+from cluster.rollouts import Published
+from tests.tiny_model import make_group, model_path
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+
+def make_config(ranks: int = 2, *, num_cpus: float = 1, step_timeout_s: float = 60.0) -> RunConfig:
+    return parse_config(
+        {
+            "model": model_path(),
+            "problems": {"num_train": 4},
+            "verifier": {"reward": "countdown"},
+            "rollout": {"samples_per_prompt": 4, "max_tokens": 8, "max_model_len": 64},
+            "objective": {"num_select": 2},
+            "learner": {"ranks": ranks, "num_cpus": num_cpus},
+            "train": {"step_timeout_s": step_timeout_s},
+        }
+    )
+
+
+def is_dead(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+@asynccontextmanager
+async def started(config: RunConfig) -> AsyncIterator[tuple[LearnerHandle, Published]]:
+    """A learner that is up; afterwards none of its processes and no reservation is left."""
+    handle = LearnerHandle(config)
+    try:
+        yield handle, await handle.start(None)
+    finally:
+        handle.stop()
+    deadline = time.monotonic() + 20
+    while not all(is_dead(facts.pid) for facts in handle.ranks):
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.1)
+    assert {group["state"] for group in placement_group_table().values()} <= {"REMOVED"}
+
+
+def run(test: Callable[[], Awaitable[None]]) -> None:
+    asyncio.run(test())
+
+
+def test_a_gang_trains_publishes_resumes_and_refuses_like_one_process(tmp_path: Path) -> None:
+    groups = [make_group(number) for number in range(3)]
+
+    async def test() -> None:
+        async with started(make_config(2)) as (two, first):
+            assert len({facts.pid for facts in two.ranks}) == 2
+            weights = dict(views(first.manifest, ray.get(first.buckets)))
+            assert first.version == 0 and param_fingerprint(weights) == first.fingerprint
+            step, second = await two.train_step(groups)
+            assert step.version == second.version == 1 and step.fingerprint == second.fingerprint
+            weights = dict(views(second.manifest, ray.get(second.buckets)))
+            assert param_fingerprint(weights) == second.fingerprint != first.fingerprint
+            await two.save(tmp_path)
+            with pytest.raises(
+                WorkerLost, match=r"learner rank \d failed while training a step: .*of one size"
+            ):
+                await two.train_step([make_group(0), make_group(1, samples=3)])
+        one = LearnerHandle(make_config(1))
+        resumed = await one.start(tmp_path)
+        assert (resumed.version, resumed.fingerprint) == (1, second.fingerprint)
+        one.stop()
+
+    run(test)
+
+
+def test_a_rank_that_dies_in_a_step_is_named_and_the_others_are_ended() -> None:
+    async def test() -> None:
+        async with started(make_config(2)) as (handle, _):
+            os.kill(handle.ranks[1].pid, signal.SIGSTOP)  # rank 0 gets into the step and waits
+            training = asyncio.create_task(handle.train_step([make_group(0), make_group(1)]))
+            await asyncio.sleep(1.0)
+            assert not training.done()
+            os.kill(handle.ranks[1].pid, signal.SIGKILL)
+            killed = time.monotonic()
+            with pytest.raises(
+                WorkerLost, match=r"^learner rank 1 was lost while training a step: ActorDied"
+            ):
+                await training
+            assert time.monotonic() - killed < 15
+            async with asyncio.timeout(20):
+                while not is_dead(handle.ranks[0].pid):
+                    await asyncio.sleep(0.05)
+
+    run(test)
+
+
+def test_a_rank_that_hangs_is_told_from_those_that_wait_for_it() -> None:
+    async def test() -> None:
+        async with started(make_config(2, step_timeout_s=8.0)) as (handle, _):
+            os.kill(handle.ranks[1].pid, signal.SIGSTOP)
+            with pytest.raises(WorkerLost, match=r"^learner rank 1 did not answer within 8 s while training"):
+                await handle.train_step([make_group(0), make_group(1)])
+
+    run(test)
+
+
+def test_a_gang_for_which_there_is_no_room_ends_the_run_in_one_line(monkeypatch) -> None:
+    monkeypatch.setattr(cluster.learning, "STARTUP_TIMEOUT_S", 1.0)
+
+    async def test() -> None:
+        with pytest.raises(Halt, match=r"no room for learner.ranks = 3 of 9 CPUs .*: add nodes, or lower"):
+            await LearnerHandle(make_config(3, num_cpus=9)).start(None)
+
+    run(test)
