@@ -68,7 +68,7 @@ def find_run(run: str | None, address: str | None) -> FoundRun:
         alive = {found.name: found for found in runs_alive(RUNS)}
         return alive[_only_one(list(alive), f"under {RUNS}/")]
     names = names_on(address)
-    where = "on this cluster" if address == "auto" else f"on {address}"
+    where = on(address)
     run = run or _only_one(names, where)
     if run not in names:
         raise ValueError(
@@ -85,6 +85,11 @@ def find_run(run: str | None, address: str | None) -> FoundRun:
         job=None,
         stage_since=0.0,
     )
+
+
+def on(address: str) -> str:
+    """Where a message says that a run is looked for."""
+    return "on this cluster" if address == "auto" else f"on {address}"
 
 
 def local_directory(run: str) -> Path | None:

@@ -23,6 +23,7 @@ from cluster.launch import set_ray_environment
 RUN_KEY = "bonfire_run"
 """Metadata of a job: the name of the run that it drives."""
 STATUS_EVERY_S = 0.5
+SILENCE_S = 60.0
 LOST_CONNECTIONS = 10
 """Times in a row that a log's connection may be lost before the following ends; the job goes on."""
 
@@ -51,8 +52,13 @@ def connect(address: str) -> Any:
     os.environ["RAY_API_SERVER_ADDRESS"] = address  # RAY_ADDRESS would win over an argument
     from ray.job_submission import JobSubmissionClient
 
-    for module in ("dashboard_sdk", "job.sdk"):  # they set themselves to INFO when they are imported
-        logging.getLogger(f"ray.dashboard.modules.{module}").setLevel(logging.ERROR)
+    modules = "ray.dashboard.modules"
+    for logger in (
+        "ray",
+        f"{modules}.dashboard_sdk",
+        f"{modules}.job.sdk",
+    ):  # all set to INFO at their import
+        logging.getLogger(logger).setLevel(logging.ERROR)
     with plainly(address):
         return JobSubmissionClient(address)
 
@@ -109,7 +115,12 @@ def follow(client: Any, address: str, job: str, write: Callable[[str], None]) ->
     async def read() -> None:
         nonlocal written, num_lost
         seen = 0
-        async for text in client.tail_job_logs(job):
+        stream = client.tail_job_logs(job)
+        while True:
+            async with asyncio.timeout(SILENCE_S):
+                text = await anext(stream, None)
+            if text is None:
+                return
             seen += len(text)
             if seen > written:
                 write(text[written - seen :])
@@ -118,6 +129,8 @@ def follow(client: Any, address: str, job: str, write: Callable[[str], None]) ->
     while True:
         try:
             asyncio.run(read())
+        except TimeoutError:
+            pass  # a new connection, in case that one was dead
         except (ClientError, OSError, RuntimeError) as error:
             num_lost += 1
             if num_lost == LOST_CONNECTIONS:
@@ -132,11 +145,11 @@ def follow(client: Any, address: str, job: str, write: Callable[[str], None]) ->
         time.sleep(STATUS_EVERY_S)
 
 
-def run_there(address: str, arguments: Sequence[str]) -> None:
+def run_there(address: str, arguments: Sequence[str], timeout_s: float) -> None:
     """Run `bonfire ARGUMENTS --address auto` as a short job on the cluster, and print what it prints.
 
     For a dashboard that is in reach where the cluster's nodes are not. Raises RuntimeError when the command
-    fails, with its own line.
+    fails, with its own line, and TimeoutError.
     """
     client = connect(address)
     job = f"bonfire-{arguments[0]}-{secrets.token_hex(4)}"
@@ -144,17 +157,25 @@ def run_there(address: str, arguments: Sequence[str]) -> None:
         client.submit_job(
             entrypoint=shlex.join(["bonfire", *arguments, "--address", "auto"]), submission_id=job
         )
-    begun = False
-
-    def write(text: str) -> None:
-        nonlocal begun
-        for line in text.splitlines(keepends=True):
-            if begun and not line.startswith("bonfire: "):  # its error is raised here
-                print(line, end="", flush=True)
-            begun = begun or line.startswith("Running entrypoint for job ")
-
-    follow(client, address, job, write)
-    with plainly(address):
+        deadline = time.monotonic() + timeout_s
+        num_shown = 0
+        ended = False
+        while not ended:
+            ended = client.get_job_status(job).is_terminal()  # before its log, which then is whole
+            _, _, shown = client.get_job_logs(job).partition(f"Running entrypoint for job {job}")
+            lines = shown.splitlines(keepends=True)[1:]
+            if lines and not lines[-1].endswith("\n"):
+                lines.pop()
+            for line in lines[num_shown:]:
+                if not line.startswith("bonfire: "):  # its error is raised below
+                    print(line, end="", flush=True)
+            num_shown = len(lines)
+            if not ended and time.monotonic() > deadline:
+                client.stop_job(job)
+                raise TimeoutError(
+                    f"bonfire {arguments[0]} had no answer at {address} within {timeout_s:g} s: is the cluster busy?"
+                )
+            time.sleep(STATUS_EVERY_S)
         info = client.get_job_info(job)
         client.delete_job(job)
     if str(info.status) != "SUCCEEDED":

@@ -11,6 +11,8 @@ import click
 
 CONTEXT: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 STOP_TIMEOUT_S = 600.0
+ANSWER_TIMEOUT_S = 120.0
+"""For a job that only asks, its start included."""
 
 
 def _of_a_run(command: Callable[..., None]) -> Callable[..., None]:
@@ -160,7 +162,9 @@ def stop(run: str | None, address: str | None, now: bool, timeout_s: float) -> N
 
     if now:
         steer.stop_now(run, address, timeout_s=timeout_s)
-    elif not _asked_there("stop", run, address, ["--timeout", f"{timeout_s:g}"]):
+    elif not _asked_there(
+        "stop", run, address, ["--timeout", f"{timeout_s:g}"], timeout_s=timeout_s + ANSWER_TIMEOUT_S
+    ):
         steer.stop(run, address, timeout_s=timeout_s)
 
 
@@ -180,7 +184,14 @@ def logs(run: str | None, address: str | None, follow: bool) -> None:
     show_logs(run, address, follow=follow)
 
 
-def _asked_there(command: str, run: str | None, address: str | None, options: list[str]) -> bool:
+def _asked_there(
+    command: str,
+    run: str | None,
+    address: str | None,
+    options: list[str],
+    *,
+    timeout_s: float = ANSWER_TIMEOUT_S,
+) -> bool:
     """Whether a run behind a dashboard was meant: then a job on its cluster has done the command."""
     from cluster import jobs
     from cluster.find_run import local_directory
@@ -188,5 +199,5 @@ def _asked_there(command: str, run: str | None, address: str | None, options: li
     if not address or not jobs.is_dashboard(address) or (run and local_directory(run)):
         return False
     names = [] if run is None else [jobs.check_name(run, "RUN")]
-    jobs.run_there(address, [command, *names, *options])
+    jobs.run_there(address, [command, *names, *options], timeout_s)
     return True

@@ -49,7 +49,7 @@ class RunFile:
 
     def update(self, **facts: Any) -> None:
         """Replace facts; a new `stage` begins now."""
-        if facts.get("stage") != self._facts.get("stage"):
+        if "stage" in facts and facts["stage"] != self._facts.get("stage"):
             facts["stage_since"] = time.time()
         self._facts |= facts
         write_atomically(self._run_dir / RUN_FILE, json.dumps(self._facts, indent=1))

@@ -59,9 +59,8 @@ def show_all(address: str | None) -> None:
         stage, step = _stage_and_step(found)
         table.add_row(found.label, stage, step)
     console = Console(highlight=False)
-    console.print(
-        table if every else f"no run is alive {f'on {address}' if address else f'under {find_run.RUNS}/'}"
-    )
+    where = find_run.on(address) if address else f"under {find_run.RUNS}/"
+    console.print(table if every else f"no run {where} is alive")
 
 
 def _stage_and_step(found: FoundRun) -> tuple[str, str]:

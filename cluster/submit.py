@@ -51,20 +51,22 @@ def plan(
     """
     if not working_dir.is_dir():
         raise ValueError(f"--working-dir {working_dir} is no directory")
+    if name is not None:
+        jobs.check_name(name, "--name")
     stamp = time.strftime("%Y%m%d-%H%M%S", now)
     if resume is not None:
         if config is not None:
             raise ValueError("--resume takes the settings of the run itself: give it without CONFIG")
         if not resume.is_absolute():
             raise ValueError(f"--resume {resume} is relative: give the path that the cluster's nodes see")
-        job = jobs.check_name(name or f"{resume.name}-resumed-{stamp}", "--name")
+        job = name or f"{resume.name}-resumed-{stamp}"
         run = jobs.check_name(resume.name, "--resume")
         command = ["train", "--resume", str(resume), *overrides]
     elif config is None:
         raise ValueError("CONFIG is missing: give a TOML file in --working-dir, or --resume RUN_DIR")
     else:
         run_dir = _run_dir(load_config(config, overrides).run_dir, config, name, runs, stamp)
-        job = run = jobs.check_name(run_dir.name, "run_dir's last part" if name is None else "--name")
+        job = run = jobs.check_name(run_dir.name, "run_dir's last part")
         given = [override for override in overrides if override.partition("=")[0].strip() != "run_dir"]
         command = ["train", _inside(config, working_dir), *given, f"run_dir={run_dir}"]
     return Submission(
