@@ -82,8 +82,8 @@ def plainly(address: str) -> Iterator[None]:
             f"--address {address}: no Ray dashboard answers ({type(error).__name__}): give the head's, as in "
             "http://HEAD:8265"
         ) from None
-    except RuntimeError as error:  # a refused request
-        raise ValueError(f"--address {address}: {str(error).splitlines()[0]}") from None
+    except RuntimeError as error:  # a refused request, perhaps with the server's traceback
+        raise ValueError(f"--address {address}: {last_line(str(error).rstrip('.'))}") from None
 
 
 def job_of(client: Any, address: str, run: str) -> str:

@@ -147,6 +147,11 @@ def submit(submission: Submission, address: str, *, dry_run: bool, wait: bool) -
         console.print(f"runtime_env  {json.dumps(submission.runtime_env)}")
         return
     with jobs.plainly(address):
+        if submission.job in {job.submission_id for job in client.list_jobs()}:
+            raise ValueError(
+                f"job {submission.job!r} exists on {address} already, and a name is used once: give another --name, or go "
+                "on with its run by --resume"
+            )
         client.submit_job(
             entrypoint=submission.entrypoint,
             submission_id=submission.job,

@@ -356,8 +356,8 @@ def steps_of(run_dir: Path) -> int:
     return len(metrics.read_text().splitlines()) if metrics.is_file() else 0
 
 
-def checkpoints(run_dir: Path) -> list[str]:
-    return sorted(path.name for path in (run_dir / "checkpoints").iterdir())
+def newest_checkpoint(run_dir: Path) -> str:
+    return max(path.name for path in (run_dir / "checkpoints").iterdir())
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -392,7 +392,7 @@ def test_a_signal_before_the_first_step_still_leaves_a_checkpoint(cluster, proje
     _, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130
     assert "go on with: bonfire train --resume run" in one_line(err)
-    assert checkpoints(project / "run") == [f"step-{steps_of(project / 'run'):06d}"]
+    assert newest_checkpoint(project / "run") == f"step-{steps_of(project / 'run'):06d}"
 
 
 @pytest.mark.slow
@@ -422,7 +422,9 @@ def two_runs(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory, tiny_mo
         assert code == 0 and f"submitted job {name}" in out, err
     for name in ("first", "second"):
         wait_for(lambda name=name: steps_of(directory / name) > 1, f"steps of {name}")
-    return directory, project
+    yield directory, project
+    for name in ("first", "second"):  # a test that failed has not
+        cluster.bonfire("stop", name, "--now", "--address", cluster.dashboard, cwd=project)
 
 
 def state_of(cluster: Cluster, job: str, cwd: Path) -> str:
@@ -452,7 +454,7 @@ def test_jobs_are_found_by_name_and_each_way_of_stopping_leaves_a_checkpoint(clu
     taken = cluster.bonfire(
         "submit", "tiny.toml", "--address", cluster.dashboard, f"run_dir={directory}/x/second", cwd=project
     )
-    assert taken[0] == 1 and "second" in one_line(taken[2])
+    assert taken[0] == 1 and "job 'second' exists on" in one_line(taken[2])
 
     following = cluster.start("logs", "first", "--follow", "--address", cluster.dashboard, cwd=project)
     code, out, err = cluster.bonfire("stop", "first", "--address", cluster.dashboard, cwd=project)
@@ -463,7 +465,7 @@ def test_jobs_are_found_by_name_and_each_way_of_stopping_leaves_a_checkpoint(clu
 
     code, out, err = cluster.bonfire("stop", "second", "--now", "--address", cluster.dashboard, cwd=project)
     assert (code, out.strip()) == (0, "job second STOPPED"), err
-    assert checkpoints(directory / "second") == [f"step-{steps_of(directory / 'second'):06d}"]
+    assert newest_checkpoint(directory / "second") == f"step-{steps_of(directory / 'second'):06d}"
 
     done = steps_of(directory / "first")
     code, out, err = cluster.bonfire(
@@ -519,10 +521,11 @@ def test_rays_own_job_submit_and_stop_do_as_well(cluster, project, tmp_path):
     )  # fmt: skip
     submitting.communicate(timeout=PATIENCE_S)
     assert state_of(cluster, "plain", project) == "STOPPED"
-    assert checkpoints(tmp_path / "plain") == [f"step-{steps_of(tmp_path / 'plain'):06d}"]
+    assert newest_checkpoint(tmp_path / "plain") == f"step-{steps_of(tmp_path / 'plain'):06d}"
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.xfail(strict=True, reason="Controller.scale comes with the elastic fleets")
 def test_scale_prints_the_targets_before_and_after(cluster, project):
     process = cluster.start("train", "tiny.toml", "run_dir=runs/a", cwd=project)
