@@ -169,9 +169,9 @@ def controller_of(found: FoundRun) -> Any:
 
 def ask(found: FoundRun, method: str, *arguments: Any, **named: Any) -> Any:
     """The answer of its controller. Raises ValueError when it has none, or refuses what it is asked."""
+    controller = controller_of(found)
     import ray.exceptions
 
-    controller = controller_of(found)
     reference = getattr(controller, method).remote(*arguments, **named)
     try:
         return ray.get(reference, timeout=ANSWER_TIMEOUT_S)

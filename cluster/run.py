@@ -51,6 +51,16 @@ class Start:
     checkpoint: Path | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What is shown at the end of a run."""
+
+    record: RunRecord
+    checkpoint: Path
+    report: Report | None
+    note: str
+
+
 def train(config: RunConfig, run_dir: Path, *, resume: bool, address: str | None) -> None:
     """Run all stages and print the result. Raises ValueError or RuntimeError with lines for the user.
 
@@ -79,7 +89,8 @@ def train(config: RunConfig, run_dir: Path, *, resume: bool, address: str | None
                     base_stage(config, view)
                 if Path(config.model).is_dir():  # workers and a later --resume have other working directories
                     config = config.model_copy(update={"model": str(Path(config.model).absolute())})
-                _train_and_evaluate(config, run_dir, start, view, run_file, address)
+                result = _train_and_evaluate(config, run_dir, start, view, run_file, address)
+    _show(result, view.console)
 
 
 def _title(config: RunConfig, run_dir: Path) -> str:
@@ -118,7 +129,7 @@ def _check_start(config: RunConfig, run_dir: Path, prepared: Prepared, *, resume
 
 def _train_and_evaluate(
     config: RunConfig, run_dir: Path, start: Start, view: View, run_file: RunFile, address: str | None
-) -> None:
+) -> Result:
     go_on = f"go on with: {_resume_command(run_dir, address)}"
     run_file.update(stage="starting")
     with interrupts() as early:  # kept for later: a signal that raised would be lost in the start of Ray
@@ -137,14 +148,14 @@ def _train_and_evaluate(
             checkpoint = record.checkpoints()[-1]
             if received:
                 raise Interrupted(f"stopped with a checkpoint; {go_on}")
-            report = None
+            report, note = None, ""
             if stage == "stopped":
-                view.console.print(f"stopped as asked, with a checkpoint; {go_on}", soft_wrap=True)
+                note = f"stopped as asked, with a checkpoint; {go_on}"
             elif config.evaluation:
                 run_file.update(stage=STAGE)
                 models = {"base": config.model, "trained": str(checkpoint / "model")}
                 report = evaluation_stage(config, view, models, start.problems.test_problems, run_dir)
-            _show_result(view.console, record, checkpoint, report)
+            return Result(record=record, checkpoint=checkpoint, report=report, note=note)
 
 
 def _resume_command(run_dir: Path, address: str | None) -> str:
@@ -153,16 +164,18 @@ def _resume_command(run_dir: Path, address: str | None) -> str:
     return f"bonfire train --resume {run_dir}" + (f" --address {address}" if address else "")
 
 
-def _show_result(printer: Console, record: RunRecord, checkpoint: Path, report: Report | None) -> None:
-    run_dir = record.run_dir
+def _show(result: Result, printer: Console) -> None:
+    run_dir, report = result.record.run_dir, result.report
+    if result.note:
+        printer.print(result.note, soft_wrap=True, markup=False)
     if report:
         report.show(printer)
     for what, path in [
         ("run directory", run_dir),
         ("settings", run_dir / SETTINGS_FILE),
         ("metrics", run_dir / "metrics.jsonl"),
-        ("trajectories", record.trajectories_dir),
-        ("checkpoint", checkpoint),
+        ("trajectories", result.record.trajectories_dir),
+        ("checkpoint", result.checkpoint),
         *([("evaluation", report.directory), ("picture", run_dir / "report.png")] if report else []),
     ]:
         printer.print(f"{what:>14}  {path}", soft_wrap=True)

@@ -25,7 +25,7 @@ def show_status(run: str | None, address: str | None, *, as_json: bool) -> None:
             print(json.dumps({**dataclasses.asdict(found), "run_dir": str(found.run_dir)}, indent=1))
             return
         console.print(f"{found.label}   {_since(found)}", style="bold", soft_wrap=True)
-        console.print(f"  driver: pid {found.pid}", soft_wrap=True)
+        console.print(f"  driver: pid {found.pid}" if found.pid else "  driven on another machine")
         return
     facts = find_run.ask(found, "facts")
     if as_json:

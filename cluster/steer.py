@@ -54,7 +54,7 @@ def stop(run: str | None, address: str | None, *, timeout_s: float) -> None:
     print(
         f"{found.label}: asked to stop at step {step_asked}/{facts['steps']}, finishing the step", flush=True
     )
-    _wait_while(lambda: _trains(found), found, timeout_s)
+    _wait_while(lambda: _is_driven(found) if found.pid else _trains(found), found, timeout_s)
     again = f"bonfire train --resume {found.run_dir or run_dir}"
     if not found.local:
         again = f"bonfire submit --resume {run_dir} --address http://HEAD:8265"
@@ -154,13 +154,11 @@ def _interrupt(found: FoundRun, timeout_s: float) -> None:
 
 
 def _trains(found: FoundRun) -> bool:
-    if found.run_dir is None:
-        return found.name in names_on(found.address)
-    about = read_run_file(found.run_dir)
-    return about["stage"] == "training" and (found.pid is None or is_driven_here(about))
+    return found.name in names_on(found.address)
 
 
 def _is_driven(found: FoundRun) -> bool:
+    """By a process of this machine."""
     return found.run_dir is not None and is_driven_here(read_run_file(found.run_dir))
 
 
