@@ -8,11 +8,11 @@ import shlex
 import sys
 import warnings
 from pathlib import Path
-from typing import Any
 
 import click
 
-CONTEXT: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+from cluster import run_commands
+from cluster.run_commands import CONTEXT
 
 
 @click.group(context_settings=CONTEXT)
@@ -24,6 +24,16 @@ def cli() -> None:
     Try it on this machine's CPU (about five minutes):
         bonfire train examples/countdown.toml
     """
+
+
+for command in (
+    run_commands.submit,
+    run_commands.status,
+    run_commands.scale,
+    run_commands.stop,
+    run_commands.logs,
+):
+    cli.add_command(command)
 
 
 @cli.command(context_settings=CONTEXT)
@@ -43,7 +53,7 @@ def train(
     """Train as CONFIG (a TOML file) says, then evaluate.
 
     OVERRIDES change single settings by dotted path; values are TOML, bare words are strings.
-    Ctrl-C finishes the step in progress, writes a checkpoint and says how to go on.
+    Ctrl-C or SIGTERM finishes the step in progress, writes a checkpoint and says how to go on.
 
     \b
     Examples:
@@ -200,22 +210,6 @@ def train_verifier(
     from learner.verifier_config import VerifierTrainingConfig
 
     run(sources, out, model, parse_section(VerifierTrainingConfig, settings))
-
-
-@cli.command(context_settings=CONTEXT)
-@click.argument("run_dir", type=click.Path(path_type=Path), required=False)
-@click.option("--json", "as_json", is_flag=True, help="All facts as one JSON object.")
-def status(run_dir: Path | None, as_json: bool) -> None:
-    """Ask the running controller of RUN_DIR (default: the newest run under runs/) how it is.
-
-    \b
-    Examples:
-        bonfire status
-        bonfire status runs/countdown-20261121-101500 --json
-    """
-    from cluster.status import show_status
-
-    show_status(run_dir, as_json=as_json)
 
 
 @cli.command(context_settings=CONTEXT)

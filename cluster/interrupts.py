@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,9 +22,26 @@ def interrupts(at_once: str = "ended at once; the newest checkpoint is kept") ->
         if len(received) > 1:
             raise Interrupted(at_once)
 
+    with _handling(handle):
+        yield received
+
+
+@contextmanager
+def ending_at_once(message: str) -> Iterator[None]:
+    """The first SIGINT or SIGTERM raises Interrupted(message): for work that leaves nothing to keep."""
+
+    def handle(number: int, frame: Any) -> None:
+        raise Interrupted(message)
+
+    with _handling(handle):
+        yield
+
+
+@contextmanager
+def _handling(handle: Callable[[int, Any], None]) -> Iterator[None]:
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield received
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -6,16 +6,16 @@ import json
 import logging
 import os
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from cluster.config import RunConfig
 from cluster.preflight import model_bytes
-from cluster.record import RUN_FILE, write_atomically
 
 CONTROLLER_NAME = "controller"
+JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+"""Set by Ray for a job's entrypoint: its runtime environment and metadata."""
 FOLLOW_EVERY_S = 0.5
 ANSWER_TIMEOUT_S = 60.0
 OBJECT_STORE_BYTES = 512 << 20
@@ -87,15 +87,37 @@ def _start_private(start: Callable[[], Any], clean_up: Callable[[], None]) -> An
 def set_ray_environment(*, local: bool) -> None:
     """Token auth on both sides, quiet workers; must run before Ray is imported.
 
-    `local`: the cluster is, or will be, a private one on the loopback interface.
+    `local`: the cluster is, or will be, a private one on the loopback interface. A cluster of others may
+    have no token: then none is asked of the user.
     """
     if local:
         # Ray's own switch that keeps a cluster on 127.0.0.1; it was made for laptops.
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
-    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    if local or _token_at_hand():
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+
+def _token_at_hand() -> bool:
+    named = any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
+    return named or (Path.home() / ".ray" / "auth_token").is_file()
+
+
+def job_metadata() -> dict[str, str] | None:
+    """What Ray knows of the job whose entrypoint this process is; None outside a job."""
+    text = os.environ.get(JOB_VARIABLE)
+    return dict(json.loads(text).get("metadata", {})) if text else None
+
+
+def check_outlives_job(run_dir: Path) -> None:
+    """Raises ValueError for a run directory inside the package that Ray unpacked for a job."""
+    if job_metadata() is not None and not run_dir.is_absolute():
+        raise ValueError(
+            f"run_dir = {str(run_dir)!r} is relative: in a Ray job that is the unpacked upload, which Ray deletes; "
+            "set run_dir to an absolute path that all nodes see, for example run_dir=/shared/runs/my-run"
+        )
 
 
 def cpus_needed(config: RunConfig) -> float:
@@ -111,17 +133,17 @@ def train(
     config: RunConfig,
     *,
     run_dir: Path,
-    address: str,
-    local: bool,
     namespace: str,
     problems: list[Any],
     prompts: list[tuple[int, ...]],
     demonstrations: list[tuple[int, ...]],
     checkpoint: Path | None,
+    on_start: Callable[[dict[str, Any]], None],
     on_facts: Callable[[dict[str, Any]], None],
     should_stop: Callable[[], bool],
 ) -> dict[str, Any]:
-    """Run the controller until it ends; `on_facts` sees its facts twice a second. Returns the last ones.
+    """Run the controller until it ends; `on_start` sees its first facts, `on_facts` those of twice a second.
+    Returns the last ones.
 
     `should_stop` turning true asks the controller to stop after the step in progress. Raises
     RuntimeError with one line when the run fails.
@@ -133,30 +155,23 @@ def train(
 
     # Ray would take any node: one on which the metrics port was not checked, and which it then has to keep.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    controller = Controller.options(  # type: ignore[attr-defined]
-        name=CONTROLLER_NAME, namespace=namespace, scheduling_strategy=here
-    ).remote(
-        config,
-        str(run_dir.absolute()),
-        problems,
-        prompts,
-        demonstrations,
-        str(checkpoint) if checkpoint else None,
-    )
-    about = {
-        "address": address,
-        "local": local,
-        "namespace": namespace,
-        "pid": os.getpid(),
-        "started": time.time(),
-        "seed": config.train.seed,
-        "git_commit": git_commit(),
-    }
     try:
-        facts = _get(controller.facts.remote())
-        write_atomically(
-            run_dir / RUN_FILE, json.dumps({**about, "metrics_port": facts["metrics_port"]}, indent=1)
+        controller = Controller.options(  # type: ignore[attr-defined]
+            name=CONTROLLER_NAME, namespace=namespace, scheduling_strategy=here
+        ).remote(
+            config,
+            str(run_dir.absolute()),
+            problems,
+            prompts,
+            demonstrations,
+            str(checkpoint) if checkpoint else None,
         )
+    except ValueError as error:  # the name is taken
+        raise RuntimeError(
+            f"a run named {namespace!r} trains on this cluster already: stop it, or give run_dir another last part"
+        ) from error
+    try:
+        on_start(_get(controller.facts.remote()))
         run = controller.run.remote()
         asked = False
         while True:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from cluster.config import RunConfig
 from cluster.record import RUN_FILE, read_state
+from cluster.run_file import is_driven_here, read_run_file
 from learner.config import WITHOUT_EFFECT_ON_RESULT
 from verifiers.types import Problem
 
@@ -65,20 +64,8 @@ def check_same_run(checkpoint: Path, config: RunConfig, problems: Sequence[Probl
 
 def check_not_running(run_dir: Path) -> None:
     """Raises ValueError when the run's own process is still alive on this machine."""
-    try:
-        about = json.loads((run_dir / RUN_FILE).read_text())
-    except FileNotFoundError:
+    if not (run_dir / RUN_FILE).exists():
         return
-    if about["local"] and is_alive(about["pid"]):
+    about = read_run_file(run_dir)
+    if is_driven_here(about):
         raise ValueError(f"the run in {run_dir} is still running (pid {about['pid']}): stop it first")
-
-
-def is_alive(pid: int) -> bool:
-    """Whether a process with this number exists on this machine."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -1,32 +1,38 @@
-"""`bonfire status`: what the running controller says of itself."""
+"""`bonfire status`: what the running controllers say of their runs."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
-import logging
-from pathlib import Path
+import time
 from typing import Any
 
 from rich.console import Console
+from rich.table import Table
 
-from cluster.console import describe_training
-from cluster.launch import CONTROLLER_NAME, set_ray_environment
-from cluster.record import RUN_FILE, without_infinities
-from cluster.resume import is_alive
-
-ANSWER_TIMEOUT_S = 10.0
+from cluster import find_run
+from cluster.console import describe_training, duration
+from cluster.find_run import FoundRun
+from cluster.record import without_infinities
 
 
-def show_status(run_dir: Path | None, *, as_json: bool) -> None:
-    """Print the facts of a running controller. Raises ValueError when there is none."""
-    run_dir = run_dir or newest_run(Path("runs"))
-    facts = ask(run_dir)
+def show_status(run: str | None, address: str | None, *, as_json: bool) -> None:
+    """Print the facts of a running run. Raises ValueError when there is none."""
+    found = find_run.find_run(run, address)
     console = Console(highlight=False, markup=False)
+    if not found.has_controller:
+        if as_json:
+            print(json.dumps({**dataclasses.asdict(found), "run_dir": str(found.run_dir)}, indent=1))
+            return
+        console.print(f"{found.label}   {_since(found)}", style="bold", soft_wrap=True)
+        console.print(f"  driver: pid {found.pid}" if found.pid else "  driven on another machine")
+        return
+    facts = find_run.ask(found, "facts")
     if as_json:
         print(json.dumps(without_infinities(facts), indent=1))
         return
     _, headline, details = describe_training(facts, facts["num_select"])
-    console.print(f"{run_dir}   {facts['stage']}", style="bold", soft_wrap=True)
+    console.print(f"{found.label}   {facts['stage']}", style="bold", soft_wrap=True)
     for line in (headline, *details):
         console.print(f"  {line}", soft_wrap=True)
     groups = facts["groups"]
@@ -40,40 +46,36 @@ def show_status(run_dir: Path | None, *, as_json: bool) -> None:
     console.print(f"  replaced: {restarts['rollout']} rollout, {restarts['verifier']} verifier workers")
 
 
-def newest_run(runs: Path) -> Path:
-    """The run directory started last. Raises ValueError when there is none."""
-    files = sorted(runs.glob(f"*/{RUN_FILE}"), key=lambda path: path.stat().st_mtime)
-    if not files:
-        raise ValueError(
-            f"no run under {runs}/ has begun its training: start one with bonfire train, or give its directory "
-            "(one that still makes its base model cannot be asked yet)"
-        )
-    return files[-1].parent
+def show_all(address: str | None) -> None:
+    """Print a line for every run of this machine that is alive, or of the cluster at `address`."""
+    if address is None:
+        every = find_run.runs_alive(find_run.RUNS)
+    else:
+        every = [find_run.find_run(name, address) for name in find_run.names_on(address)]
+    table = Table(box=None, pad_edge=False)
+    for column in ("run", "stage", "step"):
+        table.add_column(column)
+    for found in every:
+        stage, step = _stage_and_step(found)
+        table.add_row(found.label, stage, step)
+    console = Console(highlight=False)
+    where = find_run.on(address) if address else f"under {find_run.RUNS}/"
+    console.print(table if every else f"no run {where} is alive")
 
 
-def ask(run_dir: Path) -> dict[str, Any]:
-    """Facts from the controller of a run. Raises ValueError when the run is not there or has ended."""
+def _stage_and_step(found: FoundRun) -> tuple[str, str]:
+    """A run that ends while it is asked is no failure of the list."""
+    if not found.has_controller:
+        return _since(found), ""
     try:
-        about = json.loads((run_dir / RUN_FILE).read_text())
-    except FileNotFoundError:
-        raise ValueError(f"{run_dir} has no {RUN_FILE}: it is no run directory") from None
-    if about["local"] and not is_alive(about["pid"]):
-        raise ValueError(f"the run in {run_dir} has ended; its numbers are in {run_dir}/metrics.jsonl")
-    set_ray_environment(local=about["local"])
-    import ray
+        facts: dict[str, Any] = find_run.ask(found, "facts")
+    except ValueError as error:
+        return str(error), ""
+    finally:
+        if found.local:
+            find_run.disconnect()
+    return facts["stage"], f"{facts['step']}/{facts['steps']}"
 
-    try:
-        ray.init(
-            address=about["address"],
-            namespace=about["namespace"],
-            logging_level=logging.CRITICAL,
-            log_to_driver=False,
-        )
-        controller = ray.get_actor(CONTROLLER_NAME)
-        answer: Any = controller.facts.remote()
-        return dict(ray.get(answer, timeout=ANSWER_TIMEOUT_S))
-    except (ConnectionError, ray.exceptions.RayError, ValueError) as error:
-        raise ValueError(
-            f"no controller answers for {run_dir} at {about['address']} ({type(error).__name__}): its training has ended, and it may be "
-            f"evaluating; its numbers are in {run_dir}/metrics.jsonl"
-        ) from None
+
+def _since(found: FoundRun) -> str:
+    return f"{found.stage}, for {duration(time.time() - found.stage_since)}"

@@ -143,6 +143,9 @@ def test_nothing_named_verifiers_is_installed_or_depended_on():
 
 def test_the_command_line_leaves_ray_unimported_until_its_environment_is_set():
     """Ray reads at import whether it may listen beyond the loopback interface."""
-    modules = "cluster.cli, cluster.run, cluster.status, cluster.plan, cluster.preflight"
+    modules = (
+        "cluster.cli, cluster.run, cluster.status, cluster.steer, cluster.submit, cluster.jobs, cluster.plan, "
+        "cluster.preflight"
+    )
     program = f"import sys, {modules}; sys.exit('ray' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False, cwd=ROOT).returncode == 0

@@ -43,7 +43,7 @@ GOOD_ROW = {"prompt": "1 2 3 4 = 10 :", "numbers": [1, 2, 3, 4], "target": 10}
 
 
 def test_every_command_has_help_with_an_example(tmp_path):
-    for command in ("train", "sft", "eval", "status"):
+    for command in ("train", "sft", "eval", "submit", "status", "scale", "stop", "logs"):
         result = bonfire(command, "--help", cwd=tmp_path)
         assert result.returncode == 0
         assert f"bonfire {command}" in result.stdout and "Example" in result.stdout
@@ -199,7 +199,7 @@ def test_resume_needs_a_run_directory(tmp_path):
 
 
 def test_status_without_a_run_says_so(tmp_path):
-    assert "no run under runs/ has begun" in one_error(bonfire("status", cwd=tmp_path))
+    assert "no run under runs/ is alive" in one_error(bonfire("status", cwd=tmp_path))
 
 
 def test_a_config_without_evaluation_needs_no_held_out_problems(jsonl_config):

@@ -1,0 +1,213 @@
+"""Ray jobs over the dashboard's HTTP API: the client, whose every error is one line, and a job's log and end.
+
+No token passes through here: Ray reads it from RAY_AUTH_TOKEN or the file RAY_AUTH_TOKEN_PATH, and sends it
+as a header.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import re
+import secrets
+import shlex
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from cluster.interrupts import Interrupted
+from cluster.launch import set_ray_environment
+
+RUN_KEY = "bonfire_run"
+"""Metadata of a job: the name of the run that it drives."""
+STATUS_EVERY_S = 0.5
+SILENCE_S = 60.0
+LOST_CONNECTIONS = 10
+"""Times in a row that a log's connection may be lost before the following ends; the job goes on."""
+
+
+def is_dashboard(address: str | None) -> bool:
+    """Whether an address is a dashboard's http://HEAD:8265, not a cluster's HOST:PORT."""
+    return address is not None and address.startswith(("http://", "https://"))
+
+
+def check_name(name: str, what: str) -> str:
+    """A name that can stand in a URL, a path and a shell unquoted. Raises ValueError."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
+        raise ValueError(
+            f"{what} {name!r} cannot name a job: take up to 100 of letters, digits, '.', '_' and '-', a letter or "
+            "digit first"
+        )
+    return name
+
+
+def connect(address: str) -> Any:
+    """A JobSubmissionClient for the dashboard at `address`, or of the cluster at HOST:PORT.
+
+    Raises ValueError when none answers or lets us in.
+    """
+    set_ray_environment(local=False)
+    os.environ["RAY_API_SERVER_ADDRESS"] = address  # RAY_ADDRESS would win over an argument
+    from ray.job_submission import JobSubmissionClient
+
+    modules = "ray.dashboard.modules"
+    for logger in (
+        "ray",
+        f"{modules}.dashboard_sdk",
+        f"{modules}.job.sdk",
+    ):  # all set to INFO at their import
+        logging.getLogger(logger).setLevel(logging.ERROR)
+    with plainly(address):
+        return JobSubmissionClient(address)
+
+
+@contextmanager
+def plainly(address: str) -> Iterator[None]:
+    """What Ray's client raises, as ValueError in one line with the remedy."""
+    import ray.exceptions
+    import requests
+
+    try:
+        yield
+    except ray.exceptions.AuthenticationError:
+        held = any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
+        raise ValueError(
+            f"--address {address}: the cluster does not accept {'this' if held else 'a client without its'} token: "
+            "set RAY_AUTH_TOKEN_PATH to a file that holds the cluster's, or RAY_AUTH_TOKEN to it"
+        ) from None
+    except (ConnectionError, requests.RequestException, ray.exceptions.RayError) as error:
+        raise ValueError(
+            f"--address {address}: no Ray dashboard answers ({type(error).__name__}): give the head's, as in "
+            "http://HEAD:8265"
+        ) from None
+    except RuntimeError as error:  # a refused request, perhaps with the server's traceback
+        raise ValueError(f"--address {address}: {last_line(str(error).rstrip('.'))}") from None
+
+
+def job_of(client: Any, address: str, run: str) -> str:
+    """Submission id of the newest job that drives the run of that name. Raises ValueError when there is none."""
+    with plainly(address):
+        jobs = client.list_jobs()
+    theirs = [
+        job
+        for job in jobs
+        if job.submission_id and run in (job.submission_id, (job.metadata or {}).get(RUN_KEY))
+    ]
+    if not theirs:
+        known = sorted({(job.metadata or {}).get(RUN_KEY) or job.submission_id or "" for job in jobs} - {""})
+        raise ValueError(
+            f"no job on {address} drives a run named {run!r}: {', '.join(known[:8]) or 'there are no jobs'}"
+        )
+    return str(max(theirs, key=lambda job: job.start_time or 0).submission_id)
+
+
+def follow(client: Any, address: str, job: str, write: Callable[[str], None]) -> None:
+    """Write the job's log as it grows, until the job has ended.
+
+    A lost connection is made again, without repeating what was written. Raises ValueError when it stays lost.
+    """
+    from aiohttp import ClientError
+
+    written = num_lost = 0
+
+    async def read() -> None:
+        nonlocal written, num_lost
+        seen = 0
+        stream = client.tail_job_logs(job)
+        while True:
+            async with asyncio.timeout(SILENCE_S):
+                text = await anext(stream, None)
+            if text is None:
+                return
+            seen += len(text)
+            if seen > written:
+                write(text[written - seen :])
+                written, num_lost = seen, 0
+
+    while True:
+        try:
+            asyncio.run(read())
+        except TimeoutError:
+            pass  # a new connection, in case that one was dead
+        except (ClientError, OSError, RuntimeError) as error:
+            num_lost += 1
+            if num_lost == LOST_CONNECTIONS:
+                raise ValueError(
+                    f"the log of job {job} at {address} cannot be followed ({type(error).__name__}): the job goes "
+                    "on without this"
+                ) from error
+        with plainly(address):
+            if client.get_job_status(job).is_terminal():
+                write(client.get_job_logs(job)[written:])
+                return
+        time.sleep(STATUS_EVERY_S)
+
+
+def run_there(address: str, arguments: Sequence[str], timeout_s: float) -> None:
+    """Run `bonfire ARGUMENTS --address auto` as a short job on the cluster, and print what it prints.
+
+    For a dashboard that is in reach where the cluster's nodes are not. Raises RuntimeError when the command
+    fails, with its own line, and TimeoutError.
+    """
+    client = connect(address)
+    job = f"bonfire-{arguments[0]}-{secrets.token_hex(4)}"
+    with plainly(address):
+        client.submit_job(
+            entrypoint=shlex.join(["bonfire", *arguments, "--address", "auto"]), submission_id=job
+        )
+        deadline = time.monotonic() + timeout_s
+        num_shown = 0
+        ended = False
+        while not ended:
+            ended = client.get_job_status(job).is_terminal()  # before its log, which then is whole
+            _, _, shown = client.get_job_logs(job).partition(f"Running entrypoint for job {job}")
+            lines = shown.splitlines(keepends=True)[1:]
+            if lines and not lines[-1].endswith("\n"):
+                lines.pop()
+            for line in lines[num_shown:]:
+                if not line.startswith("bonfire: "):  # its error is raised below
+                    print(line, end="", flush=True)
+            num_shown = len(lines)
+            if not ended and time.monotonic() > deadline:
+                client.stop_job(job)
+                raise TimeoutError(
+                    f"bonfire {arguments[0]} had no answer at {address} within {timeout_s:g} s: is the cluster busy?"
+                )
+            time.sleep(STATUS_EVERY_S)
+        info = client.get_job_info(job)
+        client.delete_job(job)
+    if str(info.status) != "SUCCEEDED":
+        raise RuntimeError(last_line(info.message))
+
+
+def wait_for_end(client: Any, address: str, job: str, timeout_s: float) -> str:
+    """The job's last state. Raises ValueError when it has none in time."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        with plainly(address):
+            state = client.get_job_status(job)
+        if state.is_terminal():
+            return str(state)
+        if time.monotonic() > deadline:
+            raise ValueError(
+                f"job {job} is {state} after {timeout_s:g} s still: see bonfire logs, or wait longer"
+            )
+        time.sleep(STATUS_EVERY_S)
+
+
+def raise_unless_succeeded(client: Any, address: str, job: str) -> None:
+    """Of a job that has ended. Raises RuntimeError for FAILED, with its last line, Interrupted for STOPPED."""
+    with plainly(address):
+        info = client.get_job_info(job)
+    if str(info.status) == "STOPPED":
+        raise Interrupted(f"job {job} was STOPPED")
+    if str(info.status) != "SUCCEEDED":
+        raise RuntimeError(f"job {job} {info.status}: {last_line(info.message)}")
+
+
+def last_line(message: str | None) -> str:
+    """Of what Ray says about a job: the end of its log, where the command's own error stands."""
+    lines = [line for line in (message or "").splitlines() if line.strip()]
+    return lines[-1].removeprefix("bonfire: ") if lines else "it left no message"

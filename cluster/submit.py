@@ -1,0 +1,193 @@
+"""`bonfire submit`: a run as a Ray job."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from cluster import jobs
+from cluster.config import load_config
+from cluster.interrupts import Interrupted
+from cluster.launch import set_ray_environment
+
+EXCLUDES = (".git", ".venv", "venv", "__pycache__", "runs")
+"""Beside what .gitignore and .rayignore in the directory leave out."""
+STOP_WAIT_S = 300
+"""Between the SIGTERM of `ray job stop` and its SIGKILL: time for a step and a checkpoint. Ray's own is 3 s."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submission:
+    """What is asked of the cluster."""
+
+    job: str
+    entrypoint: str
+    runtime_env: dict[str, Any]
+    metadata: dict[str, str]
+
+
+def plan(
+    config: Path | None,
+    overrides: Sequence[str],
+    *,
+    resume: Path | None,
+    name: str | None,
+    runs: Path | None,
+    working_dir: Path,
+    now: time.struct_time,
+) -> Submission:
+    """The job that trains as `config` says, or goes on in the directory `resume`.
+
+    A run's name is the last part of its directory: `name` in `runs`, or the setting run_dir. Raises
+    ValueError, in one line, for what would fail or lose its results on the cluster.
+    """
+    if not working_dir.is_dir():
+        raise ValueError(f"--working-dir {working_dir} is no directory")
+    if name is not None:
+        jobs.check_name(name, "--name")
+    stamp = time.strftime("%Y%m%d-%H%M%S", now)
+    if resume is not None:
+        if config is not None:
+            raise ValueError("--resume takes the settings of the run itself: give it without CONFIG")
+        if not resume.is_absolute():
+            raise ValueError(f"--resume {resume} is relative: give the path that the cluster's nodes see")
+        job = name or f"{resume.name}-resumed-{stamp}"
+        run = jobs.check_name(resume.name, "--resume")
+        command = ["train", "--resume", str(resume), *overrides]
+    elif config is None:
+        raise ValueError("CONFIG is missing: give a TOML file in --working-dir, or --resume RUN_DIR")
+    else:
+        run_dir = _run_dir(load_config(config, overrides).run_dir, config, name, runs, stamp)
+        job = run = jobs.check_name(run_dir.name, "run_dir's last part")
+        given = [override for override in overrides if override.partition("=")[0].strip() != "run_dir"]
+        command = ["train", _inside(config, working_dir), *given, f"run_dir={run_dir}"]
+    return Submission(
+        job=job,
+        entrypoint=shlex.join(["bonfire", *command, "--address", "auto"]),
+        runtime_env={
+            "working_dir": str(working_dir),
+            "excludes": list(EXCLUDES),
+            "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S)},
+        },
+        metadata={jobs.RUN_KEY: run},
+    )
+
+
+def _run_dir(configured: str, config: Path, name: str | None, runs: Path | None, stamp: str) -> Path:
+    remedy = (
+        "a job's own directory goes when it ends; give --runs /PATH/THAT/ALL/NODES/SEE, or run_dir=/PATH/NAME"
+    )
+    if configured:
+        path = Path(configured)
+        if runs is not None or (name is not None and name != path.name):
+            raise ValueError(
+                f"run_dir = {configured!r} says already where the run is and what it is called: leave out --runs "
+                "and --name, or run_dir"
+            )
+    elif runs is not None:
+        path = runs / (name or f"{config.stem}-{stamp}")
+    else:
+        raise ValueError(f"run_dir is not set: {remedy}")
+    if not path.is_absolute():
+        raise ValueError(f"run_dir = {str(path)!r} is relative: {remedy}")
+    return path
+
+
+def _inside(config: Path, working_dir: Path) -> str:
+    try:
+        return str(config.resolve().relative_to(working_dir.resolve()))
+    except ValueError:
+        raise ValueError(
+            f"config {config} is not in --working-dir {working_dir}, so it would not be uploaded: move it, or give a "
+            "directory that holds it"
+        ) from None
+
+
+def upload_size(working_dir: Path, excludes: Sequence[str]) -> tuple[int, int]:
+    """Number and bytes of the files that Ray will upload; it stores them uncompressed."""
+    # Ray counts nothing before it has packed everything; these two decide what it packs.
+    from ray._private.ray_constants import RAY_RUNTIME_ENV_IGNORE_GITIGNORE
+    from ray._private.runtime_env.packaging import _dir_travel, _get_excludes
+
+    sizes: list[int] = []
+
+    def count(path: Path) -> None:
+        if path.is_file():
+            sizes.append(path.stat().st_size)
+
+    _dir_travel(
+        working_dir,
+        [_get_excludes(working_dir, list(excludes))],
+        count,
+        include_gitignore=os.environ.get(RAY_RUNTIME_ENV_IGNORE_GITIGNORE) != "1",
+    )
+    return len(sizes), sum(sizes)
+
+
+def submit(submission: Submission, address: str, *, dry_run: bool, wait: bool) -> None:
+    """Upload, submit, follow the log. Returns when the job has SUCCEEDED.
+
+    Raises RuntimeError when it FAILED, Interrupted when it was STOPPED or Ctrl-C ended the following.
+    """
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    set_ray_environment(local=False)
+    client = None if dry_run else jobs.connect(address)  # first: packing may take long
+    _check_size(submission, console)
+    if client is None:
+        console.print(f"job          {submission.job}")
+        console.print(f"entrypoint   {submission.entrypoint}")
+        console.print(f"runtime_env  {json.dumps(submission.runtime_env)}")
+        return
+    with jobs.plainly(address):
+        if submission.job in {job.submission_id for job in client.list_jobs()}:
+            raise ValueError(
+                f"job {submission.job!r} exists on {address} already, and a name is used once: give another --name, or go "
+                "on with its run by --resume"
+            )
+        client.submit_job(
+            entrypoint=submission.entrypoint,
+            submission_id=submission.job,
+            runtime_env=submission.runtime_env,
+            metadata=submission.metadata,
+        )
+    run = submission.metadata[jobs.RUN_KEY]
+    console.print(f"submitted job {submission.job}, which drives run {run}")
+    how = (
+        f"bonfire logs {run} --follow --address {address}; "
+        f"bonfire status {run} --address {address}; bonfire stop {run} --address {address}"
+    )
+    if not wait:
+        console.print(f"it goes on by itself: {how}")
+        return
+    try:
+        jobs.follow(client, address, submission.job, _write)
+    except KeyboardInterrupt:
+        raise Interrupted(f"no longer following; the job goes on: {how}") from None
+    jobs.raise_unless_succeeded(client, address, submission.job)
+    console.print(f"job {submission.job} SUCCEEDED")
+
+
+def _check_size(submission: Submission, console: Console) -> None:
+    from ray._private.runtime_env.packaging import GCS_STORAGE_MAX_SIZE
+
+    directory = Path(submission.runtime_env["working_dir"])
+    num_files, num_bytes = upload_size(directory, submission.runtime_env["excludes"])
+    size = f"{num_files:,} files, {num_bytes / 2**20:,.1f} MiB"
+    if num_bytes >= GCS_STORAGE_MAX_SIZE:
+        raise ValueError(
+            f"--working-dir {directory} is {size} to upload, Ray takes less than {GCS_STORAGE_MAX_SIZE / 2**20:,.0f} "
+            "MiB: name what a job does not need in .rayignore, and put data and models on a shared path"
+        )
+    console.print(f"uploading {directory.resolve()}: {size}")
+
+
+def _write(text: str) -> None:
+    print(text, end="", flush=True)

@@ -1,0 +1,545 @@
+"""Runs that another shell submits, finds, watches and ends: pure rules first, then a real cluster of this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import tomli_w
+
+from cluster import find_run, jobs, submit
+from cluster.launch import check_outlives_job
+from cluster.record import RUN_FILE
+from cluster.run_file import RunFile, is_driven_here, read_run_file
+
+REPOSITORY = Path(__file__).parent.parent
+PATIENCE_S = 240.0
+"""For what takes seconds on an idle machine."""
+NOON = time.struct_time((2026, 11, 21, 12, 0, 0, 5, 325, 0))
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "my run.toml"
+    path.write_text('model = "m"\n')
+    return path
+
+
+def plan(config: Path | None, *overrides: str, **settings: Any) -> submit.Submission:
+    defaults = {"resume": None, "name": None, "runs": Path("/shared"), "working_dir": Path.cwd(), "now": NOON}
+    if config:
+        defaults["working_dir"] = config.parent
+    return submit.plan(config, overrides, **{**defaults, **settings})
+
+
+def test_what_reaches_the_shell_is_quoted(config):
+    planned = plan(config, 'model=a b;touch "x"$(id)', name="first")
+    assert shlex.split(planned.entrypoint) == [
+        "bonfire", "train", "my run.toml", 'model=a b;touch "x"$(id)', "run_dir=/shared/first",
+        "--address", "auto",
+    ]  # fmt: skip
+    assert subprocess.run(
+        ["sh", "-c", planned.entrypoint.replace("bonfire", "printf '%s\\n'", 1)],
+        capture_output=True, text=True, check=True,
+    ).stdout.splitlines() == shlex.split(planned.entrypoint)[1:]  # fmt: skip
+
+
+def test_a_stopped_job_has_time_for_its_checkpoint(config):
+    assert plan(config, name="first").runtime_env["env_vars"] == {"RAY_JOB_STOP_WAIT_TIME_S": "300"}
+
+
+def test_job_run_and_directory_have_one_name(config):
+    planned = plan(config, "run_dir=/shared/x/first", runs=None)
+    assert (planned.job, planned.metadata[jobs.RUN_KEY]) == ("first", "first")
+    config = config.rename(config.with_name("my.toml"))
+    assert plan(config).job == "my-20261121-120000"
+    resumed = plan(None, resume=Path("/shared/first"))
+    assert (resumed.job, resumed.metadata[jobs.RUN_KEY]) == ("first-resumed-20261121-120000", "first")
+    assert resumed.entrypoint == "bonfire train --resume /shared/first --address auto"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "settings", "what"),
+    [
+        ((), {"runs": None, "name": "a"}, "run_dir is not set: a job's own directory goes when it ends"),
+        ((), {"runs": Path("runs"), "name": "a"}, "run_dir = 'runs/a' is relative"),
+        (("run_dir=runs/a",), {"runs": None}, "run_dir = 'runs/a' is relative"),
+        (("run_dir=/x/a",), {"runs": None, "name": "b"}, "leave out --runs and --name"),
+        ((), {"name": "a;b"}, "--name 'a;b' cannot name a job"),
+        ((), {"name": "../a"}, "--name '../a' cannot name a job"),
+        ((), {"name": "-a"}, "--name '-a' cannot name a job"),
+        (("train.setps=1",), {"name": "a"}, "did you mean train.steps?"),
+        ((), {"name": "a", "working_dir": Path("/usr/lib")}, "is not in --working-dir /usr/lib"),
+        ((), {"resume": Path("/shared/a")}, "give it without CONFIG"),
+    ],
+)
+def test_what_would_fail_or_be_lost_on_the_cluster_is_refused_here(config, overrides, settings, what):
+    with pytest.raises(ValueError) as error:
+        plan(config, *overrides, **settings)
+    assert what in str(error.value) and "\n" not in str(error.value)
+
+
+def test_the_upload_leaves_out_what_a_job_does_not_need(tmp_path):
+    for name in (
+        "mine.py",
+        ".venv/lib.py",
+        "runs/a/big.bin",
+        "pkg/__pycache__/x.pyc",
+        "data/ignored.bin",
+        "pkg/a.py",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x" * 100)
+    (tmp_path / ".rayignore").write_text("data/\n")
+    num_files, num_bytes = submit.upload_size(tmp_path, submit.EXCLUDES)
+    assert (num_files, num_bytes) == (3, 206)
+
+
+def test_in_a_job_a_relative_run_directory_is_refused(monkeypatch):
+    check_outlives_job(Path("runs/a"))
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    check_outlives_job(Path("/shared/runs/a"))
+    with pytest.raises(ValueError, match="run_dir = 'runs/a' is relative: in a Ray job"):
+        check_outlives_job(Path("runs/a"))
+
+
+def write_run(run_dir: Path, **facts: Any) -> Path:
+    run_dir.mkdir(parents=True)
+    about = {
+        "name": run_dir.name, "pid": os.getpid(), "host": socket.gethostname(), "started": time.time(),
+        "local": True, "stage": "training", "stage_since": time.time(), "address": "127.0.0.1:1", "job": None,
+    }  # fmt: skip
+    (run_dir / RUN_FILE).write_text(json.dumps({**about, **facts}))
+    return run_dir
+
+
+def test_without_a_name_the_only_run_that_is_alive_is_meant(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="no run under runs/ is alive"):
+        find_run.find_run(None, None)
+    write_run(tmp_path / "runs/over", stage="ended")
+    write_run(tmp_path / "runs/elsewhere", host="another", local=False)
+    write_run(tmp_path / "runs/first")
+    assert find_run.find_run(None, None).name == "first"
+    write_run(tmp_path / "runs/second", started=time.time() + 1)
+    with pytest.raises(ValueError, match="2 runs under runs/ are alive: second, first; name one"):
+        find_run.find_run(None, None)
+
+
+def test_a_run_is_found_by_its_directory_or_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = write_run(tmp_path / "runs/first")
+    assert find_run.find_run("first", None).run_dir == Path("runs/first")
+    assert find_run.find_run(str(path), None).run_dir == path
+    with pytest.raises(ValueError, match="there is no run 'frist'"):
+        find_run.find_run("frist", None)
+    write_run(tmp_path / "runs/over", stage="ended")
+    with pytest.raises(ValueError, match="the run in runs/over has ended"):
+        find_run.find_run("over", None)
+
+
+def test_a_process_that_took_the_number_of_a_dead_driver_is_not_it():
+    about = {"pid": os.getpid(), "started": psutil.Process().create_time() + 10}
+    assert is_driven_here(about)
+    assert not is_driven_here({**about, "started": psutil.Process().create_time() - 10})
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    while psutil.Process(child.pid).status() != psutil.STATUS_ZOMBIE:
+        time.sleep(0.01)
+    assert not is_driven_here({"pid": child.pid})
+    child.wait()
+    assert not is_driven_here({"pid": child.pid})
+
+
+def test_the_run_file_says_what_a_run_does_and_goes_if_nothing_else_came(tmp_path):
+    with RunFile(tmp_path / "a", local=True) as run_file:
+        run_file.update(stage="base model")
+        since = read_run_file(tmp_path / "a")["stage_since"]
+        run_file.update(metrics_port=1)
+        about = read_run_file(tmp_path / "a")
+        assert (about["stage"], about["metrics_port"], about["stage_since"]) == ("base model", 1, since)
+    assert list(tmp_path.iterdir()) == []
+    with RunFile(tmp_path / "b", local=True):
+        (tmp_path / "b" / "config.toml").touch()
+    assert read_run_file(tmp_path / "b")["stage"] == "ended"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cluster:
+    """A Ray cluster of one node and the shell of a user who may use it."""
+
+    gcs: str
+    dashboard: str
+    environment: dict[str, str]
+    directory: Path
+
+    def start(self, *arguments: object, cwd: Path, **changes: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            ["bonfire", *map(str, arguments)],
+            cwd=cwd, env={**self.environment, **changes}, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+
+    def bonfire(self, *arguments: object, cwd: Path, **changes: str) -> tuple[int, str, str]:
+        """Exit code, stdout and stderr."""
+        process = self.start(*arguments, cwd=cwd, **changes)
+        try:
+            out, err = process.communicate(timeout=PATIENCE_S)
+        finally:
+            process.kill()
+        return process.returncode, out, err
+
+
+def free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as open_sockets:
+        sockets = [open_sockets.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """Started as a user starts one, on the loopback interface with a token; ended by its own process number."""
+    directory = Path(tempfile.mkdtemp(prefix="bj", dir="/tmp"))  # Unix sockets want short paths
+    token = directory / "token"
+    token.write_text("bonfire-jobs-" + os.urandom(16).hex())
+    token.chmod(0o600)
+    home = directory / "home"
+    home.mkdir()
+    environment = {
+        **{
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("RAY_", "VLLM_", "LD_PRELOAD"))
+        },
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "HOME": str(home),
+        "OMP_NUM_THREADS": "1",
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(token),
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # stay on the loopback interface
+    }
+    gcs_port, dashboard_port, client_port = free_ports(3)
+    log = directory / "head.log"
+    with log.open("w") as output:
+        head = subprocess.Popen(
+            [
+                "ray", "start", "--head", "--block", f"--port={gcs_port}", f"--dashboard-port={dashboard_port}",
+                f"--ray-client-server-port={client_port}", "--dashboard-agent-listen-port=0", "--min-worker-port=0",
+                "--max-worker-port=0", "--num-cpus=16", f"--object-store-memory={128 << 20}",
+                f"--temp-dir={directory / 'ray'}", "--disable-usage-stats",
+            ],
+            env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+    try:
+        deadline = time.monotonic() + PATIENCE_S
+        while "runtime started" not in log.read_text():
+            assert head.poll() is None and time.monotonic() < deadline, log.read_text()
+            time.sleep(0.1)
+        yield Cluster(
+            gcs=f"127.0.0.1:{gcs_port}",
+            dashboard=f"http://127.0.0.1:{dashboard_port}",
+            environment=environment,
+            directory=directory,
+        )
+    finally:
+        children = psutil.Process(head.pid).children(recursive=True) if head.poll() is None else []
+        head.terminate()
+        head.wait(60)
+        for child in psutil.wait_procs(children, timeout=10)[1]:
+            child.kill()
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def one_line(stderr: str) -> str:
+    lines = [line for line in stderr.splitlines() if line]
+    assert len(lines) == 1 and lines[0].startswith("bonfire: "), stderr
+    return lines[0]
+
+
+@pytest.fixture
+def project(tmp_path: Path, tiny_model: Path) -> Path:
+    return make_project(tmp_path / "project", tiny_model)
+
+
+def make_project(path: Path, model: Path, **sections: dict[str, Any]) -> Path:
+    """A directory with a config of a run that goes on until it is stopped."""
+    path.mkdir()
+    settings = {
+        "model": str(model),
+        "problems": {"num_train": 10},
+        "rollout": {
+            "samples_per_prompt": 8, "max_tokens": 8, "max_model_len": 64, "max_num_seqs": 64, "kv_cache_mib": 16,
+        },
+        "objective": {"num_select": 4},
+        "train": {"steps": 100_000, "groups_per_step": 4, "max_staleness": 0},
+        "metrics": {"port": 0},
+    }  # fmt: skip
+    (path / "tiny.toml").write_text(tomli_w.dumps({**settings, **sections}))
+    return path
+
+
+def test_a_dry_run_prints_entrypoint_and_runtime_env_and_asks_no_cluster(cluster, project, tmp_path):
+    options = ("--address", "http://127.0.0.1:1", "--runs", tmp_path, "--name", "first", "--dry-run")
+    code, out, err = cluster.bonfire("submit", "tiny.toml", *options, cwd=project)
+    assert code == 0, err
+    assert f"bonfire train tiny.toml run_dir={tmp_path}/first --address auto" in out
+    assert '"RAY_JOB_STOP_WAIT_TIME_S": "300"' in out and "1 files" in out
+
+
+def test_a_cluster_that_does_not_let_us_in_is_one_line(cluster, project, tmp_path):
+    def submit_to(address: str, **changes: str) -> str:
+        options = ("--address", address, "--runs", tmp_path)
+        code, _, err = cluster.bonfire("submit", "tiny.toml", *options, cwd=project, **changes)
+        assert code == 1
+        return one_line(err)
+
+    wrong = tmp_path / "wrong-token"
+    wrong.write_text("not-the-token-of-this-cluster")
+    refused = submit_to(cluster.dashboard, RAY_AUTH_TOKEN_PATH=str(wrong))
+    assert "does not accept this token" in refused and "not-the-token" not in refused
+    missing = submit_to(cluster.dashboard, RAY_AUTH_TOKEN_PATH="", RAY_AUTH_MODE="disabled")
+    assert "a client without its token" in missing and "RAY_AUTH_TOKEN_PATH" in missing
+    assert "no Ray dashboard answers" in submit_to("http://127.0.0.1:1")
+    assert "is no dashboard" in submit_to(cluster.gcs)
+
+
+def test_a_job_that_fails_says_why_and_the_exit_code_is_1(cluster, project, tmp_path):
+    overrides = ("model=/nowhere/at/all", "--name", "fails")
+    code, out, err = cluster.bonfire(
+        "submit", "tiny.toml", *overrides, "--address", cluster.dashboard, "--runs", tmp_path, cwd=project
+    )
+    assert code == 1
+    assert "job fails FAILED: model = '/nowhere/at/all' is not a directory" in one_line(err)
+    assert "Running entrypoint for job fails" in out
+    token = Path(cluster.environment["RAY_AUTH_TOKEN_PATH"]).read_text()
+    assert token not in out + err
+    logged = cluster.bonfire("logs", "fails", "--address", cluster.dashboard, cwd=project)
+    assert "model = '/nowhere/at/all' is not a directory" in logged[1]
+    assert not (tmp_path / "fails").exists()
+
+
+def test_a_dashboard_alone_is_enough_to_ask(cluster, project):
+    code, out, err = cluster.bonfire("status", "--all", "--address", cluster.dashboard, cwd=project)
+    assert (code, out.strip()) == (0, "no run on this cluster is alive"), err
+
+
+def wait_for(condition: Callable[[], Any], what: str) -> Any:
+    deadline = time.monotonic() + PATIENCE_S
+    while not (value := condition()):
+        assert time.monotonic() < deadline, what
+        time.sleep(0.1)
+    return value
+
+
+def stage_of(run_dir: Path) -> str:
+    return read_run_file(run_dir).get("stage", "") if (run_dir / RUN_FILE).is_file() else ""
+
+
+def steps_of(run_dir: Path) -> int:
+    metrics = run_dir / "metrics.jsonl"
+    return len(metrics.read_text().splitlines()) if metrics.is_file() else 0
+
+
+def newest_checkpoint(run_dir: Path) -> str:
+    return max(path.name for path in (run_dir / "checkpoints").iterdir())
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_while_the_base_model_is_made_ends_at_once_and_leaves_nothing(cluster, tmp_path, number):
+    config = REPOSITORY / "examples" / "countdown.toml"
+    process = cluster.start("train", config, "metrics.port=0", "run_dir=run", "model=base", cwd=tmp_path)
+    wait_for(lambda: stage_of(tmp_path / "run") == "base model", "the base model's stage")
+    code, out, err = cluster.bonfire("status", "run", cwd=tmp_path)
+    assert code == 0 and out.startswith("run   base model, for "), err
+    process.send_signal(number)
+    _, err = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 130
+    assert "interrupted before the training began; start again with the same command" in one_line(err)
+    assert not (tmp_path / "run").exists() and not (tmp_path / "base").exists()
+
+
+def test_a_signal_while_ray_starts_is_an_orderly_end(cluster, project):
+    process = cluster.start("train", "tiny.toml", "run_dir=run", cwd=project)
+    wait_for(lambda: stage_of(project / "run") == "starting", "the start of Ray")
+    children = wait_for(lambda: psutil.Process(process.pid).children(recursive=True), "Ray's first process")
+    process.terminate()
+    _, err = process.communicate(timeout=PATIENCE_S)
+    assert (process.returncode, "interrupted while Ray started" in one_line(err)) == (130, True)
+    assert not psutil.wait_procs(children, timeout=20)[1]
+
+
+@pytest.mark.slow
+def test_a_signal_before_the_first_step_still_leaves_a_checkpoint(cluster, project):
+    process = cluster.start("train", "tiny.toml", "run_dir=run", cwd=project)
+    wait_for(lambda: stage_of(project / "run") == "training", "the training")
+    process.terminate()
+    _, err = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 130
+    assert "go on with: bonfire train --resume run" in one_line(err)
+    assert newest_checkpoint(project / "run") == f"step-{steps_of(project / 'run'):06d}"
+
+
+@pytest.mark.slow
+def test_a_local_run_that_is_asked_to_stop_writes_a_checkpoint_and_exits_with_0(cluster, project):
+    process = cluster.start("train", "tiny.toml", "run_dir=runs/a", cwd=project)
+    wait_for(lambda: steps_of(project / "runs/a") > 2, "steps")
+    assert "training" in cluster.bonfire("status", cwd=project)[1]
+    code, out, err = cluster.bonfire("stop", cwd=project)
+    assert code == 0, err
+    assert f"checkpoint  runs/a/checkpoints/step-{steps_of(project / 'runs/a'):06d}" in out.replace(
+        f"{project}/", ""
+    )
+    assert "bonfire train --resume runs/a" in out
+    out, err = process.communicate(timeout=PATIENCE_S)
+    assert (process.returncode, err) == (0, "") and "stopped as asked, with a checkpoint" in out
+    assert "has ended" in one_line(cluster.bonfire("status", "a", cwd=project)[2])
+
+
+@pytest.fixture(scope="module")
+def two_runs(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory, tiny_model: Path):
+    """Two jobs that train at once, and their project."""
+    directory = tmp_path_factory.mktemp("two")
+    project = make_project(directory / "project", tiny_model)
+    for name in ("first", "second"):
+        options = ("--address", cluster.dashboard, "--runs", directory, "--name", name, "--no-follow")
+        code, out, err = cluster.bonfire("submit", "tiny.toml", *options, cwd=project)
+        assert code == 0 and f"submitted job {name}" in out, err
+    for name in ("first", "second"):
+        wait_for(lambda name=name: steps_of(directory / name) > 1, f"steps of {name}")
+    yield directory, project
+    for name in ("first", "second"):  # a test that failed has not
+        cluster.bonfire("stop", name, "--now", "--address", cluster.dashboard, cwd=project)
+
+
+def state_of(cluster: Cluster, job: str, cwd: Path) -> str:
+    """As Ray's own command sees it."""
+    ray = ["ray", "job", "status", job, "--address", cluster.dashboard]
+    shown = subprocess.run(
+        ray, env=cluster.environment, cwd=cwd, capture_output=True, text=True, check=True, timeout=PATIENCE_S
+    )
+    return next(
+        state for state in ("SUCCEEDED", "STOPPED", "FAILED", "RUNNING") if state in shown.stdout.upper()
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_jobs_are_found_by_name_and_each_way_of_stopping_leaves_a_checkpoint(cluster, two_runs):
+    directory, project = two_runs
+    here = ("--address", cluster.gcs)
+    _, _, err = cluster.bonfire("status", *here, cwd=project)
+    assert f"2 runs on {cluster.gcs} are alive: first, second; name one" in one_line(err)
+    facts = json.loads(cluster.bonfire("status", "second", "--json", *here, cwd=project)[1])
+    assert facts["run_dir"] == str(directory / "second") and facts["stage"] == "training"
+    assert [line.split()[0] for line in cluster.bonfire("status", "--all", *here, cwd=project)[1].splitlines()] == [
+        "run", "first", "second",
+    ]  # fmt: skip
+
+    taken = cluster.bonfire(
+        "submit", "tiny.toml", "--address", cluster.dashboard, f"run_dir={directory}/x/second", cwd=project
+    )
+    assert taken[0] == 1 and "job 'second' exists on" in one_line(taken[2])
+
+    following = cluster.start("logs", "first", "--follow", "--address", cluster.dashboard, cwd=project)
+    code, out, err = cluster.bonfire("stop", "first", "--address", cluster.dashboard, cwd=project)
+    assert code == 0, err
+    assert f"checkpoint  {directory}/first/checkpoints/step-{steps_of(directory / 'first'):06d}" in out
+    assert "stopped as asked" in following.communicate(timeout=PATIENCE_S)[0]
+    wait_for(lambda: state_of(cluster, "first", project) == "SUCCEEDED", "the state of first")
+
+    code, out, err = cluster.bonfire("stop", "second", "--now", "--address", cluster.dashboard, cwd=project)
+    assert (code, out.strip()) == (0, "job second STOPPED"), err
+    assert newest_checkpoint(directory / "second") == f"step-{steps_of(directory / 'second'):06d}"
+
+    done = steps_of(directory / "first")
+    code, out, err = cluster.bonfire(
+        "submit", "--resume", directory / "first", f"train.steps={done + 1}",
+        "--address", cluster.dashboard, cwd=project,
+    )  # fmt: skip
+    assert code == 0 and "SUCCEEDED" in out, err
+    assert steps_of(directory / "first") == done + 1
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_ctrl_c_ends_the_following_and_not_the_job(cluster, project, tmp_path):
+    following = cluster.start(
+        "submit",
+        "tiny.toml",
+        "--address",
+        cluster.dashboard,
+        "--runs",
+        tmp_path,
+        "--name",
+        "goes-on",
+        cwd=project,
+    )
+    wait_for(lambda: steps_of(tmp_path / "goes-on"), "a step")
+    following.send_signal(signal.SIGINT)
+    _, err = following.communicate(timeout=PATIENCE_S)
+    assert following.returncode == 130
+    line = one_line(err)
+    for command in ("logs goes-on --follow", "status goes-on", "stop goes-on"):
+        assert f"bonfire {command} --address {cluster.dashboard}" in line
+    assert state_of(cluster, "goes-on", project) == "RUNNING"
+    assert cluster.bonfire("stop", "goes-on", "--address", cluster.gcs, cwd=project)[0] == 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_rays_own_job_submit_and_stop_do_as_well(cluster, project, tmp_path):
+    ray = ("ray", "job")
+    entrypoint = ("bonfire", "train", "tiny.toml", f"run_dir={tmp_path}/plain", "--address", "auto")
+    environment = '{"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": "300"}}'
+    submitting = subprocess.Popen(
+        [
+            *ray, "submit", "--address", cluster.dashboard, "--working-dir", ".", "--submission-id", "plain",
+            "--runtime-env-json", environment, "--", *entrypoint,
+        ],
+        cwd=project, env=cluster.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    wait_for(lambda: steps_of(tmp_path / "plain"), "a step")
+    subprocess.run(
+        [*ray, "stop", "plain", "--address", cluster.dashboard],
+        cwd=project, env=cluster.environment, check=True, timeout=PATIENCE_S, capture_output=True,
+    )  # fmt: skip
+    submitting.communicate(timeout=PATIENCE_S)
+    assert state_of(cluster, "plain", project) == "STOPPED"
+    assert newest_checkpoint(tmp_path / "plain") == f"step-{steps_of(tmp_path / 'plain'):06d}"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.xfail(strict=True, reason="Controller.scale comes with the elastic fleets")
+def test_scale_prints_the_targets_before_and_after(cluster, project):
+    process = cluster.start("train", "tiny.toml", "run_dir=runs/a", cwd=project)
+    try:
+        wait_for(lambda: steps_of(project / "runs/a"), "a step")
+        code, out, _ = cluster.bonfire("scale", "--verifier", "2", cwd=project)
+        assert (code, out) == (0, "runs/a: verifier workers 1 -> 2\n")
+    finally:
+        process.terminate()
+        process.communicate(timeout=PATIENCE_S)
+
+
+def test_scale_needs_a_number(cluster, tmp_path):
+    assert "nothing to scale: give --rollout or --verifier" in one_line(
+        cluster.bonfire("scale", cwd=tmp_path)[2]
+    )
+    assert "--rollout -1" in one_line(cluster.bonfire("scale", "--rollout", "-1", cwd=tmp_path)[2])
