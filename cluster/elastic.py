@@ -14,6 +14,8 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+from ray.exceptions import RayError
+
 from cluster.config import RunConfig
 from cluster.handles import WorkerHandle
 from cluster.metrics import Metrics
@@ -59,6 +61,7 @@ class Elastic:
         }
         self._requested: dict[Role, int] = {}
         self._told: set[str] = set()
+        self._head_is_away = False
         self.targets: dict[Role, int] = {
             "rollout": config.rollout.workers,
             "verifier": config.verifier.workers,
@@ -97,8 +100,7 @@ class Elastic:
         """Until cancelled."""
         try:
             while True:
-                await self._request_nodes()
-                await self._leave_draining_nodes()
+                await self._mind_nodes()
                 for text in self._waiting_for():
                     if text not in self._told:
                         self._note(f"waiting for resources: {text}")
@@ -123,9 +125,11 @@ class Elastic:
     def _look(self) -> None:
         """Let the policy see what happened since it last looked, once that is long enough ago."""
         scaling = self._config.scaling
-        if self._policy is None or scaling is None:
-            return
         now = self._count()
+        if (
+            self._policy is None or scaling is None or not now.waited_s
+        ):  # not before the learner asks for a batch
+            return
         if self._looked is None:
             self._looked = now
         if now.at_s - self._looked.at_s < scaling.every_s:
@@ -163,11 +167,24 @@ class Elastic:
         self.decisions.append(decision)
         self._metrics.observe_decision(decision.role, decision.direction, decision.reason)
 
+    async def _mind_nodes(self) -> None:
+        """What needs Ray's head. A head that is away for a while does not end the run: it is asked again."""
+        try:
+            await self._request_nodes()
+            await self._leave_draining_nodes()
+        except RayError as error:
+            if not self._head_is_away:
+                self._note(f"Ray's head does not answer, so nobody looks after nodes: {type(error).__name__}")
+            self._head_is_away = True
+        else:
+            self._head_is_away = False
+
     async def _request_nodes(self) -> None:
-        if self._requested != self.targets:
-            self._requested = dict(self.targets)
-            workers = [self._bundles[role] for role in ROLES for _ in range(self.targets[role])]
+        targets = dict(self.targets)
+        if self._requested != targets:
+            workers = [self._bundles[role] for role in ROLES for _ in range(targets[role])]
             await asyncio.to_thread(request_nodes, [*workers, self._bundles["learner"]])
+            self._requested = targets
 
     async def _leave_draining_nodes(self) -> None:
         draining = await asyncio.to_thread(draining_nodes)

@@ -11,7 +11,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
 import itertools
 import logging
@@ -185,8 +184,7 @@ class RolloutFleet:
             is_first = False
             self.workers[worker.name] = worker
             try:
-                with contextlib.suppress(TimeoutError):
-                    await self._serve(worker)
+                await self._serve(worker)
                 self._leave(worker)
             except WorkerLost as error:
                 self._remove(worker)
@@ -229,8 +227,8 @@ class RolloutFleet:
         return True
 
     async def _serve(self, worker: RolloutHandle) -> None:
-        """Until the worker's slot is to leave and its groups are finished; TimeoutError when its time is over."""
-        async with worker.slot.deadline():
+        """Until the worker's slot is to leave, and its groups are finished or its time is over."""
+        async with worker.slot.until_deadline():
             if not await worker.slot.unless_leaving(self._bring_up(worker)):
                 return
             while not worker.slot.is_leaving or self._ledger.leases_of(worker.name):

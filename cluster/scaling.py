@@ -123,8 +123,9 @@ def propose(seen: Window, config: ScalingConfig) -> Decision | None:
     for applies, role, step, reason, text in rules:
         before = seen.targets[role]
         low, high = config.bounds(role)
-        # Neither more of what is still to come, nor a judgement of workers that have not worked yet.
-        if applies and low <= before + step <= high and not seen.starting[role]:
+        # Not more of what is still to come; and who is idle is known only when all are there.
+        is_settled = not seen.starting[role] if step > 0 else not any(seen.starting.values())
+        if applies and is_settled and low <= before + step <= high:
             return Decision(role=role, before=before, after=before + step, reason=reason, text=text)
     return None
 

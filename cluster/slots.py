@@ -39,11 +39,15 @@ class Slot:
             self._timeout.reschedule(self._deadline_s)
 
     @asynccontextmanager
-    async def deadline(self) -> AsyncIterator[None]:
-        """A block of the slot's task; raises TimeoutError when the deadline is over, set before or meanwhile."""
+    async def until_deadline(self) -> AsyncIterator[None]:
+        """A block of the slot's task that ends where it is when the deadline is over, set before or meanwhile."""
         try:
-            async with asyncio.timeout_at(self._deadline_s) as self._timeout:
+            async with asyncio.timeout_at(self._deadline_s) as timeout:
+                self._timeout = timeout
                 yield
+        except TimeoutError:
+            if not timeout.expired():
+                raise
         finally:
             self._timeout = None
 

@@ -11,7 +11,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import logging
 import time
@@ -119,8 +118,7 @@ class VerifierFleet:
             worker = self._create(slot)
             self.workers[worker.name] = worker
             try:
-                with contextlib.suppress(TimeoutError):
-                    await self._serve(worker)
+                await self._serve(worker)
                 self._remove(worker)
                 self._on_left(f"{worker.name} has left")
             except WorkerLost as error:
@@ -132,8 +130,8 @@ class VerifierFleet:
                     self._on_lost("verifier", error)
 
     async def _serve(self, worker: VerifierHandle) -> None:
-        """Until the worker's slot is to leave and its call is over; TimeoutError when its time is."""
-        async with worker.slot.deadline():
+        """Until the worker's slot is to leave, and its call or its time is over."""
+        async with worker.slot.until_deadline():
             if not await worker.slot.unless_leaving(self._bring_up(worker)):
                 return
             while groups := await worker.slot.unless_leaving(self._next_groups()):

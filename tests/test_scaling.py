@@ -47,6 +47,8 @@ def seen(**changes: Any) -> Window:
         ({"verifier_busy_share": 0.1, "queue_per_verifier": 2.0}, None),
         ({"wait_share": 0.61, "verifier_busy_share": 0.1}, "rollout 2 -> 3"),
         ({"wait_share": 0.61, "starting": {"rollout": 1, "verifier": 0}}, None),
+        ({"wait_share": 0.61, "starting": {"rollout": 0, "verifier": 1}}, "rollout 2 -> 3"),
+        ({"verifier_busy_share": 0.0, "starting": {"rollout": 1, "verifier": 0}}, None),  # engines start
         ({"rollout_busy_share": 0.0, "targets": {"rollout": 1, "verifier": 2}}, None),
         ({"wait_share": 0.61, "targets": {"rollout": 8, "verifier": 2}}, None),
         (

@@ -26,13 +26,13 @@ class Workplace:
         number = len(self.slots_by_number)
         self.slots_by_number[number] = slot
         self.working.append(number)
+        ended = self.cut_off
         try:
-            async with slot.deadline():
+            async with slot.until_deadline():
                 await slot.unless_leaving(asyncio.sleep(3600))
                 await asyncio.sleep(self.to_leave_s)
-            self.left.append(number)
-        except TimeoutError:
-            self.cut_off.append(number)
+                ended = self.left
+            ended.append(number)
         finally:
             self.working.remove(number)
 
@@ -209,5 +209,16 @@ def test_what_a_slot_does_raises_through_unless_leaving() -> None:
 
         with pytest.raises(KeyError, match="lost"):
             await slot.unless_leaving(fails())
+
+    in_a_loop(scenario)
+
+
+def test_a_timeout_of_the_work_itself_is_not_taken_for_the_deadline() -> None:
+    async def scenario() -> None:
+        slot = Slot(is_initial=True)
+        slot.leave(within_s=3600)
+        with pytest.raises(TimeoutError, match="its own"):
+            async with slot.until_deadline():
+                raise TimeoutError("its own")
 
     in_a_loop(scenario)

@@ -1,0 +1,78 @@
+"""Nodes that join are used, and nodes that are to go are left in order. Real Ray nodes, on one machine."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster.nodes import bundle, describe
+from tests.test_loop import staleness, trained_groups
+
+
+def test_a_bundle_names_what_is_reserved_and_nothing_else() -> None:
+    assert bundle(num_cpus=1, num_gpus=0.5) == {"CPU": 1, "GPU": 0.5}
+    assert bundle(num_cpus=0, num_gpus=0) == {}
+    assert describe({"CPU": 1.0, "GPU": 0.5}) == "1 CPU, 0.5 GPU"
+    assert describe({}) == "no resources"
+
+
+@pytest.fixture(scope="module")
+def drained(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """Run directory, and what was seen: a node too few, one that joins, one that is drained."""
+    run_dir = tmp_path_factory.mktemp("drained")
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.draining", str(tiny_model), str(run_dir)],
+        cwd=Path(__file__).parent.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=1200,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return run_dir, json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1300)
+def test_a_worker_without_a_place_is_waited_for_and_named_while_the_others_train(drained) -> None:
+    _, seen = drained
+    waiting = seen["waiting"]
+    assert waiting["waiting_for"] == ["1 rollout worker (2 CPU)"] and waiting["step"] >= 3
+    assert any("waiting for resources: 1 rollout worker (2 CPU)" in event for event in waiting["events"])
+    assert waiting["restarts"] == {"rollout": 0, "verifier": 0}
+
+
+@pytest.mark.slow
+def test_a_node_that_joins_is_used(drained) -> None:
+    _, seen = drained
+    assert seen["joined"]["waiting_for"] == []
+    assert seen["nodes"]["first"] in {worker["node_id"] for worker in seen["joined"]["rollout_workers"]}
+
+
+@pytest.mark.slow
+def test_a_node_that_is_to_go_is_left_before_its_deadline(drained) -> None:
+    run_dir, seen = drained
+    assert seen["gone_before_deadline_s"] > 0
+    left = {w["name"] for w in seen["joined"]["rollout_workers"] if w["node_id"] == seen["nodes"]["first"]}
+    assert len(left) == 1
+    (name,) = left
+    now = {worker["name"]: worker["node_id"] for worker in seen["moved"]["rollout_workers"]}
+    assert name not in now and seen["nodes"]["second"] in now.values()
+    log = (run_dir / "controller.log").read_text()
+    assert f"node {seen['nodes']['first'][:8]} is to go: {name} leaves it within" in log
+    assert f"{name} has left" in log
+
+
+@pytest.mark.slow
+def test_nodes_that_come_and_go_lose_no_group_and_count_as_no_failure(drained) -> None:
+    run_dir, seen = drained
+    trained = trained_groups(run_dir)
+    assert len(trained) == len(set(trained)) == 4 * seen["end"]["step"]
+    assert max(staleness(run_dir)) <= 1
+    assert seen["end"]["restarts"] == {"rollout": 0, "verifier": 0}
+    assert seen["end"]["targets"] == {"rollout": 2, "verifier": 1}
