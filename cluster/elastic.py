@@ -78,6 +78,8 @@ class Elastic:
 
     def scale(self, asked: dict[Role, int | None]) -> dict[str, int]:
         """Set the numbers of workers that are not None; returns all. Raises ValueError, one line."""
+        if not self._rollouts.slots.are_running:
+            raise ValueError("the run has not begun yet: ask again in a moment")
         wanted = {role: size for role, size in asked.items() if size is not None}
         if not wanted:
             raise ValueError("scale names no number of workers: give rollout, verifier, or both")

@@ -27,9 +27,13 @@ class WorkerHandle:
     """Seconds that each phase of its start took, in their order; their sum counts from its making."""
 
     @property
+    def is_late(self) -> bool:
+        """No node had room for it in time, as far as one can tell by how long that takes."""
+        return self.startup_s.get("placed", time.monotonic() - self.made_s) > PLACEMENT_NOTICE_S
+
+    @property
     def waits_for_resources(self) -> bool:
-        """No node has had room for it so far, as far as one can tell by the time that it takes."""
-        return not self.pid and time.monotonic() - self.made_s > PLACEMENT_NOTICE_S
+        return self.is_late and not self.pid
 
     def describe(self) -> dict[str, Any]:
         """What `bonfire status` shows of it."""

@@ -285,13 +285,13 @@ class RolloutFleet:
 
     def _can_begin_step(self) -> bool:
         """Whether a synchronous step's leases may be given: those that take them serve the newest weights, and
-        none that the run begins with is still to come, unless no node has room for it.
+        none that the run begins with is still to come, unless no node had room for it.
         """
         takers = [worker for worker in self.workers.values() if worker.takes_leases]
         awaited = [
             worker
             for worker in self.workers.values()
-            if worker.is_first and not worker.has_served and not worker.waits_for_resources
+            if worker.is_first and not worker.has_served and not worker.is_late
         ]
         if not takers or awaited:
             return False

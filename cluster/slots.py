@@ -81,6 +81,10 @@ class Slots:
         return len(self._staying)
 
     @property
+    def are_running(self) -> bool:
+        return self._failed is not None
+
+    @property
     def _staying(self) -> list[Slot]:
         return [slot for slot in self._tasks if not slot.is_leaving]
 
@@ -88,7 +92,7 @@ class Slots:
         """Make the initial slots. The task ends with the first failure of any slot, of these or of later ones,
         and with nothing else: slots that leave do not end it.
         """
-        assert self._failed is None
+        assert not self.are_running
         self._failed = asyncio.get_running_loop().create_future()
         for _ in range(size):
             self._add(is_initial=True)
@@ -96,7 +100,7 @@ class Slots:
 
     def resize(self, size: int) -> None:
         """Add slots, or ask the newest to leave, until `size` of them stay."""
-        assert size >= 0
+        assert size >= 0 and self.are_running
         staying = self._staying
         for _ in range(size - len(staying)):
             self._add(is_initial=False)

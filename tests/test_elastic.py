@@ -49,6 +49,8 @@ def scaled(start, make_config, tmp_path_factory) -> dict[str, Any]:  # noqa: F81
         seen["back"] = run.wait_for(lambda facts: have(facts, 1, 1))
         run.wait_for(lambda facts: facts["step"] >= seen["back"]["step"] + 5)
         run.stop()
+        with pytest.raises(ValueError, match="the run is ending: it takes no more workers"):
+            run.scale(rollout=2)
         seen["end"] = run.finish()
     return seen
 

@@ -21,12 +21,10 @@ def test_a_bundle_names_what_is_reserved_and_nothing_else() -> None:
     assert describe({}) == "no resources"
 
 
-@pytest.fixture(scope="module")
-def drained(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
-    """Run directory, and what was seen: a node too few, one that joins, one that is drained."""
-    run_dir = tmp_path_factory.mktemp("drained")
+def see(scenario: str, model: Path, run_dir: Path) -> dict[str, Any]:
+    """What a scenario of `tests.clusters` saw."""
     done = subprocess.run(
-        [sys.executable, "-m", "tests.draining", str(tiny_model), str(run_dir)],
+        [sys.executable, "-m", "tests.clusters", scenario, str(model), str(run_dir)],
         cwd=Path(__file__).parent.parent,
         capture_output=True,
         text=True,
@@ -34,7 +32,14 @@ def drained(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple
         timeout=1200,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    return run_dir, json.loads(done.stdout.splitlines()[-1])
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def drained(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """Run directory, and what was seen: a node too few, one that joins, one that is drained."""
+    run_dir = tmp_path_factory.mktemp("drained")
+    return run_dir, see("draining", tiny_model, run_dir)
 
 
 @pytest.mark.slow
@@ -76,3 +81,17 @@ def test_nodes_that_come_and_go_lose_no_group_and_count_as_no_failure(drained) -
     assert max(staleness(run_dir)) <= 1
     assert seen["end"]["restarts"] == {"rollout": 0, "verifier": 0}
     assert seen["end"]["targets"] == {"rollout": 2, "verifier": 1}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1300)
+def test_the_autoscaler_brings_a_node_for_a_worker_that_is_asked_for_and_takes_it_back(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    seen = see("autoscaling", tiny_model, tmp_path)
+    assert (seen["nodes_with_one"], seen["nodes_with_two"]) == (1, 2)
+    assert len({worker["node_id"] for worker in seen["two"]["rollout_workers"]}) == 2
+    trained = trained_groups(tmp_path)
+    assert len(trained) == len(set(trained)) == 4 * seen["end"]["step"]
+    assert seen["end"]["restarts"] == {"rollout": 0, "verifier": 0}
+    assert seen["end"]["targets"] == {"rollout": 1, "verifier": 1}
