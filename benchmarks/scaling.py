@@ -1,6 +1,6 @@
 """From `scale` to the newcomer's first group, and what the time is spent on.
 
-    .venv/bin/python benchmarks/scaling.py runs/countdown-base > benchmarks/results/scaling.json
+    .venv/bin/python -m benchmarks.scaling runs/countdown-base > benchmarks/results/scaling.json
 
 A run of the demo's settings gets a second rollout worker, and gives it up again, five times. `placed`: Ray has found
 resources and the process is up; `engine`: it is built; `weights`: it serves the newest version; `first_group`: it was
