@@ -50,7 +50,7 @@ class RolloutConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    workers: int = Field(1, ge=1, description="Rollout workers (one vLLM engine each).")
+    workers: int = Field(1, ge=1, description="Rollout workers to start with (one vLLM engine each).")
     samples_per_prompt: int = Field(32, ge=1, description="n: samples drawn of each prompt; at least N.")
     temperature: float = Field(
         1.0,
@@ -72,12 +72,21 @@ class RolloutConfig(BaseModel):
     num_cpus: float = Field(1.0, ge=0, description="CPU cores a worker reserves; its OpenMP threads.")
     num_gpus: float = Field(0.0, ge=0, description="GPUs a worker reserves; 0: the CPU engine.")
     resources: CustomResources = Field({})
-    startup_timeout_s: float = Field(180.0, gt=0, description="Seconds an engine may take to come up.")
+    startup_timeout_s: float = Field(
+        180.0,
+        gt=0,
+        description="Seconds an engine may take to come up, from when its worker has its resources.",
+    )
     group_timeout_s: float = Field(
         600.0, gt=1, description="Seconds one group may take in an engine before its worker counts as stuck."
     )
     heartbeat_timeout_s: float = Field(
         60.0, gt=1, description="Seconds without a sign of life after which a worker is replaced."
+    )
+    drain_timeout_s: float = Field(
+        60.0,
+        ge=0,
+        description="Seconds a worker that is to leave may take to finish its groups; others sample the rest anew.",
     )
 
     @property

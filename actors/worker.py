@@ -50,26 +50,32 @@ class RolloutWorker:
         # The stepping thread holds the GIL; at Python's default of 5 ms each message waits its turn twice.
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         self._name = name
+        self._model = model
         self._config = config
-        self._tokenizer = load_tokenizer(model)
-        self._engine = Engine(
-            model, config, stop_token_ids=stop_token_ids(model, self._tokenizer, config.chat)
-        )
+        self._is_up = False
         self._in_flight: dict[int, Future[Any]] = {}
         self._finished: list[Lease] = []
         self._news = asyncio.Event()
         self._num_sequences = 0
         self._num_tokens = 0
 
+    async def place(self) -> dict[str, Any]:
+        """Pid and node, as soon as this process is up."""
+        return {"pid": os.getpid(), "node_id": ray.get_runtime_context().get_node_id()}
+
     async def ready(self) -> dict[str, Any]:
-        """Pid, node and version, once the engine is up."""
+        """Version and fingerprint, once the engine is up; the first call, before all others, builds it.
+
+        Not the constructor: Ray answers nothing before its end, so that an engine that starts could not be
+        told from a worker for which no node has room.
+        """
+        if not self._is_up:
+            self._tokenizer = load_tokenizer(self._model)
+            stop = stop_token_ids(self._model, self._tokenizer, self._config.chat)
+            self._engine = Engine(self._model, self._config, stop_token_ids=stop)
+            self._is_up = True
         fingerprint = await asyncio.wrap_future(self._engine.fingerprint())
-        return {
-            "pid": os.getpid(),
-            "node_id": ray.get_runtime_context().get_node_id(),
-            "version": self._engine.version,
-            "fingerprint": fingerprint,
-        }
+        return {"version": self._engine.version, "fingerprint": fingerprint}
 
     async def submit(self, leases: Sequence[Lease]) -> None:
         """Start sampling; returns at once. A lease already in flight is not started twice."""

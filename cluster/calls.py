@@ -1,4 +1,4 @@
-"""Every wait for an actor is bounded, and every way an actor can fail is one exception."""
+"""Every wait for an actor that runs is bounded, and every way an actor can fail is one exception."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Halt(RuntimeError):
     """The run must stop; the message says why and what to do."""
 
 
-async def reply(ref: ObjectRef, *, timeout_s: float, of: str, doing: str) -> Any:
-    """The value of `ref`, waiting at most `timeout_s`.
+async def reply(ref: ObjectRef, *, timeout_s: float | None, of: str, doing: str) -> Any:
+    """The value of `ref`, waiting at most `timeout_s`; None only for an actor that Ray has not placed yet.
 
     Raises WorkerLost, naming the worker and what it was doing, when the actor is dead, does not
     answer in time, or raised.

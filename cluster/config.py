@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from actors.config import RolloutConfig
 from cluster.eval_config import EvalConfig
+from cluster.scaling_config import ScalingConfig
 from learner.config import LearnerConfig, SftConfig
 from learner.objective_config import SETTINGS, ObjectiveConfig
 from verifiers.config import VerifierConfig
@@ -81,6 +82,9 @@ class RunConfig(BaseModel):
     objective: ObjectiveConfig = ObjectiveConfig()
     learner: LearnerConfig = LearnerConfig()
     train: TrainConfig = TrainConfig()
+    scaling: ScalingConfig | None = Field(
+        None, description="Let the controller add and remove workers while it trains."
+    )
     evaluation: EvalConfig | None = Field(None, description="Evaluate base and trained model at the end.")
     sft: SftConfig | None = Field(
         None, description="Make the base model from scratch first, if it is missing."
@@ -128,6 +132,13 @@ class RunConfig(BaseModel):
                 f"rollout.max_tokens = {self.rollout.max_tokens} leaves no room for a prompt in "
                 f"rollout.max_model_len = {self.rollout.max_model_len}: lower the first or raise the second"
             )
+        for role, workers in (("rollout", self.rollout.workers), ("verifier", self.verifier.workers)):
+            low, high = self.scaling.bounds(role) if self.scaling else (workers, workers)
+            if not low <= workers <= high:
+                raise ValueError(
+                    f"{role}.workers = {workers} is outside of scaling.min_{role} = {low} to scaling.max_{role} = "
+                    f"{high}: the run begins with it; change one of them"
+                )
         if self.evaluation is None and self.problems.held_out_settings:
             raise ValueError(
                 "\n".join(

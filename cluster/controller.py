@@ -11,6 +11,7 @@
 | verifying (a slot)  | groups, then their verdicts        | verifier, or heartbeat timeout      |
 | `_train`            | a batch, then the learner's step   | verdicts; learner, or step timeout  |
 | `_sync`             | all engines serving the new version| engines, or heartbeat timeout       |
+| `Elastic.run`       | the clock                          |                                     |
 
 Synchronous training is this loop with `max_staleness = 0`. Workers only return values; everything
 they were given is given again when they are lost.
@@ -19,7 +20,6 @@ they were given is given again when they are lost.
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import logging
 import os
 import time
@@ -32,6 +32,7 @@ from actors.types import Lease, SampleGroup, ScoredGroup
 from cluster import admission
 from cluster.calls import Halt, WorkerLost
 from cluster.config import RunConfig
+from cluster.elastic import Elastic
 from cluster.health import Health
 from cluster.learning import LearnerHandle
 from cluster.ledger import Ledger
@@ -102,6 +103,7 @@ class Controller:
             on_scored=self._accept,
             on_unjudged=self._give_back,
             on_lost=self._note_lost,
+            on_left=self._note_left,
         )
         self._rollouts = RolloutFleet(
             config=config.rollout,
@@ -115,6 +117,15 @@ class Controller:
             make_lease=self._make_lease,
             on_groups=self._receive,
             on_lost=self._note_lost,
+            on_left=self._note_left,
+        )
+        self._elastic = Elastic(
+            config,
+            self._rollouts,
+            self._verifying,
+            waited_s=lambda: self._progress.waited_s,
+            note=self._health.note,
+            metrics=self.metrics,
         )
 
     async def run(self) -> dict[str, Any]:
@@ -122,9 +133,9 @@ class Controller:
         tasks: list[asyncio.Task[Any]] = []
         _log_to(self._record.run_dir / "controller.log")
         try:
-            tasks += [*self._verifying.start(), *self._rollouts.start(), asyncio.create_task(self._watch())]
-            training = asyncio.create_task(self._train())
-            tasks.append(training)
+            tasks += [self._verifying.start(), self._rollouts.start()]
+            loops = (self._watch(), self._elastic.run(), self._train())
+            tasks += [asyncio.create_task(loop) for loop in loops]
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
@@ -152,17 +163,9 @@ class Controller:
             "elapsed_s": self._progress.elapsed_s,
             "groups": self._ledger_counts(),
             "verifier_queue": self._verifying.queue_depth,
-            "rollout_workers": [
-                {
-                    **(dataclasses.asdict(w.facts) if w.facts else {}),
-                    "name": w.name,
-                    "pid": w.pid,
-                    "version": w.version,
-                    "serving": w.serving,
-                }
-                for w in self._rollouts.workers.values()
-            ],
-            "verifier_workers": [{"name": w.name, "pid": w.pid} for w in self._verifying.workers.values()],
+            "rollout_workers": [worker.describe() for worker in self._rollouts.workers.values()],
+            "verifier_workers": [worker.describe() for worker in self._verifying.workers.values()],
+            **self._elastic.facts(),
             "restarts": {"rollout": self._rollouts.num_restarts, "verifier": self._verifying.num_restarts},
             "num_select": self._config.shown_k,
             "events": self._health.events[-5:],
@@ -176,6 +179,15 @@ class Controller:
         """Finish the step in progress, write a checkpoint, end the run."""
         self._stopping = True
         self._buffer_changed.set()
+
+    def scale(self, rollout: int | None = None, verifier: int | None = None) -> dict[str, int]:
+        """Have so many workers from now on, None: as many as now; returns the new numbers.
+
+        Raises ValueError, one line, for nonsense and when the run is ending.
+        """
+        if self._stopping or self._stage not in ("starting", "training"):
+            raise ValueError("the run is ending: it takes no more workers, and gives up all it has")
+        return self._elastic.scale({"rollout": rollout, "verifier": verifier})
 
     async def _watch(self) -> None:
         """Keep the endpoint's gauges fresh, and say who is stuck when the learner starves."""
@@ -200,7 +212,8 @@ class Controller:
         self._stage = "training"
         while self._version < config.steps:
             waiting_since = time.perf_counter()
-            batch = await self._next_batch()
+            with self._progress.waiting():
+                batch = await self._next_batch()
             if batch is None:
                 break
             started = time.perf_counter()
@@ -340,6 +353,10 @@ class Controller:
         self._buffer_changed.set()  # a batch may have waited for what the lost worker held
         self._health.note_failure(str(error))
 
+    def _note_left(self, message: str) -> None:
+        self._buffer_changed.set()  # a batch may have waited for what it held
+        self._health.note(message)
+
     def _ledger_counts(self) -> dict[str, int]:
         counts = {
             "leased": len(self._ledger.leased),
@@ -355,6 +372,8 @@ class Controller:
             self._verifying.queue_depth,
             {"rollout": len(self._rollouts.serving), "verifier": len(verifiers)},
         )
+        self.metrics.set_targets(self._elastic.targets)
+        self.metrics.set_startups((w.name, w.startup_s) for w in (*rollouts.values(), *verifiers.values()))
         self.metrics.set_child_restarts(self._verifying.num_child_restarts)
         self.metrics.set_rollouts((name, worker.facts) for name, worker in rollouts.items() if worker.facts)
 

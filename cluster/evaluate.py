@@ -100,7 +100,7 @@ async def sample_model(
         on_lost=failures.note_lost,
     )
     rollouts.announce(NOTHING_PUBLISHED)
-    await _until_finished(failures, [*verifying.start(), *rollouts.start()], [rollouts.stop, verifying.stop])
+    await _until_finished(failures, [verifying.start(), rollouts.start()], [rollouts.stop, verifying.stop])
 
 
 async def judge_samples(
@@ -130,7 +130,7 @@ async def judge_samples(
     )
     for group in groups:
         verifying.put(group)
-    await _until_finished(failures, verifying.start(), [verifying.stop])
+    await _until_finished(failures, [verifying.start()], [verifying.stop])
 
 
 class Failures:

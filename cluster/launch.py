@@ -121,10 +121,13 @@ def check_outlives_job(run_dir: Path) -> None:
 
 
 def cpus_needed(config: RunConfig) -> float:
-    """CPU cores that the workers of a run reserve."""
+    """CPU cores that the workers of a run reserve, when there are as many as there may be."""
+    rollouts, verifiers = config.rollout.workers, config.verifier.workers
+    if config.scaling:
+        rollouts, verifiers = config.scaling.max_rollout, config.scaling.max_verifier
     return (
-        config.rollout.workers * config.rollout.num_cpus
-        + config.verifier.workers * config.verifier.num_cpus
+        rollouts * config.rollout.num_cpus
+        + verifiers * config.verifier.num_cpus
         + config.learner.ranks * config.learner.num_cpus
     )
 

@@ -18,6 +18,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from actors.types import ScoredGroup, scored_to_batch
 from cluster.calls import Halt, WorkerLost, replies_of_gang, reply
 from cluster.config import RunConfig
+from cluster.nodes import bundle, describe
 from cluster.rollouts import Published
 from learner.types import StepResult
 from learner.worker import LearnerFacts, LearnerWorker
@@ -94,15 +95,14 @@ class LearnerHandle:
     async def _reserve(self) -> PlacementGroup | None:
         """Room for all ranks at once, on as few nodes as have it: none of them can begin without the others."""
         learner = self._config.learner
-        bundle = {"CPU": learner.num_cpus, "GPU": learner.num_gpus, **learner.resources}
-        bundle = {resource: amount for resource, amount in bundle.items() if amount}
-        if not bundle:
+        needed = bundle(learner)
+        if not needed:
             return None
-        placement = placement_group([bundle] * learner.ranks, strategy="PACK")
+        placement = placement_group([needed] * learner.ranks, strategy="PACK")
         if not await asyncio.to_thread(placement.wait, STARTUP_TIMEOUT_S):
             remove_placement_group(placement)
             raise Halt(
-                f"the cluster has no room for learner.ranks = {learner.ranks} of {bundle} each within "
+                f"the cluster has no room for learner.ranks = {learner.ranks} of {describe(needed)} each within "
                 f"{STARTUP_TIMEOUT_S:g} s: add nodes, or lower learner.ranks, rollout.workers or verifier.workers"
             )
         return placement

@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, star
 from actors.types import ScoredGroup
 from actors.worker import RolloutFacts
 from cluster.config import MetricsConfig
+from cluster.scaling import Role
 from verifiers.types import STATUSES
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -88,6 +89,15 @@ class Metrics:
         self._queue = self._gauge("bonfire_verifier_queue_groups", "Groups waiting for a verifier")
         self._workers = self._gauge("bonfire_cluster_workers", "Workers alive", ["role"])
         self._restarts = self._counter("bonfire_cluster_restarts", "Workers replaced", ["role"])
+        self._targets = self._gauge("bonfire_workers_target", "Workers there are to be", ["role"])
+        self._decisions = self._counter(
+            "bonfire_scaling_decisions", "Changes of a target", ["role", "direction", "reason"]
+        )
+        self._startup = self._gauge(
+            "bonfire_cluster_startup_seconds",
+            "Time that each phase of a living worker's start took, until its first group",
+            ["worker", "phase"],
+        )
         self._discarded = self._counter("bonfire_cluster_discarded_groups", "Groups given back", ["reason"])
         self._sequences = self._counter("bonfire_rollout_sequences", "Sequences sampled")
         self._tokens = self._counter("bonfire_rollout_tokens", "Tokens sampled")
@@ -108,6 +118,7 @@ class Metrics:
             "bonfire_verifier_latency_seconds", "Time of one verdict", LATENCY_SECONDS
         )
         self._rollout_names: set[str] = set()
+        self._startup_labels: set[tuple[str, str]] = set()
         for status in STATUSES:
             self._verdicts.labels(status)
         for role in ("rollout", "verifier"):
@@ -149,6 +160,9 @@ class Metrics:
     def observe_lost(self, role: str) -> None:
         self._restarts.labels(role).inc()
 
+    def observe_decision(self, role: str, direction: str, reason: str) -> None:
+        self._decisions.labels(role, direction, reason).inc()
+
     def observe_discarded(self, reason: str, num_groups: int = 1) -> None:
         self._discarded.labels(reason).inc(num_groups)
 
@@ -158,6 +172,20 @@ class Metrics:
         for role, count in workers.items():
             self._workers.labels(role).set(count)
         self._queue.set(queue_depth)
+
+    def set_targets(self, targets: Mapping[Role, int]) -> None:
+        for role, count in targets.items():
+            self._targets.labels(role).set(count)
+
+    def set_startups(self, startups: Iterable[tuple[str, Mapping[str, float]]]) -> None:
+        """Seconds by phase of the living workers' starts; those of the others are dropped."""
+        gone, self._startup_labels = self._startup_labels, set()
+        for name, phases in startups:
+            for phase, seconds in phases.items():
+                self._startup_labels.add((name, phase))
+                self._startup.labels(name, phase).set(seconds)
+        for labels in gone - self._startup_labels:
+            self._startup.remove(*labels)
 
     def set_child_restarts(self, num_restarts: int) -> None:
         self._child_restarts.set(num_restarts)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,8 @@ class Progress:
         self._started_s = self._last_step_at_s = time.monotonic()
         self._recent_step_s: deque[float] = deque(maxlen=NUM_RECENT_STEPS)
         self._num_tokens = self._num_sequences = 0
+        self._waited_s = 0.0
+        self._waiting_since_s: float | None = None
         self.newest: dict[str, Any] = {}
         """The facts of the newest step; empty before the first."""
 
@@ -41,6 +44,21 @@ class Progress:
         if not self._recent_step_s:
             return None
         return (self._steps - step) * float(np.mean(self._recent_step_s))
+
+    @property
+    def waited_s(self) -> float:
+        """Seconds the learner has waited for batches, a wait under way included."""
+        since_s = self._waiting_since_s
+        return self._waited_s + (0.0 if since_s is None else time.monotonic() - since_s)
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """The learner waits for a batch in this block."""
+        self._waiting_since_s = time.monotonic()
+        try:
+            yield
+        finally:
+            self._waited_s, self._waiting_since_s = self.waited_s, None
 
     def sampled(self, group: SampleGroup) -> None:
         self._num_tokens += len(group.token_ids)

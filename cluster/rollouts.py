@@ -1,8 +1,9 @@
-"""The rollout workers of a run: started, leased to, updated, watched, replaced.
+"""The rollout workers of a run: started, leased to, updated, watched, replaced, and asked to leave.
 
 | loop            | waits for                           | unblocked by                         |
 |-----------------|-------------------------------------|--------------------------------------|
-| `_tend` (a slot)| the worker's next finished groups   | its engine; or its heartbeat timeout |
+| `_tend` (a slot)| resources for its worker            | a node; or the slot is to leave      |
+|                 | the worker's next finished groups   | its engine; or its heartbeat timeout |
 | `top_up`        | nothing: gives the leases admitted  | group collected, batch cut, update   |
 | `broadcast`     | every serving worker's confirmation | the engines, between two steps       |
 """
@@ -10,7 +11,9 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import itertools
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,10 +27,14 @@ from actors.manifest import WeightManifest
 from actors.types import Lease, SampleGroup, samples_from_batch
 from actors.worker import RolloutFacts, RolloutWorker
 from cluster.calls import Halt, WorkerLost, reply
+from cluster.handles import WorkerHandle
 from cluster.ledger import Ledger
+from cluster.slots import Slot, Slots
 
 POLL_S = 1.0
 MAX_FAILED_STARTS = 3
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,12 +49,11 @@ class Published:
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
-class RolloutHandle:
-    """One living rollout worker as the controller knows it."""
+class RolloutHandle(WorkerHandle):
+    """One living rollout worker."""
 
-    name: str
-    actor: Any
-    pid: int = 0
+    is_first: bool
+    """One of those that a run begins with, and no replacement."""
     version: int = -1
     serving: bool = False
     has_served: bool = False
@@ -55,12 +61,25 @@ class RolloutHandle:
     lost: WorkerLost | None = None
     """Why it is being given up, when that was found elsewhere than in its own loop."""
 
+    def describe(self) -> dict[str, Any]:
+        counted = dataclasses.asdict(self.facts) if self.facts else {}
+        # Without arguments super() does not find a class that slots have made anew.
+        about = WorkerHandle.describe(self)
+        return {**counted, **about, "version": self.version, "serving": self.serving}
+
+    @property
+    def takes_leases(self) -> bool:
+        return self.serving and not self.slot.is_leaving
+
 
 class RolloutFleet:
-    """Keeps `config.workers` rollout workers alive and busy.
+    """Keeps `slots.size` rollout workers alive and busy, `config.workers` to begin with.
 
     `may_lease(version)` is the controller's admission rule; `on_groups` receives finished groups;
-    `make_lease(group)` says what a group asks.
+    `make_lease(group)` says what a group asks; `on_left` hears how a worker left that was asked to.
+
+    A worker that is to leave gets no leases. It goes once the groups that it has are finished, or when
+    `config.drain_timeout_s` or its slot's own deadline is over; meanwhile it is updated like the others.
     """
 
     def __init__(
@@ -76,6 +95,7 @@ class RolloutFleet:
         make_lease: Callable[[int], Lease],
         on_groups: Callable[[list[SampleGroup]], None],
         on_lost: Callable[[str, WorkerLost], None],
+        on_left: Callable[[str], None] = logger.info,
     ) -> None:
         self._config = config
         self._model = model
@@ -86,14 +106,13 @@ class RolloutFleet:
         self._make_lease = make_lease
         self._on_groups = on_groups
         self._on_lost = on_lost
-        self._groups_in_flight = (
-            -(-groups_per_step // config.workers) if synchronous else config.groups_in_flight
-        )
+        self._on_left = on_left
+        # Synchronous leases are all given at once and spread evenly: no worker needs a limit of its own.
+        self._groups_in_flight = groups_per_step if synchronous else config.groups_in_flight
         self._names = (f"rollout-{number}" for number in itertools.count())
-        self._slots: list[asyncio.Task[None]] = []
         self._published: Published | None = None
         self._announced = asyncio.Event()
-        self._starting_first_time = config.workers
+        self.slots = Slots(self._tend, leave_within_s=config.drain_timeout_s)
         self.workers: dict[str, RolloutHandle] = {}
         self.num_restarts = 0
 
@@ -101,10 +120,12 @@ class RolloutFleet:
     def serving(self) -> list[RolloutHandle]:
         return [worker for worker in self.workers.values() if worker.serving]
 
-    def start(self) -> list[asyncio.Task[None]]:
-        """Start all workers; they get leases once `announce` has told what they must serve."""
-        self._slots = [asyncio.create_task(self._tend()) for _ in range(self._config.workers)]
-        return self._slots
+    def start(self) -> asyncio.Task[None]:
+        """Start all workers; they get leases once `announce` has told what they must serve.
+
+        The task ends when too many of them fail, with Halt.
+        """
+        return self.slots.start(self._config.workers)
 
     def announce(self, published: Published) -> None:
         """The newest weights: a worker serves them before its first lease."""
@@ -113,10 +134,14 @@ class RolloutFleet:
 
     def top_up(self) -> None:
         """Give out every lease that is admitted, least loaded worker first, one message a worker."""
-        if self._synchronous and (self._starting_first_time or not self._all_serve_newest()):
+        if self._synchronous and not self._can_begin_step():
             return
         given: dict[str, list[Lease]] = {}
-        load = {worker.name: len(self._ledger.leases_of(worker.name)) for worker in self.serving}
+        load = {
+            name: len(self._ledger.leases_of(name))
+            for name, worker in self.workers.items()
+            if worker.takes_leases
+        }
         while load:
             name = min(load, key=lambda name: (load[name], name))
             worker = self.workers[name]
@@ -146,65 +171,76 @@ class RolloutFleet:
 
     async def stop(self) -> None:
         """End all workers."""
-        for slot in self._slots:
-            slot.cancel()
-        await asyncio.gather(*self._slots, return_exceptions=True)
+        await self.slots.stop()
         for worker in list(self.workers.values()):
             self._remove(worker)
 
-    async def _tend(self) -> None:
-        """One slot: a worker, and the next one when it is lost."""
-        first_time = True
+    async def _tend(self, slot: Slot) -> None:
+        """One slot: a worker, and the next one when it is lost, until the slot is to leave."""
         failed_starts = 0
-        while True:
-            name = next(self._names)
-            worker = RolloutHandle(name=name, actor=self._create(name))
-            self.workers[name] = worker
+        is_first = slot.is_initial
+        while not slot.is_leaving:
+            worker = self._create(slot, is_first=is_first)
+            is_first = False
+            self.workers[worker.name] = worker
             try:
-                await self._bring_up(worker)
-                if first_time:
-                    self._starting_first_time -= 1
-                    first_time = False
-                while True:
-                    self.top_up()
-                    await self._collect(worker)
+                await self._serve(worker)
+                self._leave(worker)
             except WorkerLost as error:
                 self._remove(worker)
-                self.num_restarts += 1
-                failed_starts = 0 if worker.has_served else failed_starts + 1
-                self._on_lost("rollout", worker.lost or error)
-                if failed_starts >= MAX_FAILED_STARTS:
-                    raise Halt(
-                        f"a rollout worker failed to start {failed_starts} times; the last: {error}"
-                    ) from error
-                if first_time:
-                    self._starting_first_time -= 1
-                    first_time = False
-                self.top_up()
+                if slot.is_leaving:
+                    self._on_left(f"{worker.lost or error}, when it was to leave")
+                else:
+                    self.num_restarts += 1
+                    failed_starts = 0 if worker.has_served else failed_starts + 1
+                    self._on_lost("rollout", worker.lost or error)
+                    if failed_starts >= MAX_FAILED_STARTS:
+                        raise Halt(
+                            f"a rollout worker failed to start {failed_starts} times; the last: {error}"
+                        ) from error
+            self.top_up()
 
-    def _create(self, name: str) -> Any:
-        return RolloutWorker.options(  # type: ignore[attr-defined]
+    def _create(self, slot: Slot, *, is_first: bool) -> RolloutHandle:
+        name = next(self._names)
+        actor = RolloutWorker.options(  # type: ignore[attr-defined]
             num_cpus=self._config.num_cpus,
             num_gpus=self._config.num_gpus,
             resources=self._config.resources,
             runtime_env={"env_vars": engine_environment(self._config)},
         ).remote(name, self._model, self._config)
+        return RolloutHandle(name=name, actor=actor, slot=slot, is_first=is_first)
 
-    async def _bring_up(self, worker: RolloutHandle) -> None:
-        facts = await reply(
-            worker.actor.ready.remote(),
-            timeout_s=self._config.startup_timeout_s,
-            of=worker.name,
-            doing="starting its engine",
+    async def _bring_up(self, worker: RolloutHandle) -> bool:
+        """True, once the worker serves the newest weights."""
+        await worker.place()
+        facts = await worker.make_ready(
+            timeout_s=self._config.startup_timeout_s, doing="starting its engine", phase="engine"
         )
-        worker.pid, worker.version = facts["pid"], facts["version"]
+        worker.version = facts["version"]
         await self._announced.wait()
         assert self._published is not None
         if worker.version == self._published.version:
             self._check_fingerprint(worker, facts["fingerprint"], self._published)
         while worker.version != self._published.version:
             await self._update(worker, self._published)
+        worker.end_phase("weights")
         worker.serving = worker.has_served = True
+        return True
+
+    async def _serve(self, worker: RolloutHandle) -> None:
+        """Until the worker's slot is to leave, and its groups are finished or its time is over."""
+        async with worker.slot.until_deadline():
+            if not await worker.slot.unless_leaving(self._bring_up(worker)):
+                return
+            while not worker.slot.is_leaving or self._ledger.leases_of(worker.name):
+                self.top_up()
+                await self._collect(worker)
+
+    def _leave(self, worker: RolloutHandle) -> None:
+        unfinished = self._ledger.leases_of(worker.name)
+        self._remove(worker)
+        rest = f"; {len(unfinished)} unfinished groups are leased again" if unfinished else ""
+        self._on_left(f"{worker.name} has left{rest}")
 
     async def _collect(self, worker: RolloutHandle) -> None:
         batch, worker.facts = await reply(
@@ -214,6 +250,8 @@ class RolloutFleet:
             doing="sampling",
         )
         if batch.num_rows:
+            if "first_group" not in worker.startup_s:
+                worker.end_phase("first_group")
             self._on_groups(samples_from_batch(batch))
         for group in self._ledger.leases_of(worker.name):
             if time.monotonic() - self._ledger.leased[group].since_s > self._config.group_timeout_s:
@@ -246,11 +284,20 @@ class RolloutFleet:
                 "all of them; check that rollout.dtype and the model architecture are supported by vLLM"
             )
 
-    def _all_serve_newest(self) -> bool:
+    def _can_begin_step(self) -> bool:
+        """Whether a synchronous step's leases may be given: those that take them serve the newest weights, and
+        none that the run begins with is still to come, unless no node had room for it.
+        """
+        takers = [worker for worker in self.workers.values() if worker.takes_leases]
+        awaited = [
+            worker
+            for worker in self.workers.values()
+            if worker.is_first and not worker.has_served and not worker.is_late
+        ]
+        if not takers or awaited:
+            return False
         assert self._published is not None
-        return bool(self.serving) and all(
-            worker.version == self._published.version for worker in self.serving
-        )
+        return all(worker.version == self._published.version for worker in takers)
 
     def _remove(self, worker: RolloutHandle) -> None:
         worker.serving = False

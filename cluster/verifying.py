@@ -2,24 +2,29 @@
 
 | loop             | waits for                      | unblocked by                          |
 |------------------|--------------------------------|---------------------------------------|
-| `_tend` (a slot) | groups to judge, then verdicts | a rollout worker; its verifier or the |
-|                  |                                | heartbeat timeout of a stopped one    |
+| `_tend` (a slot) | resources for its worker       | a node; or the slot is to leave       |
+|                  | groups to judge                | a rollout worker; or it is to leave   |
+|                  | verdicts                       | its verifier or the heartbeat timeout |
+|                  |                                | of a stopped one                      |
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
 
 import numpy as np
 import ray
 
 from actors.types import Demonstration, SampleGroup, ScoredGroup
-from cluster.calls import WorkerLost, reply, reply_while_alive
+from cluster.calls import WorkerLost, reply_while_alive
+from cluster.handles import WorkerHandle
+from cluster.slots import Slot, Slots
 from verifiers.config import VerifierConfig
 from verifiers.types import Problem, Verdict
 from verifiers.worker import VerifierWorker
@@ -29,23 +34,30 @@ STARTUP_MARGIN_S = 30.0
 PING_EVERY_S = 5.0
 GROUPS_PER_CALL = 8
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(slots=True, kw_only=True, eq=False)
-class VerifierHandle:
-    """One living verifier worker as the controller knows it."""
+class VerifierHandle(WorkerHandle):
+    """One living verifier worker."""
 
-    name: str
-    actor: Any
-    pid: int = 0
     num_child_restarts: int = 0
+    groups: list[SampleGroup] = field(default_factory=list)
+    """Those of its call."""
+    judging_since_s: float | None = None
+
+    @property
+    def takes_groups(self) -> bool:
+        return "verifiers" in self.startup_s and not self.slot.is_leaving
 
 
 class VerifierFleet:
-    """Keeps `config.workers` verifier workers alive and gives them groups.
+    """Keeps `slots.size` verifier workers alive, `config.workers` to begin with, and gives them groups.
 
     `on_scored` receives a judged group, `on_unjudged` a group of which some candidate has no
     verdict because the verifier itself failed, with the verifier's message. `demonstrations` are the
-    token ids of those problems' demonstrations that are to be judged with every group.
+    token ids of those problems' demonstrations that are to be judged with every group. `on_left` hears
+    how a worker left that was asked to: it finishes its call first, if its slot's deadline allows.
     """
 
     def __init__(
@@ -56,6 +68,7 @@ class VerifierFleet:
         on_scored: Callable[[ScoredGroup], None],
         on_unjudged: Callable[[SampleGroup, str], None],
         on_lost: Callable[[str, WorkerLost], None],
+        on_left: Callable[[str], None] = logger.info,
         demonstrations: Mapping[str, Sequence[int]] = MappingProxyType({}),
     ) -> None:
         self._config = config
@@ -64,21 +77,30 @@ class VerifierFleet:
         self._on_scored = on_scored
         self._on_unjudged = on_unjudged
         self._on_lost = on_lost
+        self._on_left = on_left
         self._queue: asyncio.Queue[SampleGroup] = asyncio.Queue()
         self._names = (f"verifier-{number}" for number in itertools.count())
-        self._slots: list[asyncio.Task[None]] = []
+        self.slots = Slots(self._tend, leave_within_s=None)
         self.workers: dict[str, VerifierHandle] = {}
         self.num_restarts = 0
         self.num_child_restarts = 0
         """Verifier processes replaced within their workers: what they died of may show in no verdict."""
+        self._judged_s = 0.0
 
     @property
     def queue_depth(self) -> int:
         return self._queue.qsize()
 
-    def start(self) -> list[asyncio.Task[None]]:
-        self._slots = [asyncio.create_task(self._tend()) for _ in range(self._config.workers)]
-        return self._slots
+    @property
+    def busy_s(self) -> float:
+        """Seconds that workers have spent on calls, of all of them together, calls under way included."""
+        now_s = time.monotonic()
+        under_way = [worker.judging_since_s for worker in self.workers.values()]
+        return self._judged_s + sum(now_s - since_s for since_s in under_way if since_s is not None)
+
+    def start(self) -> asyncio.Task[None]:
+        """Start all workers. The task ends when `on_lost` or `on_unjudged` raises."""
+        return self.slots.start(self._config.workers)
 
     def put(self, group: SampleGroup) -> None:
         """Queue a group for judgement."""
@@ -86,65 +108,86 @@ class VerifierFleet:
 
     async def stop(self) -> None:
         """End all workers."""
-        for slot in self._slots:
-            slot.cancel()
-        await asyncio.gather(*self._slots, return_exceptions=True)
-        for worker in self.workers.values():
-            ray.kill(worker.actor)
-        self.workers.clear()
+        await self.slots.stop()
+        for worker in list(self.workers.values()):
+            self._remove(worker)
 
-    async def _tend(self) -> None:
-        """One slot: a worker, and the next one when it is lost; its groups go back to the queue."""
-        while True:
-            name = next(self._names)
-            worker = VerifierHandle(name=name, actor=self._create())
-            self.workers[name] = worker
-            groups: list[SampleGroup] = []
+    async def _tend(self, slot: Slot) -> None:
+        """One slot: a worker, and the next one when it is lost, until the slot is to leave."""
+        while not slot.is_leaving:
+            worker = self._create(slot)
+            self.workers[worker.name] = worker
             try:
-                facts = await reply(
-                    worker.actor.ready.remote(),
-                    timeout_s=self._config.startup_timeout_s + STARTUP_MARGIN_S,
-                    of=name,
-                    doing="starting",
-                )
-                worker.pid = facts["pid"]
-                while True:
-                    groups = [await self._queue.get()]
-                    while len(groups) < GROUPS_PER_CALL and not self._queue.empty():
-                        groups.append(self._queue.get_nowait())
-                    await self._judge(worker, groups)
-                    groups = []
+                await self._serve(worker)
+                self._remove(worker)
+                self._on_left(f"{worker.name} has left")
             except WorkerLost as error:
-                for group in groups:
-                    self._queue.put_nowait(group)
-                ray.kill(worker.actor)
-                del self.workers[name]
-                self.num_restarts += 1
-                self._on_lost("verifier", error)
+                self._remove(worker)
+                if slot.is_leaving:
+                    self._on_left(f"{error}, when it was to leave")
+                else:
+                    self.num_restarts += 1
+                    self._on_lost("verifier", error)
 
-    def _create(self) -> Any:
+    async def _serve(self, worker: VerifierHandle) -> None:
+        """Until the worker's slot is to leave, and its call or its time is over."""
+        async with worker.slot.until_deadline():
+            if not await worker.slot.unless_leaving(self._bring_up(worker)):
+                return
+            while groups := await worker.slot.unless_leaving(self._next_groups()):
+                worker.groups = groups
+                await self._judge(worker)
+
+    async def _next_groups(self) -> list[SampleGroup]:
+        groups = [await self._queue.get()]
+        while len(groups) < GROUPS_PER_CALL and not self._queue.empty():
+            groups.append(self._queue.get_nowait())
+        return groups
+
+    async def _bring_up(self, worker: VerifierHandle) -> bool:
+        """True, once the worker can judge."""
+        await worker.place()
+        timeout_s = self._config.startup_timeout_s + STARTUP_MARGIN_S
+        await worker.make_ready(timeout_s=timeout_s, doing="starting", phase="verifiers")
+        return True
+
+    def _create(self, slot: Slot) -> VerifierHandle:
         # Ray no longer hides GPUs from actors that asked for none.
         hidden = {} if self._config.num_gpus else {"env_vars": {"CUDA_VISIBLE_DEVICES": ""}}
-        return VerifierWorker.options(  # type: ignore[attr-defined]
+        actor = VerifierWorker.options(  # type: ignore[attr-defined]
             num_cpus=self._config.num_cpus,
             num_gpus=self._config.num_gpus,
             resources=self._config.resources,
             max_concurrency=2,
             runtime_env=hidden,
         ).remote(self._config)
+        return VerifierHandle(name=next(self._names), actor=actor, slot=slot)
 
-    async def _judge(self, worker: VerifierHandle, groups: list[SampleGroup]) -> None:
+    def _remove(self, worker: VerifierHandle) -> None:
+        for group in worker.groups:
+            self._queue.put_nowait(group)
+        ray.kill(worker.actor)
+        del self.workers[worker.name]
+
+    async def _judge(self, worker: VerifierHandle) -> None:
+        groups = worker.groups
         items = [
             (group.group, self._problems[group.problem_id], self._candidates_of(group)) for group in groups
         ]
-        judged = await reply_while_alive(
-            worker.actor.judge.remote(items),
-            ping=worker.actor.ready,
-            ping_every_s=PING_EVERY_S,
-            heartbeat_timeout_s=self._config.heartbeat_timeout_s,
-            of=worker.name,
-            doing="judging",
-        )
+        worker.judging_since_s = time.monotonic()
+        try:
+            judged = await reply_while_alive(
+                worker.actor.judge.remote(items),
+                ping=worker.actor.place,
+                ping_every_s=PING_EVERY_S,
+                heartbeat_timeout_s=self._config.heartbeat_timeout_s,
+                of=worker.name,
+                doing="judging",
+            )
+        finally:
+            self._judged_s += time.monotonic() - worker.judging_since_s
+            worker.judging_since_s = None
+        worker.groups = []
         self.num_child_restarts += judged["num_restarts"] - worker.num_child_restarts
         worker.num_child_restarts = judged["num_restarts"]
         for group in groups:

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 import actors.config
 import cluster.config
 import cluster.eval_config
+import cluster.scaling_config
 import learner.config
 import learner.objective_config
 import verifiers.config
@@ -32,6 +33,7 @@ CONFIG_MODULES = (
     actors.config,
     cluster.config,
     cluster.eval_config,
+    cluster.scaling_config,
     learner.config,
     learner.objective_config,
     verifiers.config,

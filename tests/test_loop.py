@@ -108,6 +108,9 @@ class LiveRun:
             assert time.monotonic() < deadline, facts
         return facts
 
+    def scale(self, **sizes: int) -> dict[str, int]:
+        return ray.get(self._controller.scale.remote(**sizes), timeout=20)
+
     def stop(self) -> None:
         ray.get(self._controller.stop.remote(), timeout=20)
 

@@ -22,10 +22,10 @@ from learner.objective_config import ObjectiveConfig
 from tests.tiny_model import make_group, model_path
 
 ANY_PORT = MetricsConfig(port=0)
-ROLES = {"rollout", "verifier", "learner", "cluster", "ledger", "batch", "weights"}
+ROLES = {"rollout", "verifier", "learner", "cluster", "ledger", "batch", "weights", "workers", "scaling"}
 UNITS = {
     "seconds", "bytes", "nats", "ratio",
-    "groups", "sequences", "tokens", "verdicts", "steps", "versions", "version", "workers", "restarts",
+    "groups", "sequences", "tokens", "verdicts", "steps", "versions", "version", "workers", "restarts", "decisions",
 }  # fmt: skip
 WITHOUT_UNIT = {
     "bonfire_learner_loss",
@@ -35,6 +35,7 @@ WITHOUT_UNIT = {
     "bonfire_batch_reward_mean",
     "bonfire_batch_score_mean",
     "bonfire_batch_best_of_n_reward",
+    "bonfire_workers_target",
     "bonfire_rollout_tokens_per_second",  # a rate; seconds is its denominator
 }
 
@@ -199,6 +200,26 @@ def test_a_dead_workers_series_vanish_and_the_livings_stay(metrics, scrape):
     assert not [name for name in scrape() if "rollout-" in name]
 
 
+def test_targets_and_the_decisions_that_made_them_are_shown(metrics, scrape):
+    metrics.set_targets({"rollout": 3, "verifier": 1})
+    metrics.observe_decision("rollout", "up", "starved")
+    metrics.observe_decision("rollout", "up", "starved")
+    metrics.observe_decision("verifier", "down", "idle")
+    shown = scrape()
+    assert shown["bonfire_workers_target[rollout]"] == 3
+    assert shown["bonfire_scaling_decisions_total[up][starved][rollout]"] == 2
+    assert shown["bonfire_scaling_decisions_total[down][idle][verifier]"] == 1
+
+
+def test_what_a_living_workers_start_was_spent_on_is_shown_until_it_is_gone(metrics, scrape):
+    metrics.set_startups([("rollout-0", {"placed": 1.5}), ("verifier-0", {"placed": 0.5, "verifiers": 0.25})])
+    metrics.set_startups([("rollout-0", {"placed": 1.5, "engine": 6.0})])
+    shown = scrape()
+    assert shown["bonfire_cluster_startup_seconds[placed][rollout-0]"] == 1.5
+    assert shown["bonfire_cluster_startup_seconds[engine][rollout-0]"] == 6.0
+    assert not [name for name in shown if "verifier-0" in name]
+
+
 def test_a_scrape_between_two_updates_never_misses_a_living_worker(metrics):
     def facts_read_while_scraped():
         yield "rollout-0", rollout_facts(busy_s=6.0)
@@ -238,8 +259,10 @@ def test_no_label_has_more_values_than_workers_states_roles_and_reasons(metrics)
     metrics.set_depths({"leased": 5}, 9, {"rollout": 2})
     metrics.set_rollouts([("rollout-0", rollout_facts())])
     metrics.observe_discarded("late")
+    metrics.set_startups([("rollout-0", {"placed": 1.0})])
+    metrics.observe_decision("rollout", "up", "starved")
     labels = {label for family in metrics.registry.collect() for s in family.samples for label in s.labels}
-    assert labels == {"worker", "state", "role", "reason", "status", "le"}
+    assert labels == {"worker", "phase", "state", "role", "direction", "reason", "status", "le"}
 
 
 # The facts that are shown

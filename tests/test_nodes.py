@@ -1,141 +1,100 @@
-"""A run on two nodes that `ray start` made: every role works on the node that offers its custom resource."""
+"""Nodes that join are used, and nodes that are to go are left in order. Real Ray nodes, on one machine."""
 
 from __future__ import annotations
 
 import json
-import os
-import re
-import secrets
-import shutil
-import signal
-import socket
 import subprocess
 import sys
-import tempfile
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
-import psutil
 import pytest
 
-pytestmark = pytest.mark.slow
-
-BIN = Path(sys.executable).parent
-START_TIMEOUT_S = 60.0
-RUN_TIMEOUT_S = 200.0
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+from cluster.nodes import bundle, describe
+from learner.config import LearnerConfig
+from tests.test_loop import staleness, trained_groups
+from verifiers.config import VerifierConfig
 
 
-@pytest.fixture
-def environment() -> Iterator[dict[str, str]]:
-    """A token of its own, and short paths for Unix sockets."""
-    directory = Path(tempfile.mkdtemp(prefix="bf", dir="/tmp"))
-    (directory / "token").write_text(secrets.token_hex(32))
-    yield {
-        **os.environ,
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN_PATH": str(directory / "token"),
-        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1",  # the other tests' cluster is kept on the loopback interface
-        "RAY_TMPDIR": str(directory),
-        "RAY_USAGE_STATS_ENABLED": "0",
-    }
-    shutil.rmtree(directory, ignore_errors=True)
+def test_a_bundle_names_what_is_reserved_and_nothing_else() -> None:
+    assert bundle(LearnerConfig(num_cpus=1, num_gpus=0.5)) == {"CPU": 1, "GPU": 0.5}
+    assert bundle(VerifierConfig(num_cpus=2, resources={"verifier": 1})) == {"CPU": 2, "verifier": 1}
+    assert bundle(VerifierConfig(num_cpus=0)) == {}
+    assert describe({"CPU": 1.0, "GPU": 0.5}) == "1 CPU, 0.5 GPU"
+    assert describe({}) == "no resources"
 
 
-@pytest.fixture
-def start_node(environment) -> Iterator[Callable[..., subprocess.Popen]]:
-    """Starts `ray start --block` with more arguments; ends all nodes, newest first, and all they started."""
-    nodes: list[subprocess.Popen] = []
-
-    def start(*arguments: str) -> subprocess.Popen:
-        log = Path(environment["RAY_TMPDIR"], f"node-{len(nodes)}.log")
-        common = ["--block", "--node-ip-address=127.0.0.1", f"--dashboard-agent-listen-port={free_port()}"]
-        with log.open("w") as out:
-            command = [str(BIN / "ray"), "start", *common, *arguments]
-            node = subprocess.Popen(command, env=environment, stdout=out, stderr=out)
-        nodes.append(node)
-        deadline = time.monotonic() + START_TIMEOUT_S
-        while "block forever" not in log.read_text():
-            assert node.poll() is None and time.monotonic() < deadline, log.read_text()
-            time.sleep(0.2)
-        return node
-
-    yield start
-    for node in reversed([node for node in nodes if node.poll() is None]):
-        children = psutil.Process(node.pid).children(recursive=True)
-        node.send_signal(signal.SIGTERM)
-        node.wait(timeout=60)
-        _, left = psutil.wait_procs(children, timeout=20)
-        assert not left
+def see(scenario: str, model: Path, run_dir: Path) -> dict[str, Any]:
+    """What a scenario of `tests.clusters` saw."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.clusters", scenario, str(model), str(run_dir)],
+        cwd=Path(__file__).parent.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=1200,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
 
 
-def node_of(process: psutil.Process, nodes: dict[str, subprocess.Popen]) -> str:
-    ancestors = {parent.pid for parent in process.parents()}
-    (name,) = [name for name, node in nodes.items() if node.pid in ancestors]
-    return name
+@pytest.fixture(scope="module")
+def drained(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """Run directory, and what was seen: a node too few, one that joins, one that is drained."""
+    run_dir = tmp_path_factory.mktemp("drained")
+    return run_dir, see("draining", tiny_model, run_dir)
 
 
-def actors(nodes: dict[str, subprocess.Popen]) -> dict[str, str]:
-    """Actor's class -> name of the node whose processes hold it."""
-    found = {}
-    for node in nodes.values():
-        for process in psutil.Process(node.pid).children(recursive=True):
-            try:
-                title = " ".join(process.cmdline())
-                if name := re.match(r"ray::(Controller|\w+Worker)\b", title):
-                    found[name[1]] = node_of(process, nodes)
-            except psutil.NoSuchProcess:
-                continue
-    return found
+@pytest.mark.slow
+@pytest.mark.timeout(1300)
+def test_a_worker_without_a_place_is_waited_for_and_named_while_the_others_train(drained) -> None:
+    _, seen = drained
+    waiting = seen["waiting"]
+    assert waiting["waiting_for"] == ["1 rollout worker (2 CPU)"] and waiting["step"] >= 3
+    assert any("waiting for resources: 1 rollout worker (2 CPU)" in event for event in waiting["events"])
+    assert waiting["restarts"] == {"rollout": 0, "verifier": 0}
 
 
-def test_workers_run_on_the_nodes_that_offer_their_resource(start_node, environment, tiny_model, tmp_path):
-    port = free_port()
-    ports = [f"--port={port}", f"--ray-client-server-port={free_port()}", "--include-dashboard=false"]
-    nodes = {"head": start_node("--head", *ports, "--num-cpus=0", '--resources={"verifier": 1}')}
-    address = f"127.0.0.1:{port}"
-    offered = '--resources={"rollout": 1, "learner": 1}'
-    nodes["gpus"] = start_node(f"--address={address}", "--num-cpus=4", offered)
-    run_dir = tmp_path / "run"
-    config = {
-        "model": f'"{tiny_model}"',
-        "run_dir": f'"{run_dir}"',
-        "verifier.resources": "{verifier=1}",
-        "rollout.resources": "{rollout=1}",
-        "learner.resources": "{learner=1}",
-        "rollout.samples_per_prompt": 8,
-        "rollout.max_tokens": 12,
-        "rollout.max_model_len": 96,
-        "rollout.kv_cache_mib": 16,
-        "objective.num_select": 4,
-        "train.groups_per_step": 4,
-        "train.steps": 5,
-        "metrics.port": 0,
-    }
-    settings = tmp_path / "run.toml"
-    settings.write_text("[problems]\nnum_train = 20\n")
-    overrides = [f"{path}={value}" for path, value in config.items()]
-    command = [str(BIN / "bonfire"), "train", str(settings), "--address", address, *overrides]
-    seen: dict[str, str] = {}
-    with (tmp_path / "log").open("w") as log:
-        run = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
-        deadline = time.monotonic() + RUN_TIMEOUT_S
-        while run.poll() is None:
-            assert time.monotonic() < deadline, (tmp_path / "log").read_text()
-            seen |= actors(nodes)
-            time.sleep(0.2)
-    assert run.returncode == 0, (tmp_path / "log").read_text()
-    assert len((run_dir / "metrics.jsonl").read_text().splitlines()) == 5
-    assert json.loads((run_dir / "run.json").read_text())["local"] is False
-    assert seen == {
-        "Controller": "head",
-        "VerifierWorker": "head",
-        "RolloutWorker": "gpus",
-        "LearnerWorker": "gpus",
-    }
+@pytest.mark.slow
+def test_a_node_that_joins_is_used(drained) -> None:
+    _, seen = drained
+    assert seen["joined"]["waiting_for"] == []
+    assert seen["nodes"]["first"] in {worker["node_id"] for worker in seen["joined"]["rollout_workers"]}
+
+
+@pytest.mark.slow
+def test_a_node_that_is_to_go_is_left_before_its_deadline(drained) -> None:
+    run_dir, seen = drained
+    assert seen["gone_before_deadline_s"] > 0
+    left = {w["name"] for w in seen["joined"]["rollout_workers"] if w["node_id"] == seen["nodes"]["first"]}
+    assert len(left) == 1
+    (name,) = left
+    now = {worker["name"]: worker["node_id"] for worker in seen["moved"]["rollout_workers"]}
+    assert name not in now and seen["nodes"]["second"] in now.values()
+    log = (run_dir / "controller.log").read_text()
+    assert f"node {seen['nodes']['first'][:8]} is to go: {name} leaves it within" in log
+    assert f"{name} has left" in log
+
+
+@pytest.mark.slow
+def test_nodes_that_come_and_go_lose_no_group_and_count_as_no_failure(drained) -> None:
+    run_dir, seen = drained
+    trained = trained_groups(run_dir)
+    assert len(trained) == len(set(trained)) == 4 * seen["end"]["step"]
+    assert max(staleness(run_dir)) <= 1
+    assert seen["end"]["restarts"] == {"rollout": 0, "verifier": 0}
+    assert seen["end"]["targets"] == {"rollout": 2, "verifier": 1}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1300)
+def test_the_autoscaler_brings_a_node_for_a_worker_that_is_asked_for_and_takes_it_back(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    seen = see("autoscaling", tiny_model, tmp_path)
+    assert (seen["nodes_with_one"], seen["nodes_with_two"]) == (1, 2)
+    assert len({worker["node_id"] for worker in seen["two"]["rollout_workers"]}) == 2
+    trained = trained_groups(tmp_path)
+    assert len(trained) == len(set(trained)) == 4 * seen["end"]["step"]
+    assert seen["end"]["restarts"] == {"rollout": 0, "verifier": 0}
+    assert seen["end"]["targets"] == {"rollout": 1, "verifier": 1}

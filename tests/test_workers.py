@@ -176,12 +176,13 @@ def test_a_verifier_worker_judges_groups_in_the_order_of_their_completions(ray_c
         prompt=prompt,
         truth={"numbers": [int(number) for number in numbers.split()], "target": int(target)},
     )
+    ray.get(worker.ready.remote(), timeout=60)
     items = [(5, problem, ["1 +", completion, ""]), (9, problem, [completion])]
     judged = ray.get(worker.judge.remote(items), timeout=30)
     assert [verdict.reward for verdict in judged["verdicts"][5]] == [0.0, 1.0, 0.0]
     assert [verdict.reward for verdict in judged["verdicts"][9]] == [1.0]
     assert judged["errors"] == {} and judged["num_restarts"] == 0
-    assert judged["pid"] == ray.get(worker.ready.remote(), timeout=30)["pid"]
+    assert judged["pid"] == ray.get(worker.place.remote(), timeout=30)["pid"]
     ray.kill(worker)
 
 
@@ -201,7 +202,7 @@ def test_a_verifier_worker_answers_while_it_judges_and_says_why_a_verdict_is_mis
     ray.get(worker.ready.remote(), timeout=30)
     judging = worker.judge.remote([(1, problem, ["2"]), (2, problem, ["0", "0.1"])])
     started = time.monotonic()
-    ray.get(worker.ready.remote(), timeout=30)
+    ray.get(worker.place.remote(), timeout=30)
     assert time.monotonic() - started < 1
     judged = ray.get(judging, timeout=30)
     assert judged["num_restarts"] == 0

@@ -24,11 +24,22 @@ class VerifierWorker:
     def __init__(self, config: VerifierConfig) -> None:
         if config.num_gpus == 0:  # Ray does not hide the GPUs from an actor that reserved none
             os.environ["CUDA_VISIBLE_DEVICES"] = ""
-        self._panel = Panel(config)
+        self._config = config
+        self._is_up = False
 
-    def ready(self) -> dict[str, Any]:
-        """Returns once the verifier can judge: who and where this worker is."""
+    def place(self) -> dict[str, Any]:
+        """Pid and node, as soon as this process is up, and at any time later: the sign of life."""
         return {"pid": os.getpid(), "node_id": ray.get_runtime_context().get_node_id()}
+
+    def ready(self) -> None:
+        """Returns once the verifiers can judge; the first call, before any to `judge`, starts them.
+
+        Not the constructor: Ray answers nothing before its end, so that a verifier that starts could not be
+        told from a worker for which no node has room.
+        """
+        if not self._is_up:
+            self._panel = Panel(self._config)
+            self._is_up = True
 
     def judge(self, items: list[tuple[int, Problem, list[str]]]) -> dict[str, Any]:
         """Verdicts by group, in the order of its completions; `errors` says why one of them `crashed`.

@@ -1,0 +1,64 @@
+"""A worker as the controller knows it, from the moment it is asked for."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from cluster.calls import reply
+from cluster.slots import Slot
+
+PLACEMENT_NOTICE_S = 20.0
+"""A process is up within seconds of getting its resources; one that takes longer is waiting for them."""
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class WorkerHandle:
+    """Name, actor, and how its start went."""
+
+    name: str
+    actor: Any
+    slot: Slot
+    made_s: float = field(default_factory=time.monotonic)
+    pid: int = 0
+    node_id: str = ""
+    startup_s: dict[str, float] = field(default_factory=dict)
+    """Seconds that each phase of its start took, in their order; their sum counts from its making."""
+
+    @property
+    def is_late(self) -> bool:
+        """No node had room for it in time, as far as one can tell by how long that takes."""
+        return self.startup_s.get("placed", time.monotonic() - self.made_s) > PLACEMENT_NOTICE_S
+
+    @property
+    def waits_for_resources(self) -> bool:
+        return self.is_late and not self.pid
+
+    def describe(self) -> dict[str, Any]:
+        """What `bonfire status` shows of it."""
+        return {
+            "name": self.name,
+            "pid": self.pid,
+            "node_id": self.node_id,
+            "leaving": self.slot.is_leaving,
+            "startup_s": dict(self.startup_s),
+        }
+
+    def end_phase(self, phase: str) -> None:
+        """A phase of its start is over."""
+        self.startup_s[phase] = time.monotonic() - self.made_s - sum(self.startup_s.values())
+
+    async def place(self) -> None:
+        """Wait until Ray has found resources for it and its process is up, however long that takes."""
+        facts = await reply(self.actor.place.remote(), timeout_s=None, of=self.name, doing="being placed")
+        self.pid, self.node_id = facts["pid"], facts["node_id"]
+        self.end_phase("placed")
+
+    async def make_ready(self, *, timeout_s: float, doing: str, phase: str) -> dict[str, Any]:
+        """What it says of itself once it can work."""
+        facts: dict[str, Any] = await reply(
+            self.actor.ready.remote(), timeout_s=timeout_s, of=self.name, doing=doing
+        )
+        self.end_phase(phase)
+        return facts

@@ -1,0 +1,52 @@
+"""What the run asks of Ray's nodes, and hears of them. Blocking calls to Ray's head: call them in a thread."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+
+from actors.config import RolloutConfig
+from learner.config import LearnerConfig
+from verifiers.config import VerifierConfig
+
+Bundle = Mapping[str, float]
+
+DEADLINE_MARGIN_S = 3.0
+"""Kept of a node's deadline: Ray lets it go a second or two after its last worker."""
+
+
+def bundle(role: RolloutConfig | VerifierConfig | LearnerConfig) -> dict[str, float]:
+    """What one worker, or one rank, reserves, as Ray writes it; empty where it reserves nothing."""
+    reserved = {"CPU": role.num_cpus, "GPU": role.num_gpus, **role.resources}
+    return {name: amount for name, amount in reserved.items() if amount}
+
+
+def describe(needed: Bundle) -> str:
+    """`1 CPU, 1 GPU`."""
+    return ", ".join(f"{count:g} {name}" for name, count in needed.items()) or "no resources"
+
+
+def request_nodes(bundles: Sequence[Bundle]) -> None:
+    """Ask the cluster's autoscaler for nodes that hold all bundles at once; none: for nothing any more.
+
+    It holds until asked again, for the whole cluster: of several runs on one the last that asked is heard. What
+    workers still wait for is asked by Ray itself, so that no run stands still by that. Where no autoscaler runs,
+    nobody reads it.
+    """
+    from ray.autoscaler.sdk import request_resources
+
+    request_resources(bundles=[dict(one) for one in bundles if one])
+
+
+def draining_nodes() -> dict[str, float | None]:
+    """Nodes that are to go, by id, with the seconds left to leave them; None: no deadline.
+
+    By a private function of Ray 2.60: no public one tells of a drain before it is over.
+    """
+    from ray._private.state import state
+
+    now_s = time.time()
+    return {
+        node_id: max(0.0, deadline_ms / 1e3 - now_s - DEADLINE_MARGIN_S) if deadline_ms else None
+        for node_id, deadline_ms in state.get_draining_nodes().items()
+    }

@@ -1,0 +1,142 @@
+"""A number of tasks that changes while they run: the slots of a fleet. Knows no Ray.
+
+A slot is asked to leave, never cancelled: its task ends by itself once it has put in order what it held.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+Result = TypeVar("Result")
+logger = logging.getLogger(__name__)
+
+
+class Slot:
+    """One task's place, and whether and by when it is to be given up."""
+
+    def __init__(self, *, is_initial: bool) -> None:
+        self.is_initial = is_initial
+        self._leaving = asyncio.Event()
+        self._deadline_s: float | None = None
+        self._timeout: asyncio.Timeout | None = None
+
+    @property
+    def is_leaving(self) -> bool:
+        return self._leaving.is_set()
+
+    def leave(self, within_s: float | None) -> None:
+        """Ask its task to end in order; None: however long that takes. Of two deadlines the earlier holds."""
+        self._leaving.set()
+        if within_s is None:
+            return
+        deadline_s = asyncio.get_running_loop().time() + within_s
+        self._deadline_s = deadline_s if self._deadline_s is None else min(self._deadline_s, deadline_s)
+        if self._timeout is not None:
+            self._timeout.reschedule(self._deadline_s)
+
+    @asynccontextmanager
+    async def until_deadline(self) -> AsyncIterator[None]:
+        """A block of the slot's task that ends where it is when the deadline is over, set before or meanwhile."""
+        try:
+            async with asyncio.timeout_at(self._deadline_s) as timeout:
+                self._timeout = timeout
+                yield
+        except TimeoutError:
+            if not timeout.expired():
+                raise
+        finally:
+            self._timeout = None
+
+    async def unless_leaving(self, work: Awaitable[Result]) -> Result | None:
+        """What `work` returns or raises; None, and `work` is cancelled, when the slot is asked to leave first."""
+        task = asyncio.ensure_future(work)
+        leaving = asyncio.create_task(self._leaving.wait())
+        try:
+            await asyncio.wait([task, leaving], return_when=asyncio.FIRST_COMPLETED)
+            return task.result() if task.done() else None
+        finally:
+            task.cancel()
+            leaving.cancel()
+
+
+class Slots:
+    """Runs `tend(slot)` for each slot; it returns only once its slot was asked to leave.
+
+    A slot that leaves has `leave_within_s` for it, None: as long as it takes.
+    """
+
+    def __init__(self, tend: Callable[[Slot], Awaitable[None]], *, leave_within_s: float | None) -> None:
+        self._tend = tend
+        self._leave_within_s = leave_within_s
+        self._tasks: dict[Slot, asyncio.Task[None]] = {}
+        self._failed: asyncio.Future[None] | None = None
+
+    @property
+    def size(self) -> int:
+        """Slots that stay."""
+        return len(self._staying)
+
+    @property
+    def are_running(self) -> bool:
+        return self._failed is not None
+
+    @property
+    def _staying(self) -> list[Slot]:
+        return [slot for slot in self._tasks if not slot.is_leaving]
+
+    def start(self, size: int) -> asyncio.Task[None]:
+        """Make the initial slots. The task ends with the first failure of any slot, of these or of later ones,
+        and with nothing else: slots that leave do not end it.
+        """
+        assert not self.are_running
+        self._failed = asyncio.get_running_loop().create_future()
+        for _ in range(size):
+            self._add(is_initial=True)
+        return asyncio.create_task(self._until_failed(self._failed))
+
+    def resize(self, size: int) -> None:
+        """Add slots, or ask the newest to leave, until `size` of them stay."""
+        assert size >= 0 and self.are_running
+        staying = self._staying
+        for _ in range(size - len(staying)):
+            self._add(is_initial=False)
+        for slot in staying[size:]:
+            slot.leave(self._leave_within_s)
+
+    def replace(self, slot: Slot, within_s: float | None) -> None:
+        """Add a slot at once, and ask this one to leave, within `within_s` seconds if that is sooner than usual."""
+        assert not slot.is_leaving
+        self._add(is_initial=False)
+        slot.leave(self._leave_within_s)
+        slot.leave(within_s)
+
+    async def stop(self) -> None:
+        """Cancel all slots' tasks and wait for them."""
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _add(self, *, is_initial: bool) -> None:
+        slot = Slot(is_initial=is_initial)
+        self._tasks[slot] = asyncio.create_task(self._run(slot))
+
+    async def _run(self, slot: Slot) -> None:
+        assert self._failed is not None
+        try:
+            await self._tend(slot)
+        except Exception as error:  # noqa: BLE001 - it is raised where the fleet is waited for
+            if self._failed.done():
+                logger.warning("after another slot has failed: %r", error)
+            else:
+                self._failed.set_exception(error)
+        finally:
+            del self._tasks[slot]
+
+    @staticmethod
+    async def _until_failed(failed: asyncio.Future[None]) -> None:
+        await failed

@@ -1,0 +1,142 @@
+"""A real run grows and shrinks while it trains, and still trains every group exactly once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.test_loop import (
+    GROUPS,
+    both_sample,
+    make_config,  # noqa: F401  fixtures of that module, here with runs of their own
+    scrape,
+    staleness,
+    start,  # noqa: F401
+    trained_groups,
+    trajectories,
+    verifier,  # noqa: F401
+)
+
+
+def have(facts: dict[str, Any], *counts: int) -> bool:
+    """As many rollout and verifier workers."""
+    return (len(facts["rollout_workers"]), len(facts["verifier_workers"])) == counts
+
+
+@pytest.fixture(scope="module")
+def scaled(start, make_config, tmp_path_factory) -> dict[str, Any]:  # noqa: F811
+    """What was seen of an asynchronous run that had 1, 2 and 1 workers of each role."""
+    run_dir = tmp_path_factory.mktemp("scaled")
+    config = make_config(
+        train={"steps": 100_000, "max_staleness": 1, "checkpoint_every": 1000, "keep_checkpoints": 1}
+    )
+    seen: dict[str, Any] = {"run_dir": run_dir}
+    with start(config, run_dir) as run:
+        seen["one"] = run.wait_for(lambda facts: facts["step"] >= 5)
+        for nonsense in ({}, {"rollout": 0}, {"verifier": 1.5}, {"rollout": 2, "verifier": -1}):
+            with pytest.raises(ValueError) as refused:
+                run.scale(**nonsense)
+            seen.setdefault("refused", []).append(str(refused.value).splitlines()[-1])
+        seen["answer"] = run.scale(rollout=2, verifier=2)
+        seen["two"] = run.wait_for(
+            lambda facts: (
+                both_sample(facts) and all("verifiers" in v["startup_s"] for v in facts["verifier_workers"])
+            )
+        )
+        seen["metrics"] = scrape(run.wait_for(lambda facts: facts["step"] >= seen["two"]["step"] + 10))
+        run.scale(rollout=1, verifier=1)
+        seen["back"] = run.wait_for(lambda facts: have(facts, 1, 1))
+        run.wait_for(lambda facts: facts["step"] >= seen["back"]["step"] + 5)
+        run.stop()
+        with pytest.raises(ValueError, match="the run is ending: it takes no more workers"):
+            run.scale(rollout=2)
+        seen["end"] = run.finish()
+    return seen
+
+
+def test_workers_are_added_and_removed_while_the_run_trains(scaled):
+    assert have(scaled["one"], 1, 1) and have(scaled["two"], 2, 2) and have(scaled["back"], 1, 1)
+    assert scaled["answer"] == scaled["two"]["targets"] == {"rollout": 2, "verifier": 2}
+    assert scaled["end"]["targets"] == {"rollout": 1, "verifier": 1}
+    assert [worker["name"] for worker in scaled["back"]["rollout_workers"]] == [
+        "rollout-0"
+    ]  # the newest left
+    assert scaled["end"]["decisions"] == [
+        f"{role} {change}: asked for by command"
+        for change in ("1 -> 2", "2 -> 1")
+        for role in ("rollout", "verifier")
+    ]
+    assert scaled["end"]["stage"] == "stopped"
+
+
+def test_no_group_is_lost_or_trained_twice_by_that(scaled):
+    trained = trained_groups(scaled["run_dir"])
+    assert len(trained) == len(set(trained)) == scaled["end"]["step"] * GROUPS
+    counts = scaled["end"]["groups"]
+    assert max(trained) < counts["trained"] + counts["leased"] + counts["buffered"] + 2 * GROUPS
+    assert max(staleness(scaled["run_dir"])) <= 1
+
+
+def test_the_newcomer_serves_the_newest_weights_before_its_first_lease(scaled):
+    rows = [row for rows in trajectories(scaled["run_dir"]).values() for row in rows]
+    versions = {
+        version
+        for row in rows
+        if row["worker"] == "rollout-1"
+        for sample in row["versions"]
+        for version in sample
+    }
+    assert min(versions) >= scaled["one"]["step"]  # it began with the model's own weights, version 0
+    assert {row["worker"] for row in rows} == {"rollout-0", "rollout-1"}
+
+
+def test_who_leaves_in_order_is_neither_replaced_nor_a_failure(scaled):
+    assert scaled["end"]["restarts"] == {"rollout": 0, "verifier": 0}
+    log = (scaled["run_dir"] / "controller.log").read_text()
+    assert "rollout-1 has left\n" in log and "verifier-1 has left\n" in log
+    assert "leased again" not in log  # it finished its groups
+
+
+def test_what_a_newcomers_start_was_spent_on_is_on_record(scaled):
+    newcomer = next(worker for worker in scaled["two"]["rollout_workers"] if worker["name"] == "rollout-1")
+    assert list(newcomer["startup_s"]) == ["placed", "engine", "weights", "first_group"]
+    assert all(seconds > 0 for seconds in newcomer["startup_s"].values())
+    metrics = scaled["metrics"]
+    for phase, seconds in newcomer["startup_s"].items():
+        assert metrics[f"bonfire_cluster_startup_seconds{{{phase}}}{{rollout-1}}"] == seconds
+    assert metrics["bonfire_workers_target{rollout}"] == 2
+    assert metrics["bonfire_scaling_decisions_total{up}{manual}{rollout}"] == 1
+
+
+def test_nonsense_is_refused_in_one_line_and_changes_nothing(scaled):
+    assert scaled["refused"] == [
+        "ValueError: scale names no number of workers: give rollout, verifier, or both",
+        "ValueError: rollout = 0 is no number of workers: give a whole number from 1 on",
+        "ValueError: verifier = 1.5 is no number of workers: give a whole number from 1 on",
+        "ValueError: verifier = -1 is no number of workers: give a whole number from 1 on",
+    ]
+    assert len(scaled["end"]["decisions"]) == 4
+
+
+def test_a_synchronous_run_shares_its_steps_among_the_workers_there_are(start, make_config, tmp_path):  # noqa: F811
+    config = make_config(train={"steps": 100_000, "checkpoint_every": 1000})
+    with start(config, tmp_path) as run:
+        run.wait_for(lambda facts: facts["step"] >= 3)
+        run.scale(rollout=2)
+        two = run.wait_for(both_sample)
+        run.wait_for(lambda facts: facts["step"] >= two["step"] + 5)
+        run.scale(rollout=1)
+        one = run.wait_for(lambda facts: have(facts, 1, 1))
+        run.wait_for(lambda facts: facts["step"] >= one["step"] + 3)
+        run.stop()
+        end = run.finish()
+    assert trained_groups(tmp_path) == list(range(end["step"] * GROUPS))
+    assert set(staleness(tmp_path)) == {0}
+    shares = {
+        step: sorted(row["worker"] for row in rows).count("rollout-0")
+        for step, rows in trajectories(tmp_path).items()
+    }
+    assert shares[1] == shares[end["step"]] == GROUPS
+    assert shares[two["step"] + 2] == GROUPS // 2
+    assert end["restarts"] == {"rollout": 0, "verifier": 0}

@@ -1,0 +1,224 @@
+"""Slots come and go while they run; none is cut off that was asked to leave in order."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from cluster.slots import Slot, Slots
+
+
+class Workplace:
+    """Tends slots as a fleet does: each works until it is to leave, then takes `to_leave_s` to tidy up."""
+
+    def __init__(self, *, to_leave_s: float = 0.0, leave_within_s: float | None = None) -> None:
+        self.to_leave_s = to_leave_s
+        self.working: list[int] = []
+        self.left: list[int] = []
+        self.cut_off: list[int] = []
+        self.slots_by_number: dict[int, Slot] = {}
+        self.slots = Slots(self._tend, leave_within_s=leave_within_s)
+
+    async def _tend(self, slot: Slot) -> None:
+        number = len(self.slots_by_number)
+        self.slots_by_number[number] = slot
+        self.working.append(number)
+        ended = self.cut_off
+        try:
+            async with slot.until_deadline():
+                await slot.unless_leaving(asyncio.sleep(3600))
+                await asyncio.sleep(self.to_leave_s)
+                ended = self.left
+            ended.append(number)
+        finally:
+            self.working.remove(number)
+
+
+def in_a_loop(scenario: Callable[[], Awaitable[None]]) -> None:
+    async def bounded() -> None:
+        async with asyncio.timeout(30):
+            await scenario()
+
+    asyncio.run(bounded())
+
+
+async def settle() -> None:
+    """Let every task run until it waits for something."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+def test_slots_are_added_and_the_newest_leave_first() -> None:
+    async def scenario() -> None:
+        place = Workplace()
+        running = place.slots.start(2)
+        await settle()
+        assert place.working == [0, 1]
+        place.slots.resize(4)
+        await settle()
+        assert place.working == [0, 1, 2, 3] and place.slots.size == 4
+        place.slots.resize(1)
+        assert place.slots.size == 1  # they count no more, though they are still there
+        await settle()
+        assert place.working == [0] and sorted(place.left) == [1, 2, 3] and place.cut_off == []
+        assert not running.done()
+        await place.slots.stop()
+        assert place.working == [] and sorted(place.left) == [1, 2, 3]
+        running.cancel()
+
+    in_a_loop(scenario)
+
+
+def test_only_the_first_slots_are_initial() -> None:
+    async def scenario() -> None:
+        place = Workplace()
+        place.slots.start(1)
+        await settle()
+        place.slots.resize(2)
+        await settle()
+        assert [slot.is_initial for slot in place.slots_by_number.values()] == [True, False]
+        await place.slots.stop()
+
+    in_a_loop(scenario)
+
+
+def test_a_slot_that_leaves_is_not_taken_back() -> None:
+    async def scenario() -> None:
+        place = Workplace(to_leave_s=0.2)
+        place.slots.start(2)
+        await settle()
+        place.slots.resize(1)
+        await settle()
+        place.slots.resize(2)
+        await settle()
+        assert place.working == [0, 1, 2] and place.slots.size == 2
+        while 1 in place.working:
+            await asyncio.sleep(0.01)
+        assert place.working == [0, 2] and place.left == [1]
+        await place.slots.stop()
+
+    in_a_loop(scenario)
+
+
+def test_a_slot_has_its_time_to_leave_and_no_more() -> None:
+    async def scenario() -> None:
+        place = Workplace(to_leave_s=30.0, leave_within_s=0.2)
+        place.slots.start(2)
+        await settle()
+        place.slots.resize(1)
+        started_s = time.monotonic()
+        while not place.cut_off:
+            await asyncio.sleep(0.01)
+        assert 0.15 < time.monotonic() - started_s < 15.0
+        assert place.cut_off == [1] and place.working == [0]
+        await place.slots.stop()
+
+    in_a_loop(scenario)
+
+
+def test_a_replaced_slot_leaves_by_the_earlier_deadline_and_another_starts_at_once() -> None:
+    async def scenario() -> None:
+        place = Workplace(to_leave_s=30.0, leave_within_s=20.0)
+        place.slots.start(2)
+        await settle()
+        started_s = time.monotonic()
+        place.slots.replace(place.slots_by_number[0], 0.2)
+        await settle()
+        assert place.working == [0, 1, 2] and place.slots.size == 2
+        while not place.cut_off:
+            await asyncio.sleep(0.01)
+        assert time.monotonic() - started_s < 15.0 and place.working == [1, 2]
+        await place.slots.stop()
+
+    in_a_loop(scenario)
+
+
+def test_a_deadline_that_is_moved_up_holds_for_a_slot_that_leaves_already() -> None:
+    async def scenario() -> None:
+        place = Workplace(to_leave_s=30.0)
+        place.slots.start(1)
+        await settle()
+        place.slots.resize(0)
+        await settle()
+        place.slots_by_number[0].leave(0.1)
+        place.slots_by_number[0].leave(25.0)
+        while not place.cut_off:
+            await asyncio.sleep(0.01)
+        assert place.cut_off == [0]
+
+    in_a_loop(scenario)
+
+
+def test_the_first_failure_of_any_slot_is_raised_also_of_one_added_later() -> None:
+    async def scenario() -> None:
+        made: list[Slot] = []
+
+        async def tend(slot: Slot) -> None:
+            made.append(slot)
+            if len(made) == 3:
+                raise RuntimeError("the third")
+            await slot.unless_leaving(asyncio.sleep(3600))
+
+        slots = Slots(tend, leave_within_s=None)
+        running = slots.start(2)
+        await settle()
+        assert not running.done()
+        slots.resize(3)
+        with pytest.raises(RuntimeError, match="the third"):
+            await running
+        assert slots.size == 2
+        await slots.stop()
+
+    in_a_loop(scenario)
+
+
+def test_work_that_is_done_when_the_slot_is_to_leave_is_not_lost() -> None:
+    """As a group that a verifier has just taken from the queue."""
+
+    async def scenario() -> None:
+        queue: asyncio.Queue[int] = asyncio.Queue()
+        taken: list[int | None] = []
+
+        async def tend(slot: Slot) -> None:
+            while (item := await slot.unless_leaving(queue.get())) is not None:
+                taken.append(item)
+
+        slots = Slots(tend, leave_within_s=None)
+        slots.start(2)
+        await settle()
+        queue.put_nowait(1)
+        slots.resize(1)
+        await settle()
+        queue.put_nowait(2)
+        await settle()
+        assert sorted(taken) == [1, 2] and queue.empty()
+        await slots.stop()
+
+    in_a_loop(scenario)
+
+
+def test_what_a_slot_does_raises_through_unless_leaving() -> None:
+    async def scenario() -> None:
+        slot = Slot(is_initial=True)
+
+        async def fails() -> None:
+            raise KeyError("lost")
+
+        with pytest.raises(KeyError, match="lost"):
+            await slot.unless_leaving(fails())
+
+    in_a_loop(scenario)
+
+
+def test_a_timeout_of_the_work_itself_is_not_taken_for_the_deadline() -> None:
+    async def scenario() -> None:
+        slot = Slot(is_initial=True)
+        slot.leave(within_s=3600)
+        with pytest.raises(TimeoutError, match="its own"):
+            async with slot.until_deadline():
+                raise TimeoutError("its own")
+
+    in_a_loop(scenario)
