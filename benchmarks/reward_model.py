@@ -31,7 +31,7 @@ from verifiers.types import Problem, Verdict
 
 GROUPS, SAMPLES, MIN_TOKENS, MAX_TOKENS = 8, 32, 16, 128
 VOTES, JUDGEMENT_TOKENS = 4, 32
-SIZE = {
+SIZE: dict[str, Any] = {
     "vocab_size": len(VOCABULARY),
     "hidden_size": 256,
     "num_hidden_layers": 4,
@@ -101,7 +101,8 @@ def main() -> None:
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as directory:
         classifier = write(
-            LlamaForSequenceClassification(LlamaConfig(**SIZE, num_labels=1)), Path(directory, "classifier")
+            LlamaForSequenceClassification(LlamaConfig(**(SIZE | {"num_labels": 1}))),
+            Path(directory, "classifier"),
         )
         language_model = write(LlamaForCausalLM(LlamaConfig(**SIZE)), Path(directory, "language_model"))
         judge = Judge(

@@ -92,7 +92,6 @@ def write_policy(policy: Policy, path: Path) -> None:
 
 
 def read_policy(path: Path) -> Policy:
-    plain = json.loads(path.read_text())
-    return Policy(
-        **{name: np.array(value) if name.endswith("_P") else value for name, value in plain.items()}
-    )
+    plain: dict[str, Any] = json.loads(path.read_text())
+    arrays = {name: np.array(value) for name, value in plain.items() if name.endswith("_P")}
+    return Policy(**(plain | arrays))
