@@ -104,6 +104,9 @@ class RolloutWorker:
         self._num_tokens += sum(len(group.token_ids) for group in groups)
         return samples_to_batch(groups), self._facts()
 
+    async def pull(self, *buckets: np.ndarray) -> None:
+        """Ray has brought the buckets to this node before it calls: that is all."""
+
     async def update_weights(
         self, version: int, manifest: WeightManifest, *buckets: np.ndarray
     ) -> dict[str, Any]:

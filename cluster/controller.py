@@ -30,6 +30,7 @@ import ray
 
 from actors.types import Lease, SampleGroup, ScoredGroup
 from cluster import admission
+from cluster.broadcast import Published
 from cluster.calls import Halt, WorkerLost
 from cluster.config import RunConfig
 from cluster.elastic import Elastic
@@ -40,7 +41,7 @@ from cluster.metrics import Metrics
 from cluster.progress import Progress
 from cluster.record import RunRecord, read_state
 from cluster.resume import identity
-from cluster.rollouts import Published, RolloutFleet
+from cluster.rollouts import RolloutFleet
 from cluster.verifying import VerifierFleet
 from verifiers.types import Problem
 

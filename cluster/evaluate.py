@@ -16,11 +16,12 @@ from dataclasses import dataclass
 
 from actors.manifest import WeightManifest
 from actors.types import Lease, SampleGroup, ScoredGroup
+from cluster.broadcast import Published
 from cluster.calls import Halt, WorkerLost
 from cluster.config import RunConfig
 from cluster.eval_store import Cell
 from cluster.ledger import Ledger
-from cluster.rollouts import Published, RolloutFleet
+from cluster.rollouts import RolloutFleet
 from cluster.verifying import VerifierFleet
 from verifiers.types import Problem
 

@@ -65,16 +65,23 @@ def evaluate_models(
 
 
 def evaluation_stage(
-    config: RunConfig, view: View, models: Mapping[str, str], problems: Sequence[Problem], run_dir: Path
+    config: RunConfig,
+    view: View,
+    models: Mapping[str, str],
+    problems: Sequence[Problem],
+    run_dir: Path,
+    *,
+    go_on: str,
 ) -> Report:
     """The evaluation at the end of a run, in RUN_DIR/evaluation; Ray is up already.
 
-    Samples of an earlier call are kept where settings and weights are the same, else drawn anew.
+    Samples of an earlier call are kept where settings and weights are the same, else drawn anew. `go_on` is the
+    command that does so when this one is interrupted.
     """
     view.start(STAGE, "engines are starting")
     with (
         EvalStore(run_dir / STAGE, identity_of(config, problems), problems, start_anew=True) as store,
-        telling_how_to_go_on(f"bonfire train --resume {run_dir}") as stop_if_asked,
+        telling_how_to_go_on(go_on) as stop_if_asked,
     ):
         for name, model in models.items():
             enter_model(store, name, model)

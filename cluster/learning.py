@@ -16,14 +16,12 @@ from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from actors.types import ScoredGroup, scored_to_batch
+from cluster.broadcast import Published
 from cluster.calls import Halt, WorkerLost, replies_of_gang, reply
 from cluster.config import RunConfig
 from cluster.nodes import bundle, describe
-from cluster.rollouts import Published
 from learner.types import StepResult
 from learner.worker import LearnerFacts, LearnerWorker
-
-STARTUP_TIMEOUT_S = 180.0
 
 
 class LearnerHandle:
@@ -35,6 +33,7 @@ class LearnerHandle:
     def __init__(self, config: RunConfig) -> None:
         self._config = config
         self._step_timeout_s = config.train.step_timeout_s
+        self._startup_timeout_s = config.learner.startup_timeout_s
         self._names = [f"learner rank {rank}" for rank in range(config.learner.ranks)]
         if config.learner.ranks == 1:
             self._names = ["learner"]
@@ -54,21 +53,23 @@ class LearnerHandle:
         if len(self._names) > 1:
             # No rank waits inside a collective for one whose process is still starting.
             await self._replies(
-                [actor.ping.remote() for actor in self._actors], STARTUP_TIMEOUT_S, "starting"
+                [actor.ping.remote() for actor in self._actors], self._startup_timeout_s, "starting"
             )
             # The bounds of the calls below are to end first: they know who is waited for.
-            timeout_s = STARTUP_TIMEOUT_S + self._step_timeout_s
+            timeout_s = self._startup_timeout_s + self._step_timeout_s
             opening = self._actors[0].open_store.remote(timeout_s)
-            store = await reply(opening, timeout_s=STARTUP_TIMEOUT_S, of=self._names[0], doing="starting")
+            store = await reply(
+                opening, timeout_s=self._startup_timeout_s, of=self._names[0], doing="starting"
+            )
             joining = [actor.join.remote(*store, timeout_s) for actor in self._actors]
-            await self._replies(joining, STARTUP_TIMEOUT_S, "starting")
+            await self._replies(joining, self._startup_timeout_s, "starting")
         ready = [actor.ready.remote() for actor in self._actors]
-        self.ranks = await self._replies(ready, STARTUP_TIMEOUT_S, "starting")
+        self.ranks = await self._replies(ready, self._startup_timeout_s, "starting")
         if checkpoint:
             loading = [actor.load.remote(str(checkpoint)) for actor in self._actors]
-            await self._replies(loading, STARTUP_TIMEOUT_S, f"loading {checkpoint}")
+            await self._replies(loading, self._startup_timeout_s, f"loading {checkpoint}")
         about, *buckets = self._actors[0].publish.options(num_returns=self._num_returns).remote()
-        weights = await reply(about, timeout_s=STARTUP_TIMEOUT_S, of=self._names[0], doing="publishing")
+        weights = await reply(about, timeout_s=self._startup_timeout_s, of=self._names[0], doing="publishing")
         return self._published(weights["version"], weights["fingerprint"], buckets)
 
     async def train_step(self, groups: Sequence[ScoredGroup]) -> tuple[StepResult, Published]:
@@ -99,11 +100,11 @@ class LearnerHandle:
         if not needed:
             return None
         placement = placement_group([needed] * learner.ranks, strategy="PACK")
-        if not await asyncio.to_thread(placement.wait, STARTUP_TIMEOUT_S):
+        if not await asyncio.to_thread(placement.wait, self._startup_timeout_s):
             remove_placement_group(placement)
             raise Halt(
                 f"the cluster has no room for learner.ranks = {learner.ranks} of {describe(needed)} each within "
-                f"{STARTUP_TIMEOUT_S:g} s: add nodes, or lower learner.ranks, rollout.workers or verifier.workers"
+                f"{self._startup_timeout_s:g} s: add nodes, or lower learner.ranks, rollout.workers or verifier.workers"
             )
         return placement
 
@@ -136,8 +137,13 @@ class LearnerHandle:
         return 1 + len(self.ranks[0].manifest.bucket_sizes)
 
     def _published(self, version: int, fingerprint: int, buckets: list[Any]) -> Published:
+        first = self.ranks[0]
         return Published(
-            version=version, fingerprint=fingerprint, manifest=self.ranks[0].manifest, buckets=buckets
+            version=version,
+            fingerprint=fingerprint,
+            manifest=first.manifest,
+            buckets=buckets,
+            node_id=first.node_id,
         )
 
     async def _replies(self, refs: Sequence[Any], timeout_s: float, doing: str) -> list[Any]:

@@ -15,7 +15,7 @@ import dataclasses
 import itertools
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,9 +23,9 @@ import ray
 
 from actors.config import RolloutConfig
 from actors.engine import engine_environment
-from actors.manifest import WeightManifest
 from actors.types import Lease, SampleGroup, samples_from_batch
 from actors.worker import RolloutFacts, RolloutWorker
+from cluster.broadcast import Published, Turns
 from cluster.calls import Halt, WorkerLost, reply
 from cluster.handles import WorkerHandle
 from cluster.ledger import Ledger
@@ -35,17 +35,6 @@ POLL_S = 1.0
 MAX_FAILED_STARTS = 3
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Published:
-    """One version of the policy's weights, as references into the object store."""
-
-    version: int
-    fingerprint: int | None
-    """None: the weights are those on disk, and no learner is there to compare with."""
-    manifest: WeightManifest
-    buckets: Sequence[ray.ObjectRef]
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -161,13 +150,19 @@ class RolloutFleet:
         return {name: len(self._ledger.leases_of(name)) for name in self.workers}
 
     async def broadcast(self, published: Published) -> None:
-        """Make every serving worker serve `published`.
+        """Make every serving worker serve `published`, which each node pulls once, in its turn.
 
         A worker that does not confirm is lost, not waited for. Raises Halt when an engine confirms
         with other weights than the learner sent.
         """
         self.announce(published)
-        await asyncio.gather(*(self._update_or_lose(worker, published) for worker in self.serving))
+        by_node: dict[str, list[RolloutHandle]] = {}
+        for worker in self.serving:
+            by_node.setdefault(worker.node_id, []).append(worker)
+        turns = Turns()
+        await asyncio.gather(
+            *(self._update_node(node_id, workers, published, turns) for node_id, workers in by_node.items())
+        )
 
     async def stop(self) -> None:
         """End all workers."""
@@ -269,9 +264,25 @@ class RolloutFleet:
         self._check_fingerprint(worker, confirmation["fingerprint"], published)
         worker.version = confirmation["version"]
 
-    async def _update_or_lose(self, worker: RolloutHandle, published: Published) -> None:
+    async def _update_node(
+        self, node_id: str, workers: Sequence[RolloutHandle], published: Published, turns: Turns
+    ) -> None:
+        if node_id != published.node_id:
+            await turns.pull(lambda: self._or_lose(workers[0], self._pull(workers[0], published)))
+        serving = [worker for worker in workers if worker.serving]
+        await asyncio.gather(*(self._or_lose(worker, self._update(worker, published)) for worker in serving))
+
+    async def _pull(self, worker: RolloutHandle, published: Published) -> None:
+        await reply(
+            worker.actor.pull.remote(*published.buckets),
+            timeout_s=self._update_timeout_s,
+            of=worker.name,
+            doing=f"pulling weights of version {published.version}",
+        )
+
+    async def _or_lose(self, worker: RolloutHandle, work: Awaitable[None]) -> None:
         try:
-            await self._update(worker, published)
+            await work
         except WorkerLost as error:
             worker.serving, worker.lost = False, error
             ray.kill(worker.actor)

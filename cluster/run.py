@@ -130,7 +130,7 @@ def _check_start(config: RunConfig, run_dir: Path, prepared: Prepared, *, resume
 def _train_and_evaluate(
     config: RunConfig, run_dir: Path, start: Start, view: View, run_file: RunFile, address: str | None
 ) -> Result:
-    go_on = f"go on with: {_resume_command(run_dir, address)}"
+    go_on = _resume_command(run_dir, address)
     run_file.update(stage="starting")
     with interrupts() as early:  # kept for later: a signal that raised would be lost in the start of Ray
         try:
@@ -147,14 +147,15 @@ def _train_and_evaluate(
             stage = _train_stage(config, view, record, start, run_file, ray_address, received)
             checkpoint = record.checkpoints()[-1]
             if received:
-                raise Interrupted(f"stopped with a checkpoint; {go_on}")
+                raise Interrupted(f"stopped with a checkpoint; go on with: {go_on}")
             report, note = None, ""
             if stage == "stopped":
-                note = f"stopped as asked, with a checkpoint; {go_on}"
+                note = f"stopped as asked, with a checkpoint; go on with: {go_on}"
             elif config.evaluation:
                 run_file.update(stage=STAGE)
                 models = {"base": config.model, "trained": str(checkpoint / "model")}
-                report = evaluation_stage(config, view, models, start.problems.test_problems, run_dir)
+                problems = start.problems.test_problems
+                report = evaluation_stage(config, view, models, problems, run_dir, go_on=go_on)
             return Result(record=record, checkpoint=checkpoint, report=report, note=note)
 
 

@@ -28,8 +28,8 @@ def scale(run: str | None, address: str | None, *, rollout: int | None, verifier
     if not wanted:
         raise ValueError("nothing to scale: give --rollout or --verifier, or both")
     for role, count in wanted.items():
-        if count < 0:
-            raise ValueError(f"--{role} {count} is no number of workers: give 0 or more")
+        if count < 1:
+            raise ValueError(f"--{role} {count} is no number of workers: give 1 or more")
     found = find_run(run, address)
     before = ask(found, "facts")["targets"]
     after = ask(found, "scale", rollout, verifier)

@@ -21,6 +21,7 @@ WITHOUT_EFFECT_ON_RESULT = frozenset(
         "num_cpus",
         "num_gpus",
         "resources",
+        "startup_timeout_s",
     }
 )
 """Fields of `LearnerConfig` that may differ when a run is resumed: at most they change how sums are rounded."""
@@ -97,6 +98,11 @@ class LearnerConfig(DependentSettings):
     num_cpus: float = Field(1.0, ge=0, description="CPU cores each rank reserves; its torch threads.")
     num_gpus: float = Field(0.0, ge=0, description="GPUs each rank reserves; 0: it computes on the CPU.")
     resources: CustomResources = Field({})
+    startup_timeout_s: float = Field(
+        180.0,
+        gt=0,
+        description="Seconds until all ranks must have their resources, and then each phase of their start may take.",
+    )
 
     @model_validator(mode="after")
     def _refuse_settings_without_effect(self) -> Self:

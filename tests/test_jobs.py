@@ -526,7 +526,6 @@ def test_rays_own_job_submit_and_stop_do_as_well(cluster, project, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.xfail(strict=True, reason="Controller.scale comes with the elastic fleets")
 def test_scale_prints_the_targets_before_and_after(cluster, project):
     process = cluster.start("train", "tiny.toml", "run_dir=runs/a", cwd=project)
     try:
@@ -542,4 +541,6 @@ def test_scale_needs_a_number(cluster, tmp_path):
     assert "nothing to scale: give --rollout or --verifier" in one_line(
         cluster.bonfire("scale", cwd=tmp_path)[2]
     )
-    assert "--rollout -1" in one_line(cluster.bonfire("scale", "--rollout", "-1", cwd=tmp_path)[2])
+    assert "--rollout 0 is no number of workers" in one_line(
+        cluster.bonfire("scale", "--rollout", "0", cwd=tmp_path)[2]
+    )

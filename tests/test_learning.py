@@ -15,19 +15,18 @@ import pytest
 import ray
 from ray.util import placement_group_table
 
-import cluster.learning
 from actors.fingerprint import param_fingerprint
 from actors.manifest import views
+from cluster.broadcast import Published
 from cluster.calls import Halt, WorkerLost
 from cluster.config import RunConfig, parse_config
 from cluster.learning import LearnerHandle
-from cluster.rollouts import Published
 from tests.tiny_model import make_group, model_path
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
 
-def make_config(ranks: int = 2, *, num_cpus: float = 1, step_timeout_s: float = 60.0) -> RunConfig:
+def make_config(ranks: int = 2, *, step_timeout_s: float = 60.0, **learner: float) -> RunConfig:
     return parse_config(
         {
             "model": model_path(),
@@ -35,7 +34,7 @@ def make_config(ranks: int = 2, *, num_cpus: float = 1, step_timeout_s: float = 
             "verifier": {"reward": "countdown"},
             "rollout": {"samples_per_prompt": 4, "max_tokens": 8, "max_model_len": 64},
             "objective": {"num_select": 2},
-            "learner": {"ranks": ranks, "num_cpus": num_cpus},
+            "learner": {"ranks": ranks, **learner},
             "train": {"step_timeout_s": step_timeout_s},
         }
     )
@@ -123,11 +122,9 @@ def test_a_rank_that_hangs_is_told_from_those_that_wait_for_it() -> None:
     run(test)
 
 
-def test_a_gang_for_which_there_is_no_room_ends_the_run_in_one_line(monkeypatch) -> None:
-    monkeypatch.setattr(cluster.learning, "STARTUP_TIMEOUT_S", 1.0)
-
+def test_a_gang_for_which_there_is_no_room_ends_the_run_in_one_line() -> None:
     async def test() -> None:
-        with pytest.raises(Halt, match=r"no room for learner.ranks = 3 of 9 CPUs .*: add nodes, or lower"):
-            await LearnerHandle(make_config(3, num_cpus=9)).start(None)
+        with pytest.raises(Halt, match=r"no room for learner.ranks = 3 of 9 CPU each within 1 s: add nodes"):
+            await LearnerHandle(make_config(3, num_cpus=9, startup_timeout_s=1)).start(None)
 
     run(test)

@@ -27,11 +27,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from ray.exceptions import RayTaskError
 
 from actors.tokens import encode_prompts, load_tokenizer
+from cluster.broadcast import Published
 from cluster.calls import Halt
 from cluster.config import RunConfig, parse_config
 from cluster.controller import Controller
 from cluster.preflight import check_demonstrations
-from cluster.rollouts import Published
 from verifiers.problems import load_problems
 
 GROUPS, SAMPLES, STEPS = 4, 8, 12

@@ -1,4 +1,4 @@
-"""A run on two nodes that `ray start` made: every role works on the node that offers its custom resource."""
+"""A run on four nodes that `ray start` made: every worker is on a node that offers its role's resource."""
 
 from __future__ import annotations
 
@@ -81,15 +81,15 @@ def node_of(process: psutil.Process, nodes: dict[str, subprocess.Popen]) -> str:
     return name
 
 
-def actors(nodes: dict[str, subprocess.Popen]) -> dict[str, str]:
-    """Actor's class -> name of the node whose processes hold it."""
-    found = {}
+def actors(nodes: dict[str, subprocess.Popen]) -> dict[str, set[str]]:
+    """Actor's class -> names of the nodes whose processes hold one."""
+    found: dict[str, set[str]] = {}
     for node in nodes.values():
         for process in psutil.Process(node.pid).children(recursive=True):
             try:
                 title = " ".join(process.cmdline())
                 if name := re.match(r"ray::(Controller|\w+Worker)\b", title):
-                    found[name[1]] = node_of(process, nodes)
+                    found.setdefault(name[1], set()).add(node_of(process, nodes))
             except psutil.NoSuchProcess:
                 continue
     return found
@@ -100,14 +100,16 @@ def test_workers_run_on_the_nodes_that_offer_their_resource(start_node, environm
     ports = [f"--port={port}", f"--ray-client-server-port={free_port()}", "--include-dashboard=false"]
     nodes = {"head": start_node("--head", *ports, "--num-cpus=0", '--resources={"verifier": 1}')}
     address = f"127.0.0.1:{port}"
-    offered = '--resources={"rollout": 1, "learner": 1}'
-    nodes["gpus"] = start_node(f"--address={address}", "--num-cpus=4", offered)
+    for name, resource in [("learner", "learner"), ("first", "rollout"), ("second", "rollout")]:
+        offered = f'--resources={{"{resource}": 1}}'
+        nodes[name] = start_node(f"--address={address}", "--num-cpus=2", offered)
     run_dir = tmp_path / "run"
     config = {
         "model": f'"{tiny_model}"',
         "run_dir": f'"{run_dir}"',
         "verifier.resources": "{verifier=1}",
         "rollout.resources": "{rollout=1}",
+        "rollout.workers": 2,
         "learner.resources": "{learner=1}",
         "rollout.samples_per_prompt": 8,
         "rollout.max_tokens": 12,
@@ -122,20 +124,21 @@ def test_workers_run_on_the_nodes_that_offer_their_resource(start_node, environm
     settings.write_text("[problems]\nnum_train = 20\n")
     overrides = [f"{path}={value}" for path, value in config.items()]
     command = [str(BIN / "bonfire"), "train", str(settings), "--address", address, *overrides]
-    seen: dict[str, str] = {}
+    seen: dict[str, set[str]] = {}
     with (tmp_path / "log").open("w") as log:
         run = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
         deadline = time.monotonic() + RUN_TIMEOUT_S
         while run.poll() is None:
             assert time.monotonic() < deadline, (tmp_path / "log").read_text()
-            seen |= actors(nodes)
+            for role, names in actors(nodes).items():
+                seen[role] = seen.get(role, set()) | names
             time.sleep(0.2)
     assert run.returncode == 0, (tmp_path / "log").read_text()
     assert len((run_dir / "metrics.jsonl").read_text().splitlines()) == 5
     assert json.loads((run_dir / "run.json").read_text())["local"] is False
     assert seen == {
-        "Controller": "head",
-        "VerifierWorker": "head",
-        "RolloutWorker": "gpus",
-        "LearnerWorker": "gpus",
+        "Controller": {"head"},
+        "VerifierWorker": {"head"},
+        "RolloutWorker": {"first", "second"},
+        "LearnerWorker": {"learner"},
     }
