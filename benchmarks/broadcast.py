@@ -25,6 +25,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -135,11 +136,10 @@ async def measure(model: Path, add_node: Callable[[int], None] | None) -> list[d
             if add_node and size > 1:
                 add_node(capacity)
             await fleet.grow(size)
-            rollouts.Turns = Turns
             seconds = {"seconds": await fleet.broadcast_s()}
             if add_node:
-                rollouts.Turns = functools.partial(Turns, 0.0)  # type: ignore[misc]
-                seconds["seconds_all_at_once"] = await fleet.broadcast_s()
+                with mock.patch.object(rollouts, "Turns", functools.partial(Turns, 0.0)):
+                    seconds["seconds_all_at_once"] = await fleet.broadcast_s()
             medians = {
                 name.replace("seconds", "median_s"): statistics.median(s) for name, s in seconds.items()
             }
