@@ -58,6 +58,24 @@ def test_every_arm_is_a_valid_config_in_which_the_learned_verifier_is_where_its_
     }
 
 
+def test_a_policy_whose_training_was_interrupted_is_trained_to_its_end(tmp_path, monkeypatch):
+    study = LearnedStudy(tmp_path)
+    run_dir = tmp_path / "runs" / "rloo-seed0"
+    (run_dir / "checkpoints" / "step-000004").mkdir(parents=True)
+    (run_dir / "config.toml").touch()
+    commands = []
+
+    def run(job, *arguments):
+        commands.append((job, *arguments))
+        (run_dir / "checkpoints" / "step-000100").mkdir()
+
+    monkeypatch.setattr(study._commands, "run", run)
+    for _ in range(2):
+        model = study._train(ARMS["rloo"], "rloo-seed0", 0)
+        assert model == run_dir / "checkpoints" / "step-000100" / "model"
+    assert commands == [("rloo-seed0", "train", "--resume", str(run_dir))]
+
+
 def test_best_of_k_is_the_truth_of_what_the_score_selects():
     rng = np.random.default_rng(0)
     scores, rewards = rng.normal(size=(2, 40)), (rng.random((2, 40)) < 0.3).astype(float)

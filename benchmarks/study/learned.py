@@ -22,11 +22,13 @@ import torch
 from actors.types import ScoredGroup
 from benchmarks.study.commands import Commands, RunFailed
 from benchmarks.study.report import Rows, difference, estimate, interval, markdown, number
+from cluster.config import load_config
 from cluster.console import View
 from cluster.eval_store import read_samples, sample_files
 from cluster.interrupts import Interrupted, interrupts
 from cluster.launch import git_commit
-from cluster.record import finished_checkpoints, write_atomically
+from cluster.record import CHECKPOINT, finished_checkpoints, write_atomically
+from cluster.run import SETTINGS_FILE
 from learner.estimators import bon_value
 from verifiers import countdown
 from verifiers.countdown_steps import spell_out
@@ -168,8 +170,12 @@ class LearnedStudy:
 
     def _train(self, arm: LearnedArm, job: str, seed: int) -> Path:
         run_dir = self.directory / "runs" / job
-        if not finished_checkpoints(run_dir):
-            shutil.rmtree(run_dir, ignore_errors=True)
+        trained = run_dir / "checkpoints" / CHECKPOINT.format(load_config(CONFIG, []).train.steps)
+        if trained in finished_checkpoints(run_dir):
+            return trained / "model"
+        if (run_dir / SETTINGS_FILE).exists():
+            self._commands.run(job, "train", "--resume", str(run_dir))
+        else:
             settings = {
                 **arm.settings,
                 **(self._verifier if arm.uses_verifier else {}),
@@ -177,7 +183,7 @@ class LearnedStudy:
                 "run_dir": run_dir,
             }
             self._commands.run(job, "train", str(CONFIG), *self._settings(settings))
-        return finished_checkpoints(run_dir)[-1] / "model"
+        return trained / "model"
 
     def _evaluate(
         self,
