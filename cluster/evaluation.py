@@ -65,11 +65,18 @@ def evaluate_models(
 
 
 def evaluation_stage(
-    config: RunConfig, view: View, models: Mapping[str, str], problems: Sequence[Problem], run_dir: Path
+    config: RunConfig,
+    view: View,
+    models: Mapping[str, str],
+    problems: Sequence[Problem],
+    run_dir: Path,
+    *,
+    before_sampling: Callable[[], None],
 ) -> Report:
-    """The evaluation at the end of a run, in RUN_DIR/evaluation; Ray is up already.
+    """The evaluation at the end of a run, in RUN_DIR/evaluation; Ray is up when `before_sampling` has returned.
 
-    Samples of an earlier call are kept where settings and weights are the same, else drawn anew.
+    Samples of an earlier call are kept where settings and weights are the same, else drawn anew. If none is
+    missing, nothing is called.
     """
     view.start(STAGE, "engines are starting")
     with (
@@ -78,7 +85,10 @@ def evaluation_stage(
     ):
         for name, model in models.items():
             enter_model(store, name, model)
-        sample_missing(config, store, missing_asks(config, store), view, stop_if_asked)
+        missing = missing_asks(config, store)
+        if missing:
+            before_sampling()
+        sample_missing(config, store, missing, view, stop_if_asked)
         report = report_on(config, store, view, stop_if_asked)
     report.write_run(run_dir, num_select=config.shown_k, temperature=config.rollout.temperature)
     return report

@@ -92,8 +92,8 @@ def test_a_checkpoint_has_its_name_only_once_it_is_finished(record):
     final = record.finish_checkpoint(5, {"version": 5}, keep=1)
     assert record.checkpoints() == [final] and final.name == "step-000005"
     assert names(record.checkpoints_dir) == ["step-000005"]
-    assert names(final) == ["run_state.json", "weights"] and (final / "weights").read_text() == "w"
-    assert read_state(final) == {"version": 5}
+    assert names(final) == ["manifest.json", "run_state.json", "weights"]
+    assert (final / "weights").read_text() == "w" and read_state(final)["version"] == 5
 
 
 def test_a_crash_while_a_checkpoint_is_written_leaves_only_those_before_it(record):
@@ -112,7 +112,7 @@ def test_a_failure_while_a_checkpoint_is_finished_leaves_only_those_before_it(re
         patch.setattr(os, when, fail)
         with pytest.raises(OSError):
             write_checkpoint(record, 10, keep=1)
-    assert record.checkpoints() == [before] and read_state(before) == {"version": 5}
+    assert names(record.checkpoints_dir) == ["step-000005"] and read_state(before)["version"] == 5
     assert [path.name for path in [before, write_checkpoint(record, 10)]] == names(record.checkpoints_dir)
 
 
@@ -127,7 +127,7 @@ def test_the_same_step_written_again_replaces_the_checkpoint(record):
     (partial / "other").write_text("x")
     final = record.finish_checkpoint(5, {"version": 5, "time": 2}, keep=2)
     assert names(record.checkpoints_dir) == ["step-000005"]
-    assert names(final) == ["other", "run_state.json"] and read_state(final)["time"] == 2
+    assert names(final) == ["manifest.json", "other", "run_state.json"] and read_state(final)["time"] == 2
 
 
 def test_only_the_newest_checkpoints_are_kept_oldest_first(record):
