@@ -19,7 +19,7 @@ def write_manifest(directory: Path) -> None:
         for path in sorted(directory.rglob("*"))
         if path.is_file()
     }
-    (directory / MANIFEST_FILE).write_text(json.dumps({"files": files}, indent=1) + "\n")
+    (directory / MANIFEST_FILE).write_text(json.dumps({"files": files}, indent=1))
 
 
 def find_damage(directory: Path) -> str | None:

@@ -73,6 +73,17 @@ def test_job_run_and_directory_have_one_name(config):
     assert resumed.entrypoint == "bonfire train --resume /shared/first --address auto"
 
 
+def test_a_submission_that_may_be_repeated_names_each_job_anew_and_the_run_alike(config):
+    config = config.rename(config.with_name("my.toml"))
+    planned = plan(config, "train.steps=5", auto=True, name="first")
+    assert (planned.job, planned.metadata[jobs.RUN_KEY]) == ("first-20261121-120000", "first")
+    assert planned.entrypoint == (
+        "bonfire train my.toml --resume auto train.steps=5 run_dir=/shared/first --address auto"
+    )
+    with pytest.raises(ValueError, match="--resume auto needs the same run directory each time: give --name"):
+        plan(config, auto=True)
+
+
 @pytest.mark.parametrize(
     ("overrides", "settings", "what"),
     [
