@@ -6,7 +6,6 @@ import json
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +14,20 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def on_small_disk(directory: Path, size: str, command: Sequence[object]) -> list[str]:
-    """The command line that runs `command` where `directory` is a file system of its own; no privilege is needed."""
-    script = f"mount -t tmpfs -o size={size} none {shlex.quote(str(directory))} && exec {shlex.join(map(str, command))}"
-    return ["unshare", "--map-root-user", "--mount", "sh", "-c", script]
+def on_small_disk(directory: Path, size: str, script: str = 'exec "$@"') -> list[str]:
+    """What to put before a command, so that for it `directory` is a file system of its own; no privilege is needed."""
+    mount = f"mount -t tmpfs -o size={size} none {shlex.quote(str(directory))}"
+    return ["unshare", "--map-root-user", "--mount", "sh", "-c", f"{mount} && {script}", "sh"]
 
 
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     directory = tmp_path_factory.mktemp("disk")
-    if subprocess.run(on_small_disk(directory, "1m", ["true"]), check=False, capture_output=True).returncode:
+    disk = on_small_disk(directory, "1m")
+    if subprocess.run([*disk, "true"], check=False, capture_output=True).returncode:
         pytest.skip("this system lets nobody make a mount namespace")
     done = subprocess.run(
-        on_small_disk(directory, "1m", [sys.executable, "-m", "tests.full_disk", directory]),
+        [*disk, sys.executable, "-m", "tests.full_disk", directory],
         cwd=ROOT, capture_output=True, text=True, check=False, timeout=120,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
