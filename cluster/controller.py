@@ -191,7 +191,7 @@ class Controller:
             "recoveries": self._num_recoveries,
             "learner_ranks": [{"pid": rank.pid, "node_id": rank.node_id} for rank in self._learner.ranks],
             "is_stopping": self._stopping,
-            "is_saving": self._saver.is_saving,
+            "checkpoint": self._saver.facts(),
             "num_select": self._config.shown_k,
             "events": self._health.events[-5:],
             "metrics_port": self._metrics_port,

@@ -36,17 +36,22 @@ class Saver:
         self._record = record
         self._learner = learner
         self._metrics = metrics
-        self.newest = newest
-        self.is_saving = False
+        self._newest = newest
+        self._is_saving = False
+        self._seconds: float | None = None
+
+    def facts(self) -> dict[str, Any]:
+        """The newest checkpoint, how long this process took to write it, and whether one is being written."""
+        return {"version": self._newest, "seconds": self._seconds, "is_saving": self._is_saving}
 
     async def save(self, version: int, ledger: dict[str, Any]) -> None:
         """Write the checkpoint of a version, unless it is there; returns when it would survive a crash.
 
         Raises WorkerLost when the learner is lost, Halt or OSError, in one line, when it cannot be written.
         """
-        if version == self.newest:
+        if version == self._newest:
             return
-        self.is_saving = True
+        self._is_saving = True
         started_s = time.perf_counter()
         partial = self._record.begin_checkpoint(version)
         try:
@@ -59,6 +64,7 @@ class Saver:
             raise Halt(str(failure)) from error
         state = {"version": version, "ledger": ledger, "identity": self._identity, "time": time.time()}
         await asyncio.to_thread(self._record.finish_checkpoint, version, state, keep=self._keep)
-        self.newest = version
-        self.is_saving = False
-        self._metrics.observe_checkpoint(time.perf_counter() - started_s)
+        self._newest = version
+        self._is_saving = False
+        self._seconds = time.perf_counter() - started_s
+        self._metrics.observe_checkpoint(self._seconds)
