@@ -25,6 +25,7 @@ import psutil
 
 from cluster import launch
 from cluster.config import RunConfig, load_config
+from cluster.recovery import Origin
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "countdown.toml"
 WARM_UP_STEPS = 3
@@ -94,7 +95,7 @@ def bare_engine(config: RunConfig, prompts: list[tuple[int, ...]], num_groups: i
     }
 
 
-def loop(config: RunConfig, address: str, problems: Any, prompts: Any) -> tuple[list[dict], dict[str, float]]:
+def loop(config: RunConfig, problems: Any, prompts: Any) -> tuple[list[dict], dict[str, float]]:
     """Run the controller; its steps after a warm-up, and what its rollout worker did meanwhile."""
     seen: list[dict[str, Any]] = []
 
@@ -107,13 +108,12 @@ def loop(config: RunConfig, address: str, problems: Any, prompts: Any) -> tuple[
         launch.train(
             config,
             run_dir=Path(directory),
-            address=address,
-            local=True,
             namespace="bench",
             problems=problems,
             prompts=prompts,
             demonstrations=[],
-            checkpoint=None,
+            origin=Origin(),
+            on_start=lambda facts: None,
             on_facts=on_facts,
             should_stop=lambda: False,
         )
@@ -137,7 +137,7 @@ def main() -> None:
     config = load_config(EXAMPLE, [*overrides, "train.max_staleness=2"])
     synchronous = load_config(EXAMPLE, [*overrides, "train.max_staleness=0", "train.steps=15"])
 
-    address = launch.start_ray(config, address=None, namespace="bench")
+    launch.start_ray(config, address=None, namespace="bench")
     from actors.tokens import encode_prompts, load_tokenizer
     from verifiers.problems import load_problems
 
@@ -148,11 +148,11 @@ def main() -> None:
 
     before = bare_engine(config, prompts, 600)
     print("bare engine", before, file=sys.stderr)
-    steps, rollout = loop(config, address, problems, prompts)
+    steps, rollout = loop(config, problems, prompts)
     print("loop", rollout, file=sys.stderr)
     after = bare_engine(config, prompts, 600)
     print("bare engine", after, file=sys.stderr)
-    in_turn, _ = loop(synchronous, address, problems, prompts)
+    in_turn, _ = loop(synchronous, problems, prompts)
 
     bare = statistics.mean([before["sequences_per_s"], after["sequences_per_s"]])
     engine_s = rollout["busy_s"] + rollout["idle_s"] + rollout["updating_s"]

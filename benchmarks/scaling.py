@@ -21,6 +21,7 @@ from typing import Any
 
 from cluster import launch
 from cluster.config import load_config
+from cluster.recovery import Origin
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "countdown.toml"
 WARM_UP_STEPS = 3
@@ -63,7 +64,7 @@ def main() -> None:
     # Half a CPU each, so that a second one fits a machine of two cores; an engine has one thread all the same.
     changes = ["metrics.port=0", "train.steps=100000", "rollout.num_cpus=0.5"]
     config = load_config(EXAMPLE, [f"model={arguments.model}", *changes])
-    address = launch.start_ray(config, address=None, namespace="bench")
+    launch.start_ray(config, address=None, namespace="bench")
     from actors.tokens import encode_prompts, load_tokenizer
     from verifiers.problems import load_problems
 
@@ -74,13 +75,12 @@ def main() -> None:
         launch.train(
             config,
             run_dir=Path(directory),
-            address=address,
-            local=True,
             namespace="bench",
             problems=problems,
             prompts=encode_prompts(load_tokenizer(config.model), problems),
             demonstrations=[],
-            checkpoint=None,
+            origin=Origin(),
+            on_start=lambda facts: None,
             on_facts=rounds.see,
             should_stop=lambda: rounds.are_over,
         )

@@ -143,6 +143,8 @@ class RunRecord:
         if metrics.exists():
             lines = metrics.read_text(errors="replace").splitlines()
             kept = [line for line in lines if _step_of_line(line) <= step]
+            if kept == lines:
+                return
             write_atomically(metrics, "".join(line + "\n" for line in kept))
 
     def _partial(self, step: int) -> Path:

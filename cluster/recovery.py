@@ -41,8 +41,10 @@ class Recoveries:
         if step > self._step:
             self._in_a_row = 0
         if self._in_a_row == self._limit:
-            tried = f" after {self._limit} recoveries without a checkpoint between" if self._limit else ""
-            raise RuntimeError(f"{loss}{tried} (train.max_recoveries = {self._limit})") from loss
+            raise RuntimeError(
+                f"{loss}; train.max_recoveries = {self._limit}"
+                + (" times it went on without reaching a new checkpoint" if self._limit else "")
+            ) from loss
         self._in_a_row += 1
         self._step = step
         self.num += 1

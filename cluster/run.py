@@ -139,6 +139,7 @@ def _train_and_evaluate(
     def before_sampling() -> None:
         if is_trained:
             _start_ray(config, run_dir, run_file, address)
+            run_file.update(stage=STAGE)
 
     with interrupts() as received:  # once more: Ray has put its own handlers in the place of ours
         record = RunRecord(run_dir)

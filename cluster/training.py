@@ -84,25 +84,30 @@ def train_stage(
                 raise RuntimeError(f"{loss}; {go_on}") from loss
             run_file.update(stage="recovering")
             origin = _recover(loss, recoveries, record, go_on)
-            view.note(origin.notes[-1])
+            for note in origin.notes:
+                view.note(note)
             config = _with_workers(config, newest["targets"])
     view.finish(
         "training",
         f"{facts['stage']} at step {facts['step']}/{facts['steps']}"
         + (f", reward {facts['reward']:.3f}" if "reward" in facts else "")
-        + (f", after {recoveries.num} recoveries" if recoveries.num else ""),
+        + (f", recoveries: {recoveries.num}" if recoveries.num else ""),
     )
     return str(facts["stage"])
 
 
 def _recover(loss: RunLost, recoveries: Recoveries, record: RunRecord, go_on: str) -> Origin:
-    """What the next controller goes on from; its last note is the recovery in one line."""
+    """What the next controller goes on from; its last note is the recovery in one line.
+
+    Nothing of the lost one is left that could still write. Raises RuntimeError, or ValueError without a checkpoint
+    that can be used.
+    """
     notes: list[str] = []
-    checkpoint = usable_checkpoint(record.run_dir, notes.append)
-    step = step_of(checkpoint) if checkpoint else 0
     try:
-        recoveries.begin(loss, step)
         launch.wait_for_its_end()
+        checkpoint = usable_checkpoint(record.run_dir, notes.append)
+        step = step_of(checkpoint) if checkpoint else 0
+        recoveries.begin(loss, step)
     except RuntimeError as error:
         raise RuntimeError(f"{error}; {go_on}") from loss
     source = f"checkpoint {checkpoint.name}" if checkpoint else "the beginning"

@@ -20,7 +20,7 @@ def test_recoveries_from_one_checkpoint_are_limited():
     with pytest.raises(RuntimeError) as error:
         recoveries.begin(LOSS, 10)
     assert str(error.value) == (
-        f"{LOSS} after 2 recoveries without a checkpoint between (train.max_recoveries = 2)"
+        f"{LOSS}; train.max_recoveries = 2 times it went on without reaching a new checkpoint"
     )
     assert recoveries.num == 2
 
@@ -30,7 +30,7 @@ def test_a_recovery_that_led_to_a_checkpoint_does_not_count_any_more():
     for step in (0, 10, 20, 30):
         recoveries.begin(LOSS, step)
     assert recoveries.num == 4
-    with pytest.raises(RuntimeError, match="after 1 recoveries"):
+    with pytest.raises(RuntimeError, match="max_recoveries = 1 times"):
         recoveries.begin(LOSS, 30)
 
 
@@ -44,7 +44,7 @@ def test_an_older_checkpoint_than_before_is_no_progress():
 def test_none_may_be_wanted():
     with pytest.raises(RuntimeError) as error:
         Recoveries(0).begin(LOSS, 10)
-    assert str(error.value) == f"{LOSS} (train.max_recoveries = 0)"
+    assert str(error.value) == f"{LOSS}; train.max_recoveries = 0"
 
 
 def test_a_loss_keeps_its_type_and_words_on_its_way_from_the_controller():
