@@ -140,7 +140,8 @@ def check_not_running(run_dir: Path, address: str | None) -> str | None:
     """Raises ValueError when the run's own process still lives: on this machine, or, by its controller's name, on
     the Ray cluster at `address`.
 
-    Returns what to tell the user where that cannot be known.
+    Returns what to tell the user where that cannot be known: of a process of another host that had no
+    controller, or one on a cluster of its own.
     """
     if not (run_dir / RUN_FILE).exists():
         return None
@@ -159,4 +160,6 @@ def check_not_running(run_dir: Path, address: str | None) -> str | None:
             raise ValueError(
                 f"the run in {run_dir} still trains {find_run.on(address)}, driven from host {host}: stop it first"
             )
+        if about.get("stage") == "training" and not about["local"]:
+            return None
     return f"{run_dir / RUN_FILE} was left by a process of host {host}, at stage {about.get('stage')!r}: taken for dead"

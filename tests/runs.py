@@ -94,11 +94,11 @@ def finished(project: Path, *arguments: object, wrap: Sequence[str] = ()) -> tup
 
 def kill_tree(process: subprocess.Popen[str]) -> None:
     """SIGKILL to a process and all below it at once; returns when none is left."""
-    family: list[psutil.Process] = []
-    with contextlib.suppress(psutil.NoSuchProcess):
-        root = psutil.Process(process.pid)
-        root.suspend()
-        family = [root, *root.children(recursive=True)]
+    if process.poll() is not None:
+        return
+    root = psutil.Process(process.pid)
+    root.suspend()
+    family = [root, *root.children(recursive=True)]
     for member in family:
         with contextlib.suppress(psutil.NoSuchProcess):
             member.kill()
