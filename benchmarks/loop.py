@@ -25,6 +25,7 @@ import psutil
 
 from cluster import launch
 from cluster.config import RunConfig, load_config
+from cluster.recovery import Origin
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "countdown.toml"
 WARM_UP_STEPS = 3
@@ -111,7 +112,7 @@ def loop(config: RunConfig, problems: Any, prompts: Any) -> tuple[list[dict], di
             problems=problems,
             prompts=prompts,
             demonstrations=[],
-            checkpoint=None,
+            origin=Origin(),
             on_start=lambda facts: None,
             on_facts=on_facts,
             should_stop=lambda: False,

@@ -21,6 +21,7 @@ from typing import Any
 
 from cluster import launch
 from cluster.config import load_config
+from cluster.recovery import Origin
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "countdown.toml"
 WARM_UP_STEPS = 3
@@ -78,7 +79,7 @@ def main() -> None:
             problems=problems,
             prompts=encode_prompts(load_tokenizer(config.model), problems),
             demonstrations=[],
-            checkpoint=None,
+            origin=Origin(),
             on_start=lambda facts: None,
             on_facts=rounds.see,
             should_stop=lambda: rounds.are_over,

@@ -24,6 +24,18 @@ class Halt(RuntimeError):
     """The run must stop; the message says why and what to do."""
 
 
+def is_accident(error: WorkerLost, *, num_ranks: int) -> bool:
+    """Whether a learner was lost, rather than raised what it would raise again: a loss that is not a number, a
+    setting, a file it cannot write.
+    """
+    cause = error.__cause__
+    if isinstance(cause, RayTaskError):
+        # torch says of a broken connection to another rank no more than RuntimeError.
+        accidents = (RayError, RuntimeError) if num_ranks > 1 else RayError
+        return isinstance(cause.cause, accidents)
+    return not (isinstance(cause, RayActorError) and cause.actor_init_failed)
+
+
 async def reply(ref: ObjectRef, *, timeout_s: float | None, of: str, doing: str) -> Any:
     """The value of `ref`, waiting at most `timeout_s`; None only for an actor that Ray has not placed yet.
 

@@ -42,13 +42,12 @@ for command in (
 @click.option("--dry-run", is_flag=True, help="Check everything, print the plan, start nothing.")
 @click.option(
     "--resume",
-    type=click.Path(path_type=Path),
-    metavar="RUN_DIR",
-    help="Go on from a run's newest checkpoint.",
+    metavar="RUN_DIR|auto",
+    help="Go on from a run's newest checkpoint; auto, with CONFIG and run_dir=DIR: if DIR holds a run, else begin it.",
 )
 @click.option("--address", metavar="HOST:PORT", help="Join this Ray cluster instead of starting one here.")
 def train(
-    config: Path | None, overrides: tuple[str, ...], dry_run: bool, resume: Path | None, address: str | None
+    config: Path | None, overrides: tuple[str, ...], dry_run: bool, resume: str | None, address: str | None
 ) -> None:
     """Train as CONFIG (a TOML file) says, then evaluate.
 
@@ -60,20 +59,28 @@ def train(
         bonfire train examples/countdown.toml
         bonfire train examples/countdown.toml train.steps=50 objective.name=rloo
         bonfire train --resume runs/countdown-20261121-101500
+        bonfire train examples/countdown.toml --resume auto run_dir=runs/mine
     """
     from cluster import run
     from cluster.config import load_config
+    from cluster.resume import AUTO, find_or_begin
 
-    if resume is not None:
-        if config is not None and "=" in str(config):
-            config, overrides = None, (str(config), *overrides)
+    if config is not None and "=" in str(config):
+        config, overrides = None, (str(config), *overrides)
+    goes_on = resume is not None
+    if resume == AUTO:
+        if config is None:
+            raise ValueError("--resume auto may have to begin a run: give CONFIG too")
+        parsed = load_config(config, overrides)
+        run_dir, goes_on = find_or_begin(parsed)
+    elif resume is not None:
         if config is not None:
             raise ValueError("--resume takes the settings of the run itself: give it without CONFIG")
-        settings = resume / run.SETTINGS_FILE
+        run_dir = Path(resume)
+        settings = run_dir / run.SETTINGS_FILE
         if not settings.is_file():
             raise ValueError(f"--resume {resume}: no {run.SETTINGS_FILE} in it, so it is no run directory")
-        config, run_dir = settings, resume
-        parsed = load_config(config, overrides)
+        parsed = load_config(settings, overrides)
     elif config is None:
         raise ValueError(
             "CONFIG is missing: give a TOML file, for example examples/countdown.toml, or --resume RUN_DIR"
@@ -86,7 +93,7 @@ def train(
 
         show_plan(parsed, run_dir, local=address is None)
         return
-    run.train(parsed, run_dir, resume=resume is not None, address=address)
+    run.train(parsed, run_dir, resume=goes_on, address=address)
 
 
 @cli.command(context_settings=CONTEXT)

@@ -46,6 +46,12 @@ class TrainConfig(BaseModel):
     max_consecutive_failures: int = Field(
         5, ge=1, description="Workers that fail in a row, without a group between, before the run stops."
     )
+    max_recoveries: int = Field(
+        3,
+        ge=0,
+        description="Times in a row, without a new checkpoint between, that the run goes on by itself from its newest "
+        "checkpoint when its learner or controller died or hangs.",
+    )
     step_timeout_s: float = Field(600.0, gt=0, description="Seconds one learner step or broadcast may take.")
 
 

@@ -85,6 +85,11 @@ class View:
             stage.printed_s = time.monotonic()
             self._line(stage)
 
+    def note(self, text: str) -> None:
+        """A line that stays, on a terminal above what is redrawn."""
+        clock = duration(time.monotonic() - self._started_s)
+        self.console.print(f"[{clock}] ! {escape(text)}", soft_wrap=True)
+
     def finish(self, name: str, text: str) -> None:
         stage = self._stages[name]
         stage.state, stage.share, stage.text, stage.details = "done", None, text, ()

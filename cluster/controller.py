@@ -20,9 +20,9 @@ they were given is given again when they are lost.
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,17 +31,18 @@ import ray
 from actors.types import Lease, SampleGroup, ScoredGroup
 from cluster import admission
 from cluster.broadcast import Published
-from cluster.calls import Halt, WorkerLost
+from cluster.calls import Halt, WorkerLost, is_accident
 from cluster.config import RunConfig
 from cluster.elastic import Elastic
-from cluster.health import Health
+from cluster.health import Health, log_to
 from cluster.learning import LearnerHandle
 from cluster.ledger import Ledger
 from cluster.metrics import Metrics
 from cluster.progress import Progress
 from cluster.record import RunRecord, read_state
-from cluster.resume import identity
+from cluster.recovery import RunLost
 from cluster.rollouts import RolloutFleet
+from cluster.saving import Saver
 from cluster.verifying import VerifierFleet
 from verifiers.types import Problem
 
@@ -60,9 +61,11 @@ class Controller:
         prompts: list[tuple[int, ...]],
         demonstrations: list[tuple[int, ...]],
         checkpoint: str | None,
+        num_recoveries: int = 0,
+        notes: Sequence[str] = (),
     ) -> None:
         """`prompts` and `demonstrations` are the problems' token ids, in their order; demonstrations only
-        for an objective that imitates them, otherwise none.
+        for an objective that imitates them, otherwise none. `notes`: events before this controller's own.
         """
         self._config = config
         self._record = RunRecord(Path(run_dir))
@@ -89,9 +92,20 @@ class Controller:
         self._health = Health(config)
         self._progress = Progress(steps=train.steps, num_select=config.shown_k)
         self._sync_s = 0.0
-        self._saved_version = self._version if self._checkpoint else -1
         self._syncing: asyncio.Task[None] | None = None
         self.metrics = Metrics()
+        self.metrics.observe_recoveries(num_recoveries)
+        self._num_recoveries = num_recoveries
+        self._notes = notes
+        self._learner = LearnerHandle(config)
+        self._saver = Saver(
+            config,
+            self._record,
+            self._learner,
+            problems,
+            self.metrics,
+            newest=self._version if self._checkpoint else None,
+        )
         self._server, self._metrics_port = self.metrics.serve(config.metrics)
         self._verifying = VerifierFleet(
             config=config.verifier,
@@ -130,9 +144,14 @@ class Controller:
         )
 
     async def run(self) -> dict[str, Any]:
-        """The whole run; returns its last facts. Raises Halt with a message for the user."""
+        """The whole run; returns its last facts.
+
+        Raises Halt with a message for the user, or RunLost where the same run can go on from its newest checkpoint.
+        """
         tasks: list[asyncio.Task[Any]] = []
-        _log_to(self._record.run_dir / "controller.log")
+        log_to(self._record.run_dir / "controller.log")
+        for note in self._notes:
+            self._health.note(note)
         try:
             tasks += [self._verifying.start(), self._rollouts.start()]
             loops = (self._watch(), self._elastic.run(), self._train())
@@ -141,13 +160,15 @@ class Controller:
             for task in done:
                 task.result()
         except WorkerLost as error:
-            raise Halt(f"{error}; go on from the last checkpoint with --resume") from error
+            is_lost = is_accident(error, num_ranks=self._config.learner.ranks)
+            raise (RunLost if is_lost else Halt)(str(error)) from error
         finally:
             if self._syncing:
                 tasks.append(self._syncing)
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            self._learner.stop()
             await self._rollouts.stop()
             await self._verifying.stop()
         return self.facts()
@@ -168,6 +189,10 @@ class Controller:
             "verifier_workers": [worker.describe() for worker in self._verifying.workers.values()],
             **self._elastic.facts(),
             "restarts": {"rollout": self._rollouts.num_restarts, "verifier": self._verifying.num_restarts},
+            "recoveries": self._num_recoveries,
+            "learner_ranks": [{"pid": rank.pid, "node_id": rank.node_id} for rank in self._learner.ranks],
+            "is_stopping": self._stopping,
+            "checkpoint": self._saver.facts(),
             "num_select": self._config.shown_k,
             "events": self._health.events[-5:],
             "metrics_port": self._metrics_port,
@@ -208,7 +233,6 @@ class Controller:
 
     async def _train(self) -> None:
         config = self._config.train
-        self._learner = LearnerHandle(self._config)
         self._rollouts.announce(await self._learner.start(self._checkpoint))
         self._stage = "training"
         while self._version < config.steps:
@@ -248,11 +272,10 @@ class Controller:
             self._record.append_metrics(facts)
             await asyncio.to_thread(self._record.write_trajectories, step.version, groups, step.weights_BN)
             if self._version % config.checkpoint_every == 0:
-                await self._save()
+                await self._saver.save(self._version, self._ledger.to_json())
         if self._syncing:
             await self._syncing
-        if self._saved_version != self._version:
-            await self._save()
+        await self._saver.save(self._version, self._ledger.to_json())
         self._stage = "stopped" if self._stopping else "finished"
 
     async def _next_batch(self) -> list[int] | None:
@@ -288,19 +311,6 @@ class Controller:
         self._sync_s = time.time() - stepped_at_s
         self.metrics.observe_sync(self._sync_s)
         self._rollouts.top_up()
-
-    async def _save(self) -> None:
-        partial = self._record.begin_checkpoint(self._version)
-        await self._learner.save(partial)
-        state = {
-            "version": self._version,
-            "ledger": self._ledger.to_json(),
-            "identity": identity(self._config, self._problems),
-            "time": time.time(),
-        }
-        keep = self._config.train.keep_checkpoints
-        await asyncio.to_thread(self._record.finish_checkpoint, self._version, state, keep=keep)
-        self._saved_version = self._version
 
     def _may_lease(self, served_version: int) -> bool:
         return not self._stopping and admission.may_lease(
@@ -377,10 +387,3 @@ class Controller:
         self.metrics.set_startups((w.name, w.startup_s) for w in (*rollouts.values(), *verifiers.values()))
         self.metrics.set_child_restarts(self._verifying.num_child_restarts)
         self.metrics.set_rollouts((name, worker.facts) for name, worker in rollouts.items() if worker.facts)
-
-
-def _log_to(path: Path) -> None:
-    handler = logging.FileHandler(path)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(message)s"))
-    logging.getLogger("cluster").addHandler(handler)
-    logging.getLogger("cluster").setLevel(logging.INFO)

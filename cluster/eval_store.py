@@ -207,7 +207,7 @@ class EvalStore:
     def _settings_there(self) -> dict[str, Any] | None:
         """Settings found on disk, None without; raises ValueError if ours may not fill the same directory."""
         if not (self.directory / SETTINGS_FILE).exists():
-            if not self._start_anew and self.directory.exists() and any(self.directory.iterdir()):
+            if not self._start_anew and not self._is_empty():
                 raise ValueError(
                     f"{self.directory} is not empty and holds no evaluation: choose another --out"
                 )
@@ -221,6 +221,12 @@ class EvalStore:
                     "set it back, or choose another --out"
                 )
         return settings
+
+    def _is_empty(self) -> bool:
+        """Whether there is nothing but what a call leaves that dies before it has written its settings."""
+        left = {".lock", self._samples_dir.name, f"{SETTINGS_FILE}.partial"}
+        names = {path.name for path in self.directory.iterdir()} if self.directory.exists() else set()
+        return names <= left and not any(self._samples_dir.glob("*"))
 
     def _write_settings(self) -> None:
         settings = {"identity": self.identity, "models": self.models}

@@ -72,11 +72,12 @@ def evaluation_stage(
     run_dir: Path,
     *,
     go_on: str,
+    before_sampling: Callable[[], None],
 ) -> Report:
-    """The evaluation at the end of a run, in RUN_DIR/evaluation; Ray is up already.
+    """The evaluation at the end of a run, in RUN_DIR/evaluation; Ray is up when `before_sampling` has returned.
 
-    Samples of an earlier call are kept where settings and weights are the same, else drawn anew. `go_on` is the
-    command that does so when this one is interrupted.
+    Samples of an earlier call are kept where settings and weights are the same, else drawn anew. If none is
+    missing, nothing is called. `go_on` is the command that does so when this one is interrupted.
     """
     view.start(STAGE, "engines are starting")
     with (
@@ -85,7 +86,10 @@ def evaluation_stage(
     ):
         for name, model in models.items():
             enter_model(store, name, model)
-        sample_missing(config, store, missing_asks(config, store), view, stop_if_asked)
+        missing = missing_asks(config, store)
+        if missing:
+            before_sampling()
+        sample_missing(config, store, missing, view, stop_if_asked)
         report = report_on(config, store, view, stop_if_asked)
     report.write_run(run_dir, num_select=config.shown_k, temperature=config.rollout.temperature)
     return report

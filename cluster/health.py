@@ -6,6 +6,7 @@ import logging
 import time
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from cluster.calls import Halt
 from cluster.config import RunConfig
@@ -123,3 +124,11 @@ class Health:
                 f"samples too far from the policy they train: staleness_ratio = {mean:.2g} in the "
                 f"{NUM_STALE_STEPS} steps up to {step}, above {STALENESS_WARNING:g}; {remedy}"
             )
+
+
+def log_to(path: Path) -> None:
+    """Write what this process's run has to say to a file, after what is there."""
+    handler = logging.FileHandler(path)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(message)s"))
+    logging.getLogger("cluster").addHandler(handler)
+    logging.getLogger("cluster").setLevel(logging.INFO)

@@ -6,19 +6,26 @@ import json
 import logging
 import os
 import subprocess
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from cluster.config import RunConfig
 from cluster.preflight import model_bytes
+from cluster.recovery import Origin, RunLost
 
 CONTROLLER_NAME = "controller"
 JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Set by Ray for a job's entrypoint: its runtime environment and metadata."""
 FOLLOW_EVERY_S = 0.5
 ANSWER_TIMEOUT_S = 60.0
+DEATH_TIMEOUT_S = 60.0
 OBJECT_STORE_BYTES = 512 << 20
+ACTOR_PROCESSES = tuple(f"ray::{role}" for role in ("Controller", "Learner", "Rollout", "Verifier"))
 STORED_VERSIONS = 3
 """Weights in the object store at a time: being packed, being sent, still held by a slow engine."""
 
@@ -140,7 +147,7 @@ def train(
     problems: list[Any],
     prompts: list[tuple[int, ...]],
     demonstrations: list[tuple[int, ...]],
-    checkpoint: Path | None,
+    origin: Origin,
     on_start: Callable[[dict[str, Any]], None],
     on_facts: Callable[[dict[str, Any]], None],
     should_stop: Callable[[], bool],
@@ -148,8 +155,8 @@ def train(
     """Run the controller until it ends; `on_start` sees its first facts, `on_facts` those of twice a second.
     Returns the last ones.
 
-    `should_stop` turning true asks the controller to stop after the step in progress. Raises
-    RuntimeError with one line when the run fails.
+    `should_stop` turning true asks the controller to stop after the step in progress. Raises RunLost where the
+    same run can go on from its newest checkpoint, else RuntimeError, in one line.
     """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -167,7 +174,9 @@ def train(
             problems,
             prompts,
             demonstrations,
-            str(checkpoint) if checkpoint else None,
+            str(origin.checkpoint) if origin.checkpoint else None,
+            origin.num_recoveries,
+            origin.notes,
         )
     except ValueError as error:  # the name is taken
         raise RuntimeError(
@@ -190,6 +199,34 @@ def train(
         ray.kill(controller)
 
 
+def wait_for_its_end() -> None:
+    """Return when the run's actors are gone: those that Ray knows of, and their processes below this one.
+
+    With their controller they are ended by Ray, which may take some seconds. Raises RuntimeError when it takes too
+    long.
+    """
+    from cluster.nodes import living_actors
+
+    deadline_s = time.monotonic() + DEATH_TIMEOUT_S
+    while left := living_actors() or _actor_processes():
+        if time.monotonic() > deadline_s:
+            raise RuntimeError(
+                f"Ray has not ended {', '.join(sorted(left))} of the lost run within {DEATH_TIMEOUT_S:g} s"
+            )
+        time.sleep(0.1)
+
+
+def _actor_processes() -> list[str]:
+    """Names of our actors' processes on this machine, where its Ray is a private cluster's."""
+    names = []
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            name = next(iter(process.cmdline()), "")
+            if name.startswith(ACTOR_PROCESSES) and process.status() != psutil.STATUS_ZOMBIE:
+                names.append(name)
+    return names
+
+
 def git_commit() -> str:
     """Commit of the working directory, with `+dirty` for uncommitted changes; empty outside git."""
 
@@ -205,7 +242,7 @@ def git_commit() -> str:
 
 
 def _get(ref: Any, timeout_s: float | None = None) -> Any:
-    """The value; an actor's failure becomes RuntimeError with the cause's own message, in one line."""
+    """The value; an actor's failure becomes RuntimeError with the cause's own message, in one line, or RunLost."""
     import ray
     from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 
@@ -214,13 +251,11 @@ def _get(ref: Any, timeout_s: float | None = None) -> Any:
     try:
         return ray.get(ref, timeout=timeout_s)
     except RayTaskError as error:
-        raise RuntimeError(str(error.cause) or repr(error.cause)) from error
+        kind = RunLost if isinstance(error.cause, RunLost) else RuntimeError
+        raise kind(str(error.cause) or repr(error.cause)) from error
     except RayActorError as error:
-        reason = cause_of_failed_start(error) if error.actor_init_failed else type(error).__name__
-        raise RuntimeError(
-            f"the controller died: {reason}; go on from the last checkpoint with --resume"
-        ) from error
+        if error.actor_init_failed:
+            raise RuntimeError(f"the controller does not start: {cause_of_failed_start(error)}") from error
+        raise RunLost(f"the controller died: {type(error).__name__}") from error
     except GetTimeoutError as error:
-        raise RuntimeError(
-            f"the controller does not answer within {timeout_s:g} s; go on from the last checkpoint with --resume"
-        ) from error
+        raise RunLost(f"the controller does not answer within {timeout_s:g} s") from error

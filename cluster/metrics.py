@@ -89,6 +89,12 @@ class Metrics:
         self._queue = self._gauge("bonfire_verifier_queue_groups", "Groups waiting for a verifier")
         self._workers = self._gauge("bonfire_cluster_workers", "Workers alive", ["role"])
         self._restarts = self._counter("bonfire_cluster_restarts", "Workers replaced", ["role"])
+        self._recoveries = self._counter(
+            "bonfire_cluster_recoveries", "Times the run went on by itself from a checkpoint"
+        )
+        self._checkpoint_seconds = self._histogram(
+            "bonfire_learner_checkpoint_seconds", "Time to write a checkpoint that survives a crash", SECONDS
+        )
         self._targets = self._gauge("bonfire_workers_target", "Workers there are to be", ["role"])
         self._decisions = self._counter(
             "bonfire_scaling_decisions", "Changes of a target", ["role", "direction", "reason"]
@@ -159,6 +165,13 @@ class Metrics:
 
     def observe_lost(self, role: str) -> None:
         self._restarts.labels(role).inc()
+
+    def observe_recoveries(self, num_recoveries: int) -> None:
+        """Those that led to this controller, whose counters all begin at 0."""
+        self._recoveries.inc(num_recoveries)
+
+    def observe_checkpoint(self, seconds: float) -> None:
+        self._checkpoint_seconds.observe(seconds)
 
     def observe_decision(self, role: str, direction: str, reason: str) -> None:
         self._decisions.labels(role, direction, reason).inc()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 import socket
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -38,12 +39,12 @@ class Prepared:
     test_problems: list[Problem]
 
 
-def prepare(config: RunConfig, run_dir: Path, *, local: bool) -> Prepared:
+def prepare(config: RunConfig, run_dir: Path, *, local: bool, port_patience_s: float = 0.0) -> Prepared:
     """Run all checks that need no model; `local`: the workers will run on this machine."""
     if config.sft is None or base_is_there(config):
         check_model(config.model)
     check_context(config)
-    check_port(config.metrics)
+    check_port(config.metrics, port_patience_s)
     train_problems = load_problems(config.problems, "train")
     test_problems = load_problems(config.problems, "test") if config.evaluation else []
     check_problems([*train_problems, *test_problems], config.verifier)
@@ -100,14 +101,19 @@ def tokenizer_of(config: RunConfig) -> Any:
     return load_tokenizer(config.model)
 
 
-def check_port(metrics: MetricsConfig) -> None:
-    """The metrics endpoint's port must be free."""
-    with socket.socket() as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind((metrics.host, metrics.port))
-        except OSError as error:
-            raise metrics.unusable(error) from None
+def check_port(metrics: MetricsConfig, patience_s: float = 0.0) -> None:
+    """The metrics endpoint's port must be free, after `patience_s` at the latest."""
+    deadline_s = time.monotonic() + patience_s
+    while True:
+        with socket.socket() as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                listener.bind((metrics.host, metrics.port))
+                return
+            except OSError as error:
+                if time.monotonic() >= deadline_s:
+                    raise metrics.unusable(error) from None
+        time.sleep(0.2)
 
 
 def check_prompts(config: RunConfig, problems: Sequence[Problem], tokenizer: Any) -> list[tuple[int, ...]]:

@@ -14,41 +14,34 @@ from rich.console import Console
 from cluster import launch
 from cluster.base import base_is_there, make_base
 from cluster.config import RunConfig
-from cluster.console import View, describe_training, duration
+from cluster.console import View, duration
 from cluster.eval_session import STAGE
 from cluster.evaluation import evaluation_stage
 from cluster.interrupts import Interrupted, ending_at_once, interrupts
 from cluster.preflight import Prepared, check_demonstrations, check_prompts, prepare, tokenizer_of
-from cluster.record import RunRecord, finished_checkpoints, write_atomically
-from cluster.resume import check_not_running, check_same_run
+from cluster.record import SETTINGS_FILE, RunRecord, step_of, write_atomically
+from cluster.recovery import Origin
+from cluster.resume import check_not_running, check_same_run, holds_run, usable_checkpoint
 from cluster.run_file import RunFile
+from cluster.training import Start, train_stage
 
 if TYPE_CHECKING:  # it imports torch
     from cluster.report import Report
 
-SETTINGS_FILE = "config.toml"
+PORT_PATIENCE_S = 15.0
+"""A run whose command was killed may keep its metrics port for as long as Ray needs to notice."""
 
 
 def new_run_dir(config: RunConfig, name: str) -> Path:
     """The configured directory, or a fresh one under runs/."""
     if config.run_dir:
         path = Path(config.run_dir)
-        if (path / SETTINGS_FILE).exists():
+        if holds_run(path):
             raise ValueError(
                 f"run_dir = {config.run_dir!r} holds a run already: choose another, or --resume {path}"
             )
         return path
     return Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Start:
-    """What the training starts from."""
-
-    problems: Prepared
-    prompts: list[tuple[int, ...]]
-    demonstrations: list[tuple[int, ...]]
-    checkpoint: Path | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,11 +65,15 @@ def train(config: RunConfig, run_dir: Path, *, resume: bool, address: str | None
     launch.check_outlives_job(run_dir)
     again = f"bonfire train --resume {run_dir}" if resume else "the same command"
     with ending_at_once(f"interrupted before the training began; start again with {again}"):
-        prepared = prepare(config, run_dir, local=local)
+        unsure = check_not_running(run_dir, address)
+        prepared = prepare(config, run_dir, local=local, port_patience_s=PORT_PATIENCE_S if resume else 0.0)
         with View(_title(config, run_dir), _stages(config)) as view:
             counts = f"{len(prepared.train_problems):,} to train on, {len(prepared.test_problems):,} held out"
             view.finish("problems", counts)
-            start = _check_start(config, run_dir, prepared, resume=resume)
+            notes = [unsure] if unsure else []
+            start = _check_start(config, run_dir, prepared, notes, resume=resume)
+            for note in notes:
+                view.note(note)
             about = {
                 "local": local,
                 "job": (launch.job_metadata() or {}).get("job_submission_id"),
@@ -112,51 +109,83 @@ def _stages(config: RunConfig) -> list[str]:
     ]
 
 
-def _check_start(config: RunConfig, run_dir: Path, prepared: Prepared, *, resume: bool) -> Start:
-    """Everything that needs the tokenizer or the run's earlier life. Raises ValueError."""
-    earlier = finished_checkpoints(run_dir) if resume else []
-    checkpoint = earlier[-1] if earlier else None
-    if resume:
-        check_not_running(run_dir)
+def _check_start(
+    config: RunConfig, run_dir: Path, prepared: Prepared, notes: list[str], *, resume: bool
+) -> Start:
+    """Everything that needs the tokenizer or the run's earlier life, of which `notes` hear. Raises ValueError."""
+    checkpoint = usable_checkpoint(run_dir, notes.append) if resume else None
     if checkpoint:
         check_same_run(checkpoint, config, prepared.train_problems)
     tokenizer = tokenizer_of(config)
     prompts = check_prompts(config, prepared.train_problems, tokenizer)
     check_prompts(config, prepared.test_problems, tokenizer)
     demonstrations = check_demonstrations(config, prepared.train_problems, tokenizer)
-    return Start(problems=prepared, prompts=prompts, demonstrations=demonstrations, checkpoint=checkpoint)
+    return Start(
+        problems=prepared,
+        prompts=prompts,
+        demonstrations=demonstrations,
+        origin=Origin(checkpoint=checkpoint, notes=tuple(notes)),
+    )
 
 
 def _train_and_evaluate(
     config: RunConfig, run_dir: Path, start: Start, view: View, run_file: RunFile, address: str | None
 ) -> Result:
     go_on = _resume_command(run_dir, address)
+    earlier = start.origin.checkpoint
+    is_trained = earlier is not None and step_of(earlier) == config.train.steps
+    ray_address = "" if is_trained else _start_ray(config, run_dir, run_file, address)
+
+    def before_sampling() -> None:
+        if is_trained:
+            _start_ray(config, run_dir, run_file, address)
+            run_file.update(stage=STAGE)
+
+    with interrupts() as received:  # once more: Ray has put its own handlers in the place of ours
+        record = RunRecord(run_dir)
+        settings = config.model_dump(mode="json", exclude_none=True)
+        write_atomically(run_dir / SETTINGS_FILE, tomli_w.dumps(settings))
+        if is_trained:
+            stage = "finished"
+            view.finish("training", f"finished already, at step {config.train.steps}/{config.train.steps}")
+        else:
+            stage = train_stage(
+                config,
+                view,
+                record,
+                start,
+                run_file,
+                ray_address=ray_address,
+                received=received,
+                go_on=go_on,
+            )
+        checkpoint = record.checkpoints()[-1]
+        if received:
+            raise Interrupted(f"stopped with a checkpoint; go on with: {go_on}")
+        report, note = None, ""
+        if stage == "stopped":
+            note = f"stopped as asked, with a checkpoint; go on with: {go_on}"
+        elif config.evaluation:
+            run_file.update(stage=STAGE)
+            models = {"base": config.model, "trained": str(checkpoint / "model")}
+            problems = start.problems.test_problems
+            report = evaluation_stage(
+                config, view, models, problems, run_dir, go_on=go_on, before_sampling=before_sampling
+            )
+        return Result(record=record, checkpoint=checkpoint, report=report, note=note)
+
+
+def _start_ray(config: RunConfig, run_dir: Path, run_file: RunFile, address: str | None) -> str:
+    """Start or join Ray; its address. Raises Interrupted for a signal that came meanwhile."""
     run_file.update(stage="starting")
-    with interrupts() as early:  # kept for later: a signal that raised would be lost in the start of Ray
+    with interrupts() as received:  # kept for later: a signal that raised would be lost in the start of Ray
         try:
             ray_address = launch.start_ray(config, address=address, namespace=run_dir.absolute().name)
         except SystemExit:  # of the handler that Ray puts in the place of ours on its way
-            early.append(signal.SIGTERM)
-            ray_address = ""
-        if early:
-            raise Interrupted("interrupted while Ray started, before the training")
-        with interrupts() as received:  # once more, for that reason
-            record = RunRecord(run_dir)
-            settings = config.model_dump(mode="json", exclude_none=True)
-            write_atomically(run_dir / SETTINGS_FILE, tomli_w.dumps(settings))
-            stage = _train_stage(config, view, record, start, run_file, ray_address, received)
-            checkpoint = record.checkpoints()[-1]
-            if received:
-                raise Interrupted(f"stopped with a checkpoint; go on with: {go_on}")
-            report, note = None, ""
-            if stage == "stopped":
-                note = f"stopped as asked, with a checkpoint; go on with: {go_on}"
-            elif config.evaluation:
-                run_file.update(stage=STAGE)
-                models = {"base": config.model, "trained": str(checkpoint / "model")}
-                problems = start.problems.test_problems
-                report = evaluation_stage(config, view, models, problems, run_dir, go_on=go_on)
-            return Result(record=record, checkpoint=checkpoint, report=report, note=note)
+            received.append(signal.SIGTERM)
+        if received:
+            raise Interrupted("interrupted while Ray started; start again with the same command")
+    return ray_address
 
 
 def _resume_command(run_dir: Path, address: str | None) -> str:
@@ -203,48 +232,3 @@ def base_stage(config: RunConfig, view: View) -> None:
 
     make_base(config, on_progress, on_demonstrations)
     view.finish("base model", f"trained from scratch: {config.model}")
-
-
-def _train_stage(
-    config: RunConfig,
-    view: View,
-    record: RunRecord,
-    start: Start,
-    run_file: RunFile,
-    ray_address: str,
-    received: list[int],
-) -> str:
-    """The controller's last stage, `finished` or `stopped`; `received` are signals, which stop it."""
-    checkpoint = start.checkpoint
-    namespace = record.run_dir.absolute().name
-    view.start("training", f"resuming from {checkpoint}" if checkpoint else "starting")
-
-    def on_start(facts: dict[str, Any]) -> None:
-        run_file.update(
-            stage="training", address=ray_address, namespace=namespace, metrics_port=facts["metrics_port"]
-        )
-
-    def on_facts(facts: dict[str, Any]) -> None:
-        share, headline, details = describe_training(facts, config.shown_k)
-        if received:
-            headline += "   stopping after this step"
-        view.update("training", share, headline, details)
-
-    facts = launch.train(
-        config,
-        run_dir=record.run_dir,
-        namespace=namespace,
-        problems=start.problems.train_problems,
-        prompts=start.prompts,
-        demonstrations=start.demonstrations,
-        checkpoint=checkpoint,
-        on_start=on_start,
-        on_facts=on_facts,
-        should_stop=lambda: bool(received),
-    )
-    view.finish(
-        "training",
-        f"{facts['stage']} at step {facts['step']}/{facts['steps']}"
-        + (f", reward {facts['reward']:.3f}" if "reward" in facts else ""),
-    )
-    return str(facts["stage"])

@@ -46,7 +46,11 @@ def _of_a_run(command: Callable[..., None]) -> Callable[..., None]:
     show_default=True,
     help="Uploaded, and the job's working directory; what .gitignore and .rayignore name is left out.",
 )
-@click.option("--resume", type=click.Path(path_type=Path), metavar="RUN_DIR", help="Go on with a run.")
+@click.option(
+    "--resume",
+    metavar="RUN_DIR|auto",
+    help="Go on with a run; auto, with CONFIG: if the run directory holds one, else begin it.",
+)
 @click.option("--no-follow", is_flag=True, help="Return when the job is submitted.")
 @click.option("--dry-run", is_flag=True, help="Print entrypoint and runtime environment, submit nothing.")
 def submit(
@@ -56,7 +60,7 @@ def submit(
     runs: Path | None,
     name: str | None,
     working_dir: Path,
-    resume: Path | None,
+    resume: str | None,
     no_follow: bool,
     dry_run: bool,
 ) -> None:
@@ -69,18 +73,21 @@ def submit(
         bonfire submit my.toml --address http://head:8265 --runs /shared/runs
         bonfire submit my.toml train.steps=50 --address http://head:8265 --runs /shared/runs --name first
         bonfire submit --resume /shared/runs/first --address http://head:8265
+        bonfire submit my.toml --resume auto --address http://head:8265 --runs /shared/runs --name first
     """
     from cluster import jobs
     from cluster import submit as submission
+    from cluster.resume import AUTO
 
     if not jobs.is_dashboard(address):
         raise ValueError(f"--address {address} is no dashboard: give the head's, as in http://HEAD:8265")
-    if resume is not None and config is not None and "=" in str(config):
+    if config is not None and "=" in str(config):
         config, overrides = None, (str(config), *overrides)
     planned = submission.plan(
         config,
         overrides,
-        resume=resume,
+        resume=None if resume in (None, AUTO) else Path(resume),
+        auto=resume == AUTO,
         name=name,
         runs=runs,
         working_dir=working_dir,

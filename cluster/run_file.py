@@ -42,7 +42,11 @@ class RunFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.update(stage="ended")
+        try:
+            self.update(stage="ended")
+        except OSError:
+            if error is None:  # else that one is told; a full disk may have caused both
+                raise
         if self._made_directory and [path.name for path in self._run_dir.iterdir()] == [RUN_FILE]:
             (self._run_dir / RUN_FILE).unlink()
             self._run_dir.rmdir()
@@ -56,11 +60,15 @@ class RunFile:
 
 
 def read_run_file(run_dir: Path) -> dict[str, Any]:
-    """The facts in a run directory. Raises ValueError when it is none."""
+    """The facts in a run directory. Raises ValueError when it is none, or the file is damaged."""
     try:
         return dict(json.loads((run_dir / RUN_FILE).read_text()))
     except FileNotFoundError:
         raise ValueError(f"{run_dir} has no {RUN_FILE}: it is no run directory") from None
+    except ValueError as error:
+        raise ValueError(
+            f"{run_dir / RUN_FILE} is damaged ({error}): if no process drives that run, delete the file"
+        ) from None
 
 
 def is_driven_here(about: dict[str, Any]) -> bool:

@@ -39,12 +39,13 @@ def plan(
     overrides: Sequence[str],
     *,
     resume: Path | None,
+    auto: bool = False,
     name: str | None,
     runs: Path | None,
     working_dir: Path,
     now: time.struct_time,
 ) -> Submission:
-    """The job that trains as `config` says, or goes on in the directory `resume`.
+    """The job that trains as `config` says, or goes on in the directory `resume`; `auto`: what the directory asks for.
 
     A run's name is the last part of its directory: `name` in `runs`, or the setting run_dir. Raises
     ValueError, in one line, for what would fail or lose its results on the cluster.
@@ -65,10 +66,17 @@ def plan(
     elif config is None:
         raise ValueError("CONFIG is missing: give a TOML file in --working-dir, or --resume RUN_DIR")
     else:
-        run_dir = _run_dir(load_config(config, overrides).run_dir, config, name, runs, stamp)
-        job = run = jobs.check_name(run_dir.name, "run_dir's last part")
+        configured = load_config(config, overrides).run_dir
+        if auto and not configured and name is None:
+            raise ValueError(
+                "--resume auto needs the same run directory each time: give --name, or run_dir=/PATH/NAME"
+            )
+        run_dir = _run_dir(configured, config, name, runs, stamp)
+        run = jobs.check_name(run_dir.name, "run_dir's last part")
+        job = f"{run}-{stamp}" if auto else run
         given = [override for override in overrides if override.partition("=")[0].strip() != "run_dir"]
-        command = ["train", _inside(config, working_dir), *given, f"run_dir={run_dir}"]
+        going_on = ["--resume", "auto"] if auto else []
+        command = ["train", _inside(config, working_dir), *going_on, *given, f"run_dir={run_dir}"]
     return Submission(
         job=job,
         entrypoint=shlex.join(["bonfire", *command, "--address", "auto"]),
@@ -150,7 +158,7 @@ def submit(submission: Submission, address: str, *, dry_run: bool, wait: bool) -
         if submission.job in {job.submission_id for job in client.list_jobs()}:
             raise ValueError(
                 f"job {submission.job!r} exists on {address} already, and a name is used once: give another --name, or go "
-                "on with its run by --resume"
+                "on with its run by --resume RUN_DIR or --resume auto"
             )
         client.submit_job(
             entrypoint=submission.entrypoint,

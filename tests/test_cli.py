@@ -209,3 +209,11 @@ def test_a_config_without_evaluation_needs_no_held_out_problems(jsonl_config):
     config = load_config(jsonl_config(GOOD_ROW))
     assert config.evaluation is None
     assert check_prompts(config, [], tokenizer_of(config)) == []
+
+
+def test_resume_auto_plans_a_new_run_or_the_one_that_is_there(tmp_path, jsonl_config):
+    config = jsonl_config(GOOD_ROW)
+    begin = ("train", config, "--resume", "auto", "--dry-run", f"run_dir={tmp_path}/run")
+    assert f"run directory {tmp_path}/run" in " ".join(bonfire(*begin, cwd=tmp_path).stdout.split())
+    assert "give CONFIG too" in one_error(bonfire("train", "--resume", "auto", "run_dir=run", cwd=tmp_path))
+    assert "needs run_dir=DIR" in one_error(bonfire("train", config, "--resume", "auto", cwd=tmp_path))

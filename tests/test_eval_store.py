@@ -150,6 +150,14 @@ def test_one_process_at_a_time_writes(tmp_path):
     open_store(tmp_path / "out").__exit__()
 
 
+def test_what_a_call_leaves_that_dies_at_once_is_in_nobodys_way(tmp_path):
+    (tmp_path / "samples").mkdir()
+    (tmp_path / ".lock").touch()
+    (tmp_path / "settings.json.partial").write_text('{"ident')
+    with open_store(tmp_path) as store:
+        assert store.missing(Cell(model="base", temperature=1.0))
+
+
 def test_a_directory_of_something_else_is_left_alone(tmp_path):
     (tmp_path / "thesis.tex").write_text("x")
     with pytest.raises(ValueError, match="is not empty and holds no evaluation"):

@@ -73,6 +73,17 @@ def test_job_run_and_directory_have_one_name(config):
     assert resumed.entrypoint == "bonfire train --resume /shared/first --address auto"
 
 
+def test_a_submission_that_may_be_repeated_names_each_job_anew_and_the_run_alike(config):
+    config = config.rename(config.with_name("my.toml"))
+    planned = plan(config, "train.steps=5", auto=True, name="first")
+    assert (planned.job, planned.metadata[jobs.RUN_KEY]) == ("first-20261121-120000", "first")
+    assert planned.entrypoint == (
+        "bonfire train my.toml --resume auto train.steps=5 run_dir=/shared/first --address auto"
+    )
+    with pytest.raises(ValueError, match="--resume auto needs the same run directory each time: give --name"):
+        plan(config, auto=True)
+
+
 @pytest.mark.parametrize(
     ("overrides", "settings", "what"),
     [
@@ -474,6 +485,32 @@ def test_jobs_are_found_by_name_and_each_way_of_stopping_leaves_a_checkpoint(clu
     )  # fmt: skip
     assert code == 0 and "SUCCEEDED" in out, err
     assert steps_of(directory / "first") == done + 1
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_a_run_that_another_host_drives_is_not_begun_twice_and_goes_on_when_that_one_is_dead(
+    cluster, project
+):
+    here = ("--address", cluster.gcs)
+    again = ("train", "tiny.toml", "train.steps=3", "run_dir=run", "--resume", "auto", *here)
+    no_checkpoint = "train.checkpoint_every=100000"
+    process = cluster.start("train", "tiny.toml", "run_dir=run", no_checkpoint, *here, cwd=project)
+    wait_for(lambda: steps_of(project / "run"), "a step")
+    run_file = project / "run" / RUN_FILE
+    run_file.write_text(json.dumps({**json.loads(run_file.read_text()), "host": "elsewhere"}))
+    code, _, err = cluster.bonfire(*again, cwd=project)
+    assert code == 1
+    assert f"the run in run still trains on {cluster.gcs}, driven from host elsewhere" in one_line(err)
+    process.kill()
+    process.communicate(timeout=PATIENCE_S)
+    wait_for(
+        lambda: "no run on" in cluster.bonfire("status", "--all", *here, cwd=project)[1],
+        "the controller's end",
+    )
+    code, out, err = cluster.bonfire(*again, cwd=project)
+    assert code == 0 and "finished at step 3/3" in out, err
+    assert "taken for dead" not in out
 
 
 @pytest.mark.slow

@@ -1,8 +1,15 @@
-"""Starting a private Ray cluster on a machine that may be too busy for it."""
+"""Starting a private Ray cluster on a machine that may be too busy for it, and how its actors' ends are told."""
+
+import os
+import time
 
 import pytest
+import ray
 
-from cluster.launch import _start_private
+from cluster.calls import Halt
+from cluster.launch import _actor_processes, _get, _start_private
+from cluster.nodes import living_actors
+from cluster.recovery import RunLost
 
 
 def test_a_start_that_times_out_is_tried_again():
@@ -36,3 +43,46 @@ def test_an_interruption_is_no_failure():
 
     with pytest.raises(KeyboardInterrupt):
         _start_private(start, lambda: None)
+
+
+class LearnerLike:
+    """Its process is named as our actors' are."""
+
+    def fail(self, error):
+        raise error
+
+    def die(self):
+        os._exit(1)
+
+    def sleep(self):
+        time.sleep(600)
+
+
+@pytest.fixture
+def actor(ray_cluster):
+    actor = ray.remote(num_cpus=0)(LearnerLike).remote()
+    yield actor
+    ray.kill(actor)
+
+
+def test_a_loss_is_told_from_a_verdict_by_its_type(actor):
+    with pytest.raises(RunLost, match=r"^learner was lost$"):
+        _get(actor.fail.remote(RunLost("learner was lost")))
+    for error in (Halt("the verifier fails"), OSError("disk"), KeyError("bug")):
+        with pytest.raises(RuntimeError, match=str(error)) as raised:
+            _get(actor.fail.remote(error))
+        assert not isinstance(raised.value, RunLost)
+
+
+def test_an_actor_that_is_silent_or_dies_is_a_loss_and_gone_when_it_is_over(actor):
+    with pytest.raises(RunLost, match=r"^the controller does not answer within 0.5 s$"):
+        _get(actor.sleep.remote(), timeout_s=0.5)
+    assert "LearnerLike" in living_actors()
+    assert any("LearnerLike" in name for name in _actor_processes())
+    ray.kill(actor)
+    with pytest.raises(RunLost, match=r"^the controller died: ActorDiedError$"):
+        _get(actor.die.remote())
+    deadline = time.monotonic() + 60
+    while "LearnerLike" in living_actors() or any("LearnerLike" in name for name in _actor_processes()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import io
 import json
 import os
+import re
 import shutil
 import signal
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,13 +28,21 @@ import pytest
 import ray
 from prometheus_client.parser import text_string_to_metric_families
 from ray.exceptions import RayTaskError
+from rich.console import Console
 
 from actors.tokens import encode_prompts, load_tokenizer
 from cluster.broadcast import Published
 from cluster.calls import Halt
 from cluster.config import RunConfig, parse_config
+from cluster.console import View
 from cluster.controller import Controller
-from cluster.preflight import check_demonstrations
+from cluster.launch import CONTROLLER_NAME
+from cluster.learning import LearnerHandle
+from cluster.preflight import Prepared, check_demonstrations
+from cluster.record import RunRecord
+from cluster.recovery import Origin
+from cluster.run_file import RunFile
+from cluster.training import Start, train_stage
 from verifiers.problems import load_problems
 
 GROUPS, SAMPLES, STEPS = 4, 8, 12
@@ -122,6 +133,15 @@ class LiveRun:
             raise error.cause from None
 
 
+def wait(look: Callable[[], dict[str, Any]], condition: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+    """The first of what is seen that meets the condition."""
+    deadline = time.monotonic() + RUN_TIMEOUT_S
+    while not condition(seen := look()):
+        assert time.monotonic() < deadline, seen
+        time.sleep(0.05)
+    return seen
+
+
 def worker_processes() -> list[psutil.Process]:
     """Of all runs on the cluster: actors, also stopped ones, and verifiers' own processes."""
     ours = ("ray::Controller", "ray::RolloutWorker", "ray::LearnerWorker", "ray::VerifierWorker")
@@ -195,7 +215,7 @@ def assert_different_checkpoint(ours: Path, theirs: Path) -> None:
     assert (ours / name).read_bytes() != (theirs / name).read_bytes()
 
 
-# --- synchronous: one run to the end; one whose learner dies, resumed ---
+# --- synchronous: one run to the end; one whose learner dies ---
 
 
 @pytest.fixture(scope="module")
@@ -206,26 +226,39 @@ def whole(start, make_config, tmp_path_factory) -> tuple[Path, dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def broken_off(start, make_config, tmp_path_factory) -> tuple[Path, int]:
-    """Run directory and last checkpoint of the same run, ended by the death of its learner."""
-    run_dir = tmp_path_factory.mktemp("broken_off")
-    with start(make_config(), run_dir) as run:
-        run.wait_for(lambda facts: facts["step"] >= 3)
-        (learner,) = (p for p in worker_processes() if p.cmdline()[0].startswith("ray::LearnerWorker"))
-        learner.kill()
-        with pytest.raises(Halt, match=r"^learner was lost .*; go on from the last checkpoint with --resume"):
-            run.finish()
-    return run_dir, int(max((run_dir / "checkpoints").glob("step-??????")).name.removeprefix("step-"))
+def recovered(ray_cluster, make_config, tmp_path_factory) -> dict[str, Any]:
+    """The same run, as `bonfire train` drives it; its learner is killed after the third step."""
+    run_dir = tmp_path_factory.mktemp("recovered")
+    config = make_config()
+    seen: dict[str, Any] = {"run_dir": run_dir}
 
+    def controller_facts() -> dict[str, Any]:
+        with contextlib.suppress(ValueError, ray.exceptions.RayActorError):  # there is none between two
+            return ray.get(ray.get_actor(CONTROLLER_NAME, namespace=run_dir.name).facts.remote(), timeout=60)
+        return {"step": -1, "recoveries": -1}
 
-@pytest.fixture(scope="module")
-def resumed(start, make_config, broken_off, tmp_path_factory) -> Path:
-    original, step = broken_off
-    run_dir = tmp_path_factory.mktemp("resumed") / "run"
-    shutil.copytree(original, run_dir)
-    with start(make_config(), run_dir, checkpoint=checkpoint_at(run_dir, step)) as run:
-        run.finish()
-    return run_dir
+    def kill_the_learner() -> None:
+        before = wait(controller_facts, lambda facts: facts["step"] >= 3)
+        os.kill(before["learner_ranks"][0]["pid"], signal.SIGKILL)
+        seen["after"] = wait(controller_facts, lambda facts: facts["recoveries"] == 1)
+        seen["metrics"] = scrape(seen["after"])
+
+    problems = load_problems(config.problems, "train")
+    start = Start(
+        problems=Prepared(train_problems=problems, test_problems=[]),
+        prompts=encode_prompts(load_tokenizer(config.model), problems),
+        demonstrations=[],
+        origin=Origin(),
+    )
+    shown = io.StringIO()
+    view = View("a run", ["training"], Console(file=shown, width=1000))
+    with ThreadPoolExecutor(1) as killer, RunFile(run_dir, local=True) as run_file, view:
+        killing = killer.submit(kill_the_learner)
+        seen["stage"] = train_stage(
+            config, view, RunRecord(run_dir), start, run_file, ray_address="", received=[], go_on=""
+        )
+        killing.result()
+    return {**seen, "shown": shown.getvalue()}
 
 
 def test_a_synchronous_run_trains_every_group_once_in_order_and_fresh(whole):
@@ -276,17 +309,27 @@ def test_an_epoch_asks_every_problem_once(whole, make_config):
     assert asked[:10] != asked[10:20]
 
 
-def test_two_seeded_runs_are_the_same_to_the_last_bit(whole, broken_off):
-    (whole_dir, _), (run_dir, step) = whole, broken_off
-    assert 2 <= step < STEPS
-    assert_same_checkpoint(checkpoint_at(whole_dir, step), checkpoint_at(run_dir, step))
+def test_a_run_that_loses_its_learner_goes_on_by_itself_and_says_so(recovered):
+    assert recovered["stage"] == "finished"
+    [line] = [line for line in recovered["shown"].splitlines() if "recovery 1" in line]
+    assert re.search(
+        r"! learner was lost while .*: ActorDiedError; recovery 1: goes on from checkpoint step-0000\d\d, "
+        r"[01] steps are done again$",
+        line,
+    )
+    event = line.split(" ! ")[1]
+    assert event in (recovered["run_dir"] / "controller.log").read_text()
+    assert any(event in noted for noted in recovered["after"]["events"])
+    assert recovered["metrics"]["bonfire_cluster_recoveries_total"] == 1
 
 
-def test_a_resumed_run_equals_one_that_was_not_interrupted(whole, resumed):
+def test_a_run_that_lost_its_learner_equals_one_that_did_not(whole, recovered):
     run_dir, _ = whole
-    assert_same_checkpoint(checkpoint_at(run_dir, STEPS), checkpoint_at(resumed, STEPS))
-    for ours, theirs in zip(trajectories(run_dir).values(), trajectories(resumed).values(), strict=True):
-        for row, other in zip(ours, theirs, strict=True):
+    for step in (1, STEPS):  # of its first life and of its second
+        assert_same_checkpoint(checkpoint_at(run_dir, step), checkpoint_at(recovered["run_dir"], step))
+    ours, theirs = trajectories(run_dir), trajectories(recovered["run_dir"])
+    for rows, others in zip(ours.values(), theirs.values(), strict=True):
+        for row, other in zip(rows, others, strict=True):
             for column in ("group", "problem_id", "seed", "token_ids", "logprobs", "versions", "weights"):
                 assert row[column] == other[column], column
 
@@ -508,7 +551,7 @@ class DeceivedAboutTemperature(ControllerClass):
     def __init__(self, config: RunConfig, *arguments: Any) -> None:
         super().__init__(config, *arguments)
         rollout = config.rollout.model_copy(update={"temperature": 0.7})
-        self._config = config.model_copy(update={"rollout": rollout})
+        self._learner = LearnerHandle(config.model_copy(update={"rollout": rollout}))
 
 
 class DamagesWeights(ControllerClass):

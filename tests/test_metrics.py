@@ -26,6 +26,7 @@ ROLES = {"rollout", "verifier", "learner", "cluster", "ledger", "batch", "weight
 UNITS = {
     "seconds", "bytes", "nats", "ratio",
     "groups", "sequences", "tokens", "verdicts", "steps", "versions", "version", "workers", "restarts", "decisions",
+    "recoveries",
 }  # fmt: skip
 WITHOUT_UNIT = {
     "bonfire_learner_loss",
@@ -316,3 +317,11 @@ def test_a_verifier_that_misleads_shows_in_best_of_n_and_not_in_pass_at_n():
     facts = batch_facts([misled], num_select=2, version=0)
     assert (facts["bon"], facts["pass_at_n"]) == (0.0, 1.0)
     assert (facts["score"], facts["wrong_format"]) == (3.0, 0.5)
+
+
+def test_a_controller_that_follows_a_lost_one_says_how_many_there_were(metrics):
+    assert metrics.registry.get_sample_value("bonfire_cluster_recoveries_total") == 0
+    metrics.observe_recoveries(2)
+    metrics.observe_checkpoint(0.25)
+    assert metrics.registry.get_sample_value("bonfire_cluster_recoveries_total") == 2
+    assert metrics.registry.get_sample_value("bonfire_learner_checkpoint_seconds_sum") == 0.25

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import random
+import signal
+import time
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from actors.types import scored_from_batch
+from cluster.integrity import find_damage
 from cluster.ledger import Ledger
-from cluster.record import RunRecord, read_state, write_atomically
+from cluster.record import RunRecord, read_state, step_of, write_atomically
 from tests.tiny_model import make_group
 
 
@@ -92,8 +96,8 @@ def test_a_checkpoint_has_its_name_only_once_it_is_finished(record):
     final = record.finish_checkpoint(5, {"version": 5}, keep=1)
     assert record.checkpoints() == [final] and final.name == "step-000005"
     assert names(record.checkpoints_dir) == ["step-000005"]
-    assert names(final) == ["run_state.json", "weights"] and (final / "weights").read_text() == "w"
-    assert read_state(final) == {"version": 5}
+    assert names(final) == ["manifest.json", "run_state.json", "weights"]
+    assert (final / "weights").read_text() == "w" and read_state(final)["version"] == 5
 
 
 def test_a_crash_while_a_checkpoint_is_written_leaves_only_those_before_it(record):
@@ -112,7 +116,7 @@ def test_a_failure_while_a_checkpoint_is_finished_leaves_only_those_before_it(re
         patch.setattr(os, when, fail)
         with pytest.raises(OSError):
             write_checkpoint(record, 10, keep=1)
-    assert record.checkpoints() == [before] and read_state(before) == {"version": 5}
+    assert names(record.checkpoints_dir) == ["step-000005"] and read_state(before)["version"] == 5
     assert [path.name for path in [before, write_checkpoint(record, 10)]] == names(record.checkpoints_dir)
 
 
@@ -127,7 +131,7 @@ def test_the_same_step_written_again_replaces_the_checkpoint(record):
     (partial / "other").write_text("x")
     final = record.finish_checkpoint(5, {"version": 5, "time": 2}, keep=2)
     assert names(record.checkpoints_dir) == ["step-000005"]
-    assert names(final) == ["other", "run_state.json"] and read_state(final)["time"] == 2
+    assert names(final) == ["manifest.json", "other", "run_state.json"] and read_state(final)["time"] == 2
 
 
 def test_only_the_newest_checkpoints_are_kept_oldest_first(record):
@@ -189,6 +193,43 @@ def test_a_rewound_run_has_on_disk_what_it_had_at_that_step(record):
     assert [line["step"] for line in metrics_of(record)] == [1, 2, 3]
 
 
+def write_for_ever(record, groups):
+    """What a controller writes, step after step, from the newest checkpoint on."""
+    step = max((step_of(path) for path in record.checkpoints()), default=0)
+    while True:
+        step += 1
+        record.append_metrics({"step": step})
+        record.write_trajectories(step, groups, np.ones((1, 4)))
+        if step % 2 == 0:
+            write_checkpoint(record, step, keep=2)
+
+
+def test_a_run_killed_at_any_moment_has_whole_checkpoints_and_all_that_led_to_them(record):
+    random_source = random.Random(0)
+    groups, reached = [make_group(0)], []
+    for _ in range(40):
+        child = os.fork()
+        if not child:
+            try:
+                write_for_ever(record, groups)
+            finally:
+                os._exit(1)
+        time.sleep(random_source.uniform(0.0, 0.1))
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        found = record.checkpoints()
+        assert [find_damage(path) for path in found] == [None] * len(found)
+        step = max((read_state(path)["version"] for path in found), default=0)
+        record.rewind(step)
+        assert names(record.trajectories_dir) == [
+            f"step-{number:06d}.parquet" for number in range(1, step + 1)
+        ]
+        assert names(record.checkpoints_dir) == [path.name for path in found]
+        assert [line["step"] for line in metrics_of(record)] == list(range(1, step + 1))
+        reached.append(step)
+    assert reached == sorted(reached) and reached[-1] > 2, reached
+
+
 def test_a_metrics_line_torn_by_a_crash_goes_and_the_next_starts_afresh(record):
     record.append_metrics({"step": 1})
     with (record.run_dir / "metrics.jsonl").open("a") as file:
@@ -204,7 +245,8 @@ def test_a_run_without_a_line_of_metrics_rewinds_too(record):
 
 
 def metrics_of(record):
-    return [json.loads(line) for line in (record.run_dir / "metrics.jsonl").read_text().splitlines()]
+    metrics = record.run_dir / "metrics.jsonl"
+    return [json.loads(line) for line in metrics.read_text().splitlines()] if metrics.exists() else []
 
 
 def test_a_small_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):

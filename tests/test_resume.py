@@ -2,14 +2,18 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
+import threading
 
 import pytest
+import tomli_w
 
 from cluster.config import parse_config
-from cluster.record import RUN_FILE, STATE_FILE
-from cluster.resume import check_not_running, check_same_run, identity
+from cluster.preflight import check_port
+from cluster.record import RUN_FILE, SETTINGS_FILE, STATE_FILE, RunRecord
+from cluster.resume import check_not_running, check_same_run, find_or_begin, identity
 from verifiers.types import Problem
 
 PROBLEMS = [Problem(id="a", prompt="1 + 1", truth={"answer": 2}), Problem(id="b", prompt="2 + 2")]
@@ -85,7 +89,7 @@ def test_other_problems_are_refused(checkpoint, problems):
 def test_a_run_whose_process_lives_is_not_resumed(tmp_path):
     (tmp_path / RUN_FILE).write_text(json.dumps({"local": True, "pid": os.getpid()}))
     with pytest.raises(ValueError, match="still running"):
-        check_not_running(tmp_path)
+        check_not_running(tmp_path, None)
 
 
 def test_a_run_whose_process_is_gone_may_be_resumed(tmp_path):
@@ -93,4 +97,82 @@ def test_a_run_whose_process_is_gone_may_be_resumed(tmp_path):
         [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True
     )
     (tmp_path / RUN_FILE).write_text(json.dumps({"local": True, "pid": int(ended.stdout)}))
-    check_not_running(tmp_path)
+    assert check_not_running(tmp_path, None) is None
+
+
+def test_of_a_run_that_another_host_drove_it_is_said_that_nobody_can_know(tmp_path):
+    about = {"local": True, "pid": os.getpid(), "host": "elsewhere", "stage": "training", "name": "run"}
+    (tmp_path / RUN_FILE).write_text(json.dumps(about))
+    assert check_not_running(tmp_path, None) == (
+        f"{tmp_path / RUN_FILE} was left by a process of host elsewhere, at stage 'training': taken for dead"
+    )
+    (tmp_path / RUN_FILE).write_text(json.dumps(about | {"stage": "ended"}))
+    assert check_not_running(tmp_path, None) is None
+
+
+def test_a_damaged_run_file_is_named_with_the_remedy(tmp_path):
+    (tmp_path / RUN_FILE).write_text("")
+    with pytest.raises(
+        ValueError, match=r"run\.json is damaged \(.*\): if no process drives that run, delete"
+    ):
+        check_not_running(tmp_path, None)
+
+
+# --resume auto
+
+
+def begun(run_dir, **sections):
+    """A run as one leaves it that dies before its first checkpoint."""
+    RunRecord(run_dir)
+    settings = {"model": "m", "run_dir": str(run_dir), **sections}
+    (run_dir / SETTINGS_FILE).write_text(tomli_w.dumps(settings))
+    return parse_config(settings)
+
+
+def test_auto_begins_where_there_is_no_run(tmp_path):
+    run_dir = tmp_path / "run"
+    assert find_or_begin(config(run_dir=str(run_dir))) == (run_dir, False)
+    run_dir.mkdir()  # and where one died while it made its base model
+    (run_dir / RUN_FILE).write_text(json.dumps({"stage": "base model"}))
+    assert find_or_begin(config(run_dir=str(run_dir))) == (run_dir, False)
+
+
+def test_auto_goes_on_where_there_is_one_with_or_without_a_checkpoint(tmp_path):
+    settings = begun(tmp_path)
+    assert find_or_begin(settings) == (tmp_path, True)
+    longer = settings.model_copy(update={"train": settings.train.model_copy(update={"steps": 700})})
+    assert find_or_begin(longer) == (tmp_path, True)
+    (tmp_path / SETTINGS_FILE).unlink()
+    (tmp_path / "checkpoints" / "step-000005").mkdir()
+    assert find_or_begin(settings) == (tmp_path, True)
+
+
+def test_auto_refuses_a_directory_that_is_another_runs(tmp_path):
+    begun(tmp_path, train={"seed": 1})
+    with pytest.raises(ValueError) as refusal:
+        find_or_begin(config(run_dir=str(tmp_path), train={"seed": 2}))
+    assert str(refusal.value) == (
+        f"train.seed is 2, the run in {tmp_path} was begun with 1: go on with that, or choose another run_dir"
+    )
+
+
+def test_auto_needs_a_directory_that_is_the_same_each_time():
+    with pytest.raises(ValueError, match=r"^--resume auto needs run_dir=DIR, each time the same"):
+        find_or_begin(config())
+
+
+def test_a_model_that_is_a_directory_is_the_same_by_its_relative_and_its_absolute_path(tmp_path, monkeypatch):
+    (tmp_path / "m").mkdir()
+    monkeypatch.chdir(tmp_path)
+    anchored = config(learner={"kl_coefficient": 0.1})
+    moved = anchored.model_copy(update={"model": str(tmp_path / "m")})
+    assert identity(anchored, PROBLEMS) == identity(moved, PROBLEMS)
+
+
+def test_a_resumed_run_waits_for_the_port_of_the_one_before():
+    listener = socket.create_server(("127.0.0.1", 0))
+    metrics = config(metrics={"port": listener.getsockname()[1]}).metrics
+    with pytest.raises(ValueError, match=r"metrics\.port"):
+        check_port(metrics)
+    threading.Timer(0.5, listener.close).start()
+    check_port(metrics, patience_s=60.0)
