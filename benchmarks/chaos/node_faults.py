@@ -145,11 +145,11 @@ def disk_filled(world: World) -> Course:
         raise NoVictimError
     struck_at = world.best_step
     filler = world.disk / "filler"
-    controller = world.facts["pid"]
+    controllers = world.family.find("controller")
     try:
         _fill(filler)
         yield str(world.disk)
-        yield from until(lambda: world.facts.get("pid") != controller)
+        yield from until(lambda: not any(map(is_alive, controllers)))
         yield NOTICED
     finally:
         filler.unlink()

@@ -43,7 +43,10 @@ def worker(role: Role, number: signal.Signals) -> Act:
 
 
 def below_verifier(kind: str, number: signal.Signals) -> Act:
-    """A process below a verifier worker; noticed when it is gone, back when all work and two steps were made."""
+    """A process below a verifier worker; back when all work and two steps were made.
+
+    One that is stopped is noticed when it is gone.
+    """
 
     def act(world: World) -> Course:
         victim = _any_of(world, kind)
@@ -51,24 +54,25 @@ def below_verifier(kind: str, number: signal.Signals) -> Act:
         world.strike(victim.pid, number)
         yield f"pid {victim.pid}"
         yield from until(lambda: not is_alive(victim))
-        yield NOTICED
+        if number == signal.SIGSTOP:
+            yield NOTICED
         yield from until(lambda: world.is_whole and world.step >= struck_at + 2)
 
     return act
 
 
 def learner_rank(number: signal.Signals) -> Act:
-    """One rank of the gang; noticed when the controller that had it has ended, back when the run is further on."""
+    """One rank of the gang; noticed when its controller has given up and ended, back when the run is further on."""
 
     def act(world: World) -> Course:
         if world.facts.get("stage") != "training" or not world.step:
             raise NoVictimError
         victim = _any_of(world, "learner")
-        controller = world.facts["pid"]
+        controllers = world.family.find("controller")
         struck_at = world.best_step
         world.strike(victim.pid, number)
         yield f"pid {victim.pid}"
-        yield from until(lambda: world.facts.get("pid") != controller)
+        yield from until(lambda: not any(map(is_alive, controllers)))
         yield NOTICED
         yield from until(lambda: world.is_whole and world.step > struck_at)
 
@@ -76,7 +80,7 @@ def learner_rank(number: signal.Signals) -> Act:
 
 
 def controller(number: signal.Signals) -> Act:
-    """Noticed when it has ended, back when the run is further on."""
+    """Back when the run is further on. One that is stopped is noticed when it is gone."""
 
     def act(world: World) -> Course:
         victim = _any_of(world, "controller")
@@ -84,7 +88,8 @@ def controller(number: signal.Signals) -> Act:
         world.strike(victim.pid, number)
         yield f"pid {victim.pid}"
         yield from until(lambda: not is_alive(victim))
-        yield NOTICED
+        if number == signal.SIGSTOP:
+            yield NOTICED
         yield from until(lambda: world.is_whole and world.step > struck_at)
 
     return act
