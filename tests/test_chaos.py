@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
+import time
 from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
 
@@ -14,11 +17,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks.chaos.campaign import Strike, longest_wait_s
+from benchmarks.chaos import campaign
+from benchmarks.chaos.campaign import Campaign, Strike, longest_wait_s
 from benchmarks.chaos.driver import SETTINGS
 from benchmarks.chaos.faults import FAULTS, deal
 from benchmarks.chaos.invariant import Account, account
 from benchmarks.chaos.results import result, summarise
+from benchmarks.chaos.worker_faults import NOTICED
+from benchmarks.chaos.world import NoVictimError
 from cluster.config import load_config
 from cluster.ledger import Ledger
 
@@ -162,6 +168,86 @@ def test_the_learners_longest_wait_is_that_of_the_steps_after_the_fault(tmp_path
     (tmp_path / "metrics.jsonl").write_text("\n".join(lines))
     assert longest_wait_s(tmp_path, strike("head lost", recovered_s=110.0)) == 2.5
     assert longest_wait_s(tmp_path, strike("head lost", recovered_s=131.0)) == 8.0
+
+
+class QuietWorld:
+    """A run that is always well, and counts what strikes it."""
+
+    def __init__(self) -> None:
+        self.random = Random(0)
+        self.is_whole = True
+        self.step = self.best_step = 100
+        self.under_way: list[str] = []
+        self.seen_together: set[tuple[str, ...]] = set()
+        self.victims_from_s = 0.0
+
+    def mend(self) -> None:
+        self.seen_together.add(tuple(self.under_way))
+
+
+@pytest.fixture
+def strikes(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[QuietWorld, Campaign]]:
+    """Runs a campaign of faults that take 30 ms each."""
+    for name, value in (("TICK_S", 0.002), ("PAUSE_S", (0.0, 0.004)), ("NO_VICTIM_PAUSE_S", 0.002)):
+        monkeypatch.setattr(campaign, name, value)
+
+    def run(names: list[str], *, calm: bool = False, lasts_s: float = 0.03, bound_s: float = 60.0):
+        def make(name: str) -> Callable[[QuietWorld], Iterator[str | None]]:
+            def act(world: QuietWorld) -> Iterator[str | None]:
+                if time.monotonic() < world.victims_from_s:
+                    raise NoVictimError
+                ends_s = time.monotonic() + lasts_s
+                world.under_way.append(name)
+                yield "victim"
+                yield NOTICED
+                while time.monotonic() < ends_s:
+                    yield None
+                world.under_way.remove(name)
+
+            return act
+
+        for name in set(names):
+            replaced = dataclasses.replace(FAULTS[name], act=make(name), bound_s=bound_s)
+            monkeypatch.setitem(FAULTS, name, replaced)
+        world = QuietWorld()
+        world.victims_from_s = time.monotonic() + 0.05
+        under_test = Campaign(world, names, calm=calm, max_s=60.0, say=lambda _: None)
+        under_test.run()
+        return world, under_test
+
+    return run
+
+
+NAMES = ["rollout worker killed", "driver paused", "verifier worker killed", "object store filled"] * 8
+
+
+def test_faults_overlap_three_at_most_and_all_strike_though_some_have_no_victim_at_first(strikes) -> None:
+    world, ended = strikes(NAMES)
+    assert Counter(strike.name for strike in ended.strikes) == Counter(NAMES)
+    assert {len(together) for together in world.seen_together} >= {0, 1, 2}
+    assert max(len(together) for together in world.seen_together) <= 3
+    for strike in ended.strikes:
+        assert strike.struck_s < strike.noticed_s < strike.recovered_s
+
+
+def test_a_calm_campaign_strikes_one_at_a_time(strikes) -> None:
+    world, ended = strikes(NAMES, calm=True)
+    assert len(ended.strikes) == len(NAMES)
+    assert max(len(together) for together in world.seen_together) == 1
+
+
+def test_a_fault_that_needs_to_be_alone_is(strikes) -> None:
+    names = [*NAMES, *["head lost"] * 8]
+    Random(1).shuffle(names)
+    world, ended = strikes(names)
+    assert len(ended.strikes) == len(names)
+    assert [together for together in world.seen_together if "head lost" in together] == [("head lost",)]
+
+
+def test_a_fault_that_is_not_overcome_ends_the_campaign_and_is_told(strikes) -> None:
+    _, ended = strikes(["driver paused", "driver paused"], calm=True, lasts_s=60.0, bound_s=0.1)
+    rows = summarise(ended.strikes)
+    assert (rows["driver paused"]["count"], rows["driver paused"]["not_recovered"]) == (1, 1)
 
 
 def test_the_settings_of_the_chaos_run_are_valid() -> None:

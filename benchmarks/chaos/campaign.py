@@ -14,6 +14,9 @@ from benchmarks.chaos.world import NoVictimError, World
 
 TICK_S = 0.1
 MAX_AT_ONCE = 3
+PAUSE_S = (0.2, 3.0)
+"""Between a fault, or the moment from which another may strike, and the next."""
+NO_VICTIM_PAUSE_S = 0.5
 OVERLAPPING = 0.5
 """Share of faults after which the next does not wait until all is well."""
 WARM_UP_STEPS = 10
@@ -118,7 +121,7 @@ class Campaign:
             victim = next(course)
         except NoVictimError:  # it will have one later
             self._names.insert(self._world.random.randint(0, len(self._names)), name)
-            self._next_s = time.monotonic() + 0.5
+            self._next_s = time.monotonic() + NO_VICTIM_PAUSE_S
             return
         strike = Strike(
             name=name, victim=str(victim), course=course, struck_s=struck_s, struck_time=struck_time
@@ -127,7 +130,7 @@ class Campaign:
         self._active.append(strike)
         self._say(f"{len(self.strikes):3}/{self._total}  step {self._world.best_step:5}   {name}: {victim}")
         self._waits = self._calm or self._world.random.random() > OVERLAPPING
-        self._next_s = time.monotonic() + self._world.random.uniform(0.2, 3.0)
+        self._next_s = time.monotonic() + self._world.random.uniform(*PAUSE_S)
 
 
 def longest_wait_s(run_dir: Path, strike: Strike) -> float:
