@@ -11,49 +11,27 @@ fault was not overcome in its time, or a process was left. Logs and result.json 
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import signal
 import subprocess
 import sys
 import time
-from contextlib import ExitStack
 from pathlib import Path
 from random import Random, randrange
-from tempfile import TemporaryDirectory
 
 import click
 import psutil
 from rich.console import Console
 
 from benchmarks.chaos.campaign import FINISH_TIMEOUT_S, Campaign, longest_wait_s
-from benchmarks.chaos.cluster import NODES, Cluster
-from benchmarks.chaos.driver import NAME, Driver
 from benchmarks.chaos.faults import FAULTS, deal
 from benchmarks.chaos.invariant import account
-from benchmarks.chaos.network import Network, why_not_separate
-from benchmarks.chaos.processes import OF_A_RUN, Family, title
+from benchmarks.chaos.laboratory import laboratory, what_is_missing
+from benchmarks.chaos.processes import OF_A_RUN, title
 from benchmarks.chaos.results import result, show
-from benchmarks.chaos.watch import Watch
-from benchmarks.chaos.world import World, small_disk
-from cluster.config import TrainConfig
+from benchmarks.chaos.world import World
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 LEAK_TIMEOUT_S = 30.0
-
-
-def what_is_missing() -> dict[str, str]:
-    """What a fault may need, and why it cannot be had here."""
-    with_sandbox = ["bwrap", "--unshare-all", "--ro-bind", "/", "/", "true"]
-    found = {
-        "namespaces": why_not_separate(),
-        "mount": "" if os.geteuid() == 0 else "mounting a small disk needs root",
-        "sandbox": "" if _succeeds(with_sandbox) else "bubblewrap cannot run here",
-        "checked checkpoints": ""
-        if "max_recoveries" in TrainConfig.model_fields
-        else "this version does not check its checkpoints",
-    }
-    return {what: why for what, why in found.items() if why}
 
 
 @click.command(help=__doc__)
@@ -91,75 +69,60 @@ def chaos(
     if directory.exists() and any(directory.iterdir()):
         raise click.BadParameter(f"{directory} is not empty: give another", param_hint="--out")
     directory.mkdir(parents=True, exist_ok=True)
-    with ExitStack() as stack:
-        ray_dir = Path(stack.enter_context(TemporaryDirectory(prefix="bf", dir="/tmp")))
-        disk = stack.enter_context(small_disk(directory / "disk", wanted="mount" not in missing))
-        family = Family()
-        network = stack.enter_context(Network(list(NODES), separate="namespaces" not in missing))
-        stack.callback(family.end)
-        cluster = Cluster(family, network, ray_dir=ray_dir, logs=directory)
-        driver = Driver(family, cluster, directory, run_dir=(disk or directory) / NAME)
-        driver.prepare(reward="countdown" if "sandbox" in missing else "python_tests")
-        cluster.start()
-        watch = Watch(family, cluster, NAME, directory / "watch.log")
-        world = World(
-            family=family,
-            network=network,
-            cluster=cluster,
-            driver=driver,
-            watch=watch,
-            disk=disk,
-            seed=seed,
-        )
+    with laboratory(directory, missing=missing, seed=seed) as world:
         campaign = Campaign(world, names, calm=calm, max_s=60 * minutes, say=say)
-        stack.callback(campaign.close)
-        campaign.run()
-        campaign.close()
+        try:
+            campaign.run()
+        except RuntimeError as error:
+            raise click.ClickException(f"{error}\nlogs: {directory}") from error
+        finally:
+            campaign.close()
         say("stopping the run")
-        exit_code = _finish(world, driver)
-        leaked = _left_by_run(family)
-        watch.end()
+        exit_code = _finish(world)
+        leaked = _left_by_run(world)
+        world.watch.end()
+        left = world.family.end()
         shown = result(
             campaign.strikes,
-            account(driver.run_dir),
+            account(world.driver.run_dir),
             wanted=count,
             seed=seed,
             seconds=time.monotonic() - started_s,
             left_out=left_out,
-            resumes=driver.num_resumes,
-            clusters=cluster.num_restarts,
+            resumes=world.driver.num_resumes,
+            clusters=world.cluster.num_restarts,
             exit_code=exit_code,
             leaked=leaked,
-            left=family.end(),
+            left=left,
         )
         if calm:
             for name, row in shown["faults"].items():
                 those = [strike for strike in campaign.strikes if strike.name == name]
-                row["learner_waited_longest_s"] = max(longest_wait_s(driver.run_dir, one) for one in those)
-        if disk:
-            shutil.copytree(driver.run_dir, directory / NAME)
+                row["learner_waited_longest_s"] = max(
+                    longest_wait_s(world.driver.run_dir, strike) for strike in those
+                )
     for path in (directory / "result.json", *([RESULTS / f"{publish}.json"] if publish else [])):
         path.write_text(json.dumps(shown, indent=1) + "\n")
     show(shown, console)
     sys.exit(1 if shown["failures"] else 0)
 
 
-def _finish(world: World, driver: Driver) -> int | None:
+def _finish(world: World) -> int | None:
     """Stop the run in order, with a checkpoint; its exit code, None when it does not end."""
     ends_s = time.monotonic() + FINISH_TIMEOUT_S
     while not world.is_whole and time.monotonic() < ends_s:
         world.mend()
         time.sleep(0.5)
     try:
-        return driver.finish(FINISH_TIMEOUT_S)
+        return world.driver.finish(FINISH_TIMEOUT_S)
     except subprocess.TimeoutExpired:
         return None
 
 
-def _left_by_run(family: Family) -> list[str]:
+def _left_by_run(world: World) -> list[str]:
     """Processes of the run that have not ended some time after it has."""
     ends_s = time.monotonic() + LEAK_TIMEOUT_S
-    while (left := family.find(*OF_A_RUN)) and time.monotonic() < ends_s:
+    while (left := world.family.find(*OF_A_RUN)) and time.monotonic() < ends_s:
         time.sleep(0.2)
     return [_described(process) for process in left]
 
@@ -169,13 +132,6 @@ def _described(process: psutil.Process) -> str:
         return f"{process.pid} {title(process)[:100]}"
     except psutil.NoSuchProcess:
         return f"{process.pid}"
-
-
-def _succeeds(command: list[str]) -> bool:
-    try:
-        return subprocess.run(command, capture_output=True, check=False, timeout=20).returncode == 0
-    except OSError:
-        return False
 
 
 if __name__ == "__main__":

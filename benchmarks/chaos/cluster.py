@@ -24,7 +24,6 @@ HEAD = "head"
 SAMPLING = {"rollout": 2, "verifier": 2}
 NODES = {"learner": {"learner": 2}, "east": {"east": 1, **SAMPLING}, "west": {"west": 1, **SAMPLING}}
 """Nodes beside the head and the resources that each offers, its name among them. Either that samples has room for all."""
-NODE_CPUS = 4
 STORE_BYTES = 96 << 20
 START_TIMEOUT_S = 120.0
 RESTART_PAUSE_S = 1.0
@@ -135,7 +134,7 @@ class Cluster:
     def _start(self, node: str) -> None:
         offered = "{" + ", ".join(f'"{name}": {count}' for name, count in NODES[node].items()) + "}"
         arguments = [
-            "--block", f"--address={self.address}", f"--num-cpus={NODE_CPUS}", f"--resources={offered}",
+            "--block", f"--address={self.address}", "--num-cpus=0", f"--resources={offered}",
         ]  # fmt: skip
         self._nodes[node] = self._ray_start(node, arguments, environment={})
 

@@ -6,6 +6,8 @@ import sys
 import time
 
 BLOCK_MIB = 10
+FILLED = "the store is filled"
+"""Printed when it is."""
 
 
 def main() -> None:
@@ -28,7 +30,7 @@ def main() -> None:
     holder = Holder.remote()
     for _ in range(int(mib) // BLOCK_MIB):
         ray.get(holder.hold.remote())
-    print("full", flush=True)
+    print(FILLED, flush=True)
     time.sleep(3600)
 
 

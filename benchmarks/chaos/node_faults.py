@@ -8,6 +8,7 @@ import sys
 import time
 
 from benchmarks.chaos.cluster import HEAD
+from benchmarks.chaos.fill_store import FILLED
 from benchmarks.chaos.processes import NODE_VARIABLE, is_alive
 from benchmarks.chaos.worker_faults import NOTICED, Act, Course, until
 from benchmarks.chaos.world import NoVictimError, World
@@ -130,7 +131,7 @@ def store_filled(world: World) -> Course:
     struck_at = world.best_step
     try:
         yield node
-        yield from until(lambda: program.poll() is not None or "full" in log.read_text())
+        yield from until(lambda: program.poll() is not None or FILLED in log.read_text())
         struck_at = world.best_step
         yield from until(lambda: program.poll() is not None or world.step >= struck_at + 3)
     finally:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import signal
-import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 from typing import Any, Literal
@@ -18,7 +16,6 @@ from benchmarks.chaos.processes import Family
 from benchmarks.chaos.watch import Watch
 
 Role = Literal["rollout", "verifier"]
-DISK_MIB = 512
 MEND_EVERY_S = 1.0
 
 
@@ -50,13 +47,13 @@ class World:
         """The highest that was ever seen."""
         self.held: set[str] = set()
         """Nodes that a fault has in hand: no other chooses them."""
-        self._watch = watch
+        self.watch = watch
         self._mended_s = 0.0
 
     @property
     def facts(self) -> dict[str, Any]:
         """The controller's; empty where none answers."""
-        return self._watch.view.facts
+        return self.watch.view.facts
 
     @property
     def step(self) -> int:
@@ -64,7 +61,7 @@ class World:
 
     @property
     def nodes(self) -> dict[str, str]:
-        return self._watch.view.nodes
+        return self.watch.view.nodes
 
     def mend(self) -> None:
         """Once a second at most."""
@@ -74,7 +71,7 @@ class World:
         self._mended_s = time.monotonic()
         self.family.reap()
         self.cluster.mend()
-        self._watch.mend()
+        self.watch.mend()
         self.driver.mend(self.best_step)
 
     def workers(self, role: Role) -> list[dict[str, Any]]:
@@ -105,18 +102,3 @@ class World:
         """Raises NoVictimError where that process is not there any more."""
         if not self.family.send(pid, number):
             raise NoVictimError
-
-
-@contextlib.contextmanager
-def small_disk(path: Path, *, wanted: bool) -> Iterator[Path | None]:
-    """A file system of DISK_MIB at `path`; None where it is not `wanted`. Needs root."""
-    if not wanted:
-        yield None
-        return
-    path.mkdir(parents=True, exist_ok=True)
-    size = f"size={DISK_MIB}m"
-    subprocess.run(["mount", "-t", "tmpfs", "-o", size, "tmpfs", str(path)], check=True, timeout=10)
-    try:
-        yield path
-    finally:
-        subprocess.run(["umount", "-l", str(path)], check=True, timeout=10)
