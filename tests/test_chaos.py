@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 import time
@@ -22,6 +23,7 @@ from benchmarks.chaos.campaign import Campaign, Strike, longest_wait_s
 from benchmarks.chaos.driver import SETTINGS
 from benchmarks.chaos.faults import FAULTS, deal
 from benchmarks.chaos.invariant import Account, account
+from benchmarks.chaos.network import Network, why_not_separate
 from benchmarks.chaos.results import result, summarise
 from benchmarks.chaos.worker_faults import NOTICED
 from benchmarks.chaos.world import NoVictimError
@@ -281,3 +283,46 @@ def test_a_family_ends_what_its_children_left_behind(tmp_path: Path) -> None:
     pids, left = done.stdout.splitlines()
     assert len(pids.split()) == 2 and left == "[]"
     assert not any(psutil.pid_exists(int(pid)) for pid in pids.split())
+
+
+PROBE = """
+import socket, sys
+try:
+    print(socket.create_connection((sys.argv[1], 5555), 0.5).recv(2).decode())
+except TimeoutError:
+    print("nothing")
+"""
+SERVE = """
+import socket
+server = socket.create_server(("0.0.0.0", 5555))
+print("up", flush=True)
+while True:
+    server.accept()[0].send(b"hi")
+"""
+
+
+def test_a_node_that_is_cut_off_answers_nobody_until_it_is_joined_again() -> None:
+    why_not = why_not_separate()
+    if why_not:
+        assert not (os.environ.get("CI") == "true" and os.geteuid() == 0), why_not
+        pytest.skip(why_not)
+    python = [sys.executable, "-c"]
+    with Network(["a", "b"], separate=True) as network:
+        command = [*network.enter("a"), *python, SERVE]
+        server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert server.stdout is not None and server.stdout.readline() == "up\n"
+
+        def asked_from(place: list[str]) -> str:
+            asking = [*place, *python, PROBE, network.address("a")]
+            return subprocess.run(asking, capture_output=True, text=True, check=True).stdout.strip()
+
+        try:
+            assert [asked_from([]), asked_from(network.enter("b"))] == ["hi", "hi"]
+            network.cut("a")
+            assert [asked_from([]), asked_from(network.enter("b"))] == ["nothing", "nothing"]
+            network.join("a")
+            assert [asked_from([]), asked_from(network.enter("b"))] == ["hi", "hi"]
+        finally:
+            server.kill()
+            server.communicate()
+    assert network.head_address not in subprocess.check_output(["ip", "address"], text=True)
