@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Without cached bytecode every engine would compile vLLM anew at its start: 20 s each time.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-slow study study-quick lint format lock clean help
+.PHONY: demo test test-slow study study-quick chaos lint format lock clean help
 
 help: ## List the commands
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -24,6 +24,9 @@ study: $(VENV)/.ready ## The paper in miniature: 10 arms, tuned, 5 seeds (hours;
 
 study-quick: $(VENV)/.ready ## Its two main signs, 1 seed (under 15 minutes)
 	$(BIN)/python -m benchmarks.study run --quick
+
+chaos: $(VENV)/.ready ## A real run, 52 random faults, and whether anything was lost (under 20 minutes)
+	$(BIN)/python -m benchmarks.chaos
 
 lint: $(VENV)/.ready ## Lint, format check and types
 	$(BIN)/ruff check .

@@ -204,6 +204,7 @@ class Controller:
     def stop(self) -> None:
         """Finish the step in progress, write a checkpoint, end the run."""
         self._stopping = True
+        self._health.note_ending()
         self._buffer_changed.set()
 
     def scale(self, rollout: int | None = None, verifier: int | None = None) -> dict[str, int]:

@@ -25,6 +25,7 @@ class Health:
     def __init__(self, config: RunConfig) -> None:
         self._config = config
         self._consecutive_failures = 0
+        self._is_ending = False
         self._unjudged: Counter[int] = Counter()
         self._ratios: deque[float] = deque(maxlen=NUM_STALE_STEPS)
         self._is_stale = False
@@ -38,6 +39,10 @@ class Health:
         logger.warning("%s", message)
         self.events.append(f"{time.strftime('%H:%M:%S')} {message}")
 
+    def note_ending(self) -> None:
+        """From now on no group is begun, so that none can show that a failure was a passing one: none counts."""
+        self._is_ending = True
+
     def note_success(self) -> None:
         """A group is finished, so failures before it were passing ones."""
         self._consecutive_failures = 0
@@ -45,6 +50,8 @@ class Health:
     def note_failure(self, message: str) -> None:
         """A worker was lost, or did not do its work."""
         self.note(message)
+        if self._is_ending:
+            return
         self._consecutive_failures += 1
         if self._consecutive_failures >= self._config.train.max_consecutive_failures:
             raise Halt(
@@ -54,7 +61,8 @@ class Health:
     def note_unjudged(self, group: int, problem_id: str, error: str) -> None:
         """The verifier failed on a group; one on which it always fails must not be tried for ever."""
         message = f"verifier {self._config.verifier.label} fails on problem {problem_id}: {error}"
-        self._unjudged[group] += 1
+        if not self._is_ending:
+            self._unjudged[group] += 1
         if self._unjudged[group] >= self._config.train.max_consecutive_failures:
             raise Halt(f"{message} ({self._unjudged[group]} times)")
         self.note_failure(message)

@@ -11,6 +11,17 @@ from verifiers.config import VerifierConfig
 
 Bundle = Mapping[str, float]
 
+NODE_LOSS_SETTINGS = {
+    "RAY_health_check_initial_delay_ms": "1000",
+    "RAY_health_check_period_ms": "500",
+    "RAY_health_check_timeout_ms": "1000",
+    "RAY_health_check_failure_threshold": "3",
+}
+"""Environment of a cluster's head: it gives up a node whose raylet is gone after 1.5 s, one that does not answer after
+4.5 s, at the latest. A node that stands still for 4 s may thus be lost. Ray's own are 15 and 65 s.
+
+A private cluster is not given them: the only node that it could lose is the run's own.
+"""
 DEADLINE_MARGIN_S = 3.0
 """Kept of a node's deadline: Ray lets it go a second or two after its last worker."""
 

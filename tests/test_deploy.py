@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from cluster.config import load_config
+from cluster.nodes import NODE_LOSS_SETTINGS
 
 ROOT = Path(__file__).resolve().parent.parent
 JOB = ROOT / "deploy" / "kuberay" / "job"
@@ -296,3 +297,11 @@ def test_the_image_pins_nothing_that_is_pinned_elsewhere():
     python = tuple(map(int, re.search(r"^ARG PYTHON=(.*)$", DOCKERFILE, re.MULTILINE)[1].split(".")))
     lowest = tuple(map(int, PROJECT["project"]["requires-python"].removeprefix(">=").split(".")))
     assert python >= lowest
+
+
+def test_every_head_notices_a_lost_node_by_the_same_settings(cluster):
+    (head,) = cluster["headGroupSpec"]["template"]["spec"]["containers"]
+    in_pod = {variable["name"]: variable.get("value") for variable in head["env"]}
+    in_shell = dict(re.findall(r"(RAY_health_check_\w+)=(\d+)", (ROOT / "docs" / "cluster.md").read_text()))
+    assert NODE_LOSS_SETTINGS == in_shell
+    assert NODE_LOSS_SETTINGS.items() <= in_pod.items()

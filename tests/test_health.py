@@ -32,6 +32,16 @@ def test_a_finished_group_forgives_the_failures_before_it(health: Health) -> Non
         health.note_success()
 
 
+def test_failures_of_a_run_that_is_ending_are_said_and_do_not_count(health: Health) -> None:
+    health.note_failure("before")
+    health.note_failure("before")
+    health.note_ending()
+    for _ in range(5):
+        health.note_failure("killed with its node")
+        health.note_unjudged(7, "p7", "KeyError: 'x'")
+    assert len(health.events) == 12
+
+
 def test_a_group_that_is_never_judged_ends_the_run_though_others_finish(health: Health) -> None:
     for group in (7, 8, 7, 8):
         health.note_unjudged(group, f"p{group}", "KeyError: 'x'")

@@ -1,0 +1,127 @@
+"""Faults of single processes. Each is a generator:
+
+it strikes, yields the victim's name, yields None while it waits, once NOTICED when the product has noticed,
+and returns when what was lost is back. Before its first yield it may raise NoVictimError.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+
+import psutil
+
+from benchmarks.chaos.processes import is_alive
+from benchmarks.chaos.world import NoVictimError, Role, World
+
+NOTICED = "noticed"
+Course = Iterator[str | None]
+Act = Callable[[World], Course]
+
+
+def until(condition: Callable[[], object]) -> Course:
+    """Wait."""
+    while not condition():
+        yield None
+
+
+def worker(role: Role, number: signal.Signals) -> Act:
+    """A worker is killed or stopped; noticed when the controller no longer has it, back when all work."""
+
+    def act(world: World) -> Course:
+        candidates = world.workers(role)
+        if not candidates:
+            raise NoVictimError
+        victim = world.random.choice(candidates)
+        world.strike(victim["pid"], number)
+        yield victim["name"]
+        yield from until(lambda: world.facts and victim["pid"] not in world.pids(role))
+        yield NOTICED
+        yield from until(lambda: len(world.workers(role)) == world.facts.get("targets", {}).get(role))
+
+    return act
+
+
+def below_verifier(kind: str, number: signal.Signals) -> Act:
+    """A process below a verifier worker; back when all work and two steps were made.
+
+    One that is stopped is noticed when it is gone.
+    """
+
+    def act(world: World) -> Course:
+        victim = _any_of(world, kind)
+        struck_at = world.best_step
+        world.strike(victim.pid, number)
+        yield f"pid {victim.pid}"
+        yield from until(lambda: not is_alive(victim))
+        if number == signal.SIGSTOP:
+            yield NOTICED
+        yield from until(lambda: world.is_whole and world.step >= struck_at + 2)
+
+    return act
+
+
+def learner_rank(number: signal.Signals) -> Act:
+    """One rank of the gang; noticed when its controller has given up and ended, back when the run is further on."""
+
+    def act(world: World) -> Course:
+        if world.facts.get("stage") != "training" or not world.step:
+            raise NoVictimError
+        victim = _any_of(world, "learner")
+        controllers = world.family.find("controller")
+        struck_at = world.best_step
+        world.strike(victim.pid, number)
+        yield f"pid {victim.pid}"
+        yield from until(lambda: not any(map(is_alive, controllers)))
+        yield NOTICED
+        yield from until(lambda: world.is_whole and world.step > struck_at)
+
+    return act
+
+
+def controller(number: signal.Signals) -> Act:
+    """Back when the run is further on. One that is stopped is noticed when it is gone."""
+
+    def act(world: World) -> Course:
+        victim = _any_of(world, "controller")
+        struck_at = world.best_step
+        world.strike(victim.pid, number)
+        yield f"pid {victim.pid}"
+        yield from until(lambda: not is_alive(victim))
+        if number == signal.SIGSTOP:
+            yield NOTICED
+        yield from until(lambda: world.is_whole and world.step > struck_at)
+
+    return act
+
+
+def driver_killed(world: World) -> Course:
+    """Noticed when the controller has followed it."""
+    struck_at = world.best_step
+    if not world.driver.kill():
+        raise NoVictimError
+    yield "bonfire train"
+    yield from until(lambda: not world.family.find("controller"))
+    yield NOTICED
+    yield from until(lambda: world.is_whole and world.step > struck_at)
+
+
+def driver_paused(world: World) -> Course:
+    """Stopped for three steps, and continued: the run goes on without it."""
+    if not world.is_whole or not world.driver.send(signal.SIGSTOP):
+        raise NoVictimError
+    struck_at = world.step
+    try:
+        yield "bonfire train"
+        # Another fault may meanwhile end the run that it drives: then it is to hear of it.
+        yield from until(lambda: world.step >= struck_at + 3 or not world.family.find("controller"))
+    finally:
+        world.driver.send(signal.SIGCONT)
+    yield from until(lambda: world.is_whole and world.step > struck_at)
+
+
+def _any_of(world: World, kind: str) -> psutil.Process:
+    found = world.family.find(kind)
+    if not found:
+        raise NoVictimError
+    return world.random.choice(found)
