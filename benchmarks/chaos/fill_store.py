@@ -19,7 +19,6 @@ def main() -> None:
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    @ray.remote(num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False))
     class Holder:
         def __init__(self) -> None:
             self.held: list[ray.ObjectRef] = []
@@ -27,9 +26,10 @@ def main() -> None:
         def hold(self) -> None:
             self.held.append(ray.put(np.ones(BLOCK_MIB << 20, np.uint8)))
 
-    holder = Holder.remote()
+    there = NodeAffinitySchedulingStrategy(node_id, soft=False)
+    holder = ray.remote(Holder).options(num_cpus=0, scheduling_strategy=there).remote()
     for _ in range(int(mib) // BLOCK_MIB):
-        ray.get(holder.hold.remote())
+        ray.get(holder.hold.remote())  # type: ignore[attr-defined]
     print(FILLED, flush=True)
     time.sleep(3600)
 
