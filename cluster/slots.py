@@ -35,7 +35,7 @@ class Slot:
             return
         deadline_s = asyncio.get_running_loop().time() + within_s
         self._deadline_s = deadline_s if self._deadline_s is None else min(self._deadline_s, deadline_s)
-        if self._timeout is not None:
+        if self._timeout is not None and not self._timeout.expired():
             self._timeout.reschedule(self._deadline_s)
 
     @asynccontextmanager
