@@ -143,6 +143,7 @@ class Controller:
         except WorkerLost as error:
             raise Halt(f"{error}; go on from the last checkpoint with --resume") from error
         finally:
+            self._stopping = True  # a command may come until the process ends
             if self._syncing:
                 tasks.append(self._syncing)
             for task in tasks:

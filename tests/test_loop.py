@@ -215,6 +215,8 @@ def broken_off(start, make_config, tmp_path_factory) -> tuple[Path, int]:
         learner.kill()
         with pytest.raises(Halt, match=r"^learner was lost .*; go on from the last checkpoint with --resume"):
             run.finish()
+        with pytest.raises(ValueError, match="the run is ending: it takes no more workers"):
+            run.scale(rollout=2)
     return run_dir, int(max((run_dir / "checkpoints").glob("step-??????")).name.removeprefix("step-"))
 
 
