@@ -13,14 +13,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+import requests
 import tomli_w
+from ray.job_submission import JobStatus
 
 from cluster import find_run, jobs, submit
 from cluster.launch import check_outlives_job
@@ -116,6 +118,42 @@ def test_in_a_job_a_relative_run_directory_is_refused(monkeypatch):
     check_outlives_job(Path("/shared/runs/a"))
     with pytest.raises(ValueError, match="run_dir = 'runs/a' is relative: in a Ray job"):
         check_outlives_job(Path("runs/a"))
+
+
+class AwayAWhile:
+    """A dashboard that is restarted while a job's log is followed: calls 2 to 4 find nobody."""
+
+    def __init__(self, log: str) -> None:
+        self._log = log
+        self._num_calls = 0
+
+    def _call(self) -> None:
+        self._num_calls += 1
+        if 2 <= self._num_calls <= 4:
+            raise requests.ConnectionError
+
+    async def tail_job_logs(self, job: str) -> AsyncIterator[str]:
+        self._call()
+        yield self._log[:5]
+        if self._num_calls > 4:
+            yield self._log[5:]
+
+    def get_job_status(self, job: str) -> JobStatus:
+        self._call()
+        return JobStatus.SUCCEEDED if self._num_calls > 4 else JobStatus.RUNNING
+
+    def get_job_logs(self, job: str) -> str:
+        return self._log
+
+
+def test_a_log_is_followed_through_a_restart_of_the_dashboard(monkeypatch):
+    monkeypatch.setattr(jobs, "STATUS_EVERY_S", 0.01)
+    written: list[str] = []
+    jobs.follow(AwayAWhile("step 1\nstep 2\n"), "http://head:8265", "first", written.append)
+    assert "".join(written) == "step 1\nstep 2\n"
+    monkeypatch.setattr(jobs, "OUTAGE_S", 0.0)
+    with pytest.raises(ValueError, match="log of job first at http://head:8265 cannot be followed"):
+        jobs.follow(AwayAWhile("step 1\n"), "http://head:8265", "first", written.append)
 
 
 def write_run(run_dir: Path, **facts: Any) -> Path:
