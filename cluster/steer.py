@@ -73,7 +73,7 @@ def stop(run: str | None, address: str | None, *, timeout_s: float) -> None:
 
 def stop_now(run: str | None, address: str | None, *, timeout_s: float) -> None:
     """End a run by signals: a job by Ray, which allows it a checkpoint, a process of this machine at once."""
-    directory = local_directory(run) if run else None
+    directory = local_directory(run, address) if run else None
     if address and not directory:
         if run is None:
             raise ValueError(
@@ -108,7 +108,7 @@ def _stop_job(run: str, job: str | None, address: str, timeout_s: float) -> None
 
 def logs(run: str | None, address: str | None, *, follow: bool) -> None:
     """Print the log of a job on a cluster, or the controller's of a run directory."""
-    directory = local_directory(run) if run else None
+    directory = local_directory(run, address) if run else None
     if address and not directory:
         if run is None:
             raise ValueError(

@@ -28,6 +28,7 @@ from cluster import find_run, jobs, submit
 from cluster.launch import check_outlives_job
 from cluster.record import RUN_FILE
 from cluster.run_file import RunFile, is_driven_here, read_run_file
+from cluster.status import describe_workers, show_all
 
 REPOSITORY = Path(__file__).parent.parent
 PATIENCE_S = 240.0
@@ -189,6 +190,71 @@ def test_a_run_is_found_by_its_directory_or_its_name(tmp_path, monkeypatch):
     write_run(tmp_path / "runs/over", stage="ended")
     with pytest.raises(ValueError, match="the run in runs/over has ended"):
         find_run.find_run("over", None)
+
+
+def test_with_an_address_a_name_is_one_of_the_cluster_and_a_path_still_a_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_run(tmp_path / "runs/first")
+    monkeypatch.setattr(find_run, "names_on", lambda address: ["first"])
+    there = find_run.find_run("first", "10.0.0.1:6379")
+    assert (there.run_dir, there.address, there.pid) == (None, "10.0.0.1:6379", None)
+    assert find_run.find_run("runs/first", "10.0.0.1:6379").run_dir == Path("runs/first")
+    monkeypatch.chdir(tmp_path / "runs")
+    assert find_run.find_run("first", "10.0.0.1:6379").run_dir is None
+    assert find_run.find_run("first", None).run_dir == Path("first")
+
+
+def test_a_list_of_runs_asks_each_on_its_own_cluster(tmp_path, monkeypatch, capsys):
+    """Ray joins one cluster at a time, and goes on asking that one."""
+    joined: list[str] = []
+
+    def ask(found: find_run.FoundRun, method: str) -> dict[str, Any]:
+        if not joined:
+            joined.append(found.address)
+        if joined != [found.address]:
+            raise ValueError(f"no controller answers for {found.label}")
+        return {"stage": "training", "step": 3, "steps": 9}
+
+    monkeypatch.chdir(tmp_path)
+    write_run(tmp_path / "runs/on-a-cluster", local=False, address="10.0.0.1:6379", started=time.time() + 1)
+    write_run(tmp_path / "runs/alone")
+    monkeypatch.setattr(find_run, "ask", ask)
+    monkeypatch.setattr(find_run, "disconnect", joined.clear)
+    show_all(None)
+    shown = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
+    assert shown == [["runs/on-a-cluster", "training", "3/9"], ["runs/alone", "training", "3/9"]]
+
+
+def test_status_says_what_workers_do_what_is_waited_for_and_what_was_decided():
+    def worker(name: str, pid: int, startup_s: dict[str, float], **facts: Any) -> dict[str, Any]:
+        return {"name": name, "pid": pid, "leaving": False, "startup_s": startup_s, **facts}
+
+    facts = {
+        "rollout_workers": [
+            worker("rollout-0", 10, {"placed": 1.0}, serving=True, version=7),
+            worker("rollout-1", 11, {"placed": 1.0}, serving=True, version=6, leaving=True),
+            worker("rollout-2", 0, {}, serving=False, version=-1),
+        ],
+        "verifier_workers": [
+            worker("verifier-0", 12, {"placed": 1.0, "verifiers": 2.0}),
+            worker("verifier-1", 13, {"placed": 1.0}),
+        ],
+        "waiting_for": ["1 rollout worker (1 CPU)"],
+        "decisions": ["rollout 1 -> 2: asked for by command"],
+        "targets": {"rollout": 2, "verifier": 2},
+        "restarts": {"rollout": 1, "verifier": 0},
+    }
+    assert describe_workers(facts) == [
+        "rollout-0: pid 10, serves version 7",
+        "rollout-1: pid 11, serves version 6, leaving",
+        "rollout-2: no process yet, starting",
+        "verifier-0: pid 12, judges",
+        "verifier-1: pid 13, starting",
+        "waiting for resources: 1 rollout worker (1 CPU)",
+        "scaled: rollout 1 -> 2: asked for by command",
+        "wanted: 2 rollout, 2 verifier workers",
+        "replaced: 1 rollout, 0 verifier workers",
+    ]
 
 
 def test_a_process_that_took_the_number_of_a_dead_driver_is_not_it():
