@@ -16,6 +16,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -24,7 +25,7 @@ import requests
 import tomli_w
 from ray.job_submission import JobStatus
 
-from cluster import find_run, jobs, submit
+from cluster import find_run, jobs, steer, submit
 from cluster.launch import check_outlives_job
 from cluster.record import RUN_FILE
 from cluster.run_file import RunFile, is_driven_here, read_run_file
@@ -155,6 +156,42 @@ def test_a_log_is_followed_through_a_restart_of_the_dashboard(monkeypatch):
     monkeypatch.setattr(jobs, "OUTAGE_S", 0.0)
     with pytest.raises(ValueError, match="log of job first at http://head:8265 cannot be followed"):
         jobs.follow(AwayAWhile("step 1\n"), "http://head:8265", "first", written.append)
+
+
+class OneJob:
+    """A dashboard with a job that goes through these states, one each time it is asked for."""
+
+    def __init__(self, *states: JobStatus) -> None:
+        self._states = list(states)
+        self.stopped: list[str] = []
+
+    def list_jobs(self) -> list[Any]:
+        return [SimpleNamespace(submission_id="first", metadata={jobs.RUN_KEY: "first"}, start_time=1)]
+
+    def get_job_status(self, job: str) -> JobStatus:
+        return self._states.pop(0)
+
+    def stop_job(self, job: str) -> None:
+        self.stopped.append(job)
+
+
+@pytest.mark.parametrize(
+    ("states", "error", "what"),
+    [
+        ((JobStatus.SUCCEEDED,), ValueError, "job first has ended already: it is SUCCEEDED"),
+        ((JobStatus.FAILED,), ValueError, "job first has ended already: it is FAILED"),
+        ((JobStatus.RUNNING, JobStatus.FAILED), RuntimeError, "job first FAILED as it was stopped"),
+        ((JobStatus.RUNNING, JobStatus.STOPPED), None, "job first STOPPED\n"),
+        ((JobStatus.RUNNING, JobStatus.SUCCEEDED), None, "job first SUCCEEDED\n"),
+    ],
+)
+def test_a_job_that_is_ended_now_ends_as_it_is_said_to(monkeypatch, capsys, states, error, what):
+    dashboard = OneJob(*states)
+    monkeypatch.setattr(jobs, "connect", lambda address: dashboard)
+    with pytest.raises(error, match=what) if error else contextlib.nullcontext():
+        steer.stop_now("first", "http://head:8265", timeout_s=5)
+    assert capsys.readouterr().out == ("" if error else what)
+    assert dashboard.stopped == (["first"] if states[0] is JobStatus.RUNNING else [])
 
 
 def write_run(run_dir: Path, **facts: Any) -> Path:
