@@ -87,7 +87,9 @@ def plainly(address: str) -> Iterator[None]:
 
 
 def job_of(client: Any, address: str, run: str) -> str:
-    """Submission id of the newest job that drives the run of that name. Raises ValueError when there is none."""
+    """Submission id of the job that drives the run of that name, or of the newest that did. Raises ValueError
+    when there is none.
+    """
     with plainly(address):
         jobs = client.list_jobs()
     theirs = [
@@ -100,7 +102,8 @@ def job_of(client: Any, address: str, run: str) -> str:
         raise ValueError(
             f"no job on {address} drives a run named {run!r}: {', '.join(known[:8]) or 'there are no jobs'}"
         )
-    return str(max(theirs, key=lambda job: job.start_time or 0).submission_id)
+    newest = max(theirs, key=lambda job: (not job.status.is_terminal(), job.start_time or 0))
+    return str(newest.submission_id)
 
 
 def follow(client: Any, address: str, job: str, write: Callable[[str], None]) -> None:

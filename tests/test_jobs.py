@@ -114,6 +114,18 @@ def test_the_upload_leaves_out_what_a_job_does_not_need(tmp_path):
     assert (num_files, num_bytes) == (3, 206)
 
 
+def test_the_token_of_the_cluster_is_not_uploaded(config, monkeypatch):
+    (config.parent / "pkg").mkdir()
+    for name in ("token", "pkg/token"):
+        (config.parent / name).write_text("secret")
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(config.parent / "token"))
+    planned = plan(config, name="first")
+    num_files, _ = submit.upload_size(config.parent, planned.runtime_env["excludes"])
+    assert num_files == 2  # the config, and what is called the same elsewhere
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", "/home/me/token")
+    assert plan(config, name="first").runtime_env["excludes"] == list(submit.EXCLUDES)
+
+
 def test_in_a_job_a_relative_run_directory_is_refused(monkeypatch):
     check_outlives_job(Path("runs/a"))
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
@@ -158,6 +170,21 @@ def test_a_log_is_followed_through_a_restart_of_the_dashboard(monkeypatch):
         jobs.follow(AwayAWhile("step 1\n"), "http://head:8265", "first", written.append)
 
 
+def job_details(job: str, status: JobStatus, *, start_time: int) -> Any:
+    return SimpleNamespace(
+        submission_id=job, metadata={jobs.RUN_KEY: "first"}, status=status, start_time=start_time
+    )
+
+
+def test_the_job_of_a_run_is_the_one_that_drives_it_then_the_newest():
+    refused = job_details("first-resumed-1", JobStatus.FAILED, start_time=3)
+    older = job_details("first-resumed-0", JobStatus.STOPPED, start_time=1)
+    drives = job_details("first", JobStatus.RUNNING, start_time=2)
+    for listed, expected in (([older, drives, refused], "first"), ([refused, older], "first-resumed-1")):
+        dashboard = SimpleNamespace(list_jobs=lambda listed=listed: listed)
+        assert jobs.job_of(dashboard, "http://head:8265", "first") == expected
+
+
 class OneJob:
     """A dashboard with a job that goes through these states, one each time it is asked for."""
 
@@ -166,7 +193,7 @@ class OneJob:
         self.stopped: list[str] = []
 
     def list_jobs(self) -> list[Any]:
-        return [SimpleNamespace(submission_id="first", metadata={jobs.RUN_KEY: "first"}, start_time=1)]
+        return [job_details("first", self._states[0], start_time=1)]
 
     def get_job_status(self, job: str) -> JobStatus:
         return self._states.pop(0)
