@@ -56,7 +56,8 @@ class Slot:
         task = asyncio.ensure_future(work)
         leaving = asyncio.create_task(self._leaving.wait())
         try:
-            await asyncio.wait([task, leaving], return_when=asyncio.FIRST_COMPLETED)
+            if not self.is_leaving:  # work that need not wait would come first, again and again
+                await asyncio.wait([task, leaving], return_when=asyncio.FIRST_COMPLETED)
             return task.result() if task.done() else None
         finally:
             task.cancel()

@@ -219,6 +219,31 @@ def test_work_that_is_done_when_the_slot_is_to_leave_is_not_lost() -> None:
     in_a_loop(scenario)
 
 
+def test_a_slot_leaves_though_there_is_always_more_to_do() -> None:
+    """As a verifier before which groups queue up."""
+
+    async def scenario() -> None:
+        queue: asyncio.Queue[int] = asyncio.Queue()
+        taken: list[int] = []
+
+        async def tend(slot: Slot) -> None:
+            while (item := await slot.unless_leaving(queue.get())) is not None:
+                taken.append(item)
+                await asyncio.sleep(0.01)
+
+        for item in range(100):
+            queue.put_nowait(item)
+        slots = Slots(tend, leave_within_s=None)
+        slots.start(1)
+        await settle()
+        slots.resize(0)
+        await asyncio.sleep(0.1)
+        assert taken == [0] and queue.qsize() == 99
+        await slots.stop()
+
+    in_a_loop(scenario)
+
+
 def test_what_a_slot_does_raises_through_unless_leaving() -> None:
     async def scenario() -> None:
         slot = Slot(is_initial=True)
