@@ -163,6 +163,7 @@ class Controller:
             is_lost = is_accident(error, num_ranks=self._config.learner.ranks)
             raise (RunLost if is_lost else Halt)(str(error)) from error
         finally:
+            self._stopping = True  # a command may come until the process ends
             if self._syncing:
                 tasks.append(self._syncing)
             for task in tasks:

@@ -26,6 +26,8 @@ from cluster.verifying import VerifierFleet
 
 LOOK_S = 1.0
 NUM_DECISIONS_SHOWN = 5
+LAST_REQUEST_TIMEOUT_S = 10.0
+"""How long the end of a run waits for Ray's head."""
 ROLES: tuple[Role, ...] = ("rollout", "verifier")
 
 logger = logging.getLogger(__name__)
@@ -111,7 +113,7 @@ class Elastic:
                 self._look()
                 await asyncio.sleep(LOOK_S)
         finally:
-            await asyncio.shield(asyncio.to_thread(request_nodes, []))
+            await self._ask_for_no_nodes()
 
     def _check_size(self, role: Role, size: int) -> None:
         if isinstance(size, bool) or not isinstance(size, int) or size < 1:
@@ -180,6 +182,16 @@ class Elastic:
             self._head_is_away = True
         else:
             self._head_is_away = False
+
+    async def _ask_for_no_nodes(self) -> None:
+        try:
+            async with asyncio.timeout(LAST_REQUEST_TIMEOUT_S):
+                await asyncio.to_thread(request_nodes, [])
+        except (RayError, TimeoutError) as error:
+            self._note(
+                f"Ray's head did not hear that the run needs no nodes any more ({type(error).__name__}): an autoscaler "
+                "keeps them until another run has asked"
+            )
 
     async def _request_nodes(self) -> None:
         targets = dict(self.targets)

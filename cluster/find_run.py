@@ -52,11 +52,10 @@ class FoundRun:
 def find_run(run: str | None, address: str | None) -> FoundRun:
     """The run of that directory or name; without one, the only run that is alive.
 
-    `address` is a Ray cluster's HOST:PORT, to look there; a directory of this machine is found without.
-    Raises ValueError, in one line, when there is none or more than one.
+    `address` is a Ray cluster's HOST:PORT: a name is one there, whatever directories this machine has. Raises ValueError, in one line, when there is none or more than one.
     """
     if run is not None:
-        directory = local_directory(run)
+        directory = local_directory(run, address)
         if directory:
             return of_directory(directory)
         if address is None:
@@ -92,8 +91,10 @@ def on(address: str) -> str:
     return "on this cluster" if address == "auto" else f"on {address}"
 
 
-def local_directory(run: str) -> Path | None:
-    """The directory of a run of this machine, by its path or its name under runs/."""
+def local_directory(run: str, address: str | None) -> Path | None:
+    """The directory of a run of this machine, by its path or, without the address of a cluster, by its name under runs/."""
+    if address is not None and Path(run).name == run:
+        return None
     return next((path for path in (Path(run), RUNS / run) if (path / RUN_FILE).is_file()), None)
 
 

@@ -14,7 +14,7 @@ import secrets
 import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from cluster.interrupts import Interrupted
@@ -24,8 +24,8 @@ RUN_KEY = "bonfire_run"
 """Metadata of a job: the name of the run that it drives."""
 STATUS_EVERY_S = 0.5
 SILENCE_S = 60.0
-LOST_CONNECTIONS = 10
-"""Times in a row that a log's connection may be lost before the following ends; the job goes on."""
+OUTAGE_S = 60.0
+"""For which the dashboard may be away before the following of a log ends; the job goes on."""
 
 
 def is_dashboard(address: str | None) -> bool:
@@ -87,7 +87,9 @@ def plainly(address: str) -> Iterator[None]:
 
 
 def job_of(client: Any, address: str, run: str) -> str:
-    """Submission id of the newest job that drives the run of that name. Raises ValueError when there is none."""
+    """Submission id of the job that drives the run of that name, or of the newest that did. Raises ValueError
+    when there is none.
+    """
     with plainly(address):
         jobs = client.list_jobs()
     theirs = [
@@ -100,20 +102,23 @@ def job_of(client: Any, address: str, run: str) -> str:
         raise ValueError(
             f"no job on {address} drives a run named {run!r}: {', '.join(known[:8]) or 'there are no jobs'}"
         )
-    return str(max(theirs, key=lambda job: job.start_time or 0).submission_id)
+    newest = max(theirs, key=lambda job: (not job.status.is_terminal(), job.start_time or 0))
+    return str(newest.submission_id)
 
 
 def follow(client: Any, address: str, job: str, write: Callable[[str], None]) -> None:
     """Write the job's log as it grows, until the job has ended.
 
-    A lost connection is made again, without repeating what was written. Raises ValueError when it stays lost.
+    A lost connection is made again, without repeating what was written. Raises ValueError when the dashboard stays away
+    for OUTAGE_S.
     """
     from aiohttp import ClientError
 
-    written = num_lost = 0
+    written = 0
+    lost_since_s: float | None = None
 
     async def read() -> None:
-        nonlocal written, num_lost
+        nonlocal written
         seen = 0
         stream = client.tail_job_logs(job)
         while True:
@@ -124,24 +129,25 @@ def follow(client: Any, address: str, job: str, write: Callable[[str], None]) ->
             seen += len(text)
             if seen > written:
                 write(text[written - seen :])
-                written, num_lost = seen, 0
+                written = seen
 
     while True:
         try:
-            asyncio.run(read())
-        except TimeoutError:
-            pass  # a new connection, in case that one was dead
+            with suppress(TimeoutError):  # then a new connection, in case that one was dead
+                asyncio.run(read())
+            if client.get_job_status(job).is_terminal():
+                write(client.get_job_logs(job)[written:])
+                return
+            lost_since_s = None
+        except BrokenPipeError:  # nobody reads what is written
+            raise
         except (ClientError, OSError, RuntimeError) as error:
-            num_lost += 1
-            if num_lost == LOST_CONNECTIONS:
+            lost_since_s = lost_since_s or time.monotonic()
+            if time.monotonic() - lost_since_s >= OUTAGE_S:
                 raise ValueError(
                     f"the log of job {job} at {address} cannot be followed ({type(error).__name__}): the job goes "
                     "on without this"
                 ) from error
-        with plainly(address):
-            if client.get_job_status(job).is_terminal():
-                write(client.get_job_logs(job)[written:])
-                return
         time.sleep(STATUS_EVERY_S)
 
 

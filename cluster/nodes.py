@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Mapping, Sequence
 
@@ -24,6 +25,7 @@ A private cluster is not given them: the only node that it could lose is the run
 """
 DEADLINE_MARGIN_S = 3.0
 """Kept of a node's deadline: Ray lets it go a second or two after its last worker."""
+_one_request_at_a_time = threading.Lock()
 
 
 def bundle(role: RolloutConfig | VerifierConfig | LearnerConfig) -> dict[str, float]:
@@ -40,13 +42,14 @@ def describe(needed: Bundle) -> str:
 def request_nodes(bundles: Sequence[Bundle]) -> None:
     """Ask the cluster's autoscaler for nodes that hold all bundles at once; none: for nothing any more.
 
-    It holds until asked again, for the whole cluster: of several runs on one the last that asked is heard. What
-    workers still wait for is asked by Ray itself, so that no run stands still by that. Where no autoscaler runs,
-    nobody reads it.
+    It holds until asked again, also where an earlier call is still under way, for the whole cluster: of several runs
+    on one the last that asked is heard. What workers still wait for is asked by Ray itself, so that no run stands
+    still by that. Where no autoscaler runs, nobody reads it.
     """
     from ray.autoscaler.sdk import request_resources
 
-    request_resources(bundles=[dict(one) for one in bundles if one])
+    with _one_request_at_a_time:
+        request_resources(bundles=[dict(one) for one in bundles if one])
 
 
 def living_actors() -> list[str]:

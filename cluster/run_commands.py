@@ -203,7 +203,7 @@ def _asked_there(
     from cluster import jobs
     from cluster.find_run import local_directory
 
-    if not address or not jobs.is_dashboard(address) or (run and local_directory(run)):
+    if not address or not jobs.is_dashboard(address) or (run and local_directory(run, address)):
         return False
     names = [] if run is None else [jobs.check_name(run, "RUN")]
     jobs.run_there(address, [command, *names, *options], timeout_s)

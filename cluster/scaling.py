@@ -7,10 +7,11 @@
 | below half of it      |                              | engines idle         | rollout - 1   |
 |                       | fewer than one a worker      | verifiers idle       | verifier - 1  |
 
-The first line that applies holds. "Idle" means that one worker fewer would do: b being the share of the
-time that n workers are busy, b * n / (n - 1) <= `busy_below` < 1. That gap is what keeps it from
-swinging: who was just removed is not missed, and who was just added is not idle. Engines are idle when
-admission gives them no leases: the buffer is full up to the staleness bound, the learner is the slower one.
+The first line that applies, and that the bounds allow, holds. "Idle" means that one worker fewer would do:
+b being the share of the time that n workers are busy, b * n / (n - 1) <= `busy_below` < 1. That gap is what
+keeps it from swinging: who was just removed is not missed, and who was just added is not idle. Engines are
+idle when admission gives them no leases: the buffer is full up to the staleness bound, the learner is the
+slower one.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ class Slot:
             return
         deadline_s = asyncio.get_running_loop().time() + within_s
         self._deadline_s = deadline_s if self._deadline_s is None else min(self._deadline_s, deadline_s)
-        if self._timeout is not None:
+        if self._timeout is not None and not self._timeout.expired():
             self._timeout.reschedule(self._deadline_s)
 
     @asynccontextmanager
@@ -56,7 +56,8 @@ class Slot:
         task = asyncio.ensure_future(work)
         leaving = asyncio.create_task(self._leaving.wait())
         try:
-            await asyncio.wait([task, leaving], return_when=asyncio.FIRST_COMPLETED)
+            if not self.is_leaving:  # work that need not wait would come first, again and again
+                await asyncio.wait([task, leaving], return_when=asyncio.FIRST_COMPLETED)
             return task.result() if task.done() else None
         finally:
             task.cancel()

@@ -37,13 +37,35 @@ def show_status(run: str | None, address: str | None, *, as_json: bool) -> None:
         console.print(f"  {line}", soft_wrap=True)
     groups = facts["groups"]
     console.print("  groups: " + ", ".join(f"{count:,} {state}" for state, count in groups.items()))
-    for worker in facts["rollout_workers"]:
-        state = f"serves version {worker['version']}" if worker["serving"] else "starting"
-        console.print(f"  {worker['name']}: pid {worker['pid']}, {state}")
-    for worker in facts["verifier_workers"]:
-        console.print(f"  {worker['name']}: pid {worker['pid']}")
-    restarts = facts["restarts"]
-    console.print(f"  replaced: {restarts['rollout']} rollout, {restarts['verifier']} verifier workers")
+    for line in describe_workers(facts):
+        console.print(f"  {line}", soft_wrap=True)
+
+
+def describe_workers(facts: dict[str, Any]) -> list[str]:
+    """What each worker does, what is waited for, and how many there are to be since which decisions."""
+    does = {
+        **{
+            worker["name"]: f"serves version {worker['version']}"
+            for worker in facts["rollout_workers"]
+            if worker["serving"]
+        },
+        **{
+            worker["name"]: "judges"
+            for worker in facts["verifier_workers"]
+            if "verifiers" in worker["startup_s"]
+        },
+    }
+    lines = []
+    for worker in (*facts["rollout_workers"], *facts["verifier_workers"]):
+        process = f"pid {worker['pid']}" if worker["pid"] else "no process yet"
+        leaving = ", leaving" if worker["leaving"] else ""
+        lines.append(f"{worker['name']}: {process}, {does.get(worker['name'], 'starting')}{leaving}")
+    lines += [f"waiting for resources: {text}" for text in facts["waiting_for"]]
+    lines += [f"scaled: {text}" for text in facts["decisions"]]
+    targets, restarts = facts["targets"], facts["restarts"]
+    lines.append(f"wanted: {targets['rollout']} rollout, {targets['verifier']} verifier workers")
+    lines.append(f"replaced: {restarts['rollout']} rollout, {restarts['verifier']} verifier workers")
+    return lines
 
 
 def show_all(address: str | None) -> None:
@@ -72,7 +94,7 @@ def _stage_and_step(found: FoundRun) -> tuple[str, str]:
     except ValueError as error:
         return str(error), ""
     finally:
-        if found.local:
+        if found.run_dir:  # the next one may have another cluster
             find_run.disconnect()
     return facts["stage"], f"{facts['step']}/{facts['steps']}"
 

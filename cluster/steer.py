@@ -73,7 +73,7 @@ def stop(run: str | None, address: str | None, *, timeout_s: float) -> None:
 
 def stop_now(run: str | None, address: str | None, *, timeout_s: float) -> None:
     """End a run by signals: a job by Ray, which allows it a checkpoint, a process of this machine at once."""
-    directory = local_directory(run) if run else None
+    directory = local_directory(run, address) if run else None
     if address and not directory:
         if run is None:
             raise ValueError(
@@ -102,13 +102,18 @@ def _stop_job(run: str, job: str | None, address: str, timeout_s: float) -> None
     client = jobs.connect(address)
     job = job or jobs.job_of(client, address, run)
     with jobs.plainly(address):
+        if (state := client.get_job_status(job)).is_terminal():
+            raise ValueError(f"job {job} has ended already: it is {state}")
         client.stop_job(job)
-    print(f"job {job} {jobs.wait_for_end(client, address, job, timeout_s)}")
+    ended = jobs.wait_for_end(client, address, job, timeout_s)
+    if ended == "FAILED":
+        raise RuntimeError(f"job {job} FAILED as it was stopped: see bonfire logs {run} --address {address}")
+    print(f"job {job} {ended}")
 
 
 def logs(run: str | None, address: str | None, *, follow: bool) -> None:
     """Print the log of a job on a cluster, or the controller's of a run directory."""
-    directory = local_directory(run) if run else None
+    directory = local_directory(run, address) if run else None
     if address and not directory:
         if run is None:
             raise ValueError(

@@ -19,7 +19,7 @@ from cluster.interrupts import Interrupted
 from cluster.launch import set_ray_environment
 
 EXCLUDES = (".git", ".venv", "venv", "__pycache__", "runs")
-"""Beside what .gitignore and .rayignore in the directory leave out."""
+"""Beside what .gitignore and .rayignore in the directory leave out, and the file of Ray's token."""
 STOP_WAIT_S = 300
 """Between the SIGTERM of `ray job stop` and its SIGKILL: time for a step and a checkpoint. Ray's own is 3 s."""
 
@@ -82,7 +82,7 @@ def plan(
         entrypoint=shlex.join(["bonfire", *command, "--address", "auto"]),
         runtime_env={
             "working_dir": str(working_dir),
-            "excludes": list(EXCLUDES),
+            "excludes": [*EXCLUDES, *_token_within(working_dir)],
             "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S)},
         },
         metadata={jobs.RUN_KEY: run},
@@ -117,6 +117,14 @@ def _inside(config: Path, working_dir: Path) -> str:
             f"config {config} is not in --working-dir {working_dir}, so it would not be uploaded: move it, or give a "
             "directory that holds it"
         ) from None
+
+
+def _token_within(working_dir: Path) -> list[str]:
+    """The file of the token, if it is in there, as a pattern like those of .gitignore."""
+    token = os.environ.get("RAY_AUTH_TOKEN_PATH")
+    if not token or not Path(token).resolve().is_relative_to(working_dir.resolve()):
+        return []
+    return [f"/{Path(token).resolve().relative_to(working_dir.resolve())}"]
 
 
 def upload_size(working_dir: Path, excludes: Sequence[str]) -> tuple[int, int]:

@@ -134,15 +134,15 @@ class VerifierFleet:
         async with worker.slot.until_deadline():
             if not await worker.slot.unless_leaving(self._bring_up(worker)):
                 return
-            while groups := await worker.slot.unless_leaving(self._next_groups()):
-                worker.groups = groups
+            while await worker.slot.unless_leaving(self._take_groups(worker)):
                 await self._judge(worker)
 
-    async def _next_groups(self) -> list[SampleGroup]:
-        groups = [await self._queue.get()]
-        while len(groups) < GROUPS_PER_CALL and not self._queue.empty():
-            groups.append(self._queue.get_nowait())
-        return groups
+    async def _take_groups(self, worker: VerifierHandle) -> bool:
+        """True, once it has some: at once its own, for its deadline may come before its next step."""
+        worker.groups = [await self._queue.get()]
+        while len(worker.groups) < GROUPS_PER_CALL and not self._queue.empty():
+            worker.groups.append(self._queue.get_nowait())
+        return True
 
     async def _bring_up(self, worker: VerifierHandle) -> bool:
         """True, once the worker can judge."""

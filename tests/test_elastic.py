@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ray.exceptions import RpcError
 
+from cluster import elastic
+from cluster.config import parse_config
+from cluster.metrics import Metrics
 from tests.test_loop import (
     GROUPS,
     both_sample,
@@ -140,3 +147,39 @@ def test_a_synchronous_run_shares_its_steps_among_the_workers_there_are(start, m
     assert shares[1] == shares[end["step"]] == GROUPS
     assert shares[two["step"] + 2] == GROUPS // 2
     assert end["restarts"] == {"rollout": 0, "verifier": 0}
+
+
+@pytest.mark.parametrize("head", ["answers", "is away", "hangs"])
+def test_a_run_that_ends_asks_for_no_nodes_and_says_so_when_nobody_heard(head, monkeypatch):
+    heard: list[Any] = []
+    notes: list[str] = []
+    over = threading.Event()
+
+    def request_nodes(bundles: list[Any]) -> None:
+        if not bundles and head == "is away":
+            raise RpcError("no connection")
+        if not bundles and head == "hangs":
+            over.wait(60)
+        heard.append(bundles)
+
+    async def end() -> None:
+        fleet = SimpleNamespace(slots=None, workers={}, serving=[], queue_depth=0, busy_s=0.0)
+        config = parse_config({"model": "m", "rollout": {"num_cpus": 2}, "verifier": {"num_cpus": 0.5}})
+        run = elastic.Elastic(
+            config, fleet, fleet, waited_s=lambda: 0.0, note=notes.append, metrics=Metrics()
+        ).run()
+        task = asyncio.create_task(run)
+        while not heard:
+            await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        over.set()
+
+    monkeypatch.setattr(elastic, "request_nodes", request_nodes)
+    monkeypatch.setattr(elastic, "draining_nodes", dict)
+    monkeypatch.setattr(elastic, "LAST_REQUEST_TIMEOUT_S", 0.1 if head == "hangs" else 60.0)
+    asyncio.run(end())
+    assert heard[0] == [{"CPU": 2.0}, {"CPU": 0.5}, {"CPU": 1.0}]
+    assert heard[1:] == ([] if head == "is away" else [[]])
+    assert len(notes) == (head != "answers") and all("did not hear" in note for note in notes)

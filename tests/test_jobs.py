@@ -13,19 +13,23 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
 import pytest
+import requests
 import tomli_w
+from ray.job_submission import JobStatus
 
-from cluster import find_run, jobs, submit
+from cluster import find_run, jobs, steer, submit
 from cluster.launch import check_outlives_job
 from cluster.record import RUN_FILE
 from cluster.run_file import RunFile, is_driven_here, read_run_file
+from cluster.status import describe_workers, show_all
 
 REPOSITORY = Path(__file__).parent.parent
 PATIENCE_S = 240.0
@@ -121,12 +125,111 @@ def test_the_upload_leaves_out_what_a_job_does_not_need(tmp_path):
     assert (num_files, num_bytes) == (3, 206)
 
 
+def test_the_token_of_the_cluster_is_not_uploaded(config, monkeypatch):
+    (config.parent / "pkg").mkdir()
+    for name in ("token", "pkg/token"):
+        (config.parent / name).write_text("secret")
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(config.parent / "token"))
+    planned = plan(config, name="first")
+    num_files, _ = submit.upload_size(config.parent, planned.runtime_env["excludes"])
+    assert num_files == 2  # the config, and what is called the same elsewhere
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", "/home/me/token")
+    assert plan(config, name="first").runtime_env["excludes"] == list(submit.EXCLUDES)
+
+
 def test_in_a_job_a_relative_run_directory_is_refused(monkeypatch):
     check_outlives_job(Path("runs/a"))
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
     check_outlives_job(Path("/shared/runs/a"))
     with pytest.raises(ValueError, match="run_dir = 'runs/a' is relative: in a Ray job"):
         check_outlives_job(Path("runs/a"))
+
+
+class AwayAWhile:
+    """A dashboard that is restarted while a job's log is followed: calls 2 to 4 find nobody."""
+
+    def __init__(self, log: str) -> None:
+        self._log = log
+        self._num_calls = 0
+
+    def _call(self) -> None:
+        self._num_calls += 1
+        if 2 <= self._num_calls <= 4:
+            raise requests.ConnectionError
+
+    async def tail_job_logs(self, job: str) -> AsyncIterator[str]:
+        self._call()
+        yield self._log[:5]
+        if self._num_calls > 4:
+            yield self._log[5:]
+
+    def get_job_status(self, job: str) -> JobStatus:
+        self._call()
+        return JobStatus.SUCCEEDED if self._num_calls > 4 else JobStatus.RUNNING
+
+    def get_job_logs(self, job: str) -> str:
+        return self._log
+
+
+def test_a_log_is_followed_through_a_restart_of_the_dashboard(monkeypatch):
+    monkeypatch.setattr(jobs, "STATUS_EVERY_S", 0.01)
+    written: list[str] = []
+    jobs.follow(AwayAWhile("step 1\nstep 2\n"), "http://head:8265", "first", written.append)
+    assert "".join(written) == "step 1\nstep 2\n"
+    monkeypatch.setattr(jobs, "OUTAGE_S", 0.0)
+    with pytest.raises(ValueError, match="log of job first at http://head:8265 cannot be followed"):
+        jobs.follow(AwayAWhile("step 1\n"), "http://head:8265", "first", written.append)
+
+
+def job_details(job: str, status: JobStatus, *, start_time: int) -> Any:
+    return SimpleNamespace(
+        submission_id=job, metadata={jobs.RUN_KEY: "first"}, status=status, start_time=start_time
+    )
+
+
+def test_the_job_of_a_run_is_the_one_that_drives_it_then_the_newest():
+    refused = job_details("first-resumed-1", JobStatus.FAILED, start_time=3)
+    older = job_details("first-resumed-0", JobStatus.STOPPED, start_time=1)
+    drives = job_details("first", JobStatus.RUNNING, start_time=2)
+    for listed, expected in (([older, drives, refused], "first"), ([refused, older], "first-resumed-1")):
+        dashboard = SimpleNamespace(list_jobs=lambda listed=listed: listed)
+        assert jobs.job_of(dashboard, "http://head:8265", "first") == expected
+
+
+class OneJob:
+    """A dashboard with a job that goes through these states, one each time it is asked for."""
+
+    def __init__(self, *states: JobStatus) -> None:
+        self._states = list(states)
+        self.stopped: list[str] = []
+
+    def list_jobs(self) -> list[Any]:
+        return [job_details("first", self._states[0], start_time=1)]
+
+    def get_job_status(self, job: str) -> JobStatus:
+        return self._states.pop(0)
+
+    def stop_job(self, job: str) -> None:
+        self.stopped.append(job)
+
+
+@pytest.mark.parametrize(
+    ("states", "error", "what"),
+    [
+        ((JobStatus.SUCCEEDED,), ValueError, "job first has ended already: it is SUCCEEDED"),
+        ((JobStatus.FAILED,), ValueError, "job first has ended already: it is FAILED"),
+        ((JobStatus.RUNNING, JobStatus.FAILED), RuntimeError, "job first FAILED as it was stopped"),
+        ((JobStatus.RUNNING, JobStatus.STOPPED), None, "job first STOPPED\n"),
+        ((JobStatus.RUNNING, JobStatus.SUCCEEDED), None, "job first SUCCEEDED\n"),
+    ],
+)
+def test_a_job_that_is_ended_now_ends_as_it_is_said_to(monkeypatch, capsys, states, error, what):
+    dashboard = OneJob(*states)
+    monkeypatch.setattr(jobs, "connect", lambda address: dashboard)
+    with pytest.raises(error, match=what) if error else contextlib.nullcontext():
+        steer.stop_now("first", "http://head:8265", timeout_s=5)
+    assert capsys.readouterr().out == ("" if error else what)
+    assert dashboard.stopped == (["first"] if states[0] is JobStatus.RUNNING else [])
 
 
 def write_run(run_dir: Path, **facts: Any) -> Path:
@@ -162,6 +265,71 @@ def test_a_run_is_found_by_its_directory_or_its_name(tmp_path, monkeypatch):
     write_run(tmp_path / "runs/over", stage="ended")
     with pytest.raises(ValueError, match="the run in runs/over has ended"):
         find_run.find_run("over", None)
+
+
+def test_with_an_address_a_name_is_one_of_the_cluster_and_a_path_still_a_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_run(tmp_path / "runs/first")
+    monkeypatch.setattr(find_run, "names_on", lambda address: ["first"])
+    there = find_run.find_run("first", "10.0.0.1:6379")
+    assert (there.run_dir, there.address, there.pid) == (None, "10.0.0.1:6379", None)
+    assert find_run.find_run("runs/first", "10.0.0.1:6379").run_dir == Path("runs/first")
+    monkeypatch.chdir(tmp_path / "runs")
+    assert find_run.find_run("first", "10.0.0.1:6379").run_dir is None
+    assert find_run.find_run("first", None).run_dir == Path("first")
+
+
+def test_a_list_of_runs_asks_each_on_its_own_cluster(tmp_path, monkeypatch, capsys):
+    """Ray joins one cluster at a time, and goes on asking that one."""
+    joined: list[str] = []
+
+    def ask(found: find_run.FoundRun, method: str) -> dict[str, Any]:
+        if not joined:
+            joined.append(found.address)
+        if joined != [found.address]:
+            raise ValueError(f"no controller answers for {found.label}")
+        return {"stage": "training", "step": 3, "steps": 9}
+
+    monkeypatch.chdir(tmp_path)
+    write_run(tmp_path / "runs/on-a-cluster", local=False, address="10.0.0.1:6379", started=time.time() + 1)
+    write_run(tmp_path / "runs/alone")
+    monkeypatch.setattr(find_run, "ask", ask)
+    monkeypatch.setattr(find_run, "disconnect", joined.clear)
+    show_all(None)
+    shown = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
+    assert shown == [["runs/on-a-cluster", "training", "3/9"], ["runs/alone", "training", "3/9"]]
+
+
+def test_status_says_what_workers_do_what_is_waited_for_and_what_was_decided():
+    def worker(name: str, pid: int, startup_s: dict[str, float], **facts: Any) -> dict[str, Any]:
+        return {"name": name, "pid": pid, "leaving": False, "startup_s": startup_s, **facts}
+
+    facts = {
+        "rollout_workers": [
+            worker("rollout-0", 10, {"placed": 1.0}, serving=True, version=7),
+            worker("rollout-1", 11, {"placed": 1.0}, serving=True, version=6, leaving=True),
+            worker("rollout-2", 0, {}, serving=False, version=-1),
+        ],
+        "verifier_workers": [
+            worker("verifier-0", 12, {"placed": 1.0, "verifiers": 2.0}),
+            worker("verifier-1", 13, {"placed": 1.0}),
+        ],
+        "waiting_for": ["1 rollout worker (1 CPU)"],
+        "decisions": ["rollout 1 -> 2: asked for by command"],
+        "targets": {"rollout": 2, "verifier": 2},
+        "restarts": {"rollout": 1, "verifier": 0},
+    }
+    assert describe_workers(facts) == [
+        "rollout-0: pid 10, serves version 7",
+        "rollout-1: pid 11, serves version 6, leaving",
+        "rollout-2: no process yet, starting",
+        "verifier-0: pid 12, judges",
+        "verifier-1: pid 13, starting",
+        "waiting for resources: 1 rollout worker (1 CPU)",
+        "scaled: rollout 1 -> 2: asked for by command",
+        "wanted: 2 rollout, 2 verifier workers",
+        "replaced: 1 rollout, 0 verifier workers",
+    ]
 
 
 def test_a_process_that_took_the_number_of_a_dead_driver_is_not_it():

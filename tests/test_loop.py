@@ -587,11 +587,12 @@ def test_a_verifier_that_always_fails_stops_the_run_with_its_message(start, make
     config = make_config(
         verifier={"reward": "loop_verifiers:broken"}, train={"max_consecutive_failures": 3, "steps": 1000}
     )
-    with (
-        start(config, tmp_path) as run,
-        pytest.raises(Halt, match=r"3 failures in a row .*loop_verifiers:broken.*KeyError: 'no such column'"),
-    ):
-        run.finish()
+    with start(config, tmp_path) as run:
+        message = r"3 failures in a row .*loop_verifiers:broken.*KeyError: 'no such column'"
+        with pytest.raises(Halt, match=message):
+            run.finish()
+        with pytest.raises(ValueError, match="the run is ending: it takes no more workers"):
+            run.scale(rollout=2)
     assert trained_groups(tmp_path) == []
 
 

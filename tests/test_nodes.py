@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cluster.nodes import bundle, describe
+from cluster.nodes import bundle, describe, request_nodes
 from learner.config import LearnerConfig
 from tests.test_loop import staleness, trained_groups
 from verifiers.config import VerifierConfig
@@ -22,6 +24,27 @@ def test_a_bundle_names_what_is_reserved_and_nothing_else() -> None:
     assert bundle(VerifierConfig(num_cpus=0)) == {}
     assert describe({"CPU": 1.0, "GPU": 0.5}) == "1 CPU, 0.5 GPU"
     assert describe({}) == "no resources"
+
+
+def test_a_request_that_is_still_under_way_does_not_outlast_a_later_one(monkeypatch) -> None:
+    """A run that ends while it asks for nodes must not leave that behind: they would never go."""
+    heard: list[list[dict[str, float]]] = []
+    first_is_under_way, answer = threading.Event(), threading.Event()
+
+    def slow_head(bundles: list[dict[str, float]]) -> None:
+        if bundles:
+            first_is_under_way.set()
+            answer.wait(30)
+        heard.append(bundles)
+
+    monkeypatch.setattr("ray.autoscaler.sdk.request_resources", slow_head)
+    with ThreadPoolExecutor() as threads:
+        threads.submit(request_nodes, [{"CPU": 1.0}, {}])
+        assert first_is_under_way.wait(30)
+        last = threads.submit(request_nodes, [])
+        wait([last], timeout=0.2)
+        answer.set()
+    assert heard == [[{"CPU": 1.0}], []]
 
 
 def see(scenario: str, model: Path, run_dir: Path) -> dict[str, Any]:

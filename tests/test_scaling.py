@@ -52,6 +52,10 @@ def seen(**changes: Any) -> Window:
         ({"rollout_busy_share": 0.0, "targets": {"rollout": 1, "verifier": 2}}, None),
         ({"wait_share": 0.61, "targets": {"rollout": 8, "verifier": 2}}, None),
         (
+            {"wait_share": 0.61, "verifier_busy_share": 0.1, "targets": {"rollout": 8, "verifier": 2}},
+            "verifier 2 -> 1",
+        ),
+        (
             {"wait_share": 0.61, "queue_per_verifier": 9.0, "targets": {"rollout": 2, "verifier": 6}},
             None,  # more rollout workers would only lengthen the queue
         ),

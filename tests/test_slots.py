@@ -144,10 +144,31 @@ def test_a_deadline_that_is_moved_up_holds_for_a_slot_that_leaves_already() -> N
         place.slots.resize(0)
         await settle()
         place.slots_by_number[0].leave(0.1)
-        place.slots_by_number[0].leave(25.0)
+        place.slots_by_number[0].leave(3600.0)
         while not place.cut_off:
             await asyncio.sleep(0.01)
         assert place.cut_off == [0]
+
+    in_a_loop(scenario)
+
+
+def test_a_slot_whose_deadline_is_over_may_be_told_again_while_it_tidies_up() -> None:
+    """As a node that drains is looked at every second."""
+
+    async def scenario() -> None:
+        slot = Slot(is_initial=True)
+
+        async def tend() -> None:
+            async with slot.until_deadline():
+                await asyncio.sleep(3600)
+
+        task = asyncio.create_task(tend())
+        await settle()
+        slot.leave(0.0)
+        await asyncio.sleep(0)
+        assert not task.done()  # its deadline is over, and it has not had its turn since
+        slot.leave(0.0)
+        await task
 
     in_a_loop(scenario)
 
@@ -187,14 +208,37 @@ def test_work_that_is_done_when_the_slot_is_to_leave_is_not_lost() -> None:
                 taken.append(item)
 
         slots = Slots(tend, leave_within_s=None)
-        slots.start(2)
+        slots.start(1)
         await settle()
         queue.put_nowait(1)
-        slots.resize(1)
+        slots.resize(0)
         await settle()
-        queue.put_nowait(2)
+        assert taken == [1] and queue.empty()
+        await slots.stop()
+
+    in_a_loop(scenario)
+
+
+def test_a_slot_leaves_though_there_is_always_more_to_do() -> None:
+    """As a verifier before which groups queue up."""
+
+    async def scenario() -> None:
+        queue: asyncio.Queue[int] = asyncio.Queue()
+        taken: list[int] = []
+
+        async def tend(slot: Slot) -> None:
+            while (item := await slot.unless_leaving(queue.get())) is not None:
+                taken.append(item)
+                await asyncio.sleep(0.01)
+
+        for item in range(100):
+            queue.put_nowait(item)
+        slots = Slots(tend, leave_within_s=None)
+        slots.start(1)
         await settle()
-        assert sorted(taken) == [1, 2] and queue.empty()
+        slots.resize(0)
+        await asyncio.sleep(0.1)
+        assert taken == [0] and queue.qsize() == 99
         await slots.stop()
 
     in_a_loop(scenario)

@@ -114,3 +114,31 @@ def test_processes_that_verdicts_cost_are_counted(judge, user_modules: Path) -> 
     groups = [group_of(0, problem, "kill", "x"), group_of(1, problem, "x", "x")]
     judged = judge(verifier, problem, groups, {})
     assert (len(judged.scored), len(judged.errors), judged.num_child_restarts) == (1, 1, 2)
+
+
+def test_a_group_taken_at_the_moment_a_node_must_be_left_is_judged_by_another(ray_cluster: str) -> None:
+    problem = Problem(id="p", prompt="", truth={"numbers": [1, 2], "target": 3})
+    scored: list[ScoredGroup] = []
+
+    async def run() -> None:
+        fleet = VerifierFleet(
+            config=VerifierConfig(),
+            problems={"p": problem},
+            on_scored=scored.append,
+            on_unjudged=lambda group, error: pytest.fail(error),
+            on_lost=lambda role, error: pytest.fail(str(error)),
+        )
+        fleet.start()
+        async with asyncio.timeout(120):
+            while not all(worker.takes_groups for worker in fleet.workers.values()) or not fleet.workers:
+                await asyncio.sleep(0.01)
+            (worker,) = fleet.workers.values()
+            await asyncio.sleep(0.1)  # it waits for groups
+            fleet.put(group_of(0, problem, "1 + 2", "2 - 1"))
+            fleet.slots.replace(worker.slot, 0.0)
+            while not scored:
+                await asyncio.sleep(0.01)
+        await fleet.stop()
+
+    asyncio.run(run())
+    assert scored[0].rewards.tolist() == [1.0, 0.0]
