@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from safetensors.numpy import save_file
 
+from cluster.record import RunRecord
+
 REPOSITORY = Path(__file__).parent.parent
 EXAMPLE = REPOSITORY / "examples" / "countdown.toml"
 
@@ -217,3 +219,18 @@ def test_resume_auto_plans_a_new_run_or_the_one_that_is_there(tmp_path, jsonl_co
     assert f"run directory {tmp_path}/run" in " ".join(bonfire(*begin, cwd=tmp_path).stdout.split())
     assert "give CONFIG too" in one_error(bonfire("train", "--resume", "auto", "run_dir=run", cwd=tmp_path))
     assert "needs run_dir=DIR" in one_error(bonfire("train", config, "--resume", "auto", cwd=tmp_path))
+
+
+def test_a_run_without_a_checkpoint_that_can_be_used_is_one_line_and_stays_as_it_is(tmp_path, jsonl_config):
+    record = RunRecord(tmp_path / "run")
+    (record.run_dir / "config.toml").write_text(jsonl_config(GOOD_ROW).read_text())
+    (record.begin_checkpoint(5) / "learner.json").write_text("{}")
+    checkpoint = record.finish_checkpoint(5, {"version": 5}, keep=1)
+    (checkpoint / "learner.json").write_text("[]")
+    error = one_error(bonfire("train", "--resume", "run", cwd=tmp_path))
+    assert "run/checkpoints has no checkpoint that can be used (step-000005: learner.json has other" in error
+    assert sorted(path.name for path in record.run_dir.iterdir()) == [
+        "checkpoints",
+        "config.toml",
+        "trajectories",
+    ]
