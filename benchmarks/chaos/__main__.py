@@ -36,7 +36,7 @@ LEAK_TIMEOUT_S = 30.0
 
 @click.command(help=__doc__)
 @click.option("--count", default=52, show_default=True, type=click.IntRange(min=1))
-@click.option("--minutes", default=17.0, show_default=True, help="No fault strikes later.")
+@click.option("--minutes", default=16.0, show_default=True, help="No fault strikes later.")
 @click.option("--seed", type=int, help="[default: a random one]")
 @click.option("--only", multiple=True, type=click.Choice(list(FAULTS)), help="Only these; may be repeated.")
 @click.option("--calm", is_flag=True, help="One fault at a time.")
