@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,8 +21,11 @@ from benchmarks.study.learned import (
     measure,
     summarise,
 )
+from benchmarks.study.report import fill
 from cluster.config import load_config
 from verifiers.problems import check_problems, load_problems
+
+ROOT = Path(__file__).parent.parent
 
 
 def test_the_splits_share_no_problem_and_test_numbers_are_never_trained_on(tmp_path):
@@ -109,6 +113,13 @@ def test_arms_are_compared_with_the_base_and_with_each_other():
     blocks = learned_blocks(results)
     assert "**+.250 [+.250, +.250]**" in blocks["learned"]
     assert "USEFUL: yes" in blocks["learned-verifier"] and "bon16-seed0: boom" in blocks["learned-verifier"]
+
+
+def test_the_document_shows_the_published_numbers():
+    published = json.loads((ROOT / "benchmarks/results/study-learned.json").read_text())
+    document = (ROOT / "docs/study.md").read_text()
+    assert fill(document, learned_blocks(published)) == document
+    assert not published["failures"] and {row["num_seeds"] for row in published["arms"][1:]} == {3}
 
 
 def scored(scores: np.ndarray, rewards: np.ndarray) -> ScoredGroup:
