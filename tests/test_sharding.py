@@ -106,11 +106,11 @@ def test_a_pass_over_an_empty_batch_adds_exactly_nothing():
     assert all(float(parameter.grad.abs().max()) == 0 for parameter in policy.parameters())
 
 
-def test_one_process_alone_exchanges_nothing():
+def test_one_process_alone_exchanges_nothing(monkeypatch):
+    monkeypatch.delattr(torch.distributed, "all_gather")
     values = np.array([1.5, np.nan])
     assert ALONE.sum(values) is values and ALONE.largest(values) is values and ALONE.norm(3.0) == 3.0
     assert ALONE.gather(values).shape == (1, 2)
-    assert not torch.distributed.is_initialized()
 
 
 # --- a step ---
