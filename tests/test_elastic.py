@@ -126,6 +126,7 @@ def test_nonsense_is_refused_in_one_line_and_changes_nothing(scaled):
     assert len(scaled["end"]["decisions"]) == 4
 
 
+@pytest.mark.slow
 def test_a_synchronous_run_shares_its_steps_among_the_workers_there_are(start, make_config, tmp_path):  # noqa: F811
     config = make_config(train={"steps": 100_000, "checkpoint_every": 1000})
     with start(config, tmp_path) as run:

@@ -112,6 +112,7 @@ def test_a_rank_that_dies_in_a_step_is_named_and_the_others_are_ended() -> None:
     run(test)
 
 
+@pytest.mark.slow
 def test_a_rank_that_hangs_is_told_from_those_that_wait_for_it() -> None:
     async def test() -> None:
         async with started(make_config(2, step_timeout_s=8.0)) as (handle, _):
