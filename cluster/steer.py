@@ -146,7 +146,10 @@ def _write(text: str) -> None:
 
 
 def _interrupt(found: FoundRun, timeout_s: float) -> None:
-    """End a run that is at a stage without a controller."""
+    """End a run that is at a stage without a controller; a job by Ray, which else would call it FAILED."""
+    if found.job and found.address:
+        _stop_job(found.name, found.job, found.address, timeout_s)
+        return
     if found.pid is None:
         raise ValueError(
             f"{found.label} is at stage {found.stage!r} on another machine: "

@@ -232,6 +232,19 @@ def test_a_job_that_is_ended_now_ends_as_it_is_said_to(monkeypatch, capsys, stat
     assert dashboard.stopped == (["first"] if states[0] is JobStatus.RUNNING else [])
 
 
+def test_a_job_that_evaluates_is_stopped_by_ray_and_not_by_a_signal_that_makes_it_fail(
+    tmp_path, monkeypatch, capsys
+):
+    dashboard = OneJob(JobStatus.RUNNING, JobStatus.STOPPED)
+    signals: list[int] = []
+    monkeypatch.setattr(jobs, "connect", lambda address: dashboard)
+    monkeypatch.setattr(os, "kill", lambda pid, number: signals.append(pid))
+    run_dir = write_run(tmp_path / "first", stage="evaluation", local=False, job="first")
+    steer.stop(str(run_dir), None, timeout_s=1)
+    assert (dashboard.stopped, signals) == (["first"], [])
+    assert capsys.readouterr().out == "job first STOPPED\n"
+
+
 def write_run(run_dir: Path, **facts: Any) -> Path:
     run_dir.mkdir(parents=True)
     about = {

@@ -159,6 +159,24 @@ def test_two_ranks_take_the_steps_of_one(two, objective, settings):
     assert ours.fingerprint == param_fingerprint(weights_of(alone, ours.buckets))
 
 
+@pytest.mark.parametrize(("tied", "dtype", "tolerance"), [(True, "float32", 1e-5), (False, "bfloat16", 5e-3)])
+def test_tied_weights_and_bfloat16_are_trained_by_two_ranks_as_by_one(two, tied, dtype, tolerance, tmp_path):
+    build_model(tie_word_embeddings=tied).save_pretrained(tmp_path)
+    settings = SETTINGS | {"dtype": dtype, "kl_coefficient": 0.2}
+    alone = make_learner(settings, BON, str(tmp_path))
+    before = {name: value.clone() for name, value in weights_of(alone).items()}
+    two.make(settings, BON, str(tmp_path))
+    for step in range(2):
+        groups = [make_group(10 * step + g, temperature=0.7) for g in range(3)]
+        expected, result = alone.train_step(groups), two.train_step(groups)[0]
+        for fact in ("grad_norm", "parity_max"):  # the latter is 2e4 times larger in bfloat16
+            assert result.facts[fact] == pytest.approx(expected.facts[fact], rel=0.1), fact
+    ours = weights_of(alone, two.published()[0].buckets)
+    for name, value in weights_of(alone).items():
+        assert (ours[name] - value).norm() <= tolerance * value.norm(), name
+        assert (ours[name] - value).norm() <= 0.5 * (value - before[name]).norm(), name
+
+
 def test_samples_of_an_older_version_are_compared_under_its_weights_and_leave_the_policy_alone(two):
     settings = SETTINGS | {"learning_rate": 0.05, "warmup_steps": 0}
     two.make(settings, BON)
