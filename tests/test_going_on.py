@@ -34,7 +34,7 @@ def test_a_killed_controller_is_followed_by_another(tmp_path, tiny_model):
         actor_process(process, "Controller").kill()
         out, err = process.communicate(timeout=runs.PATIENCE_S)
     assert process.returncode == 0, err
-    [line] = [line for line in out.splitlines() if "recovery 1" in line]
+    [line] = [line for line in out.splitlines() if "] ! " in line]
     assert "! the controller died: ActorDiedError; recovery 1: goes on from checkpoint step-0000" in line
     assert "recoveries: 1" in out
     check_exactly_once(project / "run")

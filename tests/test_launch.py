@@ -58,6 +58,13 @@ class LearnerLike:
         time.sleep(600)
 
 
+def wait_until(condition):
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 @pytest.fixture
 def actor(ray_cluster):
     actor = ray.remote(num_cpus=0)(LearnerLike).remote()
@@ -78,11 +85,9 @@ def test_an_actor_that_is_silent_or_dies_is_a_loss_and_gone_when_it_is_over(acto
     with pytest.raises(RunLost, match=r"^the controller does not answer within 0.5 s$"):
         _get(actor.sleep.remote(), timeout_s=0.5)
     assert "LearnerLike" in living_actors()
-    assert any("LearnerLike" in name for name in _actor_processes())
+    wait_until(lambda: any("LearnerLike" in name for name in _actor_processes()))
     ray.kill(actor)
     with pytest.raises(RunLost, match=r"^the controller died: ActorDiedError$"):
         _get(actor.die.remote())
-    deadline = time.monotonic() + 60
-    while "LearnerLike" in living_actors() or any("LearnerLike" in name for name in _actor_processes()):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until(lambda: "LearnerLike" not in living_actors())
+    wait_until(lambda: not any("LearnerLike" in name for name in _actor_processes()))
