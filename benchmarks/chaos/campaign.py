@@ -20,6 +20,7 @@ NO_VICTIM_PAUSE_S = 0.5
 OVERLAPPING = 0.5
 """Share of faults after which the next does not wait until all is well."""
 WARM_UP_STEPS = 10
+BEGIN_TIMEOUT_S = 600.0
 FINISH_TIMEOUT_S = 180.0
 
 
@@ -98,7 +99,7 @@ class Campaign:
             strike.course.close()  # type: ignore[attr-defined]
 
     def _begin(self) -> None:
-        ends_s = time.monotonic() + FINISH_TIMEOUT_S
+        ends_s = time.monotonic() + BEGIN_TIMEOUT_S
         while not (self._world.is_whole and self._world.step >= WARM_UP_STEPS):
             if time.monotonic() > ends_s:
                 raise RuntimeError(f"the run does not begin: {self._world.driver.last_words()}")
