@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 import ray
-from ray.util import placement_group_table
+from ray.util import placement_group_table, remove_placement_group
 
 import cluster.learning
 from actors.fingerprint import param_fingerprint
@@ -127,7 +127,19 @@ def test_a_gang_for_which_there_is_no_room_ends_the_run_in_one_line(monkeypatch)
     monkeypatch.setattr(cluster.learning, "STARTUP_TIMEOUT_S", 1.0)
 
     async def test() -> None:
-        with pytest.raises(Halt, match=r"no room for learner.ranks = 3 of 9 CPUs .*: add nodes, or lower"):
+        with pytest.raises(Halt, match=r"no room for learner.ranks = 3 of 9 CPU each .*: add nodes, or lower"):
             await LearnerHandle(make_config(3, num_cpus=9)).start(None)
+
+    run(test)
+
+
+def test_room_that_a_killed_controller_had_reserved_is_free_for_the_next(monkeypatch) -> None:
+    monkeypatch.setattr(cluster.learning, "STARTUP_TIMEOUT_S", 30.0)
+
+    async def test() -> None:
+        config = make_config(2, num_cpus=5)  # of 16
+        await LearnerHandle(config)._reserve()  # and nobody gives it back
+        placement = await LearnerHandle(config)._reserve()
+        remove_placement_group(placement)
 
     run(test)
