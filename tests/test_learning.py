@@ -127,7 +127,9 @@ def test_a_gang_for_which_there_is_no_room_ends_the_run_in_one_line(monkeypatch)
     monkeypatch.setattr(cluster.learning, "STARTUP_TIMEOUT_S", 1.0)
 
     async def test() -> None:
-        with pytest.raises(Halt, match=r"no room for learner.ranks = 3 of 9 CPU each .*: add nodes, or lower"):
+        with pytest.raises(
+            Halt, match=r"no room for learner.ranks = 3 of 9 CPU each .*: add nodes, or lower"
+        ):
             await LearnerHandle(make_config(3, num_cpus=9)).start(None)
 
     run(test)
