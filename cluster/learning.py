@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import ray
-from ray.util import placement_group, remove_placement_group
+from ray.util import get_placement_group, placement_group, remove_placement_group
 from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
@@ -22,6 +23,9 @@ from cluster.config import RunConfig
 from cluster.nodes import bundle, describe
 from learner.types import StepResult
 from learner.worker import LearnerFacts, LearnerWorker
+
+GANG_NAME = "learner"
+"""Of the room reserved for a gang; a run has a namespace of its own."""
 
 
 class LearnerHandle:
@@ -99,12 +103,14 @@ class LearnerHandle:
         needed = bundle(learner)
         if not needed:
             return None
-        placement = placement_group([needed] * learner.ranks, strategy="PACK")
+        await asyncio.to_thread(_give_up_earlier_room)
+        placement = placement_group([needed] * learner.ranks, strategy="PACK", name=GANG_NAME)
         if not await asyncio.to_thread(placement.wait, self._startup_timeout_s):
             remove_placement_group(placement)
             raise Halt(
                 f"the cluster has no room for learner.ranks = {learner.ranks} of {describe(needed)} each within "
-                f"{self._startup_timeout_s:g} s: add nodes, or lower learner.ranks, rollout.workers or verifier.workers"
+                f"{self._startup_timeout_s:g} s: add nodes, raise learner.startup_timeout_s, or lower learner.ranks, "
+                "rollout.workers or verifier.workers"
             )
         return placement
 
@@ -161,3 +167,9 @@ class LearnerHandle:
         except WorkerLost:
             self.stop()
             raise
+
+
+def _give_up_earlier_room() -> None:
+    """What a controller of this run reserved and did not live to give back: Ray keeps it until the job ends."""
+    with suppress(ValueError):  # there is none
+        remove_placement_group(get_placement_group(GANG_NAME))

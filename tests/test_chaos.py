@@ -114,6 +114,7 @@ def strike(name: str, *, recovered_s: float, noticed_s: float = 0.0) -> Strike:
         name=name,
         victim="v",
         course=iter(()),
+        bound_s=FAULTS[name].bound_s,
         struck_s=100.0,
         struck_time=1000.0,
         noticed_s=noticed_s,
@@ -213,7 +214,7 @@ def strikes(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[QuietWorld, 
             monkeypatch.setitem(FAULTS, name, replaced)
         world = QuietWorld()
         world.victims_from_s = time.monotonic() + 0.05
-        under_test = Campaign(world, names, calm=calm, max_s=60.0, say=lambda _: None)
+        under_test = Campaign(world, names, calm=calm, patience=1.0, max_s=60.0, say=lambda _: None)
         under_test.run()
         return world, under_test
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 import ray
-from ray.util import placement_group_table
+from ray.util import placement_group_table, remove_placement_group
 
 from actors.fingerprint import param_fingerprint
 from actors.manifest import views
@@ -127,5 +127,15 @@ def test_a_gang_for_which_there_is_no_room_ends_the_run_in_one_line() -> None:
     async def test() -> None:
         with pytest.raises(Halt, match=r"no room for learner.ranks = 3 of 9 CPU each within 1 s: add nodes"):
             await LearnerHandle(make_config(3, num_cpus=9, startup_timeout_s=1)).start(None)
+
+    run(test)
+
+
+def test_room_that_a_killed_controller_had_reserved_is_free_for_the_next() -> None:
+    async def test() -> None:
+        config = make_config(2, num_cpus=5, startup_timeout_s=30)  # of 16
+        await LearnerHandle(config)._reserve()  # and nobody gives it back
+        placement = await LearnerHandle(config)._reserve()
+        remove_placement_group(placement)
 
     run(test)

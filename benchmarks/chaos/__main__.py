@@ -40,6 +40,7 @@ LEAK_TIMEOUT_S = 30.0
 @click.option("--seed", type=int, help="[default: a random one]")
 @click.option("--only", multiple=True, type=click.Choice(list(FAULTS)), help="Only these; may be repeated.")
 @click.option("--calm", is_flag=True, help="One fault at a time.")
+@click.option("--patience", default=1.0, show_default=True, help="Times the bounds, for a busy machine.")
 @click.option("--out", type=click.Path(path_type=Path), help="A new directory. [default: runs/chaos-<time>]")
 @click.option("--publish", metavar="NAME", help="Write the result to benchmarks/results/NAME.json too.")
 def chaos(
@@ -48,6 +49,7 @@ def chaos(
     seed: int | None,
     only: tuple[str, ...],
     calm: bool,
+    patience: float,
     out: Path | None,
     publish: str | None,
 ) -> None:
@@ -70,7 +72,7 @@ def chaos(
         raise click.BadParameter(f"{directory} is not empty: give another", param_hint="--out")
     directory.mkdir(parents=True, exist_ok=True)
     with laboratory(directory, missing=missing, seed=seed) as world:
-        campaign = Campaign(world, names, calm=calm, max_s=60 * minutes, say=say)
+        campaign = Campaign(world, names, calm=calm, patience=patience, max_s=60 * minutes, say=say)
         try:
             campaign.run()
         except RuntimeError as error:

@@ -58,6 +58,8 @@ class Cluster:
             "RAY_TMPDIR": str(ray_dir),
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+            # Else Ray puts all workers on one node as long as half of it is free.
+            "RAY_scheduler_spread_threshold": "0.0",
         }
 
     @property

@@ -32,7 +32,7 @@ def summarise(strikes: Sequence[Strike]) -> dict[str, dict[str, Any]]:
             "noticed_longest_s": max(noticed_s, default=None),
             "recovered_median_s": statistics.median(recovered_s),
             "recovered_longest_s": max(recovered_s),
-            "bound_s": FAULTS[name].bound_s,
+            "bound_s": those[0].bound_s,
             "not_recovered": sum(not strike.recovered_s for strike in those),
         }
     return rows

@@ -69,7 +69,7 @@ class Watch:
     def _read(self, process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None
         for line in process.stdout:
-            if process is self._process:
+            if process is self._process and line.startswith("{"):  # Ray writes there too
                 self._newest = View(**json.loads(line), at_s=time.monotonic())
 
 
