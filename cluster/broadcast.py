@@ -16,7 +16,7 @@ import ray
 from actors.manifest import WeightManifest
 
 TURN_S = 5.0
-"""A node that has its turn for longer, because its worker hangs or its network is slow, lets the next one begin."""
+"""A node that needs longer, because its worker hangs or its network is slow, lets the next one begin."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,13 +40,17 @@ class Turns:
         self._idle_copies = asyncio.Semaphore(1)
 
     async def pull(self, pull: Callable[[], Awaitable[None]]) -> None:
-        """Run `pull` when a copy is idle; what it has brought serves others. Raises what `pull` raises."""
+        """Run `pull` when a copy is idle; what it has brought serves others. Raises what `pull` raises.
+
+        Returns at the end of the turn, and waits for it no more, where it takes longer.
+        """
         async with self._idle_copies:
             pulling = asyncio.ensure_future(pull())
             try:
                 await asyncio.wait([pulling], timeout=self._turn_s)
-            except asyncio.CancelledError:
+            finally:
+                is_there = pulling.done()
                 pulling.cancel()
-                raise
-        await pulling
-        self._idle_copies.release()
+        if is_there:
+            pulling.result()
+            self._idle_copies.release()

@@ -19,6 +19,9 @@ PING_TIMEOUT_S = 5.0
 class WorkerLost(Exception):
     """An actor died, hung or failed; whatever it held must be given to another."""
 
+    made_s: float = float("inf")
+    """When it was made, by the monotonic clock, where that is known."""
+
 
 class Halt(RuntimeError):
     """The run must stop; the message says why and what to do."""

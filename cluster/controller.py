@@ -364,7 +364,7 @@ class Controller:
     def _note_lost(self, role: str, error: WorkerLost) -> None:
         self.metrics.observe_lost(role)
         self._buffer_changed.set()  # a batch may have waited for what the lost worker held
-        self._health.note_failure(str(error))
+        self._health.note_lost(error)
 
     def _note_left(self, message: str) -> None:
         self._buffer_changed.set()  # a batch may have waited for what it held

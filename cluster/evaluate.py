@@ -20,6 +20,7 @@ from cluster.broadcast import Published
 from cluster.calls import Halt, WorkerLost
 from cluster.config import RunConfig
 from cluster.eval_store import Cell
+from cluster.health import Streak
 from cluster.ledger import Ledger
 from cluster.rollouts import RolloutFleet
 from cluster.verifying import VerifierFleet
@@ -142,11 +143,11 @@ class Failures:
         self._limit = config.train.max_consecutive_failures
         self._verifier = config.verifier.label
         self._num_left = num_groups
-        self._in_a_row = 0
+        self._in_a_row = Streak()
         self._unjudged: Counter[int] = Counter()
 
     def note_success(self) -> None:
-        self._in_a_row = 0
+        self._in_a_row.end()
         self._num_left -= 1
         if not self._num_left:
             self.finished.set()
@@ -158,12 +159,12 @@ class Failures:
         self._note(f"verifier {self._verifier} on problem {group.problem_id}: {error}")
 
     def note_lost(self, role: str, error: WorkerLost) -> None:
-        self._note(str(error))
+        self._note(str(error), error.made_s)
 
-    def _note(self, message: str) -> None:
-        self._in_a_row += 1
-        if self._in_a_row >= self._limit:
-            raise Halt(f"evaluation: {self._in_a_row} failures in a row; the last: {message}")
+    def _note(self, message: str, made_s: float = float("inf")) -> None:
+        self._in_a_row.add(made_s)
+        if self._in_a_row.length >= self._limit:
+            raise Halt(f"evaluation: {self._in_a_row.length} failures in a row; the last: {message}")
 
 
 async def _until_finished(

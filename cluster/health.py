@@ -8,7 +8,7 @@ from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from cluster.calls import Halt
+from cluster.calls import Halt, WorkerLost
 from cluster.config import RunConfig
 from learner.types import STALENESS_WARNING
 
@@ -19,12 +19,32 @@ NUM_SILENT_GROUPS = 50
 logger = logging.getLogger(__name__)
 
 
+class Streak:
+    """Failures without a success between. Workers that were there when the last one that counts was lost were lost
+    with it, as on a node that is gone: they count no more.
+    """
+
+    def __init__(self) -> None:
+        self.length = 0
+        self._counted_s = float("-inf")
+
+    def add(self, made_s: float = float("inf")) -> None:
+        """A failure; of a worker made at `made_s` by the monotonic clock."""
+        if made_s > self._counted_s:
+            self.length += 1
+            self._counted_s = time.monotonic()
+
+    def end(self) -> None:
+        """Something succeeded, so that what failed before was passing."""
+        self.length = 0
+
+
 class Health:
     """The events of a run. Every `note_` and `check_` that finds too much raises Halt with a message."""
 
     def __init__(self, config: RunConfig) -> None:
         self._config = config
-        self._consecutive_failures = 0
+        self._failures = Streak()
         self._is_ending = False
         self._unjudged: Counter[int] = Counter()
         self._ratios: deque[float] = deque(maxlen=NUM_STALE_STEPS)
@@ -45,17 +65,21 @@ class Health:
 
     def note_success(self) -> None:
         """A group is finished, so failures before it were passing ones."""
-        self._consecutive_failures = 0
+        self._failures.end()
 
-    def note_failure(self, message: str) -> None:
-        """A worker was lost, or did not do its work."""
+    def note_lost(self, error: WorkerLost) -> None:
+        """A worker was lost."""
+        self.note_failure(str(error), error.made_s)
+
+    def note_failure(self, message: str, made_s: float = float("inf")) -> None:
+        """A worker, made at `made_s`, was lost, or did not do its work."""
         self.note(message)
         if self._is_ending:
             return
-        self._consecutive_failures += 1
-        if self._consecutive_failures >= self._config.train.max_consecutive_failures:
+        self._failures.add(made_s)
+        if self._failures.length >= self._config.train.max_consecutive_failures:
             raise Halt(
-                f"{self._consecutive_failures} failures in a row without a finished group; the last: {message}"
+                f"{self._failures.length} failures in a row without a finished group; the last: {message}"
             )
 
     def note_unjudged(self, group: int, problem_id: str, error: str) -> None:

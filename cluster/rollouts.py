@@ -15,7 +15,7 @@ import dataclasses
 import itertools
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -183,12 +183,14 @@ class RolloutFleet:
                 self._leave(worker)
             except WorkerLost as error:
                 self._remove(worker)
+                lost = worker.lost or error
+                lost.made_s = worker.made_s
                 if slot.is_leaving:
-                    self._on_left(f"{worker.lost or error}, when it was to leave")
+                    self._on_left(f"{lost}, when it was to leave")
                 else:
                     self.num_restarts += 1
                     failed_starts = 0 if worker.has_served else failed_starts + 1
-                    self._on_lost("rollout", worker.lost or error)
+                    self._on_lost("rollout", lost)
                     if failed_starts >= MAX_FAILED_STARTS:
                         raise Halt(
                             f"a rollout worker failed to start {failed_starts} times; the last: {error}"
@@ -268,9 +270,12 @@ class RolloutFleet:
         self, node_id: str, workers: Sequence[RolloutHandle], published: Published, turns: Turns
     ) -> None:
         if node_id != published.node_id:
-            await turns.pull(lambda: self._or_lose(workers[0], self._pull(workers[0], published)))
+            try:
+                await turns.pull(lambda: self._pull(workers[0], published))
+            except WorkerLost as error:
+                self._lose(workers[0], error)
         serving = [worker for worker in workers if worker.serving]
-        await asyncio.gather(*(self._or_lose(worker, self._update(worker, published)) for worker in serving))
+        await asyncio.gather(*(self._update_or_lose(worker, published) for worker in serving))
 
     async def _pull(self, worker: RolloutHandle, published: Published) -> None:
         await reply(
@@ -280,12 +285,16 @@ class RolloutFleet:
             doing=f"pulling weights of version {published.version}",
         )
 
-    async def _or_lose(self, worker: RolloutHandle, work: Awaitable[None]) -> None:
+    async def _update_or_lose(self, worker: RolloutHandle, published: Published) -> None:
         try:
-            await work
+            await self._update(worker, published)
         except WorkerLost as error:
-            worker.serving, worker.lost = False, error
-            ray.kill(worker.actor)
+            self._lose(worker, error)
+
+    @staticmethod
+    def _lose(worker: RolloutHandle, error: WorkerLost) -> None:
+        worker.serving, worker.lost = False, error
+        ray.kill(worker.actor)
 
     def _check_fingerprint(self, worker: RolloutHandle, fingerprint: int, published: Published) -> None:
         if published.fingerprint is not None and fingerprint != published.fingerprint:

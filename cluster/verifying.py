@@ -123,6 +123,7 @@ class VerifierFleet:
                 self._on_left(f"{worker.name} has left")
             except WorkerLost as error:
                 self._remove(worker)
+                error.made_s = worker.made_s
                 if slot.is_leaving:
                     self._on_left(f"{error}, when it was to leave")
                 else:

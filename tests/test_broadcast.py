@@ -50,11 +50,12 @@ def test_each_complete_copy_serves_one_node_at_a_time() -> None:
     asyncio.run(scenario())
 
 
-def test_a_node_that_hangs_holds_the_others_up_for_one_turn_only() -> None:
+def test_a_node_that_hangs_holds_others_and_its_own_workers_up_for_one_turn_only() -> None:
     async def scenario() -> None:
         nodes = Nodes(Turns(turn_s=0.05), 3)
-        while nodes.begun != [0, 1]:  # 0 hangs
-            await asyncio.sleep(0.01)
+        await nodes.tasks[0]  # which hangs
+        await settle()
+        assert nodes.begun == [0, 1]
         assert await nodes.end(1) == [0, 1, 2]
         await nodes.end(0, 2)
         await asyncio.gather(*nodes.tasks)

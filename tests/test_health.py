@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+import time
 
 import pytest
 
-from cluster.calls import Halt
+from cluster.calls import Halt, WorkerLost
 from cluster.config import parse_config
 from cluster.health import NUM_SILENT_GROUPS, Health
 from learner.types import STALENESS_WARNING
@@ -23,6 +24,22 @@ def test_failures_in_a_row_end_the_run_with_the_last_one(health: Health) -> None
     with pytest.raises(Halt, match="^3 failures in a row without a finished group; the last: three$"):
         health.note_failure("three")
     assert [event.split(" ", 1)[1] for event in health.events] == ["one", "two", "three"]
+
+
+def test_workers_lost_together_are_one_failure_and_their_successors_are_others(health: Health) -> None:
+    before_s = time.monotonic()
+    for _ in range(2):
+        for _ in range(8):  # those of a node, one of them after the other
+            health.note_lost(lost(before_s))
+        before_s = time.monotonic()
+    with pytest.raises(Halt, match="^3 failures in a row"):
+        health.note_lost(lost(before_s))
+
+
+def lost(made_s: float) -> WorkerLost:
+    error = WorkerLost("verifier-0 was lost")
+    error.made_s = made_s
+    return error
 
 
 def test_a_finished_group_forgives_the_failures_before_it(health: Health) -> None:
