@@ -240,7 +240,7 @@ def recovered(ray_cluster, make_config, tmp_path_factory) -> dict[str, Any]:
     def kill_the_learner() -> None:
         before = wait(controller_facts, lambda facts: facts["step"] >= 3)
         os.kill(before["learner_ranks"][0]["pid"], signal.SIGKILL)
-        seen["after"] = wait(controller_facts, lambda facts: facts["recoveries"] == 1)
+        seen["after"] = wait(controller_facts, lambda facts: facts["recoveries"] == 1 and facts["events"])
         seen["metrics"] = scrape(seen["after"])
 
     problems = load_problems(config.problems, "train")
