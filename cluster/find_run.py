@@ -103,7 +103,10 @@ def of_directory(run_dir: Path) -> FoundRun:
     about = read_run_file(run_dir)
     driven_here = is_driven_here(about)
     if about.get("stage") == "ended" or (about["local"] and not driven_here):
-        raise ValueError(f"the run in {run_dir} has ended; its numbers are in {run_dir}/metrics.jsonl")
+        raise ValueError(
+            f"the run in {run_dir} has ended; its numbers are in {run_dir}/metrics.jsonl; if it is not finished, go on "
+            f"with: bonfire train --resume {run_dir}"
+        )
     return FoundRun(
         name=about.get("name", run_dir.absolute().name),
         run_dir=run_dir,
@@ -183,9 +186,11 @@ def ask(found: FoundRun, method: str, *arguments: Any, **named: Any) -> Any:
 
 
 def _no_answer(found: FoundRun, why: str) -> ValueError:
+    again = "--resume " + str(found.run_dir or "RUN_DIR")
     where = f"; its numbers are in {found.run_dir}/metrics.jsonl" if found.run_dir else ""
     return ValueError(
-        f"no controller answers for {found.label} at {found.address} ({why}): has it ended?{where}"
+        f"no controller answers for {found.label} at {found.address} ({why}){where}; if its command is gone, start that "
+        f"again with {again}"
     )
 
 

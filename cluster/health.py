@@ -153,7 +153,7 @@ class Health:
                 f"rollout.dtype = {rollout.dtype!r} with learner.dtype = {learner.dtype!r}, and see parity_max"
             )
             self.note(
-                f"samples too far from the policy they train: staleness_ratio = {mean:.2g} in the "
+                f"samples too far from the policy they train: staleness_ratio = {mean:.3g} in the "
                 f"{NUM_STALE_STEPS} steps up to {step}, above {STALENESS_WARNING:g}; {remedy}"
             )
 

@@ -80,7 +80,8 @@ def plainly(address: str) -> Iterator[None]:
     except (ConnectionError, requests.RequestException, ray.exceptions.RayError) as error:
         raise ValueError(
             f"--address {address}: no Ray dashboard answers ({type(error).__name__}): give the head's, as in "
-            "http://HEAD:8265"
+            "http://HEAD:8265; without --dashboard-host it listens on the head's 127.0.0.1 only, which "
+            "`ssh -L 8265:127.0.0.1:8265 HEAD` brings here"
         ) from None
     except RuntimeError as error:  # a refused request, perhaps with the server's traceback
         raise ValueError(f"--address {address}: {last_line(str(error).rstrip('.'))}") from None
@@ -215,5 +216,13 @@ def raise_unless_succeeded(client: Any, address: str, job: str) -> None:
 
 def last_line(message: str | None) -> str:
     """Of what Ray says about a job: the end of its log, where the command's own error stands."""
-    lines = [line for line in (message or "").splitlines() if line.strip()]
-    return lines[-1].removeprefix("bonfire: ") if lines else "it left no message"
+    lines = [
+        line
+        for line in (message or "").splitlines()
+        if line.strip() and not line.startswith("Running entrypoint for job")  # of Ray, not always first
+    ]
+    if not lines:
+        return "it left no message"
+    if re.search(r"bonfire: (command )?not found$", lines[-1]):
+        return "bonfire is not on the PATH of the cluster's Ray processes: put it there before `ray start`"
+    return lines[-1].removeprefix("bonfire: ")

@@ -35,6 +35,11 @@ def scale(run: str | None, address: str | None, *, rollout: int | None, verifier
     after = ask(found, "scale", rollout, verifier)
     changes = [f"{role} workers {before[role]} -> {after[role]}" for role in wanted]
     print(f"{found.label}: {', '.join(changes)}")
+    if found.local and any(after[role] > before[role] for role in wanted):
+        print(
+            "a cluster of this machine alone has no more CPUs than it began with: what they do not suffice for waits "
+            "(bonfire status says so; start with a lower rollout.num_cpus, or with [scaling])"
+        )
 
 
 def stop(run: str | None, address: str | None, *, timeout_s: float) -> None:

@@ -66,7 +66,13 @@ def plan(
     elif config is None:
         raise ValueError("CONFIG is missing: give a TOML file in --working-dir, or --resume RUN_DIR")
     else:
-        configured = load_config(config, overrides).run_dir
+        settings = load_config(config, overrides)
+        configured = settings.run_dir
+        if settings.sft is not None and not Path(settings.model).is_absolute():
+            raise ValueError(
+                f"model = {settings.model!r} is relative, and [sft] would make it in the job's own directory, which goes "
+                "when it ends: set model=/PATH/THAT/ALL/NODES/SEE/NAME"
+            )
         if auto and not configured and name is None:
             raise ValueError(
                 "--resume auto needs the same run directory each time: give --name, or run_dir=/PATH/NAME"

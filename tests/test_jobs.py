@@ -99,6 +99,7 @@ def test_a_submission_that_may_be_repeated_names_each_job_anew_and_the_run_alike
         ((), {"name": "../a"}, "--name '../a' cannot name a job"),
         ((), {"name": "-a"}, "--name '-a' cannot name a job"),
         (("train.setps=1",), {"name": "a"}, "did you mean train.steps?"),
+        (("sft.steps=9", "model=base"), {"name": "a"}, "model = 'base' is relative, and [sft] would make it"),
         ((), {"name": "a", "working_dir": Path("/usr/lib")}, "is not in --working-dir /usr/lib"),
         ((), {"resume": Path("/shared/a")}, "give it without CONFIG"),
     ],
@@ -107,6 +108,11 @@ def test_what_would_fail_or_be_lost_on_the_cluster_is_refused_here(config, overr
     with pytest.raises(ValueError) as error:
         plan(config, *overrides, **settings)
     assert what in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_job_without_our_command_is_told_where_it_is_looked_for():
+    message = "exit code 127, last logs:\n/bin/sh: 1: bonfire: not found\nRunning entrypoint for job a: bonfire train x"
+    assert "bonfire is not on the PATH of the cluster's Ray processes" in jobs.last_line(message)
 
 
 def test_the_upload_leaves_out_what_a_job_does_not_need(tmp_path):
@@ -749,7 +755,7 @@ def test_scale_prints_the_targets_before_and_after(cluster, project):
     try:
         wait_for(lambda: steps_of(project / "runs/a"), "a step")
         code, out, _ = cluster.bonfire("scale", "--verifier", "2", cwd=project)
-        assert (code, out) == (0, "runs/a: verifier workers 1 -> 2\n")
+        assert (code, out.splitlines()[0]) == (0, "runs/a: verifier workers 1 -> 2")
     finally:
         process.terminate()
         process.communicate(timeout=PATIENCE_S)
