@@ -254,6 +254,7 @@ judge.close()
 """
 
 
+@pytest.mark.slow
 def test_a_judge_with_an_engine_of_its_own_votes_alike_in_another_process(
     serving, tiny_model, judge_model, tmp_path
 ):

@@ -353,6 +353,7 @@ def test_a_run_of_two_learner_ranks_is_resumed_by_one(start, make_config, whole,
     assert staleness(tmp_path) == [0] * 5 * GROUPS
 
 
+@pytest.mark.slow
 def test_a_run_that_imitates_trains_on_demonstrations_judged_as_its_samples_are(start, make_config, tmp_path):
     config = make_config(
         verifier={"reward": "countdown"},
