@@ -62,6 +62,7 @@ def scaled(start, make_config, tmp_path_factory) -> dict[str, Any]:  # noqa: F81
     return seen
 
 
+@pytest.mark.slow
 def test_workers_are_added_and_removed_while_the_run_trains(scaled):
     assert have(scaled["one"], 1, 1) and have(scaled["two"], 2, 2) and have(scaled["back"], 1, 1)
     assert scaled["answer"] == scaled["two"]["targets"] == {"rollout": 2, "verifier": 2}
@@ -77,6 +78,7 @@ def test_workers_are_added_and_removed_while_the_run_trains(scaled):
     assert scaled["end"]["stage"] == "stopped"
 
 
+@pytest.mark.slow
 def test_no_group_is_lost_or_trained_twice_by_that(scaled):
     trained = trained_groups(scaled["run_dir"])
     assert len(trained) == len(set(trained)) == scaled["end"]["step"] * GROUPS
@@ -85,6 +87,7 @@ def test_no_group_is_lost_or_trained_twice_by_that(scaled):
     assert max(staleness(scaled["run_dir"])) <= 1
 
 
+@pytest.mark.slow
 def test_the_newcomer_serves_the_newest_weights_before_its_first_lease(scaled):
     rows = [row for rows in trajectories(scaled["run_dir"]).values() for row in rows]
     versions = {
@@ -98,6 +101,7 @@ def test_the_newcomer_serves_the_newest_weights_before_its_first_lease(scaled):
     assert {row["worker"] for row in rows} == {"rollout-0", "rollout-1"}
 
 
+@pytest.mark.slow
 def test_who_leaves_in_order_is_neither_replaced_nor_a_failure(scaled):
     assert scaled["end"]["restarts"] == {"rollout": 0, "verifier": 0}
     log = (scaled["run_dir"] / "controller.log").read_text()
@@ -105,6 +109,7 @@ def test_who_leaves_in_order_is_neither_replaced_nor_a_failure(scaled):
     assert "leased again" not in log  # it finished its groups
 
 
+@pytest.mark.slow
 def test_what_a_newcomers_start_was_spent_on_is_on_record(scaled):
     newcomer = next(worker for worker in scaled["two"]["rollout_workers"] if worker["name"] == "rollout-1")
     assert list(newcomer["startup_s"]) == ["placed", "engine", "weights", "first_group"]
@@ -116,6 +121,7 @@ def test_what_a_newcomers_start_was_spent_on_is_on_record(scaled):
     assert metrics["bonfire_scaling_decisions_total{up}{manual}{rollout}"] == 1
 
 
+@pytest.mark.slow
 def test_nonsense_is_refused_in_one_line_and_changes_nothing(scaled):
     assert scaled["refused"] == [
         "ValueError: scale names no number of workers: give rollout, verifier, or both",

@@ -20,6 +20,9 @@ def on_small_disk(directory: Path, size: str, script: str = 'exec "$@"') -> list
     return ["unshare", "--map-root-user", "--mount", "sh", "-c", f"{mount} && {script}", "sh"]
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     directory = tmp_path_factory.mktemp("disk")

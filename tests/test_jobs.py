@@ -517,6 +517,7 @@ def test_a_cluster_that_does_not_let_us_in_is_one_line(cluster, project, tmp_pat
     assert "is no dashboard" in submit_to(cluster.gcs)
 
 
+@pytest.mark.slow
 def test_a_job_that_fails_says_why_and_the_exit_code_is_1(cluster, project, tmp_path):
     overrides = ("model=/nowhere/at/all", "--name", "fails")
     code, out, err = cluster.bonfire(

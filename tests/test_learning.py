@@ -66,6 +66,7 @@ def run(test: Callable[[], Awaitable[None]]) -> None:
     asyncio.run(test())
 
 
+@pytest.mark.slow
 def test_a_gang_trains_publishes_resumes_and_refuses_like_one_process(tmp_path: Path) -> None:
     groups = [make_group(number) for number in range(3)]
 

@@ -575,6 +575,7 @@ def test_samples_from_another_distribution_stop_the_run(start, make_config, tmp_
     assert trained_groups(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_an_engine_with_other_weights_than_the_learner_stops_the_run(start, make_config, tmp_path):
     config = make_config(train={"max_staleness": 1, "steps": 1000})
     with (

@@ -209,6 +209,7 @@ def test_two_ranks_give_the_same_bits_twice(two):
     assert fingerprints[0] == fingerprints[1]
 
 
+@pytest.mark.slow
 def test_fewer_sequences_than_ranks_and_none_at_all_are_steps_like_any_other(three):
     few = [make_group(0, samples=2, rewards=np.array([1.0, 0.0]))]
     none = [make_group(1, samples=2, rewards=np.zeros(2))]
