@@ -31,19 +31,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A countdown model of random weights whose next-token distribution is far from uniform."""
-    import torch
-
-    from learner.config import SftConfig
-    from learner.sft import build_model, build_tokenizer
+    from benchmarks.chaos.driver import make_model
 
     path = tmp_path_factory.mktemp("tiny") / "model"
-    torch.manual_seed(0)
-    # vLLM's CPU attention needs 32 channels a head.
-    model = build_model(SftConfig(hidden_size=64, num_heads=2, num_layers=2, intermediate_size=96))
-    with torch.no_grad():
-        model.lm_head.weight.normal_(std=0.25)
-    model.save_pretrained(path)
-    build_tokenizer().save_pretrained(path)
+    make_model(path)
     return path
 
 

@@ -36,18 +36,18 @@ FAULTS: dict[str, Fault] = {
     "verifier worker killed": Fault(act=process.worker("verifier", KILL), weight=6, bound_s=WORKER_S),
     "verifier worker stopped": Fault(act=process.worker("verifier", STOP), weight=3, bound_s=WORKER_S),
     "verifier's child killed": Fault(
-        act=process.below_verifier("verifier_child", KILL), weight=6, bound_s=WORKER_S
+        act=process.gone("verifier_child", KILL, steps=2), weight=6, bound_s=WORKER_S
     ),
     "verifier's child stopped": Fault(
-        act=process.below_verifier("verifier_child", STOP), weight=3, bound_s=WORKER_S
+        act=process.gone("verifier_child", STOP, steps=2), weight=3, bound_s=WORKER_S
     ),
     "sandbox killed": Fault(
-        act=process.below_verifier("sandbox", KILL), weight=6, bound_s=WORKER_S, needs=("sandbox",)
+        act=process.gone("sandbox", KILL, steps=2), weight=6, bound_s=WORKER_S, needs=("sandbox",)
     ),
     "learner rank killed": Fault(act=process.learner_rank(KILL), weight=3, bound_s=RUN_S),
     "learner rank stopped": Fault(act=process.learner_rank(STOP), weight=1, bound_s=RUN_S),
-    "controller killed": Fault(act=process.controller(KILL), weight=2, bound_s=RUN_S),
-    "controller stopped": Fault(act=process.controller(STOP), weight=1, bound_s=RUN_S),
+    "controller killed": Fault(act=process.gone("controller", KILL, steps=1), weight=2, bound_s=RUN_S),
+    "controller stopped": Fault(act=process.gone("controller", STOP, steps=1), weight=1, bound_s=RUN_S),
     "driver killed": Fault(act=process.driver_killed, weight=2, bound_s=RUN_S),
     "driver paused": Fault(act=process.driver_paused, weight=2, bound_s=RUN_S),
     "raylet of a sampling node killed": Fault(

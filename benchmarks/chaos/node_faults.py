@@ -6,11 +6,13 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from benchmarks.chaos.cluster import HEAD
 from benchmarks.chaos.fill_store import FILLED
 from benchmarks.chaos.processes import NODE_VARIABLE, is_alive
-from benchmarks.chaos.worker_faults import NOTICED, Act, Course, until
+from benchmarks.chaos.worker_faults import NOTICED, Act, Course, back, until
 from benchmarks.chaos.world import NoVictimError, World
 from cluster.record import finished_checkpoints
 
@@ -25,11 +27,6 @@ def pause(world: World, low_s: float, high_s: float) -> Course:
     return until(lambda: time.monotonic() > ends_s)
 
 
-def back(world: World, struck_at: int) -> Course:
-    """Until the run is whole and further on than it was when struck."""
-    return until(lambda: world.is_whole and world.step > struck_at)
-
-
 def raylet_killed(*nodes: str) -> Act:
     """Its node's workers end with it. Noticed when Ray no longer counts the node."""
 
@@ -38,8 +35,7 @@ def raylet_killed(*nodes: str) -> Act:
         struck_at = world.best_step
         world.strike(_raylet(world, node), signal.SIGKILL)
         yield node
-        yield from until(lambda: world.nodes and node_id not in world.nodes.values())
-        yield NOTICED
+        yield from _given_up(world, node_id)
         yield from back(world, struck_at)
 
     return act
@@ -54,8 +50,7 @@ def raylet_stopped(world: World) -> Course:
     world.held.add(node)
     try:
         yield node
-        yield from until(lambda: world.nodes and node_id not in world.nodes.values())
-        yield NOTICED
+        yield from _given_up(world, node_id)
         yield from pause(world, 0, 5)
     finally:
         world.family.send(pid, signal.SIGCONT)
@@ -67,16 +62,10 @@ def network_lost(world: World) -> Course:
     """No packet passes until some seconds after Ray has given the node up."""
     node, node_id = _choose_node(world, SAMPLING_NODES)
     struck_at = world.best_step
-    world.held.add(node)
-    world.cluster.cut(node)
-    try:
+    with _cut_off(world, node):
         yield node
-        yield from until(lambda: world.nodes and node_id not in world.nodes.values())
-        yield NOTICED
+        yield from _given_up(world, node_id)
         yield from pause(world, 0, 5)
-    finally:
-        world.cluster.join(node)
-        world.held.discard(node)
     yield from back(world, struck_at)
 
 
@@ -84,15 +73,10 @@ def network_interrupted(world: World) -> Course:
     """No packet passes for a second or two: not long enough to be given up."""
     node, _ = _choose_node(world, SAMPLING_NODES)
     struck_at = world.best_step
-    world.held.add(node)
-    world.cluster.cut(node)
-    try:
+    with _cut_off(world, node):
         yield node
         yield from pause(world, 0.5, 2)
-    finally:
-        world.cluster.join(node)
-        world.held.discard(node)
-    yield from back(world, struck_at + 1)
+    yield from back(world, struck_at, steps=2)
 
 
 def gcs_killed(world: World) -> Course:
@@ -105,7 +89,7 @@ def gcs_killed(world: World) -> Course:
         yield from pause(world, 0.5, 5)
     finally:
         world.cluster.start_gcs()
-    yield from back(world, struck_at + 2)
+    yield from back(world, struck_at, steps=3)
 
 
 def head_lost(world: World) -> Course:
@@ -175,6 +159,24 @@ def checkpoint_damaged(world: World) -> Course:
     yield from until(lambda: world.facts)
     yield NOTICED
     yield from back(world, struck_at)
+
+
+def _given_up(world: World, node_id: str) -> Course:
+    """Wait until Ray no longer counts the node; then it is noticed."""
+    yield from until(lambda: world.nodes and node_id not in world.nodes.values())
+    yield NOTICED
+
+
+@contextmanager
+def _cut_off(world: World, node: str) -> Iterator[None]:
+    """A block in which no packet reaches the node, or leaves it."""
+    world.held.add(node)
+    world.cluster.cut(node)
+    try:
+        yield
+    finally:
+        world.cluster.join(node)
+        world.held.discard(node)
 
 
 def _choose_node(world: World, names: tuple[str, ...]) -> tuple[str, str]:

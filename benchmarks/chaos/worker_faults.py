@@ -25,6 +25,11 @@ def until(condition: Callable[[], object]) -> Course:
         yield None
 
 
+def back(world: World, struck_at: int, *, steps: int = 1) -> Course:
+    """Wait until the run is whole, and by so many steps further on than it was when struck."""
+    return until(lambda: world.is_whole and world.step >= struck_at + steps)
+
+
 def worker(role: Role, number: signal.Signals) -> Act:
     """A worker is killed or stopped; noticed when the controller no longer has it, back when all work."""
 
@@ -42,8 +47,8 @@ def worker(role: Role, number: signal.Signals) -> Act:
     return act
 
 
-def below_verifier(kind: str, number: signal.Signals) -> Act:
-    """A process below a verifier worker; back when all work and two steps were made.
+def gone(kind: str, number: signal.Signals, *, steps: int) -> Act:
+    """A process of a kind is killed or stopped; back when all work and so many steps were made.
 
     One that is stopped is noticed when it is gone.
     """
@@ -56,7 +61,7 @@ def below_verifier(kind: str, number: signal.Signals) -> Act:
         yield from until(lambda: not is_alive(victim))
         if number == signal.SIGSTOP:
             yield NOTICED
-        yield from until(lambda: world.is_whole and world.step >= struck_at + 2)
+        yield from back(world, struck_at, steps=steps)
 
     return act
 
@@ -74,23 +79,7 @@ def learner_rank(number: signal.Signals) -> Act:
         yield f"pid {victim.pid}"
         yield from until(lambda: not any(map(is_alive, controllers)))
         yield NOTICED
-        yield from until(lambda: world.is_whole and world.step > struck_at)
-
-    return act
-
-
-def controller(number: signal.Signals) -> Act:
-    """Back when the run is further on. One that is stopped is noticed when it is gone."""
-
-    def act(world: World) -> Course:
-        victim = _any_of(world, "controller")
-        struck_at = world.best_step
-        world.strike(victim.pid, number)
-        yield f"pid {victim.pid}"
-        yield from until(lambda: not is_alive(victim))
-        if number == signal.SIGSTOP:
-            yield NOTICED
-        yield from until(lambda: world.is_whole and world.step > struck_at)
+        yield from back(world, struck_at)
 
     return act
 
@@ -103,7 +92,7 @@ def driver_killed(world: World) -> Course:
     yield "bonfire train"
     yield from until(lambda: not world.family.find("controller"))
     yield NOTICED
-    yield from until(lambda: world.is_whole and world.step > struck_at)
+    yield from back(world, struck_at)
 
 
 def driver_paused(world: World) -> Course:
@@ -117,7 +106,7 @@ def driver_paused(world: World) -> Course:
         yield from until(lambda: world.step >= struck_at + 3 or not world.family.find("controller"))
     finally:
         world.driver.send(signal.SIGCONT)
-    yield from until(lambda: world.is_whole and world.step > struck_at)
+    yield from back(world, struck_at)
 
 
 def _any_of(world: World, kind: str) -> psutil.Process:
