@@ -103,6 +103,13 @@ class RunConfig(BaseModel):
         return min(self.objective.num_select, self.rollout.samples_per_prompt)
 
     @property
+    def most_workers(self) -> tuple[int, int]:
+        """Rollout and verifier workers at most, as far as the run itself decides it."""
+        if self.scaling:
+            return self.scaling.max_rollout, self.scaling.max_verifier
+        return self.rollout.workers, self.verifier.workers
+
+    @property
     def logprob_difference_limit(self) -> float:
         """`train.max_logprob_difference`, or what the precision in use allows."""
         if self.train.max_logprob_difference is not None:

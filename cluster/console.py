@@ -137,7 +137,7 @@ def duration(seconds: float) -> str:
 def describe_training(facts: dict[str, Any], num_select: int) -> tuple[float, str, list[str]]:
     """Share done, headline and details of a running training, from the controller's facts."""
     share = facts["step"] / facts["steps"]
-    details = [f"metrics {facts['metrics_url']}", *facts["events"][-1:]]
+    details = [f"metrics {facts['metrics_url']}"]
     if "reward" not in facts:
         groups = facts["groups"]
         starting = (

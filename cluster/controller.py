@@ -46,8 +46,6 @@ from cluster.saving import Saver
 from cluster.verifying import VerifierFleet
 from verifiers.types import Problem
 
-STARVING_S = 60.0
-
 
 @ray.remote(num_cpus=0, max_restarts=0)
 class Controller:
@@ -196,6 +194,7 @@ class Controller:
             "checkpoint": self._saver.facts(),
             "num_select": self._config.shown_k,
             "events": self._health.events[-5:],
+            "num_events": len(self._health.events),
             "metrics_port": self._metrics_port,
             "metrics_url": f"http://{self._config.metrics.host}:{self._metrics_port}/metrics",
             "run_dir": str(self._record.run_dir),
@@ -219,18 +218,17 @@ class Controller:
 
     async def _watch(self) -> None:
         """Keep the endpoint's gauges fresh, and say who is stuck when the learner starves."""
-        told_s = 0.0
+        serving_since_s = time.monotonic()
         while True:
             self._refresh_gauges()
-            starving_s = self._progress.since_last_step_s
-            if self._stage == "training" and starving_s > told_s + STARVING_S:
-                told_s = starving_s
-                self._health.note(
-                    f"no step for {starving_s:.0f} s: {self._ledger_counts()}, {self._verifying.queue_depth} "
-                    f"groups wait for a verdict, engines hold {self._rollouts.leases_by_worker()} groups"
-                )
-            elif starving_s < told_s:
-                told_s = 0.0
+            if self._stage != "training" or not self._rollouts.serving:
+                serving_since_s = time.monotonic()
+            self._health.check_starving(
+                min(self._progress.since_last_step_s, time.monotonic() - serving_since_s),
+                num_scored=len(self._ledger.buffered),
+                num_queued=self._verifying.queue_depth,
+                held=self._rollouts.leases_by_worker(),
+            )
             await asyncio.sleep(1.0)
 
     async def _train(self) -> None:
@@ -383,7 +381,7 @@ class Controller:
         self.metrics.set_depths(
             self._ledger_counts(),
             self._verifying.queue_depth,
-            {"rollout": len(self._rollouts.serving), "verifier": len(verifiers)},
+            {"rollout": len(self._rollouts.serving), "verifier": len(self._verifying.working)},
         )
         self.metrics.set_targets(self._elastic.targets)
         self.metrics.set_startups((w.name, w.startup_s) for w in (*rollouts.values(), *verifiers.values()))

@@ -26,6 +26,8 @@ from cluster.verifying import VerifierFleet
 
 LOOK_S = 1.0
 NUM_DECISIONS_SHOWN = 5
+MOST_WORKERS = 1000
+"""More than that is a slip of the hand: each is an actor that the controller follows."""
 LAST_REQUEST_TIMEOUT_S = 10.0
 """How long the end of a run waits for Ray's head."""
 ROLES: tuple[Role, ...] = ("rollout", "verifier")
@@ -105,10 +107,11 @@ class Elastic:
         try:
             while True:
                 await self._mind_nodes()
-                for text in self._waiting_for():
+                waiting = self._waiting_for()
+                for text in waiting:
                     if text not in self._told:
                         self._note(f"waiting for resources: {text}")
-                self._told = set(self._waiting_for())
+                self._told = set(waiting)
                 self._queued_group_s += self._verifying.queue_depth * LOOK_S
                 self._look()
                 await asyncio.sleep(LOOK_S)
@@ -118,6 +121,10 @@ class Elastic:
     def _check_size(self, role: Role, size: int) -> None:
         if isinstance(size, bool) or not isinstance(size, int) or size < 1:
             raise ValueError(f"{role} = {size!r} is no number of workers: give a whole number from 1 on")
+        if size > MOST_WORKERS:
+            raise ValueError(
+                f"{role} = {size} is more than the {MOST_WORKERS:,} workers that one controller leads"
+            )
         if self._config.scaling:
             low, high = self._config.scaling.bounds(role)
             if not low <= size <= high:
@@ -128,15 +135,14 @@ class Elastic:
 
     def _look(self) -> None:
         """Let the policy see what happened since it last looked, once that is long enough ago."""
-        scaling = self._config.scaling
+        if self._policy is None:
+            return
         now = self._count()
-        if (
-            self._policy is None or scaling is None or not now.waited_s
-        ):  # not before the learner asks for a batch
+        if not now.waited_s:  # the learner has not asked for a batch yet
             return
         if self._looked is None:
             self._looked = now
-        if now.at_s - self._looked.at_s < scaling.every_s:
+        if now.at_s - self._looked.at_s < self._policy.every_s:
             return
         seen = window(self._looked, now, targets=self.targets, starting=self._starting())
         self._looked = now

@@ -79,7 +79,7 @@ def evaluation_stage(
     Samples of an earlier call are kept where settings and weights are the same, else drawn anew. If none is
     missing, nothing is called. `go_on` is the command that does so when this one is interrupted.
     """
-    view.start(STAGE, "engines are starting")
+    view.start(STAGE, "looking for samples that are there")
     with (
         EvalStore(run_dir / STAGE, identity_of(config, problems), problems, start_anew=True) as store,
         telling_how_to_go_on(go_on) as stop_if_asked,
@@ -88,6 +88,7 @@ def evaluation_stage(
             enter_model(store, name, model)
         missing = missing_asks(config, store)
         if missing:
+            view.update(STAGE, None, "engines are starting")
             before_sampling()
         sample_missing(config, store, missing, view, stop_if_asked)
         report = report_on(config, store, view, stop_if_asked)

@@ -11,6 +11,18 @@ from cluster.slots import Slot
 
 PLACEMENT_NOTICE_S = 20.0
 """A process is up within seconds of getting its resources; one that takes longer is waiting for them."""
+MAX_FAILED_STARTS = 3
+FIRST_PAUSE_S = 10.0
+LONGEST_PAUSE_S = 300.0
+
+
+def pause_s(num_failed_starts: int) -> float:
+    """Before a slot's worker is started again: none at first, for what a start fails of is often gone at once; from
+    MAX_FAILED_STARTS in a row on FIRST_PAUSE_S, twice as long each time.
+    """
+    if num_failed_starts < MAX_FAILED_STARTS:
+        return 0.0
+    return min(FIRST_PAUSE_S * 2.0 ** (num_failed_starts - MAX_FAILED_STARTS), LONGEST_PAUSE_S)
 
 
 @dataclass(slots=True, kw_only=True, eq=False)

@@ -12,6 +12,7 @@ from cluster.calls import Halt, WorkerLost
 from cluster.config import RunConfig
 from learner.types import STALENESS_WARNING
 
+STARVING_S = 60.0
 NUM_STALE_STEPS = 10
 NUM_SILENT_GROUPS = 50
 """Groups in a row without one candidate that was judged, from which on the verifier's settings are suspect."""
@@ -52,6 +53,7 @@ class Health:
         self._silent: Counter[str] = Counter()
         self._num_silent = 0
         self._is_silent = False
+        self._told_starving_s = 0.0
         self.events: list[str] = []
 
     def note(self, message: str) -> None:
@@ -122,6 +124,23 @@ class Health:
         raise Halt(
             f"{message}: raise verifier.timeout_s = {verifier.timeout_s:g} or verifier.max_candidate_chars = "
             f"{verifier.max_candidate_chars}, or mend the verifier"
+        )
+
+    def check_starving(
+        self, starving_s: float, *, num_scored: int, num_queued: int, held: Mapping[str, int]
+    ) -> None:
+        """Say every STARVING_S that the learner has had no batch for so long, and where its groups are; `held`: by
+        engine.
+        """
+        if starving_s < self._told_starving_s:
+            self._told_starving_s = 0.0
+        if starving_s <= self._told_starving_s + STARVING_S:
+            return
+        self._told_starving_s = starving_s
+        engines = ", ".join(f"{name} {count}" for name, count in held.items()) or "there is none"
+        self.note(
+            f"no step for {starving_s:.0f} s; groups: {num_scored} scored, {num_queued} wait for a verdict, "
+            f"with engines: {engines}"
         )
 
     def check_parity(self, difference_by_worker: Mapping[str, float]) -> None:

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import subprocess
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,12 +19,15 @@ from cluster.config import RunConfig
 from cluster.preflight import model_bytes
 from cluster.recovery import Origin, RunLost
 
-CONTROLLER_NAME = "controller"
+CONTROLLER_NAME = "bonfire-controller"
 JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Set by Ray for a job's entrypoint: its runtime environment and metadata."""
 FOLLOW_EVERY_S = 0.5
 ANSWER_TIMEOUT_S = 60.0
+FIRST_ANSWER_TIMEOUT_S = 300.0
+"""Ray starts the controller's process, which imports torch."""
 DEATH_TIMEOUT_S = 60.0
+LAST_REQUEST_TIMEOUT_S = 5.0
 OBJECT_STORE_BYTES = 512 << 20
 ACTOR_PROCESSES = tuple(f"ray::{role}" for role in ("Controller", "Learner", "Rollout", "Verifier"))
 STORED_VERSIONS = 3
@@ -129,9 +133,7 @@ def check_outlives_job(run_dir: Path) -> None:
 
 def cpus_needed(config: RunConfig) -> float:
     """CPU cores that the workers of a run reserve, when there are as many as there may be."""
-    rollouts, verifiers = config.rollout.workers, config.verifier.workers
-    if config.scaling:
-        rollouts, verifiers = config.scaling.max_rollout, config.scaling.max_verifier
+    rollouts, verifiers = config.most_workers
     return (
         rollouts * config.rollout.num_cpus
         + verifiers * config.verifier.num_cpus
@@ -182,8 +184,9 @@ def train(
         raise RuntimeError(
             f"a run named {namespace!r} trains on this cluster already: stop it, or give run_dir another last part"
         ) from error
+    has_ended = False
     try:
-        on_start(_get(controller.facts.remote()))
+        on_start(_get(controller.facts.remote(), timeout_s=FIRST_ANSWER_TIMEOUT_S))
         run = controller.run.remote()
         asked = False
         while True:
@@ -194,9 +197,28 @@ def train(
             if should_stop() and not asked:
                 asked = True
                 controller.stop.remote()
-        return _get(run)
+        facts = _get(run)
+        has_ended = True
+        return facts
     finally:
         ray.kill(controller)
+        if not has_ended:
+            _ask_for_no_nodes()
+
+
+def _ask_for_no_nodes() -> None:
+    """In the place of a controller that was ended, since an autoscaler would keep the nodes."""
+    from ray.exceptions import RayError
+
+    from cluster.nodes import request_nodes
+
+    def ask() -> None:
+        with suppress(RayError):  # without a head there is no autoscaler either
+            request_nodes([])
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(LAST_REQUEST_TIMEOUT_S)
 
 
 def wait_for_its_end() -> None:

@@ -62,10 +62,11 @@ def show_plan(config: RunConfig, run_dir: Path, *, local: bool) -> None:
             f"k = {list(config.evaluation.ks)}"
         )
     console.print("[bold]placement[/bold]")
-    roles: list[tuple[str, int, RolloutConfig | VerifierConfig | LearnerConfig]] = [
-        ("rollout", config.rollout.workers, config.rollout),
-        ("verifier", config.verifier.workers, config.verifier),
-        ("learner", config.learner.ranks, config.learner),
+    most_rollout, most_verifier = config.most_workers
+    roles: list[tuple[str, str, RolloutConfig | VerifierConfig | LearnerConfig]] = [
+        ("rollout", _number(config.rollout.workers, most_rollout), config.rollout),
+        ("verifier", _number(config.verifier.workers, most_verifier), config.verifier),
+        ("learner", str(config.learner.ranks), config.learner),
     ]
     for role, workers, section in roles:
         custom = "".join(f", {amount} {name}" for name, amount in section.resources.items())
@@ -83,6 +84,10 @@ def show_plan(config: RunConfig, run_dir: Path, *, local: bool) -> None:
     available = psutil.virtual_memory().available / 2**30
     here_text = f", {available:.1f} GiB available here" if local else ""
     console.print(f"  {'all':18} {sum(memory.values()) / 2**30:5.1f} GiB{here_text}")
+
+
+def _number(workers: int, at_most: int) -> str:
+    return str(workers) if at_most == workers else f"{workers} (up to {at_most})"
 
 
 def try_verifier(config: VerifierConfig, problem: Problem) -> str:

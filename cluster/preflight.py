@@ -179,9 +179,10 @@ def _naming_unknown_words(where: str, config: RunConfig) -> Iterator[None]:
 
 
 def memory_needed(config: RunConfig) -> dict[str, float]:
-    """Estimated bytes by role, on the CPU's side, all workers together."""
+    """Estimated bytes by role, on the CPU's side, all workers together, as many as there may be."""
     weights = model_bytes(config)
     rollout, learner = config.rollout, config.learner
+    num_rollouts, num_verifiers = config.most_workers
     learner_copies = learner.parity_versions
     if not learner.num_gpus:
         learner_copies += OPTIMIZER_COPIES + (learner.kl_coefficient > 0)
@@ -190,13 +191,13 @@ def memory_needed(config: RunConfig) -> dict[str, float]:
         # has all of the model.
         learner_copies = max(learner_copies + 1 + CHECKPOINT_COPIES, learner.ranks + 1)
     needed = {
-        "rollout": rollout.workers * (PROCESS_BYTES + 2 * weights + rollout.kv_cache_mib * 2**20),
+        "rollout": num_rollouts * (PROCESS_BYTES + 2 * weights + rollout.kv_cache_mib * 2**20),
         "learner": learner.ranks * PROCESS_BYTES + learner_copies * weights,
-        "verifier": config.verifier.workers * 0.15 * 2**30,
+        "verifier": num_verifiers * 0.15 * 2**30,
         "ray and controller": 1.2 * 2**30,
     }
     if rollout.num_gpus:
-        needed["rollout"] = rollout.workers * 2 * PROCESS_BYTES
+        needed["rollout"] = num_rollouts * 2 * PROCESS_BYTES
     return needed
 
 
@@ -204,9 +205,10 @@ def check_memory(config: RunConfig) -> None:
     """The machine must have the memory that the plan adds up to."""
     needed, available = sum(memory_needed(config).values()), psutil.virtual_memory().available
     if needed > available:
+        workers = "scaling.max_rollout" if config.scaling else "rollout.workers"
         raise ValueError(
             f"this run needs about {needed / 2**30:.1f} GiB of memory, {available / 2**30:.1f} GiB are available: "
-            "lower rollout.workers or rollout.kv_cache_mib, take a smaller model, or join a cluster with --address"
+            f"lower {workers} or rollout.kv_cache_mib, take a smaller model, or join a cluster with --address"
         )
 
 

@@ -27,12 +27,11 @@ from actors.types import Lease, SampleGroup, samples_from_batch
 from actors.worker import RolloutFacts, RolloutWorker
 from cluster.broadcast import Published, Turns
 from cluster.calls import Halt, WorkerLost, reply
-from cluster.handles import WorkerHandle
+from cluster.handles import MAX_FAILED_STARTS, WorkerHandle, pause_s
 from cluster.ledger import Ledger
 from cluster.slots import Slot, Slots
 
 POLL_S = 1.0
-MAX_FAILED_STARTS = 3
 
 logger = logging.getLogger(__name__)
 
@@ -112,7 +111,8 @@ class RolloutFleet:
     def start(self) -> asyncio.Task[None]:
         """Start all workers; they get leases once `announce` has told what they must serve.
 
-        The task ends when too many of them fail, with Halt.
+        The task ends when too many of them fail, with Halt. One that does not start while others serve is tried again
+        after a pause.
         """
         return self.slots.start(self._config.workers)
 
@@ -191,10 +191,11 @@ class RolloutFleet:
                     self.num_restarts += 1
                     failed_starts = 0 if worker.has_served else failed_starts + 1
                     self._on_lost("rollout", lost)
-                    if failed_starts >= MAX_FAILED_STARTS:
+                    if failed_starts >= MAX_FAILED_STARTS and not self.serving:
                         raise Halt(
                             f"a rollout worker failed to start {failed_starts} times; the last: {error}"
                         ) from error
+                    await slot.unless_leaving(asyncio.sleep(pause_s(failed_starts)))
             self.top_up()
 
     def _create(self, slot: Slot, *, is_first: bool) -> RolloutHandle:
@@ -221,7 +222,7 @@ class RolloutFleet:
         while worker.version != self._published.version:
             await self._update(worker, self._published)
         worker.end_phase("weights")
-        worker.serving = worker.has_served = True
+        worker.serving = worker.has_served = worker.slot.is_working = True
         return True
 
     async def _serve(self, worker: RolloutHandle) -> None:
@@ -320,7 +321,7 @@ class RolloutFleet:
         return all(worker.version == self._published.version for worker in takers)
 
     def _remove(self, worker: RolloutHandle) -> None:
-        worker.serving = False
+        worker.serving = worker.slot.is_working = False
         ray.kill(worker.actor)
         del self.workers[worker.name]
         self._ledger.release(self._ledger.leases_of(worker.name))

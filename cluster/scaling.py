@@ -144,6 +144,11 @@ class ScalingPolicy:
         self._times = 0
         self._rests_until_s = float("-inf")
 
+    @property
+    def every_s(self) -> float:
+        """Seconds of a window."""
+        return self._config.every_s
+
     def look(self, seen: Window, *, now_s: float) -> Decision | None:
         """What is to be done after this window, if anything."""
         if now_s < self._rests_until_s:

@@ -20,6 +20,8 @@ class Slot:
 
     def __init__(self, *, is_initial: bool) -> None:
         self.is_initial = is_initial
+        self.is_working = False
+        """Set by who tends it: of several slots those that do not work yet leave first."""
         self._leaving = asyncio.Event()
         self._deadline_s: float | None = None
         self._timeout: asyncio.Timeout | None = None
@@ -100,9 +102,9 @@ class Slots:
         return asyncio.create_task(self._until_failed(self._failed))
 
     def resize(self, size: int) -> None:
-        """Add slots, or ask the newest to leave, until `size` of them stay."""
+        """Add slots until `size` of them stay, or ask those to leave that do not work, and then the newest."""
         assert size >= 0 and self.are_running
-        staying = self._staying
+        staying = sorted(self._staying, key=lambda slot: not slot.is_working)
         for _ in range(size - len(staying)):
             self._add(is_initial=False)
         for slot in staying[size:]:

@@ -47,6 +47,7 @@ def train_stage(
     recoveries = Recoveries(config.train.max_recoveries)
     newest: dict[str, Any] = {}
     has_trained = False
+    num_told = len(origin.notes)  # told already by who made them
     view.start("training", f"resuming from {origin.checkpoint}" if origin.checkpoint else "starting")
 
     def on_start(facts: dict[str, Any]) -> None:
@@ -54,9 +55,17 @@ def train_stage(
             stage="training", address=ray_address, namespace=namespace, metrics_port=facts["metrics_port"]
         )
 
+    def tell_events(facts: dict[str, Any]) -> None:
+        nonlocal num_told
+        num_new = min(facts["num_events"] - num_told, len(facts["events"]))
+        num_told = facts["num_events"]
+        for event in facts["events"][len(facts["events"]) - num_new :]:
+            view.note(event.partition(" ")[2])
+
     def on_facts(facts: dict[str, Any]) -> None:
         nonlocal newest, has_trained
         newest = facts
+        tell_events(facts)
         has_trained = has_trained or facts["stage"] == "training"
         share, headline, details = describe_training(facts, config.shown_k)
         if received:
@@ -84,9 +93,11 @@ def train_stage(
                 raise RuntimeError(f"{loss}; go on with: {go_on}") from loss
             run_file.update(stage="recovering")
             origin = _recover(loss, recoveries, record, go_on)
+            num_told = len(origin.notes)
             for note in origin.notes:
                 view.note(note)
             config = _with_workers(config, newest["targets"])
+    tell_events(facts)
     view.finish(
         "training",
         f"{facts['stage']} at step {facts['step']}/{facts['steps']}"

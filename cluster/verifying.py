@@ -22,8 +22,8 @@ import numpy as np
 import ray
 
 from actors.types import Demonstration, SampleGroup, ScoredGroup
-from cluster.calls import WorkerLost, reply_while_alive
-from cluster.handles import WorkerHandle
+from cluster.calls import Halt, WorkerLost, reply_while_alive
+from cluster.handles import MAX_FAILED_STARTS, WorkerHandle, pause_s
 from cluster.slots import Slot, Slots
 from verifiers.config import VerifierConfig
 from verifiers.types import Problem, Verdict
@@ -47,8 +47,12 @@ class VerifierHandle(WorkerHandle):
     judging_since_s: float | None = None
 
     @property
+    def can_judge(self) -> bool:
+        return "verifiers" in self.startup_s
+
+    @property
     def takes_groups(self) -> bool:
-        return "verifiers" in self.startup_s and not self.slot.is_leaving
+        return self.can_judge and not self.slot.is_leaving
 
 
 class VerifierFleet:
@@ -88,6 +92,10 @@ class VerifierFleet:
         self._judged_s = 0.0
 
     @property
+    def working(self) -> list[VerifierHandle]:
+        return [worker for worker in self.workers.values() if worker.can_judge]
+
+    @property
     def queue_depth(self) -> int:
         return self._queue.qsize()
 
@@ -99,7 +107,9 @@ class VerifierFleet:
         return self._judged_s + sum(now_s - since_s for since_s in under_way if since_s is not None)
 
     def start(self) -> asyncio.Task[None]:
-        """Start all workers. The task ends when `on_lost` or `on_unjudged` raises."""
+        """Start all workers. The task ends when `on_lost` or `on_unjudged` raises, and with Halt when a worker does not
+        start and no other works; while others do it is tried again after a pause.
+        """
         return self.slots.start(self._config.workers)
 
     def put(self, group: SampleGroup) -> None:
@@ -114,6 +124,7 @@ class VerifierFleet:
 
     async def _tend(self, slot: Slot) -> None:
         """One slot: a worker, and the next one when it is lost, until the slot is to leave."""
+        failed_starts = 0
         while not slot.is_leaving:
             worker = self._create(slot)
             self.workers[worker.name] = worker
@@ -128,7 +139,13 @@ class VerifierFleet:
                     self._on_left(f"{error}, when it was to leave")
                 else:
                     self.num_restarts += 1
+                    failed_starts = 0 if worker.can_judge else failed_starts + 1
                     self._on_lost("verifier", error)
+                    if failed_starts >= MAX_FAILED_STARTS and not self.working:
+                        raise Halt(
+                            f"a verifier worker failed to start {failed_starts} times; the last: {error}"
+                        ) from error
+                    await slot.unless_leaving(asyncio.sleep(pause_s(failed_starts)))
 
     async def _serve(self, worker: VerifierHandle) -> None:
         """Until the worker's slot is to leave, and its call or its time is over."""
@@ -150,6 +167,7 @@ class VerifierFleet:
         await worker.place()
         timeout_s = self._config.startup_timeout_s + STARTUP_MARGIN_S
         await worker.make_ready(timeout_s=timeout_s, doing="starting", phase="verifiers")
+        worker.slot.is_working = True
         return True
 
     def _create(self, slot: Slot) -> VerifierHandle:
@@ -165,6 +183,7 @@ class VerifierFleet:
         return VerifierHandle(name=next(self._names), actor=actor, slot=slot)
 
     def _remove(self, worker: VerifierHandle) -> None:
+        worker.slot.is_working = False
         for group in worker.groups:
             self._queue.put_nowait(group)
         ray.kill(worker.actor)

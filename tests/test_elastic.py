@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import threading
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +14,7 @@ from ray.exceptions import RpcError
 
 from cluster import elastic
 from cluster.config import parse_config
+from cluster.handles import MAX_FAILED_STARTS
 from cluster.metrics import Metrics
 from tests.test_loop import (
     GROUPS,
@@ -24,6 +27,14 @@ from tests.test_loop import (
     trajectories,
     verifier,  # noqa: F401
 )
+
+NONSENSE: list[dict[str, Any]] = [
+    {},
+    {"rollout": 0},
+    {"verifier": 1.5},
+    {"rollout": 2, "verifier": -1},
+    {"rollout": 100_000},
+]
 
 
 def have(facts: dict[str, Any], *counts: int) -> bool:
@@ -41,7 +52,7 @@ def scaled(start, make_config, tmp_path_factory) -> dict[str, Any]:  # noqa: F81
     seen: dict[str, Any] = {"run_dir": run_dir}
     with start(config, run_dir) as run:
         seen["one"] = run.wait_for(lambda facts: facts["step"] >= 5)
-        for nonsense in ({}, {"rollout": 0}, {"verifier": 1.5}, {"rollout": 2, "verifier": -1}):
+        for nonsense in NONSENSE:
             with pytest.raises(ValueError) as refused:
                 run.scale(**nonsense)
             seen.setdefault("refused", []).append(str(refused.value).splitlines()[-1])
@@ -128,6 +139,7 @@ def test_nonsense_is_refused_in_one_line_and_changes_nothing(scaled):
         "ValueError: rollout = 0 is no number of workers: give a whole number from 1 on",
         "ValueError: verifier = 1.5 is no number of workers: give a whole number from 1 on",
         "ValueError: verifier = -1 is no number of workers: give a whole number from 1 on",
+        "ValueError: rollout = 100000 is more than the 1,000 workers that one controller leads",
     ]
     assert len(scaled["end"]["decisions"]) == 4
 
@@ -154,6 +166,42 @@ def test_a_synchronous_run_shares_its_steps_among_the_workers_there_are(start, m
     assert shares[1] == shares[end["step"]] == GROUPS
     assert shares[two["step"] + 2] == GROUPS // 2
     assert end["restarts"] == {"rollout": 0, "verifier": 0}
+
+
+@pytest.mark.slow
+def test_a_newcomer_that_never_starts_does_not_end_a_run_that_others_serve(start, make_config, tmp_path):  # noqa: F811
+    config = make_config(train={"steps": 100_000, "max_staleness": 1, "checkpoint_every": 1000})
+    with start(config, tmp_path) as run:
+        run.wait_for(lambda facts: facts["step"] >= 3)
+        run.scale(rollout=2, verifier=2)
+        for role in ("rollout", "verifier"):
+            killed: set[str] = set()
+            while len(killed) < MAX_FAILED_STARTS:
+                seen = run.wait_for(lambda facts: newcomers(facts, role, killed) or is_up(facts, role))  # noqa: B023
+                assert not is_up(seen, role), "it was up before it could be killed"
+                [newcomer] = newcomers(seen, role, killed)
+                os.kill(newcomer["pid"], signal.SIGKILL)
+                killed.add(newcomer["name"])
+        paused = run.wait_for(lambda facts: sum(facts["restarts"].values()) >= 2 * MAX_FAILED_STARTS)
+        run.wait_for(lambda facts: facts["step"] >= paused["step"] + 5)
+        whole = run.wait_for(lambda facts: is_up(facts, "rollout") and is_up(facts, "verifier"))
+        run.stop()
+        end = run.finish()
+    assert whole["restarts"] == {"rollout": MAX_FAILED_STARTS, "verifier": MAX_FAILED_STARTS}
+    assert trained_groups(tmp_path) == list(range(end["step"] * GROUPS))
+
+
+def newcomers(facts: dict[str, Any], role: str, killed: set[str]) -> list[dict[str, Any]]:
+    """With a process, and still starting."""
+    return [
+        worker
+        for worker in facts[f"{role}_workers"]
+        if worker["pid"] and len(worker["startup_s"]) == 1 and worker["name"] not in killed
+    ]
+
+
+def is_up(facts: dict[str, Any], role: str) -> bool:
+    return sum(len(worker["startup_s"]) >= 2 for worker in facts[f"{role}_workers"]) == 2
 
 
 @pytest.mark.parametrize("head", ["answers", "is away", "hangs"])

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from cluster.handles import PLACEMENT_NOTICE_S, WorkerHandle
+from cluster.handles import LONGEST_PAUSE_S, PLACEMENT_NOTICE_S, WorkerHandle, pause_s
 from cluster.slots import Slot
 
 
@@ -42,3 +42,8 @@ def test_a_worker_that_was_placed_late_waits_no_more_and_is_still_late() -> None
     early.end_phase("placed")
     early.made_s -= 3600.0
     assert not early.is_late
+
+
+def test_a_worker_that_does_not_start_is_tried_again_at_once_and_then_ever_more_seldom() -> None:
+    assert [pause_s(failed) for failed in range(7)] == [0.0, 0.0, 0.0, 10.0, 20.0, 40.0, 80.0]
+    assert pause_s(1000) == LONGEST_PAUSE_S

@@ -49,6 +49,21 @@ def test_a_finished_group_forgives_the_failures_before_it(health: Health) -> Non
         health.note_success()
 
 
+def test_a_learner_without_a_batch_is_told_of_once_a_minute_until_a_step_comes(health: Health) -> None:
+    for starving_s in [0.0, 59.0, 61.0, 62.0, 100.0, 122.0, 0.5, 59.0, 60.5]:
+        health.check_starving(starving_s, num_scored=3, num_queued=1, held={"rollout-0": 4, "rollout-2": 0})
+    health.check_starving(200.0, num_scored=0, num_queued=0, held={})
+    told = [event.split(" ", 1)[1] for event in health.events]
+    assert [message.partition(";")[0] for message in told] == [
+        "no step for 61 s",
+        "no step for 122 s",
+        "no step for 60 s",
+        "no step for 200 s",
+    ]
+    assert told[0].endswith("3 scored, 1 wait for a verdict, with engines: rollout-0 4, rollout-2 0")
+    assert told[3].endswith("with engines: there is none")
+
+
 def test_failures_of_a_run_that_is_ending_are_said_and_do_not_count(health: Health) -> None:
     health.note_failure("before")
     health.note_failure("before")

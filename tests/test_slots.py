@@ -72,6 +72,22 @@ def test_slots_are_added_and_the_newest_leave_first() -> None:
     in_a_loop(scenario)
 
 
+def test_of_several_slots_those_that_do_not_work_yet_leave_first() -> None:
+    async def scenario() -> None:
+        place = Workplace()
+        place.slots.start(4)
+        await settle()
+        for number in (1, 2):
+            place.slots_by_number[number].is_working = True
+        for size, left in ((3, [3]), (2, [3, 0]), (1, [3, 0, 2])):
+            place.slots.resize(size)
+            await settle()
+            assert place.left == left
+        await place.slots.stop()
+
+    in_a_loop(scenario)
+
+
 def test_only_the_first_slots_are_initial() -> None:
     async def scenario() -> None:
         place = Workplace()

@@ -46,8 +46,8 @@ FAULTS: dict[str, Fault] = {
     ),
     "learner rank killed": Fault(act=process.learner_rank(KILL), weight=3, bound_s=RUN_S),
     "learner rank stopped": Fault(act=process.learner_rank(STOP), weight=1, bound_s=RUN_S),
-    "controller killed": Fault(act=process.gone("controller", KILL, steps=1), weight=2, bound_s=RUN_S),
-    "controller stopped": Fault(act=process.gone("controller", STOP, steps=1), weight=1, bound_s=RUN_S),
+    "controller killed": Fault(act=process.controller(KILL), weight=2, bound_s=RUN_S),
+    "controller stopped": Fault(act=process.controller(STOP), weight=1, bound_s=RUN_S),
     "driver killed": Fault(act=process.driver_killed, weight=2, bound_s=RUN_S),
     "driver paused": Fault(act=process.driver_paused, weight=2, bound_s=RUN_S),
     "raylet of a sampling node killed": Fault(

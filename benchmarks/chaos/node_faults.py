@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from benchmarks.chaos.cluster import HEAD
 from benchmarks.chaos.fill_store import FILLED
 from benchmarks.chaos.processes import NODE_VARIABLE, is_alive
-from benchmarks.chaos.worker_faults import NOTICED, Act, Course, back, until
+from benchmarks.chaos.worker_faults import NOTICED, Act, Course, another_answers, back, succeeded, until
 from benchmarks.chaos.world import NoVictimError, World
 from cluster.record import finished_checkpoints
 
@@ -138,6 +138,7 @@ def disk_filled(world: World) -> Course:
         yield NOTICED
     finally:
         filler.unlink()
+    yield from another_answers(world, controllers)
     yield from back(world, struck_at)
 
 
@@ -156,8 +157,7 @@ def checkpoint_damaged(world: World) -> Course:
     model = newest / "model" / "model.safetensors"
     os.truncate(model, model.stat().st_size // 2)
     yield newest.name
-    yield from until(lambda: world.facts)
-    yield NOTICED
+    yield from succeeded(world, controllers)
     yield from back(world, struck_at)
 
 

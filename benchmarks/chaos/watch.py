@@ -77,12 +77,14 @@ def look(run: str) -> dict[str, Any]:
     """Raises RayError, or ValueError where there is no controller."""
     import ray
 
+    from cluster.launch import CONTROLLER_NAME
+
     seen: dict[str, Any] = {"nodes": {}, "facts": {}}
     for node in ray.nodes():
         if node["Alive"]:
             seen["nodes"] |= {name: node["NodeID"] for name in NODES if name in node["Resources"]}
     try:
-        controller = ray.get_actor("controller", namespace=run)
+        controller = ray.get_actor(CONTROLLER_NAME, namespace=run)
         seen["facts"] = ray.get(controller.facts.remote(), timeout=ANSWER_TIMEOUT_S)
     except (ValueError, ray.exceptions.RayError) as error:
         print(repr(error), file=sys.stderr)

@@ -7,7 +7,7 @@ and returns when what was lost is back. Before its first yield it may raise NoVi
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import psutil
 
@@ -30,6 +30,19 @@ def back(world: World, struck_at: int, *, steps: int = 1) -> Course:
     return until(lambda: world.is_whole and world.step >= struck_at + steps)
 
 
+def succeeded(world: World, controllers: Sequence[psutil.Process]) -> Course:
+    """Wait until these are gone, which is to notice, and another answers."""
+    yield from until(lambda: not any(map(is_alive, controllers)))
+    yield NOTICED
+    yield from another_answers(world, controllers)
+
+
+def another_answers(world: World, controllers: Sequence[psutil.Process]) -> Course:
+    """Wait for facts that are not of these: what was seen of them last is believed for some seconds."""
+    pids = {process.pid for process in controllers}
+    return until(lambda: world.facts and world.facts["pid"] not in pids)
+
+
 def worker(role: Role, number: signal.Signals) -> Act:
     """A worker is killed or stopped; noticed when the controller no longer has it, back when all work."""
 
@@ -48,7 +61,7 @@ def worker(role: Role, number: signal.Signals) -> Act:
 
 
 def gone(kind: str, number: signal.Signals, *, steps: int) -> Act:
-    """A process of a kind is killed or stopped; back when all work and so many steps were made.
+    """A worker's child of a kind is killed or stopped; back when all work and so many steps were made.
 
     One that is stopped is noticed when it is gone.
     """
@@ -66,6 +79,20 @@ def gone(kind: str, number: signal.Signals, *, steps: int) -> Act:
     return act
 
 
+def controller(number: signal.Signals) -> Act:
+    """Noticed when it is gone, back when another one's run is further on."""
+
+    def act(world: World) -> Course:
+        victim = _any_of(world, "controller")
+        struck_at = world.best_step
+        world.strike(victim.pid, number)
+        yield f"pid {victim.pid}"
+        yield from succeeded(world, [victim])
+        yield from back(world, struck_at)
+
+    return act
+
+
 def learner_rank(number: signal.Signals) -> Act:
     """One rank of the gang; noticed when its controller has given up and ended, back when the run is further on."""
 
@@ -77,8 +104,7 @@ def learner_rank(number: signal.Signals) -> Act:
         struck_at = world.best_step
         world.strike(victim.pid, number)
         yield f"pid {victim.pid}"
-        yield from until(lambda: not any(map(is_alive, controllers)))
-        yield NOTICED
+        yield from succeeded(world, controllers)
         yield from back(world, struck_at)
 
     return act
@@ -87,11 +113,11 @@ def learner_rank(number: signal.Signals) -> Act:
 def driver_killed(world: World) -> Course:
     """Noticed when the controller has followed it."""
     struck_at = world.best_step
+    controllers = world.family.find("controller")
     if not world.driver.kill():
         raise NoVictimError
     yield "bonfire train"
-    yield from until(lambda: not world.family.find("controller"))
-    yield NOTICED
+    yield from succeeded(world, controllers)
     yield from back(world, struck_at)
 
 
