@@ -20,6 +20,7 @@ they were given is given again when they are lost.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import time
 from collections.abc import Sequence
@@ -45,6 +46,8 @@ from cluster.rollouts import RolloutFleet
 from cluster.saving import Saver
 from cluster.verifying import VerifierFleet
 from verifiers.types import Problem
+
+logger = logging.getLogger(__name__)
 
 
 @ray.remote(num_cpus=0, max_restarts=0)
@@ -235,6 +238,7 @@ class Controller:
         config = self._config.train
         self._rollouts.announce(await self._learner.start(self._checkpoint))
         self._stage = "training"
+        logger.info("training from step %d on; metrics at port %d", self._version, self._metrics_port)
         while self._version < config.steps:
             waiting_since = time.perf_counter()
             with self._progress.waiting():
@@ -277,6 +281,7 @@ class Controller:
             await self._syncing
         await self._saver.save(self._version, self._ledger.to_json())
         self._stage = "stopped" if self._stopping else "finished"
+        logger.info("%s at step %d/%d", self._stage, self._version, config.steps)
 
     async def _next_batch(self) -> list[int] | None:
         """Groups to train next, in their order; None when the run is to stop."""

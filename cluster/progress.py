@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -15,10 +16,13 @@ from cluster.facts import batch_facts
 from learner.types import StepResult
 
 NUM_RECENT_STEPS = 20
+LOG_EVERY_S = 30.0
+
+logger = logging.getLogger(__name__)
 
 
 class Progress:
-    """Counts samples between steps and turns a finished step into facts. Pure but for the clock."""
+    """Counts samples between steps and turns a finished step into facts. Pure but for the clock and the log."""
 
     def __init__(self, *, steps: int, num_select: int) -> None:
         self._steps = steps
@@ -26,6 +30,7 @@ class Progress:
         self._started_s = self._last_step_at_s = time.monotonic()
         self._recent_step_s: deque[float] = deque(maxlen=NUM_RECENT_STEPS)
         self._num_tokens = self._num_sequences = 0
+        self._logged_s = float("-inf")
         self._waited_s = 0.0
         self._waiting_since_s: float | None = None
         self.newest: dict[str, Any] = {}
@@ -84,4 +89,10 @@ class Progress:
             "sequences_per_s": self._num_sequences / step_s,
         }
         self._num_tokens = self._num_sequences = 0
+        if time.monotonic() > self._logged_s + LOG_EVERY_S:
+            self._logged_s = time.monotonic()
+            pass_at_k = f"pass@{self._num_select} {self.newest['pass_at_n']:.3f}"
+            logger.info(
+                "step %d/%d: reward %.3f, %s", step.version, self._steps, self.newest["reward"], pass_at_k
+            )
         return self.newest

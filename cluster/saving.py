@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -14,6 +15,8 @@ from cluster.metrics import Metrics
 from cluster.record import RunRecord, write_failed
 from cluster.resume import identity
 from verifiers.types import Problem
+
+logger = logging.getLogger(__name__)
 
 
 class Saver:
@@ -68,3 +71,4 @@ class Saver:
         self._is_saving = False
         self._seconds = time.perf_counter() - started_s
         self._metrics.observe_checkpoint(self._seconds)
+        logger.info("checkpoint of step %d written in %.2f s", version, self._seconds)

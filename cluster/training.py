@@ -57,9 +57,10 @@ def train_stage(
 
     def tell_events(facts: dict[str, Any]) -> None:
         nonlocal num_told
-        num_new = min(facts["num_events"] - num_told, len(facts["events"]))
-        num_told = facts["num_events"]
-        for event in facts["events"][len(facts["events"]) - num_new :]:
+        events = facts["events"]
+        num_new = min(max(0, facts["num_events"] - num_told), len(events))
+        num_told = max(num_told, facts["num_events"])
+        for event in events[len(events) - num_new :]:
             view.note(event.partition(" ")[2])
 
     def on_facts(facts: dict[str, Any]) -> None:

@@ -159,7 +159,11 @@ def test_too_little_memory_is_said_in_gib(tmp_path, jsonl_config):
 
 
 def test_memory_is_reserved_for_as_many_workers_as_there_may_be(tmp_path, jsonl_config):
-    error = one_error(bonfire("train", jsonl_config(GOOD_ROW), "scaling.max_rollout=999", cwd=tmp_path))
+    error = one_error(
+        bonfire(
+            "train", jsonl_config(GOOD_ROW), "scaling={max_rollout = 999, max_verifier = 2}", cwd=tmp_path
+        )
+    )
     assert "GiB of memory" in error and "lower scaling.max_rollout" in error
 
 

@@ -270,6 +270,19 @@ def test_a_synchronous_run_trains_every_group_once_in_order_and_fresh(whole):
     assert facts["restarts"] == {"rollout": 0, "verifier": 0}
 
 
+def test_the_log_of_a_good_run_says_how_it_went(whole):
+    run_dir, facts = whole
+    log = (run_dir / "controller.log").read_text()
+    begun = f"training from step 0 on; metrics at port {facts['metrics_port']}\n"
+    moments = [
+        begun,
+        f"step 1/{STEPS}: reward ",
+        "checkpoint of step 1 written in ",
+        f"finished at step {STEPS}/{STEPS}\n",
+    ]
+    assert sorted(moments, key=log.index) == moments
+
+
 def test_training_changes_the_policy_and_engines_follow_it(whole):
     run_dir, facts = whole
     assert_different_checkpoint(checkpoint_at(run_dir, 1), checkpoint_at(run_dir, STEPS))
