@@ -52,6 +52,7 @@ class Health:
         self._is_stale = False
         self._silent: Counter[str] = Counter()
         self._num_silent = 0
+        self._num_judged = 0
         self._is_silent = False
         self._told_starving_s = 0.0
         self.events: list[str] = []
@@ -102,8 +103,11 @@ class Health:
         if "ok" in statuses:
             self._num_silent = 0
             self._silent.clear()
-            self._is_silent = False
+            self._num_judged += 1
+            if self._num_judged >= NUM_SILENT_GROUPS:  # sooner it would be said again and again
+                self._is_silent = False
             return
+        self._num_judged = 0
         self._num_silent += 1
         self._silent.update(statuses)
         if self._num_silent < NUM_SILENT_GROUPS:

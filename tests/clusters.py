@@ -160,7 +160,14 @@ def autoscaled_head() -> Iterator[str]:
         "max_workers": 2,
         "upscaling_speed": 1.0,
         "idle_timeout_minutes": 0.1,
-        "provider": {"type": "fake_multinode", "gcs_address": address},
+        # Its nodes are processes: no command is run on them by SSH, as Ray does to set up one and to revive one that is
+        # slow to report.
+        "provider": {
+            "type": "fake_multinode",
+            "gcs_address": address,
+            "disable_node_updaters": True,
+            "worker_liveness_check": False,
+        },
         "auth": {},
         "head_node_type": "ray.head.default",
         "available_node_types": {

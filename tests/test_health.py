@@ -101,6 +101,14 @@ def test_a_policy_that_has_the_format_to_learn_is_warned_of_once_and_goes_on(hea
         health.check_statuses(["wrong_format", "timeout", "wrong_format"])
     assert len(health.events) == 1
     assert "judged no candidate of the last 50 groups (100 wrong_format, 50 timeout)" in health.events[0]
+    health.check_statuses(["ok", "wrong_format"])  # a lucky one
+    for _ in range(2 * NUM_SILENT_GROUPS):
+        health.check_statuses(["wrong_format"])
+    assert len(health.events) == 1
+    for statuses in (["ok"], ["wrong_format"]):
+        for _ in range(NUM_SILENT_GROUPS):
+            health.check_statuses(statuses)
+    assert len(health.events) == 2
     with pytest.raises(Halt, match=r"\(100 timeout, 50 wrong_format\)"):
         for _ in range(NUM_SILENT_GROUPS):
             health.check_statuses(["timeout", "timeout", "wrong_format"])

@@ -1,0 +1,138 @@
+"""How soon a killed and a hung rollout worker are noticed and replaced, and how long the learner waits meanwhile.
+
+    .venv/bin/python -m benchmarks.recovery runs/countdown-base > benchmarks/results/recovery.json
+
+A run of the demo's settings, asynchronous, with two rollout workers, of which one is killed (SIGKILL) or stopped (SIGSTOP),
+in turns. `noticed`: the controller has given it up; `serving`: another one serves the newest weights. `learner_waited` is the
+longest wait for a batch in the steps until then, `learner_waits` the median of those before the first fault. All from the
+moment of the signal, seen twice a second. About five minutes on two cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import signal
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from cluster import launch
+from cluster.config import load_config
+from cluster.recovery import Origin
+
+EXAMPLE = Path(__file__).parent.parent / "examples" / "countdown.toml"
+WARM_UP_STEPS = 10
+PAUSE_STEPS = 5
+ROUNDS = 5
+HEARTBEAT_TIMEOUT_S = 10.0
+SIGNALS = {"killed": signal.SIGKILL, "stopped": signal.SIGSTOP}
+
+
+class Rounds:
+    """Hits a worker whenever both serve, and follows what becomes of it."""
+
+    def __init__(self) -> None:
+        self.seen: dict[str, list[dict[str, float]]] = {name: [] for name in SIGNALS}
+        self._to_come = list(SIGNALS) * ROUNDS
+        self._under_way = ""
+        self._victim = ""
+        self._struck_s = 0.0
+        self._next_step = WARM_UP_STEPS
+        self.waits_s: list[float] = []
+        """Of the steps before the first fault."""
+        self._step = 0
+
+    @property
+    def are_over(self) -> bool:
+        return not self._to_come and not self._under_way
+
+    def see(self, facts: dict[str, Any]) -> None:
+        now_s = time.monotonic()
+        if facts["step"] > self._step:
+            self._step = facts["step"]
+            if self._under_way:
+                current = self.seen[self._under_way][-1]
+                current["learner_waited"] = max(current["learner_waited"], facts["wait_s"])
+            elif len(self._to_come) == len(SIGNALS) * ROUNDS and self._step > 2:
+                self.waits_s.append(facts["wait_s"])
+        serving = {worker["name"]: worker["pid"] for worker in facts["rollout_workers"] if worker["serving"]}
+        if not self._under_way:
+            if self._to_come and len(serving) == 2 and self._step >= self._next_step:
+                self._under_way = self._to_come.pop(0)
+                self._victim, pid = next(iter(serving.items()))
+                self.seen[self._under_way].append({"learner_waited": 0.0})
+                self._struck_s = now_s
+                os.kill(pid, SIGNALS[self._under_way])
+            return
+        current = self.seen[self._under_way][-1]
+        is_there = any(worker["name"] == self._victim for worker in facts["rollout_workers"])
+        if not is_there and "noticed" not in current:
+            current["noticed"] = now_s - self._struck_s
+        if not is_there and len(serving) == 2:
+            current["serving"] = now_s - self._struck_s
+            self._under_way = ""
+            self._next_step = self._step + PAUSE_STEPS
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("model", help="the demo's base model, e.g. runs/countdown-base")
+    arguments = parser.parse_args()
+    changes = [
+        "metrics.port=0",
+        "train.steps=100000",
+        "train.max_staleness=2",
+        "learner.parity_versions=3",
+        "rollout.workers=2",
+        "rollout.num_cpus=0.5",  # two fit a machine of two cores; an engine has one thread all the same
+        f"rollout.heartbeat_timeout_s={HEARTBEAT_TIMEOUT_S}",
+    ]
+    config = load_config(EXAMPLE, [f"model={arguments.model}", *changes])
+    launch.start_ray(config, address=None, namespace="bench")
+    from actors.tokens import encode_prompts, load_tokenizer
+    from verifiers.problems import load_problems
+
+    problems = load_problems(config.problems, "train")
+    rounds = Rounds()
+    load_before = os.getloadavg()[0]
+    with tempfile.TemporaryDirectory() as directory:
+        launch.train(
+            config,
+            run_dir=Path(directory),
+            namespace="bench",
+            problems=problems,
+            prompts=encode_prompts(load_tokenizer(config.model), problems),
+            demonstrations=[],
+            origin=Origin(),
+            on_start=lambda facts: None,
+            on_facts=rounds.see,
+            should_stop=lambda: rounds.are_over,
+        )
+    result = {
+        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, "
+        f"Python {platform.python_version()}",
+        "load_average_1min_before": load_before,
+        "heartbeat_timeout_s": HEARTBEAT_TIMEOUT_S,
+        "learner_waits": statistics.median(rounds.waits_s),
+        "median_s": {
+            name: {moment: statistics.median(one[moment] for one in those) for moment in those[0]}
+            for name, those in rounds.seen.items()
+        },
+        "longest_s": {
+            name: {moment: max(one[moment] for one in those) for moment in those[0]}
+            for name, those in rounds.seen.items()
+        },
+        "rounds": rounds.seen,
+    }
+    print(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main()
