@@ -73,6 +73,7 @@ def ray_cluster(user_modules: Path) -> Iterator[str]:
     }
     before = {name: os.environ.get(name) for name in changed}
     os.environ.update(changed)
+    others = psutil.Process().children(recursive=True)
     context = ray.init(
         address="local",
         num_cpus=16,
@@ -83,7 +84,7 @@ def ray_cluster(user_modules: Path) -> Iterator[str]:
         namespace="tests",
     )
     yield context.address_info["address"]
-    processes = psutil.Process().children(recursive=True)
+    processes = [one for one in psutil.Process().children(recursive=True) if one not in others]
     ray.shutdown()
     _, left = psutil.wait_procs(processes, timeout=20)
     assert not left
