@@ -1,14 +1,16 @@
-# The two commands of the README are `make demo` and `make test`; both make the environment first.
+# The first commands of the README are `make demo` and `make test`; each makes the environment first.
 VENV ?= .venv
 BIN := $(VENV)/bin
 
 # Without cached bytecode every engine would compile vLLM anew at its start: 20 s each time.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-slow study study-quick chaos lint format lock clean help
+.PHONY: install demo test test-slow study study-quick chaos lint format lock clean help
 
 help: ## List the commands
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
+
+install: $(VENV)/.ready ## Make the environment alone
 
 demo: $(VENV)/.ready ## Train and evaluate the countdown model on this machine's CPU (about 5 minutes)
 	$(BIN)/bonfire train examples/countdown.toml
