@@ -37,6 +37,8 @@ def engine_environment(config: RolloutConfig) -> dict[str, str]:
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_LOGGING_LEVEL": "ERROR",
         "TOKENIZERS_PARALLELISM": "false",
+        # vLLM opens gloo groups of one process on whatever address the machine's name stands for.
+        "GLOO_SOCKET_IFNAME": "lo",
     }
     if config.num_gpus == 0:
         # Log-probs make vLLM compile its sampler even when eager: 9 s that a CPU never earns back.

@@ -93,7 +93,12 @@ def draining(model: str, run_dir: Path) -> dict[str, Any]:
     seen: dict[str, Any] = {}
     try:
         with live_run(cluster.address, model, run_dir, workers=2) as run:
-            seen["waiting"] = run.wait_for(lambda f: f["waiting_for"] and f["step"] >= 3, PATIENCE_S)
+            seen["waiting"] = run.wait_for(
+                lambda f: (
+                    f["waiting_for"] and f["step"] >= 3 and any("waiting for" in e for e in f["events"])
+                ),
+                PATIENCE_S,
+            )
             first = cluster.add_node(num_cpus=NODE_CPUS, object_store_memory=STORE_BYTES)
             seen["joined"] = run.wait_for(both_sample, PATIENCE_S)
             run.wait_for(lambda facts: facts["step"] >= seen["joined"]["step"] + 3, PATIENCE_S)
@@ -160,13 +165,12 @@ def autoscaled_head() -> Iterator[str]:
         "max_workers": 2,
         "upscaling_speed": 1.0,
         "idle_timeout_minutes": 0.1,
-        # Its nodes are processes: no command is run on them by SSH, as Ray does to set up one and to revive one that is
-        # slow to report.
+        # Its nodes are processes of one machine: told apart by their ids, and not set up by SSH.
         "provider": {
             "type": "fake_multinode",
             "gcs_address": address,
+            "use_node_id_as_ip": True,
             "disable_node_updaters": True,
-            "worker_liveness_check": False,
         },
         "auth": {},
         "head_node_type": "ray.head.default",
