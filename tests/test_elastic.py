@@ -173,8 +173,8 @@ def test_a_newcomer_that_never_starts_does_not_end_a_run_that_others_serve(start
     config = make_config(train={"steps": 100_000, "max_staleness": 1, "checkpoint_every": 1000})
     with start(config, tmp_path) as run:
         run.wait_for(lambda facts: facts["step"] >= 3)
-        run.scale(rollout=2, verifier=2)
         for role in ("rollout", "verifier"):
+            run.scale(**{role: 2})
             killed: set[str] = set()
             while len(killed) < MAX_FAILED_STARTS:
                 seen = run.wait_for(lambda facts: newcomers(facts, role, killed) or is_up(facts, role))  # noqa: B023
