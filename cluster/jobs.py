@@ -22,13 +22,15 @@ from cluster.launch import job_metadata, quiet_stderr, set_ray_environment
 
 RUN_KEY = "bonfire_run"
 """Metadata of a job: the name of the run that it drives."""
-COMMAND_KEY = "bonfire_command"
-"""Metadata of a job that runs a command for a moment, and drives nothing: which."""
+COMMAND_PREFIX = "bonfire-command-"
+"""Of the submission id of a job that runs a command for a moment, and drives nothing."""
 ADDRESS_KEY = "bonfire_address"
 """Metadata of a job: the address at which it was asked for."""
 LOG_END_LINES = 3
-REMOVAL_TIMEOUT_S = 10.0
-"""Ray ends a job's process after 3 s at the latest."""
+REMOVAL_TIMEOUT_S = 30.0
+"""Ray kills a job that is asked to stop after 3 s, on a busy machine later; one that starts, once it has."""
+SETTLING_S = 2.0
+"""Ray looks after a job once a second, and makes one that it finds deleted anew, as FAILED, until it saw its end."""
 STATUS_EVERY_S = 0.5
 SILENCE_S = 60.0
 OUTAGE_S = 60.0
@@ -42,10 +44,10 @@ def is_dashboard(address: str | None) -> bool:
 
 def check_name(name: str, what: str) -> str:
     """A name that can stand in a URL, a path and a shell unquoted. Raises ValueError."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name) or name.startswith(COMMAND_PREFIX):
         raise ValueError(
             f"{what} {name!r} cannot name a job: take up to 100 of letters, digits, '.', '_' and '-', a letter or "
-            "digit first"
+            f"digit first, and not {COMMAND_PREFIX}"
         )
     return name
 
@@ -111,7 +113,7 @@ def list_jobs(client: Any, address: str) -> list[Any]:
     """
     with plainly(address):
         listed = client.list_jobs()
-    jobs = [job for job in listed if job.submission_id and COMMAND_KEY not in (job.metadata or {})]
+    jobs = [job for job in listed if job.submission_id and not job.submission_id.startswith(COMMAND_PREFIX)]
     return sorted(jobs, key=lambda job: (not job.status.is_terminal(), job.start_time or 0))
 
 
@@ -191,7 +193,7 @@ def run_there(address: str, arguments: Sequence[str], timeout_s: float) -> None:
     fails, with its own line, and TimeoutError. The job is gone afterwards, however this ends.
     """
     client = connect(address)
-    job = f"bonfire-{arguments[0]}-{secrets.token_hex(4)}"
+    job = f"{COMMAND_PREFIX}{arguments[0]}-{secrets.token_hex(4)}"
     try:
         info = _follow_command(client, address, job, arguments, timeout_s)
     except BaseException:
@@ -209,7 +211,7 @@ def _follow_command(client: Any, address: str, job: str, arguments: Sequence[str
         client.submit_job(
             entrypoint=shlex.join(["bonfire", *arguments, "--address", "auto"]),
             submission_id=job,
-            metadata={COMMAND_KEY: arguments[0], ADDRESS_KEY: address},
+            metadata={ADDRESS_KEY: address},
         )
         deadline = time.monotonic() + timeout_s
         num_shown = 0
@@ -238,6 +240,7 @@ def _remove(client: Any, address: str, job: str) -> None:
         if not client.get_job_status(job).is_terminal():
             client.stop_job(job)
     wait_for_end(client, address, job, REMOVAL_TIMEOUT_S)
+    time.sleep(SETTLING_S)
     with plainly(address):
         client.delete_job(job)
 
