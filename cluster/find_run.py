@@ -197,11 +197,13 @@ def _by_start(runs: Path) -> list[tuple[Path, dict[str, Any]]]:
 
 def _newest(runs: Path) -> str:
     """What to say of the newest run directory where none is alive here; empty without any."""
-    for path, about in _by_start(runs):
-        if is_driven_elsewhere(about):
-            return f"the newest, {path}, is driven on {about['host']}: bonfire status {path}"
-        return f"the newest, {path}, has ended: its log: bonfire logs {path}"
-    return ""
+    every = _by_start(runs)
+    if not every:
+        return ""
+    path, about = every[0]
+    if is_driven_elsewhere(about):
+        return f"; the newest, {path}, is driven on {about['host']}: bonfire status {path}"
+    return f"; the newest, {path}, has ended: its log: bonfire logs {path}"
 
 
 def connect(address: str, *, local: bool) -> None:
@@ -282,7 +284,7 @@ def _no_answer(found: FoundRun, why: str) -> ValueError:
 def _only_one(alive: Sequence[FoundRun], where: str, newest: str) -> FoundRun:
     if not alive:
         raise ValueError(
-            f"no run {where} is alive{newest and '; '}{newest}; start one with bonfire train, or say which is meant: "
+            f"no run {where} is alive{newest}; start one with bonfire train, or say which is meant: "
             "bonfire COMMAND RUN_DIR, or NAME --address HOST:PORT"
         )
     if len(alive) > 1:

@@ -111,7 +111,7 @@ def _stage_and_step(found: FoundRun) -> tuple[str, str]:
     """A run that ends while it is asked is no failure of the list."""
     if not found.has_controller:
         if found.run_dir is None:
-            return f"no controller, for {_duration(found)}", f"job {found.job} {found.stage}"
+            return f"no controller, for {_duration(found)}", f"job {found.stage}"
         return _since(found), ""
     try:
         facts: dict[str, Any] = find_run.ask(found, "facts")
