@@ -36,7 +36,10 @@ logger = logging.getLogger(__name__)
 
 
 class Elastic:
-    """Sets the sizes of both fleets. `waited_s` tells how long the learner has waited for batches so far."""
+    """Sets the sizes of both fleets.
+
+    `waited_s` tells how long the learner has waited for batches so far.
+    """
 
     def __init__(
         self,
@@ -178,7 +181,10 @@ class Elastic:
         self._metrics.observe_decision(decision.role, decision.direction, decision.reason)
 
     async def _mind_nodes(self) -> None:
-        """What needs Ray's head. A head that is away for a while does not end the run: it is asked again."""
+        """What needs Ray's head.
+
+        One that is away for a while does not end the run: it is asked again.
+        """
         try:
             await self._request_nodes()
             await self._leave_draining_nodes()

@@ -1,7 +1,8 @@
 """Which run a command means, and the controller that answers for it.
 
 A run is named by its directory on this machine, or by the last part of that directory on a cluster: there
-every run's controller is a named actor in a namespace of the run's name.
+every run's controller is a named actor in a namespace of the run's name. One that has none at the moment is known
+by its job.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cluster.launch import CONTROLLER_NAME, set_ray_environment
+from cluster import jobs
+from cluster.launch import CONTROLLER_NAME, quiet_stderr, set_ray_environment
 from cluster.record import RUN_FILE
-from cluster.run_file import is_driven_here, read_run_file
+from cluster.run_file import is_driven_elsewhere, is_driven_here, read_run_file
 
 RUNS = Path("runs")
 ANSWER_TIMEOUT_S = 10.0
@@ -23,7 +25,7 @@ SHOWN_NAMES = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FoundRun:
-    """A run that a command means; `stage` and `pid` are known of one whose directory is on this machine."""
+    """A run that a command means; `pid` is known of one whose directory is on this machine."""
 
     name: str
     run_dir: Path | None
@@ -32,6 +34,7 @@ class FoundRun:
     local: bool
     """Whether that cluster is its own."""
     stage: str
+    """That of its run.json; of one found by its job the state of that, empty of one found by its controller."""
     pid: int | None
     """Of its driver, if that is a process of this machine."""
     job: str | None
@@ -52,7 +55,8 @@ class FoundRun:
 def find_run(run: str | None, address: str | None) -> FoundRun:
     """The run of that directory or name; without one, the only run that is alive.
 
-    `address` is a Ray cluster's HOST:PORT: a name is one there, whatever directories this machine has. Raises ValueError, in one line, when there is none or more than one.
+    `address` is a Ray cluster's HOST:PORT: a name is one there, whatever directories this machine has. Raises
+    ValueError, in one line, when there is none or more than one.
     """
     if run is not None:
         directory = local_directory(run, address)
@@ -64,25 +68,83 @@ def find_run(run: str | None, address: str | None) -> FoundRun:
                 "for a run on a cluster give --address HOST:PORT as well"
             )
     if address is None:
-        alive = {found.name: found for found in runs_alive(RUNS)}
-        return alive[_only_one(list(alive), f"under {RUNS}/")]
+        return _only_one(runs_alive(RUNS), f"under {RUNS}/", _newest(RUNS))
+    if run is None:
+        return _only_one(runs_on(address), on(address), "")
     names = names_on(address)
-    where = on(address)
-    run = run or _only_one(names, where)
-    if run not in names:
-        raise ValueError(
-            f"no run {run!r} trains {where}{_listed(', but ', names)}; one that makes its base model or "
-            f"evaluates has no controller to ask, its job has a log: bonfire logs {run}"
+    if run in names:
+        return _of_cluster(run, address)
+    submitted = _jobs_on(address)
+    job = jobs.find_job(submitted or [], run)
+    if job is None:
+        unseen = (
+            "; one without a controller would not be seen: no dashboard answers" if submitted is None else ""
         )
+        alive = [found.name for found in _without_controller(submitted or [], names, address)]
+        raise ValueError(
+            f"no run {run!r} is alive {on(address)}{_listed(', but ', sorted([*names, *alive]))}{unseen}"
+        )
+    name = jobs.run_of(job) or run
+    if name in names:
+        return _of_cluster(name, address)
+    if job.status.is_terminal():
+        raise ValueError(
+            f"no run {run!r} is alive {on(address)}: job {job.submission_id} is {job.status}; its log: "
+            f"bonfire logs {run} --address {jobs.asked_at(address)}"
+        )
+    return _of_cluster(name, address, job)
+
+
+def runs_on(address: str) -> list[FoundRun]:
+    """Runs of the cluster at HOST:PORT: those that train, then those whose jobs have no controller at the moment.
+
+    The latter only where its dashboard is in reach. Raises ValueError where the cluster is not.
+    """
+    names = names_on(address)
+    training = [_of_cluster(name, address) for name in names]
+    return [*training, *_without_controller(_jobs_on(address) or [], names, address)]
+
+
+def _without_controller(submitted: Sequence[Any], names: Sequence[str], address: str) -> list[FoundRun]:
+    """Runs that a living job drives, of those that are not in `names`."""
+    by_name = {jobs.run_of(job): job for job in submitted if not job.status.is_terminal()}
+    return [_of_cluster(name, address, by_name[name]) for name in by_name if name and name not in names]
+
+
+def _jobs_on(address: str) -> list[Any] | None:
+    """The cluster's jobs as `jobs.list_jobs`; None where it has no dashboard that this machine reaches."""
+    dashboard = dashboard_of(address)
+    if dashboard is None:
+        return None
+    try:
+        return jobs.list_jobs(jobs.connect(dashboard), address)
+    except ValueError:  # it may listen on another machine's 127.0.0.1
+        return None
+
+
+def dashboard_of(address: str) -> str | None:
+    """Where a cluster says that its dashboard listens, http://HEAD:8265; None where it has none.
+
+    By a private function of Ray 2.60: what asks for jobs waits 40 s for a dashboard that is not there.
+    """
+    connect(address, local=False)
+    from ray._private.worker import get_dashboard_url
+
+    url = get_dashboard_url()
+    return f"http://{url}" if url else None
+
+
+def _of_cluster(name: str, address: str, job: Any = None) -> FoundRun:
+    """A run that has a controller there, or else the job that drives it."""
     return FoundRun(
-        name=run,
+        name=name,
         run_dir=None,
         address=address,
         local=False,
-        stage="",
+        stage=str(job.status) if job else "",
         pid=None,
-        job=None,
-        stage_since=0.0,
+        job=str(job.submission_id) if job else None,
+        stage_since=(job.start_time or 0) / 1e3 if job else 0.0,
     )
 
 
@@ -92,7 +154,10 @@ def on(address: str) -> str:
 
 
 def local_directory(run: str, address: str | None) -> Path | None:
-    """The directory of a run of this machine, by its path or, without the address of a cluster, by its name under runs/."""
+    """The directory of a run of this machine; None when there is none.
+
+    By its path or, without the address of a cluster, by its name under runs/.
+    """
     if address is not None and Path(run).name == run:
         return None
     return next((path for path in (Path(run), RUNS / run) if (path / RUN_FILE).is_file()), None)
@@ -121,9 +186,24 @@ def of_directory(run_dir: Path) -> FoundRun:
 
 def runs_alive(runs: Path) -> list[FoundRun]:
     """Runs whose driver is a living process of this machine, the one started last first."""
-    abouts = [(read_run_file(path.parent), path.parent) for path in runs.glob(f"*/{RUN_FILE}")]
-    alive = [(about.get("started", 0.0), path) for about, path in abouts if is_driven_here(about)]
-    return [of_directory(path) for _, path in sorted(alive, reverse=True)]
+    return [of_directory(path) for path, about in _by_start(runs) if is_driven_here(about)]
+
+
+def _by_start(runs: Path) -> list[tuple[Path, dict[str, Any]]]:
+    """Run directories and their facts, the one started last first."""
+    abouts = [(path.parent, read_run_file(path.parent)) for path in runs.glob(f"*/{RUN_FILE}")]
+    return sorted(abouts, key=lambda found: found[1].get("started", 0.0), reverse=True)
+
+
+def _newest(runs: Path) -> str:
+    """What to say of the newest run directory where none is alive here; empty without any."""
+    every = _by_start(runs)
+    if not every:
+        return ""
+    path, about = every[0]
+    if is_driven_elsewhere(about):
+        return f"; the newest, {path}, is driven on {about['host']}: bonfire status {path}"
+    return f"; the newest, {path}, has ended: its log: bonfire logs {path}"
 
 
 def connect(address: str, *, local: bool) -> None:
@@ -134,9 +214,13 @@ def connect(address: str, *, local: bool) -> None:
     if ray.is_initialized():
         return
     try:
-        ray.init(
-            address=address, namespace="bonfire-command", logging_level=logging.CRITICAL, log_to_driver=False
-        )
+        with quiet_stderr():
+            ray.init(
+                address=address,
+                namespace="bonfire-command",
+                logging_level=logging.CRITICAL,
+                log_to_driver=False,
+            )
     except (ConnectionError, ray.exceptions.RayError, RuntimeError) as error:
         raise ValueError(
             f"no Ray cluster lets us in at {address} ({type(error).__name__}): check the address, that this is a "
@@ -173,6 +257,9 @@ def controller_of(found: FoundRun) -> Any:
 
 def ask(found: FoundRun, method: str, *arguments: Any, **named: Any) -> Any:
     """The answer of its controller. Raises ValueError when it has none, or refuses what it is asked."""
+    if not found.has_controller:
+        doing = f"job {found.job} is {found.stage}" if found.run_dir is None else f"stage {found.stage!r}"
+        raise ValueError(f"{found.label} has no controller at the moment ({doing}): ask again when it trains")
     controller = controller_of(found)
     import ray.exceptions
 
@@ -194,15 +281,16 @@ def _no_answer(found: FoundRun, why: str) -> ValueError:
     )
 
 
-def _only_one(names: Sequence[str], where: str) -> str:
-    if not names:
+def _only_one(alive: Sequence[FoundRun], where: str, newest: str) -> FoundRun:
+    if not alive:
         raise ValueError(
-            f"no run {where} is alive: start one with bonfire train, or say which is meant: bonfire COMMAND RUN_DIR, "
-            "or NAME --address HOST:PORT"
+            f"no run {where} is alive{newest}; start one with bonfire train, or say which is meant: "
+            "bonfire COMMAND RUN_DIR, or NAME --address HOST:PORT"
         )
-    if len(names) > 1:
-        raise ValueError(f"{len(names)} runs {where} are alive{_listed(': ', names)}; name one")
-    return names[0]
+    if len(alive) > 1:
+        names = [found.name for found in alive]
+        raise ValueError(f"{len(alive)} runs {where} are alive{_listed(': ', names)}; name one")
+    return alive[0]
 
 
 def _listed(prefix: str, names: Sequence[str]) -> str:

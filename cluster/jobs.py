@@ -18,10 +18,19 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from cluster.interrupts import Interrupted
-from cluster.launch import set_ray_environment
+from cluster.launch import job_metadata, quiet_stderr, set_ray_environment
 
 RUN_KEY = "bonfire_run"
 """Metadata of a job: the name of the run that it drives."""
+COMMAND_PREFIX = "bonfire-command-"
+"""Of the submission id of a job that runs a command for a moment, and drives nothing."""
+ADDRESS_KEY = "bonfire_address"
+"""Metadata of a job: the address at which it was asked for."""
+LOG_END_LINES = 3
+REMOVAL_TIMEOUT_S = 30.0
+"""Ray kills a job that is asked to stop after 3 s, on a busy machine later; one that starts, once it has."""
+SETTLING_S = 2.0
+"""Ray looks after a job once a second, and makes one that it finds deleted anew, as FAILED, until it saw its end."""
 STATUS_EVERY_S = 0.5
 SILENCE_S = 60.0
 OUTAGE_S = 60.0
@@ -35,10 +44,10 @@ def is_dashboard(address: str | None) -> bool:
 
 def check_name(name: str, what: str) -> str:
     """A name that can stand in a URL, a path and a shell unquoted. Raises ValueError."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name) or name.startswith(COMMAND_PREFIX):
         raise ValueError(
             f"{what} {name!r} cannot name a job: take up to 100 of letters, digits, '.', '_' and '-', a letter or "
-            "digit first"
+            f"digit first, and not {COMMAND_PREFIX}"
         )
     return name
 
@@ -59,8 +68,13 @@ def connect(address: str) -> Any:
         f"{modules}.job.sdk",
     ):  # all set to INFO at their import
         logging.getLogger(logger).setLevel(logging.ERROR)
-    with plainly(address):
+    with plainly(address), quiet_stderr():
         return JobSubmissionClient(address)
+
+
+def asked_at(address: str) -> str:
+    """The address as its user gave it, where a job runs the command for `run_there`; else `address`."""
+    return (job_metadata() or {}).get(ADDRESS_KEY, address)
 
 
 @contextmanager
@@ -87,24 +101,44 @@ def plainly(address: str) -> Iterator[None]:
         raise ValueError(f"--address {address}: {last_line(str(error).rstrip('.'))}") from None
 
 
-def job_of(client: Any, address: str, run: str) -> str:
-    """Submission id of the job that drives the run of that name, or of the newest that did. Raises ValueError
-    when there is none.
+def run_of(job: Any) -> str | None:
+    """Name of the run that a listed job drives; None for one that was not made by `bonfire submit`."""
+    return (job.metadata or {}).get(RUN_KEY)
+
+
+def list_jobs(client: Any, address: str) -> list[Any]:
+    """Jobs that were submitted, those that still run last, else by their start; none that only ran a command.
+
+    What a driver left that was no job is in Ray's list too, without a submission id.
     """
     with plainly(address):
-        jobs = client.list_jobs()
-    theirs = [
-        job
-        for job in jobs
-        if job.submission_id and run in (job.submission_id, (job.metadata or {}).get(RUN_KEY))
-    ]
-    if not theirs:
-        known = sorted({(job.metadata or {}).get(RUN_KEY) or job.submission_id or "" for job in jobs} - {""})
+        listed = client.list_jobs()
+    jobs = [job for job in listed if job.submission_id and not job.submission_id.startswith(COMMAND_PREFIX)]
+    return sorted(jobs, key=lambda job: (not job.status.is_terminal(), job.start_time or 0))
+
+
+def find_job(jobs: Sequence[Any], run: str) -> Any | None:
+    """Of `list_jobs`, the one that drives the run of that name, or the newest that did; by its own id too."""
+    return next((job for job in reversed(jobs) if run in (job.submission_id, run_of(job))), None)
+
+
+def job_of(client: Any, address: str, run: str) -> str:
+    """Submission id of `find_job`. Raises ValueError when there is none."""
+    jobs = list_jobs(client, address)
+    job = find_job(jobs, run)
+    if job is None:
+        known = sorted({run_of(job) or job.submission_id for job in jobs})
         raise ValueError(
             f"no job on {address} drives a run named {run!r}: {', '.join(known[:8]) or 'there are no jobs'}"
         )
-    newest = max(theirs, key=lambda job: (not job.status.is_terminal(), job.start_time or 0))
-    return str(newest.submission_id)
+    return str(job.submission_id)
+
+
+def end_of_log(client: Any, address: str, job: str) -> list[str]:
+    """The last lines of a job's log; none while it has not begun."""
+    with plainly(address):
+        lines = client.get_job_logs(job).splitlines()
+    return [line for line in lines if line.strip()][-LOG_END_LINES:]
 
 
 def follow(client: Any, address: str, job: str, write: Callable[[str], None]) -> None:
@@ -156,13 +190,28 @@ def run_there(address: str, arguments: Sequence[str], timeout_s: float) -> None:
     """Run `bonfire ARGUMENTS --address auto` as a short job on the cluster, and print what it prints.
 
     For a dashboard that is in reach where the cluster's nodes are not. Raises RuntimeError when the command
-    fails, with its own line, and TimeoutError.
+    fails, with its own line, and TimeoutError. The job is gone afterwards, however this ends.
     """
     client = connect(address)
-    job = f"bonfire-{arguments[0]}-{secrets.token_hex(4)}"
+    job = f"{COMMAND_PREFIX}{arguments[0]}-{secrets.token_hex(4)}"
+    try:
+        info = _follow_command(client, address, job, arguments, timeout_s)
+    except BaseException:
+        with suppress(ValueError):  # a dashboard that is away: what is raised says so
+            _remove(client, address, job)
+        raise
+    _remove(client, address, job)
+    if str(info.status) != "SUCCEEDED":
+        raise RuntimeError(last_line(info.message))
+
+
+def _follow_command(client: Any, address: str, job: str, arguments: Sequence[str], timeout_s: float) -> Any:
+    """Submit, print what it prints, return what Ray knows of it at its end. Raises TimeoutError."""
     with plainly(address):
         client.submit_job(
-            entrypoint=shlex.join(["bonfire", *arguments, "--address", "auto"]), submission_id=job
+            entrypoint=shlex.join(["bonfire", *arguments, "--address", "auto"]),
+            submission_id=job,
+            metadata={ADDRESS_KEY: address},
         )
         deadline = time.monotonic() + timeout_s
         num_shown = 0
@@ -178,15 +227,22 @@ def run_there(address: str, arguments: Sequence[str], timeout_s: float) -> None:
                     print(line, end="", flush=True)
             num_shown = len(lines)
             if not ended and time.monotonic() > deadline:
-                client.stop_job(job)
                 raise TimeoutError(
                     f"bonfire {arguments[0]} had no answer at {address} within {timeout_s:g} s: is the cluster busy?"
                 )
             time.sleep(STATUS_EVERY_S)
-        info = client.get_job_info(job)
+        return client.get_job_info(job)
+
+
+def _remove(client: Any, address: str, job: str) -> None:
+    """End a job that runs a command, if it has not ended, and have Ray forget it. Raises ValueError."""
+    with plainly(address):
+        if not client.get_job_status(job).is_terminal():
+            client.stop_job(job)
+    wait_for_end(client, address, job, REMOVAL_TIMEOUT_S)
+    time.sleep(SETTLING_S)
+    with plainly(address):
         client.delete_job(job)
-    if str(info.status) != "SUCCEEDED":
-        raise RuntimeError(last_line(info.message))
 
 
 def wait_for_end(client: Any, address: str, job: str, timeout_s: float) -> str:

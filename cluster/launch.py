@@ -6,10 +6,11 @@ import json
 import logging
 import os
 import subprocess
+import sys
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,8 @@ def start_ray(
     }
     if address:
         try:
-            context = ray.init(address=address, **common)
+            with quiet_stderr():
+                context = ray.init(address=address, **common)
         except (ConnectionError, ray.exceptions.RayError) as error:
             raise RuntimeError(
                 f"--address {address}: no Ray cluster lets us in ({type(error).__name__}): check the address, "
@@ -99,7 +101,7 @@ def set_ray_environment(*, local: bool) -> None:
     """Token auth on both sides, quiet workers; must run before Ray is imported.
 
     `local`: the cluster is, or will be, a private one on the loopback interface. A cluster of others may
-    have no token: then none is asked of the user.
+    have no token: then none is asked of the user. Raises ValueError for a token's file that is not there.
     """
     if local:
         # Ray's own switch that keeps a cluster on 127.0.0.1; it was made for laptops.
@@ -109,6 +111,30 @@ def set_ray_environment(*, local: bool) -> None:
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    token_path = os.environ.get("RAY_AUTH_TOKEN_PATH")
+    is_asked = os.environ.get("RAY_AUTH_MODE") == "token" and not os.environ.get("RAY_AUTH_TOKEN")
+    if token_path and is_asked and not Path(token_path).is_file():
+        raise ValueError(
+            f"RAY_AUTH_TOKEN_PATH = {token_path!r} is no file: set it to the one that holds the cluster's token, or unset it"
+        )
+
+
+@contextmanager
+def quiet_stderr() -> Iterator[None]:
+    """For the moment of joining a cluster: what Ray's C++ side writes about every failed attempt goes nowhere.
+
+    Its log level is not in force yet, and what came of the attempts is raised. Other threads are as quiet.
+    """
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def _token_at_hand() -> bool:

@@ -1,4 +1,7 @@
-"""What the run asks of Ray's head, and hears from it: nodes, actors. The calls block: make them in a thread."""
+"""What the run asks of Ray's head, and hears from it: nodes, actors.
+
+The calls block: make them in a thread.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +56,7 @@ def request_nodes(bundles: Sequence[Bundle]) -> None:
 
 
 def living_actors() -> list[str]:
-    """Classes of the actors that this driver's job has made, directly or not, and that Ray does not know for dead.
+    """Classes of the actors, not known for dead, that this driver's job has made, directly or not.
 
     By a private function of Ray 2.60: the public one asks the dashboard, which a private cluster has not.
     """

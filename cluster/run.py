@@ -18,6 +18,7 @@ from cluster.console import View, duration
 from cluster.eval_session import STAGE
 from cluster.evaluation import evaluation_stage
 from cluster.interrupts import Interrupted, ending_at_once, interrupts
+from cluster.jobs import ADDRESS_KEY
 from cluster.preflight import Prepared, check_demonstrations, check_prompts, prepare, tokenizer_of
 from cluster.record import SETTINGS_FILE, RunRecord, step_of, write_atomically
 from cluster.recovery import Origin
@@ -189,8 +190,8 @@ def _start_ray(config: RunConfig, run_dir: Path, run_file: RunFile, address: str
 
 
 def _resume_command(run_dir: Path, address: str | None) -> str:
-    if launch.job_metadata() is not None:
-        return f"bonfire submit --resume {run_dir} --address http://HEAD:8265"
+    if (about := launch.job_metadata()) is not None:
+        return f"bonfire submit --resume {run_dir} --address {about.get(ADDRESS_KEY, 'http://HEAD:8265')}"
     return f"bonfire train --resume {run_dir}" + (f" --address {address}" if address else "")
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import socket
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -21,7 +24,8 @@ CLOCK_SLACK_S = 2.0
 class RunFile:
     """The file of the run that this process drives; a context manager that ends with stage `ended`.
 
-    `update` replaces facts. Of a run that ended before it left anything else, the file goes as well.
+    `update` replaces facts. Of a run that ended before it left anything else, the file goes as well. Entering
+    raises ValueError where another living process of this machine drives a run in the directory.
     """
 
     def __init__(self, run_dir: Path, **facts: Any) -> None:
@@ -37,6 +41,15 @@ class RunFile:
     def __enter__(self) -> Self:
         self._made_directory = not self._run_dir.exists()
         self._run_dir.mkdir(parents=True, exist_ok=True)
+        with _one_process_at_a_time(self._run_dir):
+            if (self._run_dir / RUN_FILE).exists():
+                about = read_run_file(self._run_dir)
+                if about["pid"] != self._facts["pid"] and is_driven_here(about):
+                    raise ValueError(
+                        f"the run in {self._run_dir} is still running (pid {about['pid']}): stop it first, or begin another "
+                        "with run_dir=DIR"
+                    )
+            self.update(stage="starting")
         return self
 
     def __exit__(
@@ -59,6 +72,18 @@ class RunFile:
         write_atomically(self._run_dir / RUN_FILE, json.dumps(self._facts, indent=1))
 
 
+@contextmanager
+def _one_process_at_a_time(directory: Path) -> Iterator[None]:
+    """Of those that look at the directory and then write what others are to see in it."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # NFS locks no directory; then two must not begin in the same millisecond
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def read_run_file(run_dir: Path) -> dict[str, Any]:
     """The facts in a run directory. Raises ValueError when it is none, or the file is damaged."""
     try:
@@ -69,6 +94,11 @@ def read_run_file(run_dir: Path) -> dict[str, Any]:
         raise ValueError(
             f"{run_dir / RUN_FILE} is damaged ({error}): if no process drives that run, delete the file"
         ) from None
+
+
+def is_driven_elsewhere(about: dict[str, Any]) -> bool:
+    """Whether the run's driver is a process of another machine, as far as the file tells."""
+    return about.get("host", socket.gethostname()) != socket.gethostname() and about.get("stage") != "ended"
 
 
 def is_driven_here(about: dict[str, Any]) -> bool:

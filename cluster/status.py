@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from cluster import find_run
+from cluster import find_run, jobs
 from cluster.console import describe_training, duration
 from cluster.find_run import FoundRun
 from cluster.record import without_infinities
@@ -19,30 +19,47 @@ from cluster.record import without_infinities
 def show_status(run: str | None, address: str | None, *, as_json: bool) -> None:
     """Print the facts of a running run. Raises ValueError when there is none."""
     found = find_run.find_run(run, address)
-    console = Console(highlight=False, markup=False)
+    console = Console(highlight=False, markup=False, soft_wrap=True)
     if not found.has_controller:
-        if as_json:
-            print(json.dumps({**dataclasses.asdict(found), "run_dir": str(found.run_dir)}, indent=1))
-            return
-        console.print(f"{found.label}   {_since(found)}", style="bold", soft_wrap=True)
-        console.print(f"  driver: pid {found.pid}" if found.pid else "  driven on another machine")
+        _show_without_controller(found, console, as_json=as_json)
         return
     facts = find_run.ask(found, "facts")
     if as_json:
         print(json.dumps(without_infinities(facts), indent=1))
         return
     _, headline, details = describe_training(facts, facts["num_select"])
-    console.print(f"{found.label}   {facts['stage']}", style="bold", soft_wrap=True)
-    for line in (headline, *details):
-        console.print(f"  {line}", soft_wrap=True)
-    groups = facts["groups"]
-    console.print("  groups: " + ", ".join(f"{count:,} {state}" for state, count in groups.items()))
-    for line in describe_workers(facts):
-        console.print(f"  {line}", soft_wrap=True)
+    console.print(f"{found.label}   {facts['stage']}", style="bold")
+    groups = "groups: " + ", ".join(f"{count:,} {state}" for state, count in facts["groups"].items())
+    for line in (headline, *details, groups, *describe_workers(facts), *facts["events"]):
+        console.print(f"  {line}")
+
+
+def _show_without_controller(found: FoundRun, console: Console, *, as_json: bool) -> None:
+    """What its directory says of it or, where that is not at hand, its job and the end of that one's log."""
+    about = {**dataclasses.asdict(found), "run_dir": str(found.run_dir) if found.run_dir else None}
+    headline = f"{found.label}   {_since(found)}"
+    lines = [f"driver: pid {found.pid}" if found.pid else "driven on another machine"]
+    if found.run_dir is None:
+        assert found.job is not None
+        lines = jobs.end_of_log(jobs.connect(found.address), found.address, found.job)
+        about["log"] = lines
+        headline = (
+            f"{found.label}   no controller at the moment: job {found.job} is {found.stage} for {_duration(found)}; "
+            + ("the end of its log:" if lines else "its log is empty")
+        )
+    if as_json:
+        print(json.dumps(about, indent=1))
+        return
+    console.print(headline, style="bold")
+    for line in lines:
+        console.print(f"  {line}")
 
 
 def describe_workers(facts: dict[str, Any]) -> list[str]:
-    """What each worker does, what is waited for, and how many there are to be since which decisions."""
+    """What each worker and rank does, what is waited for, and how many there are to be since which decisions.
+
+    With the node of each where they are on more than one.
+    """
     does = {
         **{
             worker["name"]: f"serves version {worker['version']}"
@@ -55,11 +72,19 @@ def describe_workers(facts: dict[str, Any]) -> list[str]:
             if "verifiers" in worker["startup_s"]
         },
     }
+    workers, ranks = [*facts["rollout_workers"], *facts["verifier_workers"]], facts["learner_ranks"]
+    shows_nodes = len({one["node_id"] for one in (*workers, *ranks)} - {""}) > 1
+
+    def process(one: dict[str, Any]) -> str:
+        where = f" on node {one['node_id'][:8]}" if shows_nodes and one["node_id"] else ""
+        return f"pid {one['pid']}{where}" if one["pid"] else "no process yet"
+
     lines = []
-    for worker in (*facts["rollout_workers"], *facts["verifier_workers"]):
-        process = f"pid {worker['pid']}" if worker["pid"] else "no process yet"
+    for worker in workers:
         leaving = ", leaving" if worker["leaving"] else ""
-        lines.append(f"{worker['name']}: {process}, {does.get(worker['name'], 'starting')}{leaving}")
+        lines.append(f"{worker['name']}: {process(worker)}, {does.get(worker['name'], 'starting')}{leaving}")
+    for number, rank in enumerate(ranks):
+        lines.append(f"learner{f' rank {number}' if len(ranks) > 1 else ''}: {process(rank)}")
     lines += [f"waiting for resources: {text}" for text in facts["waiting_for"]]
     lines += [f"scaled: {text}" for text in facts["decisions"]]
     targets, restarts = facts["targets"], facts["restarts"]
@@ -70,10 +95,7 @@ def describe_workers(facts: dict[str, Any]) -> list[str]:
 
 def show_all(address: str | None) -> None:
     """Print a line for every run of this machine that is alive, or of the cluster at `address`."""
-    if address is None:
-        every = find_run.runs_alive(find_run.RUNS)
-    else:
-        every = [find_run.find_run(name, address) for name in find_run.names_on(address)]
+    every = find_run.runs_alive(find_run.RUNS) if address is None else find_run.runs_on(address)
     table = Table(box=None, pad_edge=False)
     for column in ("run", "stage", "step"):
         table.add_column(column)
@@ -88,6 +110,8 @@ def show_all(address: str | None) -> None:
 def _stage_and_step(found: FoundRun) -> tuple[str, str]:
     """A run that ends while it is asked is no failure of the list."""
     if not found.has_controller:
+        if found.run_dir is None:
+            return f"no controller, for {_duration(found)}", f"job {found.stage}"
         return _since(found), ""
     try:
         facts: dict[str, Any] = find_run.ask(found, "facts")
@@ -100,4 +124,8 @@ def _stage_and_step(found: FoundRun) -> tuple[str, str]:
 
 
 def _since(found: FoundRun) -> str:
-    return f"{found.stage}, for {duration(time.time() - found.stage_since)}"
+    return f"{found.stage}, for {_duration(found)}"
+
+
+def _duration(found: FoundRun) -> str:
+    return duration(max(0.0, time.time() - found.stage_since))

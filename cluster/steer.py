@@ -11,9 +11,11 @@ from pathlib import Path
 from cluster import jobs
 from cluster.console import duration
 from cluster.find_run import FoundRun, ask, disconnect, find_run, local_directory, names_on
-from cluster.record import finished_checkpoints
-from cluster.run_file import is_driven_here, read_run_file
+from cluster.record import finished_checkpoints, step_of
+from cluster.run_file import is_driven_elsewhere, is_driven_here, read_run_file
 
+HEAD = "http://HEAD:8265"
+"""Stands for a dashboard's address that is not known."""
 LOOK_EVERY_S = 0.5
 TELL_EVERY_S = 10.0
 SECOND_SIGNAL_AFTER_S = 2.0
@@ -49,7 +51,7 @@ def stop(run: str | None, address: str | None, *, timeout_s: float) -> None:
     """
     found = find_run(run, address)
     if not found.has_controller:
-        _interrupt(found, timeout_s)
+        _interrupt(found, address, timeout_s)
         return
     facts = ask(found, "facts")
     step_asked, run_dir = facts["step"], Path(facts["run_dir"])
@@ -60,12 +62,10 @@ def stop(run: str | None, address: str | None, *, timeout_s: float) -> None:
         f"{found.label}: asked to stop at step {step_asked}/{facts['steps']}, finishing the step", flush=True
     )
     _wait_while(lambda: _is_driven(found) if found.pid else _trains(found), found, timeout_s)
-    again = f"bonfire train --resume {found.run_dir or run_dir}"
-    if not found.local:
-        again = f"bonfire submit --resume {run_dir} --address http://HEAD:8265"
+    again = _resume_command(found, address, run_dir)
     if run_dir.is_dir():
-        checkpoint = max(finished_checkpoints(run_dir), default=None)
-        if checkpoint is None or int(checkpoint.name.removeprefix("step-")) < step_asked:
+        checkpoint = _newest_checkpoint(run_dir)
+        if checkpoint is None or step_of(checkpoint) < step_asked:
             raise RuntimeError(
                 f"{found.label} ended without a checkpoint of step {step_asked}; why is in {run_dir}/controller.log; "
                 f"go on from an older one with: {again}"
@@ -81,9 +81,7 @@ def stop_now(run: str | None, address: str | None, *, timeout_s: float) -> None:
     directory = local_directory(run, address) if run else None
     if address and not directory:
         if run is None:
-            raise ValueError(
-                "--now ends a job by its name: bonfire stop NAME --now --address http://HEAD:8265"
-            )
+            raise ValueError(f"--now ends a job by its name: bonfire stop NAME --now --address {address}")
         _stop_job(run, None, address, timeout_s)
         return
     found = find_run(run, None)
@@ -99,8 +97,24 @@ def stop_now(run: str | None, address: str | None, *, timeout_s: float) -> None:
     if _is_driven(found):
         os.kill(found.pid, signal.SIGTERM)
     _wait_while(lambda: _is_driven(found), found, timeout_s)
-    newest = max(finished_checkpoints(found.run_dir or Path()), default=None)
+    newest = _newest_checkpoint(found.run_dir or Path())
     print(f"{found.label} ended at once; newest checkpoint: {newest or 'none'}")
+
+
+def _newest_checkpoint(run_dir: Path) -> Path | None:
+    return max(finished_checkpoints(run_dir), key=step_of, default=None)
+
+
+def _resume_command(found: FoundRun, address: str | None, run_dir: Path) -> str:
+    """The command that goes on with a run that was stopped, at the address that was given."""
+    given = jobs.asked_at(address or found.address)
+    if found.local:
+        return f"bonfire train --resume {found.run_dir or run_dir}"
+    if jobs.is_dashboard(given):
+        return f"bonfire submit --resume {run_dir} --address {given}"
+    if found.job:
+        return f"bonfire submit --resume {run_dir} --address {HEAD}"
+    return f"bonfire train --resume {run_dir} --address {given}"
 
 
 def _stop_job(run: str, job: str | None, address: str, timeout_s: float) -> None:
@@ -112,7 +126,8 @@ def _stop_job(run: str, job: str | None, address: str, timeout_s: float) -> None
         client.stop_job(job)
     ended = jobs.wait_for_end(client, address, job, timeout_s)
     if ended == "FAILED":
-        raise RuntimeError(f"job {job} FAILED as it was stopped: see bonfire logs {run} --address {address}")
+        log = f"bonfire logs {run} --address {jobs.asked_at(address)}"
+        raise RuntimeError(f"job {job} FAILED as it was stopped: see {log}")
     print(f"job {job} {ended}")
 
 
@@ -121,9 +136,7 @@ def logs(run: str | None, address: str | None, *, follow: bool) -> None:
     directory = local_directory(run, address) if run else None
     if address and not directory:
         if run is None:
-            raise ValueError(
-                "the log of a job is found by its name: bonfire logs NAME --address http://HEAD:8265"
-            )
+            raise ValueError(f"the log of a job is found by its name: bonfire logs NAME --address {address}")
         client = jobs.connect(address)
         job = jobs.job_of(client, address, run)
         if follow:
@@ -139,7 +152,8 @@ def logs(run: str | None, address: str | None, *, follow: bool) -> None:
         raise ValueError(f"{path} is not there: the log begins with the training")
     with path.open() as file:
         while True:
-            alive = follow and is_driven_here(read_run_file(directory))
+            about = read_run_file(directory)
+            alive = follow and (is_driven_here(about) or is_driven_elsewhere(about))
             _write(file.read())
             if not alive:
                 return
@@ -150,15 +164,19 @@ def _write(text: str) -> None:
     print(text, end="", flush=True)
 
 
-def _interrupt(found: FoundRun, timeout_s: float) -> None:
+def _interrupt(found: FoundRun, address: str | None, timeout_s: float) -> None:
     """End a run that is at a stage without a controller; a job by Ray, which else would call it FAILED."""
     if found.job and found.address:
+        print(
+            f"{found.label}: no controller at the moment ({found.stage}), so Ray ends its job {found.job}",
+            flush=True,
+        )
         _stop_job(found.name, found.job, found.address, timeout_s)
         return
     if found.pid is None:
         raise ValueError(
             f"{found.label} is at stage {found.stage!r} on another machine: "
-            f"bonfire stop {found.name} --now --address http://HEAD:8265 ends its job"
+            f"bonfire stop {found.name} --now --address {address or HEAD} ends its job"
         )
     os.kill(found.pid, signal.SIGTERM)
     print(f"{found.label}: interrupting it at stage {found.stage!r}", flush=True)

@@ -178,7 +178,7 @@ def submit(submission: Submission, address: str, *, dry_run: bool, wait: bool) -
             entrypoint=submission.entrypoint,
             submission_id=submission.job,
             runtime_env=submission.runtime_env,
-            metadata=submission.metadata,
+            metadata={**submission.metadata, jobs.ADDRESS_KEY: address},
         )
     run = submission.metadata[jobs.RUN_KEY]
     console.print(f"submitted job {submission.job}, which drives run {run}")

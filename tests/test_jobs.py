@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -26,10 +27,11 @@ import tomli_w
 from ray.job_submission import JobStatus
 
 from cluster import find_run, jobs, steer, submit
-from cluster.launch import check_outlives_job
+from cluster.launch import check_outlives_job, quiet_stderr, set_ray_environment
 from cluster.record import RUN_FILE
+from cluster.run import _resume_command as resume_command
 from cluster.run_file import RunFile, is_driven_here, read_run_file
-from cluster.status import describe_workers, show_all
+from cluster.status import describe_workers, show_all, show_status
 
 REPOSITORY = Path(__file__).parent.parent
 PATIENCE_S = 240.0
@@ -187,10 +189,9 @@ def test_a_log_is_followed_through_a_restart_of_the_dashboard(monkeypatch):
         jobs.follow(AwayAWhile("step 1\n"), "http://head:8265", "first", written.append)
 
 
-def job_details(job: str, status: JobStatus, *, start_time: int) -> Any:
-    return SimpleNamespace(
-        submission_id=job, metadata={jobs.RUN_KEY: "first"}, status=status, start_time=start_time
-    )
+def job_details(job: str | None, status: JobStatus, *, start_time: int, run: str | None = "first") -> Any:
+    metadata = {jobs.RUN_KEY: run} if run else None
+    return SimpleNamespace(submission_id=job, metadata=metadata, status=status, start_time=start_time)
 
 
 def test_the_job_of_a_run_is_the_one_that_drives_it_then_the_newest():
@@ -200,6 +201,68 @@ def test_the_job_of_a_run_is_the_one_that_drives_it_then_the_newest():
     for listed, expected in (([older, drives, refused], "first"), ([refused, older], "first-resumed-1")):
         dashboard = SimpleNamespace(list_jobs=lambda listed=listed: listed)
         assert jobs.job_of(dashboard, "http://head:8265", "first") == expected
+
+
+def test_what_only_ran_a_command_is_never_offered_as_a_run():
+    ended = {"status": JobStatus.FAILED, "start_time": 1}
+    listed = [
+        job_details("first-resumed-1", **ended),
+        job_details("by-hand", run=None, **ended),
+        job_details(f"{jobs.COMMAND_PREFIX}status-1a2b3c4d", run=None, **ended),
+        job_details(None, run=None, **ended),  # a driver without a job
+    ]
+    dashboard = SimpleNamespace(list_jobs=lambda: listed)
+    with pytest.raises(ValueError, match="drives a run named 'x': by-hand, first$"):
+        jobs.job_of(dashboard, "http://head:8265", "x")
+    assert jobs.job_of(dashboard, "http://head:8265", "by-hand") == "by-hand"
+
+
+class OneCommand:
+    """A dashboard on which a command's job runs until it is stopped, or has ended; its log may be away."""
+
+    def __init__(self, status: JobStatus, log: BaseException | str) -> None:
+        self._status, self._log = status, log
+        self.jobs: dict[str, dict[str, str]] = {}
+
+    def submit_job(self, *, entrypoint: str, submission_id: str, metadata: dict[str, str]) -> None:
+        self.jobs[submission_id] = {"entrypoint": entrypoint, **metadata}
+
+    def get_job_status(self, job: str) -> JobStatus:
+        return self._status
+
+    def get_job_logs(self, job: str) -> str:
+        if isinstance(self._log, BaseException):
+            raise self._log
+        return self._log
+
+    def get_job_info(self, job: str) -> Any:
+        return SimpleNamespace(status=self._status, message="bonfire: it is so")
+
+    def stop_job(self, job: str) -> None:
+        self._status = JobStatus.STOPPED
+
+    def delete_job(self, job: str) -> None:
+        assert self._status.is_terminal()
+        del self.jobs[job]
+
+
+@pytest.mark.parametrize(
+    ("status", "log", "error"),
+    [
+        (JobStatus.SUCCEEDED, "", None),
+        (JobStatus.FAILED, "", RuntimeError),
+        (JobStatus.RUNNING, KeyboardInterrupt(), KeyboardInterrupt),
+        (JobStatus.RUNNING, "", TimeoutError),
+        (JobStatus.RUNNING, requests.ConnectionError(), ValueError),
+    ],
+)
+def test_the_job_of_a_command_is_gone_however_it_ended(monkeypatch, status, log, error):
+    dashboard = OneCommand(status, log)
+    monkeypatch.setattr(jobs, "connect", lambda address: dashboard)
+    monkeypatch.setattr(jobs, "SETTLING_S", 0.0)
+    with pytest.raises(error) if error else contextlib.nullcontext():
+        jobs.run_there("http://head:8265", ["status"], timeout_s=0.01)
+    assert dashboard.jobs == {}
 
 
 class OneJob:
@@ -248,7 +311,171 @@ def test_a_job_that_evaluates_is_stopped_by_ray_and_not_by_a_signal_that_makes_i
     run_dir = write_run(tmp_path / "first", stage="evaluation", local=False, job="first")
     steer.stop(str(run_dir), None, timeout_s=1)
     assert (dashboard.stopped, signals) == (["first"], [])
-    assert capsys.readouterr().out == "job first STOPPED\n"
+    assert capsys.readouterr().out == (
+        f"{run_dir}: no controller at the moment (evaluation), so Ray ends its job first\njob first STOPPED\n"
+    )
+
+
+class Jobs:
+    """A dashboard that lists these jobs; one runs on until it is stopped."""
+
+    def __init__(self, *listed: Any, log: str = "") -> None:
+        self._listed = {job.submission_id: job for job in listed}
+        self._log = log
+
+    def list_jobs(self) -> list[Any]:
+        return list(self._listed.values())
+
+    def get_job_logs(self, job: str) -> str:
+        return self._log
+
+    def get_job_status(self, job: str) -> JobStatus:
+        return self._listed[job].status
+
+    def stop_job(self, job: str) -> None:
+        self._listed[job].status = JobStatus.STOPPED
+
+
+@pytest.fixture
+def on_cluster(monkeypatch) -> Callable[..., None]:
+    """A cluster on which these runs have controllers, and that has this dashboard."""
+
+    def make(training: list[str], dashboard: Jobs | None) -> None:
+        monkeypatch.setattr(find_run, "names_on", lambda address: training)
+        monkeypatch.setattr(find_run, "dashboard_of", lambda address: dashboard and "http://head:8265")
+        monkeypatch.setattr(jobs, "connect", lambda address: dashboard)
+
+    return make
+
+
+ON = "10.0.0.1:6379"
+
+
+def two_jobs(status: JobStatus = JobStatus.RUNNING) -> Jobs:
+    """`first` drives a run that has no controller, `second` has ended."""
+    since_ms = int(1e3 * (time.time() - 80))
+    return Jobs(
+        job_details("second", JobStatus.FAILED, start_time=since_ms + 1, run="second"),
+        job_details("first-resumed-1", status, start_time=since_ms),
+        log="a\nb\n\nc\nd\n",
+    )
+
+
+@pytest.mark.parametrize("status", [JobStatus.RUNNING, JobStatus.PENDING])
+def test_a_run_without_a_controller_is_shown_by_its_job(on_cluster, capsys, status):
+    on_cluster([], two_jobs(status))
+    show_status("first", ON, as_json=False)
+    shown = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(
+        f"first   no controller at the moment: job first-resumed-1 is {status} for 1:2[0-9]; the end of its log:",
+        shown[0],
+    )
+    assert shown[1:] == ["  b", "  c", "  d"]
+    show_status(None, ON, as_json=True)
+    facts = json.loads(capsys.readouterr().out)
+    told = {name: facts[name] for name in ("name", "run_dir", "address", "stage", "job", "log")}
+    assert told == {
+        "name": "first", "run_dir": None, "address": ON, "stage": str(status), "job": "first-resumed-1",
+        "log": ["b", "c", "d"],
+    }  # fmt: skip
+    with pytest.raises(ValueError, match=f"no controller at the moment .job first-resumed-1 is {status}"):
+        steer.scale("first", ON, rollout=2, verifier=None)
+
+
+def test_a_list_has_the_runs_without_a_controller_and_each_run_once(on_cluster, monkeypatch, capsys):
+    on_cluster(["other", "second"], two_jobs())
+    monkeypatch.setattr(find_run, "ask", lambda found, method: {"stage": "training", "step": 3, "steps": 9})
+    show_all(ON)
+    shown = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
+    assert [line[0] for line in shown] == ["other", "second", "first"]
+    assert " ".join(shown[2]).startswith("first no controller, for 1:2")
+    assert shown[2][-2:] == ["job", "RUNNING"]
+    assert find_run.find_run("first-resumed-1", ON).name == "first"
+    on_cluster(["other", "second", "first"], two_jobs())
+    show_all(ON)
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]] == [
+        "other",
+        "second",
+        "first",
+    ]
+    assert find_run.find_run("first-resumed-1", ON).has_controller
+
+
+def test_a_run_without_a_controller_is_stopped_by_ray(on_cluster, capsys):
+    on_cluster([], two_jobs())
+    steer.stop("first", ON, timeout_s=1)
+    assert capsys.readouterr().out == (
+        "first: no controller at the moment (RUNNING), so Ray ends its job first-resumed-1\n"
+        "job first-resumed-1 STOPPED\n"
+    )
+    with pytest.raises(
+        ValueError, match="no run 'first' is alive on .*: job first-resumed-1 is STOPPED; its log: "
+    ):
+        steer.stop("first", ON, timeout_s=1)
+
+
+def test_what_a_cluster_without_a_dashboard_cannot_tell_is_said(on_cluster):
+    on_cluster(["second"], None)
+    assert find_run.find_run(None, ON).name == "second"
+    with pytest.raises(
+        ValueError, match="'first' is alive on .*, but second; one without a controller would not be"
+    ):
+        find_run.find_run("first", ON)
+
+
+def test_what_goes_on_names_the_address_that_was_given(on_cluster, monkeypatch, capsys):
+    on_cluster([], two_jobs())
+    trained = {"step": 3, "steps": 9, "run_dir": "/shared/first"}
+    found = find_run.FoundRun(
+        name="first", run_dir=None, address="auto", local=False, stage="", pid=None, job=None, stage_since=0.0
+    )
+    monkeypatch.setattr(steer, "find_run", lambda run, address: found)
+    monkeypatch.setattr(steer, "ask", lambda found, method: trained)
+    monkeypatch.setattr(steer, "names_on", lambda address: [])
+    steer.stop("first", "auto", timeout_s=1)
+    assert "go on with: bonfire train --resume /shared/first --address auto" in capsys.readouterr().out
+    in_job = json.dumps({"metadata": {jobs.ADDRESS_KEY: "http://head:8265"}})
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", in_job)
+    steer.stop("first", "auto", timeout_s=1)
+    again = "bonfire submit --resume /shared/first --address http://head:8265"
+    assert f"go on with: {again}" in capsys.readouterr().out
+    assert resume_command(Path("/shared/first"), "auto") == again
+    for call in (
+        lambda: steer.logs(None, "http://head:8265", follow=False),
+        lambda: steer.stop_now(None, "http://head:8265", timeout_s=1),
+    ):
+        with pytest.raises(ValueError, match="NAME.* --address http://head:8265$"):
+            call()
+
+
+def test_the_newest_checkpoint_is_that_of_the_last_step_not_of_the_last_name(tmp_path, monkeypatch, capsys):
+    driver = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    run_dir = write_run(tmp_path / "first", pid=driver.pid)
+    for step in (999_999, 1_000_000):
+        (run_dir / "checkpoints" / f"step-{step:06d}").mkdir(parents=True)
+    monkeypatch.setattr(steer, "SECOND_SIGNAL_AFTER_S", 0.0)
+    steer.stop_now(str(run_dir), None, timeout_s=20)
+    driver.wait()
+    assert capsys.readouterr().out.endswith("newest checkpoint: " + f"{run_dir}/checkpoints/step-1000000\n")
+
+
+def test_the_log_of_a_run_of_another_machine_is_followed_to_its_end(tmp_path, monkeypatch):
+    elsewhere = {"host": "elsewhere", "local": False, "pid": 1}
+    run_dir = write_run(tmp_path / "first", **elsewhere)
+    log = run_dir / "controller.log"
+    log.write_text("step 1\n")
+    written: list[str] = []
+
+    def write(text: str) -> None:
+        written.append(text)
+        if len(written) == 2:
+            log.write_text("step 1\nstep 2\n")
+            (run_dir / RUN_FILE).write_text(json.dumps({**elsewhere, "stage": "ended"}))
+
+    monkeypatch.setattr(steer, "_write", write)
+    monkeypatch.setattr(steer, "LOOK_EVERY_S", 0.01)
+    steer.logs(str(run_dir), None, follow=True)
+    assert written == ["step 1\n", "", "step 2\n"]
 
 
 def write_run(run_dir: Path, **facts: Any) -> Path:
@@ -263,10 +490,19 @@ def write_run(run_dir: Path, **facts: Any) -> Path:
 
 def test_without_a_name_the_only_run_that_is_alive_is_meant(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match="no run under runs/ is alive"):
+    with pytest.raises(ValueError, match="no run under runs/ is alive; start one"):
         find_run.find_run(None, None)
-    write_run(tmp_path / "runs/over", stage="ended")
+    write_run(tmp_path / "runs/older", stage="ended", started=1.0)
+    write_run(tmp_path / "runs/over", stage="ended", started=2.0)
+    with pytest.raises(
+        ValueError, match="alive; the newest, runs/over, has ended: its log: bonfire logs runs/over; "
+    ):
+        find_run.find_run(None, None)
     write_run(tmp_path / "runs/elsewhere", host="another", local=False)
+    with pytest.raises(
+        ValueError, match="the newest, runs/elsewhere, is driven on another: bonfire status runs/els"
+    ):
+        find_run.find_run(None, None)
     write_run(tmp_path / "runs/first")
     assert find_run.find_run(None, None).name == "first"
     write_run(tmp_path / "runs/second", started=time.time() + 1)
@@ -321,7 +557,8 @@ def test_a_list_of_runs_asks_each_on_its_own_cluster(tmp_path, monkeypatch, caps
 
 def test_status_says_what_workers_do_what_is_waited_for_and_what_was_decided():
     def worker(name: str, pid: int, startup_s: dict[str, float], **facts: Any) -> dict[str, Any]:
-        return {"name": name, "pid": pid, "leaving": False, "startup_s": startup_s, **facts}
+        node = {"node_id": "1a2b3c4d5e" if pid else ""}
+        return {"name": name, "pid": pid, "leaving": False, "startup_s": startup_s, **node, **facts}
 
     facts = {
         "rollout_workers": [
@@ -333,6 +570,7 @@ def test_status_says_what_workers_do_what_is_waited_for_and_what_was_decided():
             worker("verifier-0", 12, {"placed": 1.0, "verifiers": 2.0}),
             worker("verifier-1", 13, {"placed": 1.0}),
         ],
+        "learner_ranks": [{"pid": 14, "node_id": "1a2b3c4d5e"}],
         "waiting_for": ["1 rollout worker (1 CPU)"],
         "decisions": ["rollout 1 -> 2: asked for by command"],
         "targets": {"rollout": 2, "verifier": 2},
@@ -344,11 +582,33 @@ def test_status_says_what_workers_do_what_is_waited_for_and_what_was_decided():
         "rollout-2: no process yet, starting",
         "verifier-0: pid 12, judges",
         "verifier-1: pid 13, starting",
+        "learner: pid 14",
         "waiting for resources: 1 rollout worker (1 CPU)",
         "scaled: rollout 1 -> 2: asked for by command",
         "wanted: 2 rollout, 2 verifier workers",
         "replaced: 1 rollout, 0 verifier workers",
     ]
+    facts["learner_ranks"].append({"pid": 15, "node_id": "ffffffff00"})
+    lines = describe_workers(facts)
+    assert lines[0] == "rollout-0: pid 10 on node 1a2b3c4d, serves version 7"
+    assert lines[2] == "rollout-2: no process yet, starting"
+    assert lines[5:7] == [
+        "learner rank 0: pid 14 on node 1a2b3c4d",
+        "learner rank 1: pid 15 on node ffffffff",
+    ]
+
+
+def test_status_ends_with_the_events(tmp_path, monkeypatch, capsys):
+    events = ["10:00:00 rollout-0 is lost: killed", "10:00:09 no step for 60 s"]
+    facts = {
+        "stage": "training", "step": 0, "steps": 9, "num_select": 4, "metrics_url": "", "events": events,
+        "groups": {"buffered": 2}, "rollout_workers": [], "verifier_workers": [], "learner_ranks": [],
+        "waiting_for": [], "decisions": [], "targets": {"rollout": 1, "verifier": 1},
+        "restarts": {"rollout": 0, "verifier": 0},
+    }  # fmt: skip
+    monkeypatch.setattr(find_run, "ask", lambda found, method: facts)
+    show_status(str(write_run(tmp_path / "first")), None, as_json=False)
+    assert capsys.readouterr().out.splitlines()[-2:] == [f"  {event}" for event in events]
 
 
 def test_a_process_that_took_the_number_of_a_dead_driver_is_not_it():
@@ -374,6 +634,42 @@ def test_the_run_file_says_what_a_run_does_and_goes_if_nothing_else_came(tmp_pat
     with RunFile(tmp_path / "b", local=True):
         (tmp_path / "b" / "config.toml").touch()
     assert read_run_file(tmp_path / "b")["stage"] == "ended"
+
+
+def test_a_run_directory_is_taken_by_the_first_and_left_as_it_is_by_the_second(tmp_path):
+    """Both looked when neither had begun: what one of them wrote since counts."""
+    with RunFile(tmp_path / "a", local=True):
+        assert read_run_file(tmp_path / "a")["stage"] == "starting"
+    run_dir = write_run(tmp_path / "b", pid=os.getppid())
+    before = read_run_file(run_dir)
+    with (
+        pytest.raises(
+            ValueError, match=f"is still running .pid {os.getppid()}.: stop it first, or begin another"
+        ),
+        RunFile(run_dir, local=True),
+    ):
+        pass
+    assert read_run_file(run_dir) == before
+    dead = write_run(tmp_path / "c", pid=os.getppid(), started=1.0)
+    with RunFile(dead, local=True):
+        assert read_run_file(dead)["pid"] == os.getpid()
+
+
+def test_a_token_file_that_is_not_there_is_named_before_ray_starts(tmp_path, monkeypatch):
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "token"))
+    with pytest.raises(ValueError, match="RAY_AUTH_TOKEN_PATH = '.*/token' is no file: "):
+        set_ray_environment(local=False)
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    set_ray_environment(local=False)
+
+
+def test_what_ray_writes_while_a_cluster_is_joined_is_not_shown(capfd):
+    with quiet_stderr():
+        os.write(2, b"gcs_client.cc: Failed to get cluster ID")
+    os.write(2, b"after")
+    assert capfd.readouterr().err == "after"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -515,6 +811,49 @@ def test_a_cluster_that_does_not_let_us_in_is_one_line(cluster, project, tmp_pat
     assert "a client without its token" in missing and "RAY_AUTH_TOKEN_PATH" in missing
     assert "no Ray dashboard answers" in submit_to("http://127.0.0.1:1")
     assert "is no dashboard" in submit_to(cluster.gcs)
+
+
+@pytest.mark.slow
+def test_a_wrong_token_for_a_cluster_is_one_line_after_all_of_rays_attempts(cluster, project):
+    wrong = project / "wrong-token"
+    wrong.write_text("not-the-token-of-this-cluster")
+    for command in (("status",), ("train", "tiny.toml", "run_dir=run")):
+        code, _, err = cluster.bonfire(
+            *command, "--address", cluster.gcs, cwd=project, RAY_AUTH_TOKEN_PATH=str(wrong)
+        )
+        assert code == 1 and "no Ray cluster lets us in" in one_line(err)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_job_that_makes_its_base_model_is_shown_and_ended_from_a_node_and_from_the_dashboard(
+    cluster, tmp_path
+):
+    config = REPOSITORY / "examples" / "countdown.toml"
+    project = tmp_path / "project"
+    project.mkdir()
+    shutil.copy(config, project)
+    settings = (f"model={tmp_path}/base", "metrics.port=0", "--runs", tmp_path)
+    for name in ("one", "two"):
+        code, _, err = cluster.bonfire(
+            "submit", config.name, *settings, "--name", name, "--no-follow", "--address", cluster.dashboard,
+            cwd=project,
+        )  # fmt: skip
+        assert code == 0, err
+        wait_for(lambda name=name: stage_of(tmp_path / name) == "base model", f"the base model of {name}")
+        here = cluster.gcs if name == "one" else cluster.dashboard
+        code, out, err = cluster.bonfire("status", name, "--address", here, cwd=project)
+        assert code == 0, err
+        assert out.startswith(f"{name}   no controller at the moment: job {name} is RUNNING for 0:")
+        assert 2 <= len(out.splitlines()) <= 4
+        assert "job RUNNING" in cluster.bonfire("status", "--all", "--address", here, cwd=project)[1]
+        code, out, err = cluster.bonfire("stop", name, "--address", here, cwd=project)
+        assert (code, out.splitlines()[-1]) == (0, f"job {name} STOPPED"), err
+        assert not (tmp_path / name).exists()
+    assert "drives a run named 'x': " in (
+        err := cluster.bonfire("logs", "x", "--address", here, cwd=project)[2]
+    )
+    assert jobs.COMMAND_PREFIX not in err
 
 
 @pytest.mark.slow
