@@ -8,7 +8,6 @@ import re
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -19,17 +18,13 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.user_cluster import free_ports
+
 pytestmark = pytest.mark.slow
 
 BIN = Path(sys.executable).parent
 START_TIMEOUT_S = 60.0
 RUN_TIMEOUT_S = 200.0
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 @pytest.fixture
@@ -55,7 +50,7 @@ def start_node(environment) -> Iterator[Callable[..., subprocess.Popen]]:
 
     def start(*arguments: str) -> subprocess.Popen:
         log = Path(environment["RAY_TMPDIR"], f"node-{len(nodes)}.log")
-        common = ["--block", "--node-ip-address=127.0.0.1", f"--dashboard-agent-listen-port={free_port()}"]
+        common = ["--block", "--node-ip-address=127.0.0.1", "--dashboard-agent-listen-port=0"]
         with log.open("w") as out:
             command = [str(BIN / "ray"), "start", *common, *arguments]
             node = subprocess.Popen(command, env=environment, stdout=out, stderr=out)
@@ -96,8 +91,8 @@ def actors(nodes: dict[str, subprocess.Popen]) -> dict[str, set[str]]:
 
 
 def test_workers_run_on_the_nodes_that_offer_their_resource(start_node, environment, tiny_model, tmp_path):
-    port = free_port()
-    ports = [f"--port={port}", f"--ray-client-server-port={free_port()}", "--include-dashboard=false"]
+    port, client_port = free_ports(2)
+    ports = [f"--port={port}", f"--ray-client-server-port={client_port}", "--include-dashboard=false"]
     nodes = {"head": start_node("--head", *ports, "--num-cpus=0", '--resources={"verifier": 1}')}
     address = f"127.0.0.1:{port}"
     for name, resource in [("learner", "learner"), ("first", "rollout"), ("second", "rollout")]:
