@@ -36,7 +36,7 @@ from actors.config import RolloutConfig
 from actors.fingerprint import param_fingerprint
 from actors.manifest import WeightManifest, views
 from actors.types import Lease
-from cluster import launch, rollouts
+from cluster import ray_cluster, rollouts
 from cluster.broadcast import Published, Turns
 from cluster.ledger import Ledger
 from learner.publish import make_manifest, pack
@@ -197,7 +197,7 @@ def main() -> None:
         token.write_text(secrets.token_hex(32))
         # Unix sockets want short paths.
         os.environ.update(RAY_TMPDIR=directory, RAY_AUTH_TOKEN_PATH=str(token))
-        launch.set_ray_environment(local=True)
+        ray_cluster.set_ray_environment(local=True)
         tokenizer = build_tokenizer()
         for name, size in SIZES.items():
             model = Path(directory, "model", name.replace(" ", ""))

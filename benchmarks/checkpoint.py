@@ -4,8 +4,9 @@
 
 Two models: the demo's, with the demo's batches, and one of 99 million random parameters, with small ones. Each is
 trained for some steps with a checkpoint after each, with two versions of slack, so that there are leases at any time; then
-its run is gone on with for one step. `while_saving` compares the tokens that arrive a second while a checkpoint is being
-written, and while not. Resume: `verify` reads and hashes the checkpoint, the rest is the time since the controller was
+its run is gone on with for one step. `while_saving` compares, while a checkpoint is being written and while not, the tokens
+that arrive a second (engines sample as far as the staleness bound has leases for them: of the large model's batches all are
+sampled while the learner still trains) and how long the controller took to answer at most. Resume: `verify` reads and hashes the checkpoint, the rest is the time since the controller was
 asked for, until it answers, until the learner has loaded the checkpoint, until an engine serves its weights, until the
 first step is done. About six minutes on two cores.
 """
@@ -25,7 +26,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cluster import launch
+from cluster import launch, ray_cluster
 from cluster.config import RunConfig, load_config
 from cluster.integrity import find_damage
 from cluster.record import finished_checkpoints
@@ -104,19 +105,25 @@ def trained(config: RunConfig, run_dir: Path, checkpoint: Path | None) -> Watch:
     return watch
 
 
-def tokens_while_saving(watch: Watch) -> dict[str, float]:
-    """Tokens a second that engines report, while a checkpoint is being written and while not, once it has trained."""
+def while_saving(watch: Watch) -> dict[str, float]:
+    """Tokens a second that engines report, and the longest time between two answers, from the first step to the last."""
     spent_s = {True: 0.0, False: 0.0}
+    longest_s = {True: 0.0, False: 0.0}
     tokens = {True: 0, False: 0}
-    training = [(at_s, facts) for at_s, facts in watch.seen if facts["step"] >= 1]
+    training = [
+        (at_s, facts) for at_s, facts in watch.seen if facts["step"] >= 1 and facts["stage"] == "training"
+    ]
     for (before_s, before), (after_s, after) in itertools.pairwise(training):
         is_saving = before["checkpoint"]["is_saving"]
         spent_s[is_saving] += after_s - before_s
+        longest_s[is_saving] = max(longest_s[is_saving], after_s - before_s)
         tokens[is_saving] += num_tokens(after) - num_tokens(before)
     return {
         "seconds_saving": spent_s[True],
         "tokens_per_s_saving": tokens[True] / spent_s[True],
         "tokens_per_s_otherwise": tokens[False] / spent_s[False],
+        "longest_answer_s_saving": longest_s[True],
+        "longest_answer_s_otherwise": longest_s[False],
     }
 
 
@@ -154,7 +161,7 @@ def measure(model: Path, name: str, directory: Path, steps: int, overrides: list
     return {
         "checkpoint_bytes": size_bytes,
         "checkpoint_s": {"median": statistics.median(saved_s), "max": max(saved_s), "count": len(saved_s)},
-        "while_saving": tokens_while_saving(watch),
+        "while_saving": while_saving(watch),
         "resume_s": {"verify": verify_s, **{phase: at_s - begun_s for phase, at_s in moments}},
     }
 
@@ -170,7 +177,7 @@ def main() -> None:
         directory = Path(scratch)
         large = directory / "large"
         make_large_model(large)
-        launch.start_ray(load_config(EXAMPLE, [f"model={large}"]), address=None, namespace="bench")
+        ray_cluster.start_ray(load_config(EXAMPLE, [f"model={large}"]), address=None, namespace="bench")
         result = {
             "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, "
             f"Python {platform.python_version()}",

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import psutil
 
-from cluster import launch
+from cluster import launch, ray_cluster
 from cluster.config import RunConfig, load_config
 from cluster.recovery import Origin
 
@@ -137,7 +137,7 @@ def main() -> None:
     config = load_config(EXAMPLE, [*overrides, "train.max_staleness=2"])
     synchronous = load_config(EXAMPLE, [*overrides, "train.max_staleness=0", "train.steps=15"])
 
-    launch.start_ray(config, address=None, namespace="bench")
+    ray_cluster.start_ray(config, address=None, namespace="bench")
     from actors.tokens import encode_prompts, load_tokenizer
     from verifiers.problems import load_problems
 

@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from cluster import launch
+from cluster import launch, ray_cluster
 from cluster.config import load_config
 from cluster.recovery import Origin
 
@@ -95,7 +95,7 @@ def main() -> None:
         f"rollout.heartbeat_timeout_s={HEARTBEAT_TIMEOUT_S}",
     ]
     config = load_config(EXAMPLE, [f"model={arguments.model}", *changes])
-    launch.start_ray(config, address=None, namespace="bench")
+    ray_cluster.start_ray(config, address=None, namespace="bench")
     from actors.tokens import encode_prompts, load_tokenizer
     from verifiers.problems import load_problems
 

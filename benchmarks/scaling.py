@@ -19,7 +19,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from cluster import launch
+from cluster import launch, ray_cluster
 from cluster.config import load_config
 from cluster.recovery import Origin
 
@@ -64,7 +64,7 @@ def main() -> None:
     # Half a CPU each, so that a second one fits a machine of two cores; an engine has one thread all the same.
     changes = ["metrics.port=0", "train.steps=100000", "rollout.num_cpus=0.5"]
     config = load_config(EXAMPLE, [f"model={arguments.model}", *changes])
-    launch.start_ray(config, address=None, namespace="bench")
+    ray_cluster.start_ray(config, address=None, namespace="bench")
     from actors.tokens import encode_prompts, load_tokenizer
     from verifiers.problems import load_problems
 

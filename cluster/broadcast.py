@@ -42,15 +42,19 @@ class Turns:
     async def pull(self, pull: Callable[[], Awaitable[None]]) -> None:
         """Run `pull` when a copy is idle; what it has brought serves others. Raises what `pull` raises.
 
-        Returns at the end of the turn, and waits for it no more, where it takes longer.
+        Returns at the end of the turn where it takes longer; what it brings later serves others all the same.
         """
         async with self._idle_copies:
             pulling = asyncio.ensure_future(pull())
+            pulling.add_done_callback(self._serve)
             try:
                 await asyncio.wait([pulling], timeout=self._turn_s)
-            finally:
-                is_there = pulling.done()
+            except asyncio.CancelledError:
                 pulling.cancel()
-        if is_there:
+                raise
+        if pulling.done():
             pulling.result()
+
+    def _serve(self, pulled: asyncio.Future[None]) -> None:
+        if not pulled.cancelled() and pulled.exception() is None:
             self._idle_copies.release()

@@ -21,6 +21,8 @@ class WorkerLost(Exception):
 
     made_s: float = float("inf")
     """When it was made, by the monotonic clock, where that is known."""
+    is_failed_start: bool = False
+    """It has never worked: whose it was to be waits, or ends the run where no other works."""
 
 
 class Halt(RuntimeError):

@@ -221,13 +221,15 @@ class Controller:
 
     async def _watch(self) -> None:
         """Keep the endpoint's gauges fresh, and say who is stuck when the learner starves."""
-        serving_since_s = time.monotonic()
+        begun_s: float | None = None
         while True:
             self._refresh_gauges()
-            if self._stage != "training" or not self._rollouts.serving:
-                serving_since_s = time.monotonic()
+            if begun_s is None and (self._stage != "training" or not self._rollouts.serving):
+                await asyncio.sleep(1.0)
+                continue
+            begun_s = begun_s or time.monotonic()
             self._health.check_starving(
-                min(self._progress.since_last_step_s, time.monotonic() - serving_since_s),
+                min(self._progress.since_last_step_s, time.monotonic() - begun_s),
                 num_scored=len(self._ledger.buffered),
                 num_queued=self._verifying.queue_depth,
                 held=self._rollouts.leases_by_worker(),

@@ -171,7 +171,9 @@ class Elastic:
             "rollout": sum(worker.takes_leases for worker in self._rollouts.workers.values()),
             "verifier": sum(worker.takes_groups for worker in self._verifying.workers.values()),
         }
-        return {role: max(0, self.targets[role] - num_working[role]) for role in ROLES}
+        # Not those that have failed too often: who waits for them waits for ever.
+        num_failing = {role: slots.num_failing for role, slots in self._slots.items()}
+        return {role: max(0, self.targets[role] - num_working[role] - num_failing[role]) for role in ROLES}
 
     def _decide(self, decision: Decision) -> None:
         logger.info("%s", decision)

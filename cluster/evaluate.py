@@ -159,7 +159,8 @@ class Failures:
         self._note(f"verifier {self._verifier} on problem {group.problem_id}: {error}")
 
     def note_lost(self, role: str, error: WorkerLost) -> None:
-        self._note(str(error), error.made_s)
+        if not error.is_failed_start:  # its fleet ends where none starts
+            self._note(str(error), error.made_s)
 
     def _note(self, message: str, made_s: float = float("inf")) -> None:
         self._in_a_row.add(made_s)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cluster import launch
+from cluster import launch, ray_cluster
 from cluster.config import RunConfig
 from cluster.console import View
 from cluster.eval_config import EvalConfig
@@ -33,7 +33,7 @@ def evaluate_models(
 
     Samples that are there are kept, so a call repeated goes on. `command` is this call without `--out`.
     """
-    launch.set_ray_environment(local=address is None)
+    ray_cluster.set_ray_environment(local=address is None)
     section_of(config)
     named = name_models(models)
     directory = out or Path("runs") / f"eval-{time.strftime('%Y%m%d-%H%M%S')}"
@@ -57,7 +57,9 @@ def evaluate_models(
         if missing:
             view.update(STAGE, None, "engines are starting")
             stop_if_asked()
-            launch.start_ray(config, address=address, namespace=directory.absolute().name, publishes=False)
+            ray_cluster.start_ray(
+                config, address=address, namespace=directory.absolute().name, publishes=False
+            )
             sample_missing(config, store, missing, view, stop_if_asked)
         report = report_on(config, store, view, stop_if_asked)
     report.show(view.console)

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from cluster import jobs
-from cluster.launch import CONTROLLER_NAME, quiet_stderr, set_ray_environment
+from cluster.launch import CONTROLLER_NAME
+from cluster.ray_cluster import check_reachable, set_ray_environment, why_not_joined
 from cluster.record import RUN_FILE
 from cluster.run_file import is_driven_elsewhere, is_driven_here, read_run_file
 
@@ -123,7 +124,8 @@ def _jobs_on(address: str) -> list[Any] | None:
 
 
 def dashboard_of(address: str) -> str | None:
-    """Where a cluster says that its dashboard listens, http://HEAD:8265; None where it has none.
+    """Where a cluster says that its dashboard listens, http://HEAD:8265; None where it has none, or one on the loopback
+    interface of another machine: at that address something else may answer here, the dashboard of another cluster too.
 
     By a private function of Ray 2.60: what asks for jobs waits 40 s for a dashboard that is not there.
     """
@@ -131,7 +133,17 @@ def dashboard_of(address: str) -> str | None:
     from ray._private.worker import get_dashboard_url
 
     url = get_dashboard_url()
-    return f"http://{url}" if url else None
+    if not url or (url.startswith(("127.", "localhost:")) and not _is_on_head()):
+        return None
+    return f"http://{url}"
+
+
+def _is_on_head() -> bool:
+    """Whether this machine is that of the head of the cluster that was joined."""
+    import ray
+
+    head = joined_address().rpartition(":")[0]
+    return head in (ray.util.get_node_ip_address(), "127.0.0.1", "localhost")
 
 
 def _of_cluster(name: str, address: str, job: Any = None) -> FoundRun:
@@ -214,18 +226,22 @@ def connect(address: str, *, local: bool) -> None:
     if ray.is_initialized():
         return
     try:
-        with quiet_stderr():
-            ray.init(
-                address=address,
-                namespace="bonfire-command",
-                logging_level=logging.CRITICAL,
-                log_to_driver=False,
-            )
+        check_reachable(address)
+        ray.init(
+            address=address, namespace="bonfire-command", logging_level=logging.CRITICAL, log_to_driver=False
+        )
     except (ConnectionError, ray.exceptions.RayError, RuntimeError) as error:
         raise ValueError(
-            f"no Ray cluster lets us in at {address} ({type(error).__name__}): check the address, that this is a "
+            f"no Ray cluster lets us in at {address} ({why_not_joined(error)}): check the address, that this is a "
             "node of it (elsewhere give --address http://HEAD:8265), and RAY_AUTH_TOKEN_PATH"
         ) from None
+
+
+def joined_address() -> str:
+    """HOST:PORT of the cluster that was joined, as a run's own `address` has it."""
+    import ray
+
+    return str(ray.get_runtime_context().gcs_address)
 
 
 def disconnect() -> None:
@@ -240,7 +256,12 @@ def names_on(address: str) -> list[str]:
     connect(address, local=False)
     import ray
 
-    actors = ray.util.list_named_actors(all_namespaces=True)
+    try:
+        actors = ray.util.list_named_actors(all_namespaces=True)
+    except ray.exceptions.RayError as error:
+        raise ValueError(
+            f"Ray's head at {address} does not answer ({type(error).__name__}): ask again"
+        ) from None
     return sorted(actor["namespace"] for actor in actors if actor["name"] == CONTROLLER_NAME)
 
 
@@ -253,6 +274,8 @@ def controller_of(found: FoundRun) -> Any:
         return ray.get_actor(CONTROLLER_NAME, namespace=found.name)
     except ValueError:
         raise _no_answer(found, "there is none") from None
+    except ray.exceptions.RayError as error:
+        raise _no_answer(found, type(error).__name__) from None
 
 
 def ask(found: FoundRun, method: str, *arguments: Any, **named: Any) -> Any:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from cluster.calls import reply
-from cluster.slots import Slot
+from cluster.calls import Halt, WorkerLost, reply
+from cluster.slots import MAX_FAILED_STARTS, Slot
 
 PLACEMENT_NOTICE_S = 20.0
 """A process is up within seconds of getting its resources; one that takes longer is waiting for them."""
-MAX_FAILED_STARTS = 3
 FIRST_PAUSE_S = 10.0
 LONGEST_PAUSE_S = 300.0
 
@@ -74,3 +74,27 @@ class WorkerHandle:
         )
         self.end_phase(phase)
         return facts
+
+
+def judge_failed_start(worker: WorkerHandle, error: WorkerLost, others: Iterable[WorkerHandle]) -> float:
+    """Seconds to wait before its slot's next start; `error` says so where that is not at once.
+
+    Raises Halt after MAX_FAILED_STARTS in a row where none of `others` works or may still come to work: the rest fail
+    like it, or wait for resources.
+    """
+    slot = worker.slot
+    slot.failed_starts += 1
+    error.is_failed_start = True
+    if slot.failed_starts < MAX_FAILED_STARTS:
+        return 0.0
+    times = f"{slot.failed_starts} starts of it in a row have failed"
+    has_hope = any(
+        other.slot.failed_starts < MAX_FAILED_STARTS and not other.waits_for_resources
+        for other in others
+        if other.slot is not slot and not other.slot.is_leaving
+    )
+    if not has_hope:
+        raise Halt(f"no {worker.name.partition('-')[0]} worker starts: {error}; {times}") from error
+    seconds = pause_s(slot.failed_starts)
+    error.args = (f"{error}; {times}: the next one in {seconds:.0f} s",)
+    return seconds

@@ -71,8 +71,11 @@ class Health:
         self._failures.end()
 
     def note_lost(self, error: WorkerLost) -> None:
-        """A worker was lost."""
-        self.note_failure(str(error), error.made_s)
+        """A worker was lost. Its fleet judges failed starts: others that serve may finish no group meanwhile."""
+        if error.is_failed_start:
+            self.note(str(error))
+        else:
+            self.note_failure(str(error), error.made_s)
 
     def note_failure(self, message: str, made_s: float = float("inf")) -> None:
         """A worker, made at `made_s`, was lost, or did not do its work."""

@@ -15,10 +15,12 @@ import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import PurePath
 from typing import Any
 
 from cluster.interrupts import Interrupted
-from cluster.launch import job_metadata, quiet_stderr, set_ray_environment
+from cluster.launch import job_metadata
+from cluster.ray_cluster import quiet_stderr, set_ray_environment
 
 RUN_KEY = "bonfire_run"
 """Metadata of a job: the name of the run that it drives."""
@@ -77,6 +79,11 @@ def asked_at(address: str) -> str:
     return (job_metadata() or {}).get(ADDRESS_KEY, address)
 
 
+def told_address(address: str) -> dict[str, str]:
+    """Metadata that tells a job its address; without one that holds a password, since everybody reads metadata."""
+    return {} if "@" in address else {ADDRESS_KEY: address}
+
+
 @contextmanager
 def plainly(address: str) -> Iterator[None]:
     """What Ray's client raises, as ValueError in one line with the remedy."""
@@ -85,6 +92,8 @@ def plainly(address: str) -> Iterator[None]:
 
     try:
         yield
+    except BrokenPipeError:  # of whoever reads what is printed
+        raise
     except ray.exceptions.AuthenticationError:
         held = any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
         raise ValueError(
@@ -102,8 +111,15 @@ def plainly(address: str) -> Iterator[None]:
 
 
 def run_of(job: Any) -> str | None:
-    """Name of the run that a listed job drives; None for one that was not made by `bonfire submit`."""
-    return (job.metadata or {}).get(RUN_KEY)
+    """Name of the run that a listed job drives: told by `bonfire submit`, or read from the command of a job that was
+    made otherwise. None where neither says it.
+    """
+    if name := (job.metadata or {}).get(RUN_KEY):
+        return str(name)
+    directory = re.search(
+        r"\bbonfire train\b.*?(?:\srun_dir=|--resume (?!auto\b))([^\s'\"]+)", job.entrypoint or ""
+    )
+    return PurePath(directory[1]).name if directory else None
 
 
 def list_jobs(client: Any, address: str) -> list[Any]:
@@ -196,11 +212,11 @@ def run_there(address: str, arguments: Sequence[str], timeout_s: float) -> None:
     job = f"{COMMAND_PREFIX}{arguments[0]}-{secrets.token_hex(4)}"
     try:
         info = _follow_command(client, address, job, arguments, timeout_s)
-    except BaseException:
-        with suppress(ValueError):  # a dashboard that is away: what is raised says so
+    finally:
+        with suppress(
+            ValueError
+        ):  # a dashboard that is away; what was done is done, and what is raised says more
             _remove(client, address, job)
-        raise
-    _remove(client, address, job)
     if str(info.status) != "SUCCEEDED":
         raise RuntimeError(last_line(info.message))
 
@@ -211,7 +227,7 @@ def _follow_command(client: Any, address: str, job: str, arguments: Sequence[str
         client.submit_job(
             entrypoint=shlex.join(["bonfire", *arguments, "--address", "auto"]),
             submission_id=job,
-            metadata={ADDRESS_KEY: address},
+            metadata=told_address(address),
         )
         deadline = time.monotonic() + timeout_s
         num_shown = 0

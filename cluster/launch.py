@@ -1,23 +1,20 @@
-"""Start or join a Ray cluster, start the controller, follow it to the end."""
+"""Start the controller, follow it to the end."""
 
 from __future__ import annotations
 
 import json
-import logging
 import os
 import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from cluster.config import RunConfig
-from cluster.preflight import model_bytes
 from cluster.recovery import Origin, RunLost
 
 CONTROLLER_NAME = "bonfire-controller"
@@ -29,117 +26,7 @@ FIRST_ANSWER_TIMEOUT_S = 300.0
 """Ray starts the controller's process, which imports torch."""
 DEATH_TIMEOUT_S = 60.0
 LAST_REQUEST_TIMEOUT_S = 5.0
-OBJECT_STORE_BYTES = 512 << 20
 ACTOR_PROCESSES = tuple(f"ray::{role}" for role in ("Controller", "Learner", "Rollout", "Verifier"))
-STORED_VERSIONS = 3
-"""Weights in the object store at a time: being packed, being sent, still held by a slow engine."""
-
-
-def start_ray(
-    config: RunConfig, *, address: str | None = None, namespace: str, publishes: bool = True
-) -> str:
-    """Join the cluster at `address`, or start one for this process alone; returns its address.
-
-    The private cluster listens on 127.0.0.1, asks for a token, and dies with this process. `publishes`:
-    the learner's weights will go through its object store.
-    """
-    set_ray_environment(local=address is None)
-    import ray
-
-    common: dict[str, Any] = {
-        "namespace": namespace,
-        "logging_level": logging.ERROR,
-        "log_to_driver": False,
-        "configure_logging": True,
-    }
-    if address:
-        try:
-            with quiet_stderr():
-                context = ray.init(address=address, **common)
-        except (ConnectionError, ray.exceptions.RayError) as error:
-            raise RuntimeError(
-                f"--address {address}: no Ray cluster lets us in ({type(error).__name__}): check the address, "
-                "and that RAY_AUTH_TOKEN_PATH names the cluster's token"
-            ) from error
-    else:
-        published_bytes = int(STORED_VERSIONS * model_bytes(config)) if publishes else 0
-        store_bytes = max(OBJECT_STORE_BYTES, published_bytes)
-        num_cpus = max(os.cpu_count() or 1, int(cpus_needed(config) + 0.999))
-        context = _start_private(
-            lambda: ray.init(
-                address="local",
-                num_cpus=num_cpus,
-                include_dashboard=False,
-                object_store_memory=store_bytes,
-                **common,
-            ),
-            ray.shutdown,
-        )
-    return context.address_info["address"]  # type: ignore[attr-defined]
-
-
-def _start_private(start: Callable[[], Any], clean_up: Callable[[], None]) -> Any:
-    """What `start` returns, on a machine so busy that Ray gives up on its first try too.
-
-    Ray waits a fixed 30 s for its processes and then raises a bare Exception. Raises RuntimeError.
-    """
-    try:
-        return start()
-    except Exception:  # noqa: BLE001  Ray raises nothing narrower
-        clean_up()
-    try:
-        return start()
-    except Exception as error:
-        clean_up()
-        raise RuntimeError(
-            f"Ray does not start on this machine, tried twice ({str(error).splitlines()[0]}): "
-            "end other work and try again, or join a running cluster with --address"
-        ) from error
-
-
-def set_ray_environment(*, local: bool) -> None:
-    """Token auth on both sides, quiet workers; must run before Ray is imported.
-
-    `local`: the cluster is, or will be, a private one on the loopback interface. A cluster of others may
-    have no token: then none is asked of the user. Raises ValueError for a token's file that is not there.
-    """
-    if local:
-        # Ray's own switch that keeps a cluster on 127.0.0.1; it was made for laptops.
-        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
-    if local or _token_at_hand():
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
-    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    token_path = os.environ.get("RAY_AUTH_TOKEN_PATH")
-    is_asked = os.environ.get("RAY_AUTH_MODE") == "token" and not os.environ.get("RAY_AUTH_TOKEN")
-    if token_path and is_asked and not Path(token_path).is_file():
-        raise ValueError(
-            f"RAY_AUTH_TOKEN_PATH = {token_path!r} is no file: set it to the one that holds the cluster's token, or unset it"
-        )
-
-
-@contextmanager
-def quiet_stderr() -> Iterator[None]:
-    """For the moment of joining a cluster: what Ray's C++ side writes about every failed attempt goes nowhere.
-
-    Its log level is not in force yet, and what came of the attempts is raised. Other threads are as quiet.
-    """
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with open(os.devnull, "w") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-    try:
-        yield
-    finally:
-        sys.stderr.flush()
-        os.dup2(kept, 2)
-        os.close(kept)
-
-
-def _token_at_hand() -> bool:
-    named = any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
-    return named or (Path.home() / ".ray" / "auth_token").is_file()
 
 
 def job_metadata() -> dict[str, str] | None:
@@ -155,16 +42,6 @@ def check_outlives_job(run_dir: Path) -> None:
             f"run_dir = {str(run_dir)!r} is relative: in a Ray job that is the unpacked upload, which Ray deletes; "
             "set run_dir to an absolute path that all nodes see, for example run_dir=/shared/runs/my-run"
         )
-
-
-def cpus_needed(config: RunConfig) -> float:
-    """CPU cores that the workers of a run reserve, when there are as many as there may be."""
-    rollouts, verifiers = config.most_workers
-    return (
-        rollouts * config.rollout.num_cpus
-        + verifiers * config.verifier.num_cpus
-        + config.learner.ranks * config.learner.num_cpus
-    )
 
 
 def train(
@@ -253,10 +130,18 @@ def wait_for_its_end() -> None:
     With their controller they are ended by Ray, which may take some seconds. Raises RuntimeError when it takes too
     long.
     """
+    from ray.exceptions import RayError
+
     from cluster.nodes import living_actors
 
     deadline_s = time.monotonic() + DEATH_TIMEOUT_S
-    while left := living_actors() or _actor_processes():
+    while True:
+        try:
+            left = living_actors() or _actor_processes()
+        except RayError as error:
+            raise RuntimeError(f"Ray's head does not answer ({type(error).__name__})") from error
+        if not left:
+            return
         if time.monotonic() > deadline_s:
             raise RuntimeError(
                 f"Ray has not ended {', '.join(sorted(left))} of the lost run within {DEATH_TIMEOUT_S:g} s"

@@ -15,7 +15,7 @@ from actors.config import RolloutConfig
 from cluster import preflight
 from cluster.base import base_is_there
 from cluster.config import RunConfig, section_of
-from cluster.launch import cpus_needed, set_ray_environment
+from cluster.ray_cluster import cpus_needed, set_ray_environment
 from learner.config import LearnerConfig
 from learner.verifier_config import VerifierTrainingConfig
 from verifiers.composition import Panel

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cluster import launch
+from cluster import ray_cluster
 from cluster.config import RunConfig
 from cluster.console import View
 from cluster.eval_identity import sampling_identity, verdict_identity
@@ -38,7 +38,7 @@ def rescore(
     Verdicts and report go to `out`, `directory` is left as it is; its unfinished cells are left out, and
     named. `command` is this call without `--out`.
     """
-    launch.set_ray_environment(local=address is None)
+    ray_cluster.set_ray_environment(local=address is None)
     evaluation = section_of(config)
     if not (directory / SETTINGS_FILE).exists() and (directory / STAGE / SETTINGS_FILE).exists():
         directory = directory / STAGE  # given the run instead of its evaluation
@@ -71,7 +71,7 @@ def rescore(
         view.start(STAGE, "verifiers are starting")
         for name, model in settings["models"].items():
             store.add_model(name, model["path"], model["fingerprint"])
-        launch.start_ray(config, address=address, namespace=new.absolute().name, publishes=False)
+        ray_cluster.start_ray(config, address=address, namespace=new.absolute().name, publishes=False)
         judge_missing(config, store, files, view, stop_if_asked)
         report = report_on(config, store, view, stop_if_asked)
     report.show(view.console)

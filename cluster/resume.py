@@ -153,13 +153,13 @@ def check_not_running(run_dir: Path, address: str | None) -> str | None:
         return None
     if address is not None:
         try:
-            names = find_run.names_on(address)
+            names, joined = find_run.names_on(address), find_run.joined_address()
         finally:
             find_run.disconnect()
         if about["name"] in names:
             raise ValueError(
                 f"the run in {run_dir} still trains {find_run.on(address)}, driven from host {host}: stop it first"
             )
-        if about.get("stage") == "training" and not about["local"]:
+        if about.get("stage") == "training" and about.get("address") == joined:
             return None
     return f"{run_dir / RUN_FILE} was left by a process of host {host}, at stage {about.get('stage')!r}: taken for dead"

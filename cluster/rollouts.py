@@ -27,7 +27,7 @@ from actors.types import Lease, SampleGroup, samples_from_batch
 from actors.worker import RolloutFacts, RolloutWorker
 from cluster.broadcast import Published, Turns
 from cluster.calls import Halt, WorkerLost, reply
-from cluster.handles import MAX_FAILED_STARTS, WorkerHandle, pause_s
+from cluster.handles import WorkerHandle, judge_failed_start
 from cluster.ledger import Ledger
 from cluster.slots import Slot, Slots
 
@@ -111,8 +111,8 @@ class RolloutFleet:
     def start(self) -> asyncio.Task[None]:
         """Start all workers; they get leases once `announce` has told what they must serve.
 
-        The task ends when too many of them fail, with Halt. One that does not start while others serve is tried again
-        after a pause.
+        The task ends with Halt when none of them starts. One that does not while others do is tried again after a
+        pause.
         """
         return self.slots.start(self._config.workers)
 
@@ -172,7 +172,6 @@ class RolloutFleet:
 
     async def _tend(self, slot: Slot) -> None:
         """One slot: a worker, and the next one when it is lost, until the slot is to leave."""
-        failed_starts = 0
         is_first = slot.is_initial
         while not slot.is_leaving:
             worker = self._create(slot, is_first=is_first)
@@ -189,13 +188,11 @@ class RolloutFleet:
                     self._on_left(f"{lost}, when it was to leave")
                 else:
                     self.num_restarts += 1
-                    failed_starts = 0 if worker.has_served else failed_starts + 1
+                    pause_s = 0.0
+                    if not worker.has_served:
+                        pause_s = judge_failed_start(worker, lost, self.workers.values())
                     self._on_lost("rollout", lost)
-                    if failed_starts >= MAX_FAILED_STARTS and not self.serving:
-                        raise Halt(
-                            f"a rollout worker failed to start {failed_starts} times; the last: {error}"
-                        ) from error
-                    await slot.unless_leaving(asyncio.sleep(pause_s(failed_starts)))
+                    await slot.unless_leaving(asyncio.sleep(pause_s))
             self.top_up()
 
     def _create(self, slot: Slot, *, is_first: bool) -> RolloutHandle:
@@ -223,6 +220,7 @@ class RolloutFleet:
             await self._update(worker, self._published)
         worker.end_phase("weights")
         worker.serving = worker.has_served = worker.slot.is_working = True
+        worker.slot.failed_starts = 0
         return True
 
     async def _serve(self, worker: RolloutHandle) -> None:

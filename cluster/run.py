@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import tomli_w
 from rich.console import Console
 
-from cluster import launch
+from cluster import launch, ray_cluster
 from cluster.base import base_is_there, make_base
 from cluster.config import RunConfig
 from cluster.console import View, duration
@@ -62,7 +62,7 @@ def train(config: RunConfig, run_dir: Path, *, resume: bool, address: str | None
     sampled in the evaluation. A stop asked for by `bonfire stop` leaves out what would follow.
     """
     local = address is None
-    launch.set_ray_environment(local=local)
+    ray_cluster.set_ray_environment(local=local)
     launch.check_outlives_job(run_dir)
     again = f"bonfire train --resume {run_dir}" if resume else "the same command"
     with ending_at_once(f"interrupted before the training began; start again with {again}"):
@@ -181,7 +181,7 @@ def _start_ray(config: RunConfig, run_dir: Path, run_file: RunFile, address: str
     run_file.update(stage="starting")
     with interrupts() as received:  # kept for later: a signal that raised would be lost in the start of Ray
         try:
-            ray_address = launch.start_ray(config, address=address, namespace=run_dir.absolute().name)
+            ray_address = ray_cluster.start_ray(config, address=address, namespace=run_dir.absolute().name)
         except SystemExit:  # of the handler that Ray puts in the place of ours on its way
             received.append(signal.SIGTERM)
         if received:

@@ -11,6 +11,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
+MAX_FAILED_STARTS = 3
+"""In a row: with more a slot is expected to fail again."""
 Result = TypeVar("Result")
 logger = logging.getLogger(__name__)
 
@@ -22,6 +24,8 @@ class Slot:
         self.is_initial = is_initial
         self.is_working = False
         """Set by who tends it: of several slots those that do not work yet leave first."""
+        self.failed_starts = 0
+        """In a row, counted by who tends it."""
         self._leaving = asyncio.Event()
         self._deadline_s: float | None = None
         self._timeout: asyncio.Timeout | None = None
@@ -84,6 +88,11 @@ class Slots:
         return len(self._staying)
 
     @property
+    def num_failing(self) -> int:
+        """Of those that stay."""
+        return sum(slot.failed_starts >= MAX_FAILED_STARTS for slot in self._staying)
+
+    @property
     def are_running(self) -> bool:
         return self._failed is not None
 
@@ -102,9 +111,9 @@ class Slots:
         return asyncio.create_task(self._until_failed(self._failed))
 
     def resize(self, size: int) -> None:
-        """Add slots until `size` of them stay, or ask those to leave that do not work, and then the newest."""
+        """Add slots until `size` of them stay, or ask to leave: those that fail, those that do not work yet, the newest."""
         assert size >= 0 and self.are_running
-        staying = sorted(self._staying, key=lambda slot: not slot.is_working)
+        staying = sorted(self._staying, key=lambda slot: (slot.failed_starts, not slot.is_working))
         for _ in range(size - len(staying)):
             self._add(is_initial=False)
         for slot in staying[size:]:

@@ -16,7 +16,7 @@ from rich.console import Console
 from cluster import jobs
 from cluster.config import load_config
 from cluster.interrupts import Interrupted
-from cluster.launch import set_ray_environment
+from cluster.ray_cluster import set_ray_environment
 
 EXCLUDES = (".git", ".venv", "venv", "__pycache__", "runs")
 """Beside what .gitignore and .rayignore in the directory leave out, and the file of Ray's token."""
@@ -178,7 +178,7 @@ def submit(submission: Submission, address: str, *, dry_run: bool, wait: bool) -
             entrypoint=submission.entrypoint,
             submission_id=submission.job,
             runtime_env=submission.runtime_env,
-            metadata={**submission.metadata, jobs.ADDRESS_KEY: address},
+            metadata={**submission.metadata, **jobs.told_address(address)},
         )
     run = submission.metadata[jobs.RUN_KEY]
     console.print(f"submitted job {submission.job}, which drives run {run}")

@@ -59,9 +59,12 @@ def train_stage(
         nonlocal num_told
         events = facts["events"]
         num_new = min(max(0, facts["num_events"] - num_told), len(events))
+        num_untold = max(0, facts["num_events"] - num_told - num_new)
         num_told = max(num_told, facts["num_events"])
         for event in events[len(events) - num_new :]:
             view.note(event.partition(" ")[2])
+        if num_untold:
+            view.note(f"{num_untold} more events before these are in {record.run_dir}/controller.log")
 
     def on_facts(facts: dict[str, Any]) -> None:
         nonlocal newest, has_trained

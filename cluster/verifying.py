@@ -22,8 +22,8 @@ import numpy as np
 import ray
 
 from actors.types import Demonstration, SampleGroup, ScoredGroup
-from cluster.calls import Halt, WorkerLost, reply_while_alive
-from cluster.handles import MAX_FAILED_STARTS, WorkerHandle, pause_s
+from cluster.calls import WorkerLost, reply_while_alive
+from cluster.handles import WorkerHandle, judge_failed_start
 from cluster.slots import Slot, Slots
 from verifiers.config import VerifierConfig
 from verifiers.types import Problem, Verdict
@@ -107,8 +107,8 @@ class VerifierFleet:
         return self._judged_s + sum(now_s - since_s for since_s in under_way if since_s is not None)
 
     def start(self) -> asyncio.Task[None]:
-        """Start all workers. The task ends when `on_lost` or `on_unjudged` raises, and with Halt when a worker does not
-        start and no other works; while others do it is tried again after a pause.
+        """Start all workers. The task ends when `on_lost` or `on_unjudged` raises, and with Halt when none of them
+        starts. One that does not while others do is tried again after a pause.
         """
         return self.slots.start(self._config.workers)
 
@@ -124,7 +124,6 @@ class VerifierFleet:
 
     async def _tend(self, slot: Slot) -> None:
         """One slot: a worker, and the next one when it is lost, until the slot is to leave."""
-        failed_starts = 0
         while not slot.is_leaving:
             worker = self._create(slot)
             self.workers[worker.name] = worker
@@ -139,13 +138,11 @@ class VerifierFleet:
                     self._on_left(f"{error}, when it was to leave")
                 else:
                     self.num_restarts += 1
-                    failed_starts = 0 if worker.can_judge else failed_starts + 1
+                    pause_s = 0.0
+                    if not worker.can_judge:
+                        pause_s = judge_failed_start(worker, error, self.workers.values())
                     self._on_lost("verifier", error)
-                    if failed_starts >= MAX_FAILED_STARTS and not self.working:
-                        raise Halt(
-                            f"a verifier worker failed to start {failed_starts} times; the last: {error}"
-                        ) from error
-                    await slot.unless_leaving(asyncio.sleep(pause_s(failed_starts)))
+                    await slot.unless_leaving(asyncio.sleep(pause_s))
 
     async def _serve(self, worker: VerifierHandle) -> None:
         """Until the worker's slot is to leave, and its call or its time is over."""
@@ -168,6 +165,7 @@ class VerifierFleet:
         timeout_s = self._config.startup_timeout_s + STARTUP_MARGIN_S
         await worker.make_ready(timeout_s=timeout_s, doing="starting", phase="verifiers")
         worker.slot.is_working = True
+        worker.slot.failed_starts = 0
         return True
 
     def _create(self, slot: Slot) -> VerifierHandle:

@@ -22,7 +22,7 @@ from typing import Any
 
 import psutil
 
-from cluster.launch import set_ray_environment
+from cluster.ray_cluster import set_ray_environment
 
 DEADLINE_S = 60.0
 PATIENCE_S = 600.0

@@ -13,7 +13,7 @@ import pytest
 
 from actors.config import RolloutConfig
 from actors.engine import engine_environment
-from cluster.launch import set_ray_environment
+from cluster.ray_cluster import set_ray_environment
 
 ENGINE = RolloutConfig(
     samples_per_prompt=8, max_tokens=24, max_model_len=96, max_num_seqs=64, kv_cache_mib=64, temperature=0.7

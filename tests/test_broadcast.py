@@ -63,6 +63,20 @@ def test_a_node_that_hangs_holds_others_and_its_own_workers_up_for_one_turn_only
     asyncio.run(asyncio.wait_for(scenario(), 30))
 
 
+def test_a_copy_that_took_longer_than_its_turn_serves_others_once_it_is_complete() -> None:
+    async def scenario() -> None:
+        nodes = Nodes(Turns(turn_s=0.05), 5)
+        await nodes.tasks[0]  # whose turn is over
+        await settle()
+        assert nodes.begun == [0, 1]
+        assert await nodes.end(0) == [0, 1, 2]
+        assert await nodes.end(1) == [0, 1, 2, 3, 4]
+        await nodes.end(2, 3, 4)
+        await asyncio.gather(*nodes.tasks)
+
+    asyncio.run(asyncio.wait_for(scenario(), 30))
+
+
 def test_a_pull_that_fails_raises_and_serves_nobody_but_lets_the_next_begin() -> None:
     async def scenario() -> None:
         turns = Turns(turn_s=60)

@@ -14,8 +14,8 @@ from ray.exceptions import RpcError
 
 from cluster import elastic
 from cluster.config import parse_config
-from cluster.handles import MAX_FAILED_STARTS
 from cluster.metrics import Metrics
+from cluster.slots import MAX_FAILED_STARTS
 from tests.test_loop import (
     GROUPS,
     both_sample,
@@ -218,7 +218,9 @@ def test_a_run_that_ends_asks_for_no_nodes_and_says_so_when_nobody_heard(head, m
         heard.append(bundles)
 
     async def end() -> None:
-        fleet = SimpleNamespace(slots=None, workers={}, serving=[], queue_depth=0, busy_s=0.0)
+        fleet = SimpleNamespace(
+            slots=SimpleNamespace(num_failing=0), workers={}, serving=[], queue_depth=0, busy_s=0.0
+        )
         config = parse_config({"model": "m", "rollout": {"num_cpus": 2}, "verifier": {"num_cpus": 0.5}})
         run = elastic.Elastic(
             config, fleet, fleet, waited_s=lambda: 0.0, note=notes.append, metrics=Metrics()

@@ -42,6 +42,14 @@ def lost(made_s: float) -> WorkerLost:
     return error
 
 
+def test_failed_starts_are_told_and_left_to_their_fleet(health: Health) -> None:
+    error = lost(float("inf"))
+    error.is_failed_start = True
+    for _ in range(10):
+        health.note_lost(error)
+    assert len(health.events) == 10
+
+
 def test_a_finished_group_forgives_the_failures_before_it(health: Health) -> None:
     for _ in range(10):
         health.note_failure("passing")

@@ -25,7 +25,8 @@ import tomli_w
 from ray.job_submission import JobStatus
 
 from cluster import find_run, jobs, steer, submit
-from cluster.launch import check_outlives_job, quiet_stderr, set_ray_environment
+from cluster.launch import check_outlives_job
+from cluster.ray_cluster import quiet_stderr, set_ray_environment
 from cluster.record import RUN_FILE
 from cluster.run import _resume_command as resume_command
 from cluster.run_file import RunFile, is_driven_here, read_run_file
@@ -188,7 +189,9 @@ def test_a_log_is_followed_through_a_restart_of_the_dashboard(monkeypatch):
 
 def job_details(job: str | None, status: JobStatus, *, start_time: int, run: str | None = "first") -> Any:
     metadata = {jobs.RUN_KEY: run} if run else None
-    return SimpleNamespace(submission_id=job, metadata=metadata, status=status, start_time=start_time)
+    return SimpleNamespace(
+        submission_id=job, metadata=metadata, status=status, start_time=start_time, entrypoint=""
+    )
 
 
 def test_the_job_of_a_run_is_the_one_that_drives_it_then_the_newest():
@@ -198,6 +201,27 @@ def test_the_job_of_a_run_is_the_one_that_drives_it_then_the_newest():
     for listed, expected in (([older, drives, refused], "first"), ([refused, older], "first-resumed-1")):
         dashboard = SimpleNamespace(list_jobs=lambda listed=listed: listed)
         assert jobs.job_of(dashboard, "http://head:8265", "first") == expected
+
+
+@pytest.mark.parametrize(
+    ("entrypoint", "name"),
+    [
+        ("bonfire train /config/run.toml --resume auto run_dir=/shared/runs/my-run --address auto", "my-run"),
+        ("bonfire train my.toml run_dir=/shared/runs/first --address auto", "first"),
+        ("HF_HOME=/x bonfire train --resume /shared/runs/first train.steps=9 --address auto", "first"),
+        (
+            "bonfire train my.toml 'run_dir=/shared/runs/first'",
+            None,
+        ),  # a run of another name is worse than none
+        ("bonfire train my.toml --address auto", None),
+        ("bonfire eval my.toml a=/shared/runs/first", None),
+        ("", None),
+    ],
+)
+def test_a_job_that_was_made_otherwise_is_known_by_its_command(entrypoint, name):
+    job = job_details("raysubmit_1", JobStatus.RUNNING, start_time=1, run=None)
+    job.entrypoint = entrypoint
+    assert jobs.run_of(job) == name
 
 
 def test_what_only_ran_a_command_is_never_offered_as_a_run():
@@ -729,14 +753,19 @@ def test_a_cluster_that_does_not_let_us_in_is_one_line(cluster, project, tmp_pat
 
 
 @pytest.mark.slow
-def test_a_wrong_token_for_a_cluster_is_one_line_after_all_of_rays_attempts(cluster, project):
+def test_a_cluster_that_is_not_there_or_has_another_token_is_one_line_at_once(cluster, project):
     wrong = project / "wrong-token"
     wrong.write_text("not-the-token-of-this-cluster")
     for command in (("status",), ("train", "tiny.toml", "run_dir=run")):
         code, _, err = cluster.bonfire(
             *command, "--address", cluster.gcs, cwd=project, RAY_AUTH_TOKEN_PATH=str(wrong)
         )
-        assert code == 1 and "no Ray cluster lets us in" in one_line(err)
+        assert code == 1 and "no Ray cluster lets us in" in (line := one_line(err))
+        assert "its token is another" in line
+    for command in (("status",), ("train", "tiny.toml", "run_dir=run")):
+        code, _, err = cluster.bonfire(*command, "--address", "127.0.0.1:1", cwd=project)
+        assert code == 1 and "no Ray cluster lets us in" in (line := one_line(err))
+        assert "Connection refused" in line
 
 
 @pytest.mark.slow

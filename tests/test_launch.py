@@ -7,8 +7,9 @@ import pytest
 import ray
 
 from cluster.calls import Halt
-from cluster.launch import _actor_processes, _get, _start_private
+from cluster.launch import _actor_processes, _get
 from cluster.nodes import living_actors
+from cluster.ray_cluster import _start_private
 from cluster.recovery import RunLost
 
 

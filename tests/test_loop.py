@@ -617,6 +617,6 @@ def test_a_verifier_that_cannot_start_stops_the_run_with_its_message(start, make
     )
     with (
         start(config, tmp_path) as run,
-        pytest.raises(Halt, match=r"verifier-1 .*cannot import 'no_such_module'"),
+        pytest.raises(Halt, match=r"no verifier worker starts: verifier-2 .*cannot import 'no_such_module'"),
     ):
         run.finish()
