@@ -26,6 +26,10 @@ NODE_LOSS_SETTINGS = {
 
 A private cluster is not given them: the only node that it could lose is the run's own.
 """
+HUNG_WORKER_SETTINGS = {"RAY_kill_worker_timeout_milliseconds": "500"}
+"""Environment of every node: a worker that hangs (SIGSTOP, say) holds its resources so long after it was given up, not 5 s
+as by Ray's own setting; its replacement may wait for them.
+"""
 DEADLINE_MARGIN_S = 3.0
 """Kept of a node's deadline: Ray lets it go a second or two after its last worker."""
 _one_request_at_a_time = threading.Lock()

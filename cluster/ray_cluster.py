@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.config import RunConfig
+from cluster.nodes import HUNG_WORKER_SETTINGS
 from cluster.preflight import model_bytes
 
 CONNECT_TIMEOUT_S = 5.0
@@ -108,6 +109,8 @@ def set_ray_environment(*, local: bool) -> None:
     if local:
         # Ray's own switch that keeps a cluster on 127.0.0.1; it was made for laptops.
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+        for name, value in HUNG_WORKER_SETTINGS.items():
+            os.environ.setdefault(name, value)
     if local or _token_at_hand():
         os.environ.setdefault("RAY_AUTH_MODE", "token")
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")

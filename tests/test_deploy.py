@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from cluster.config import load_config
-from cluster.nodes import NODE_LOSS_SETTINGS
+from cluster.nodes import HUNG_WORKER_SETTINGS, NODE_LOSS_SETTINGS
 
 ROOT = Path(__file__).resolve().parent.parent
 JOB = ROOT / "deploy" / "kuberay" / "job"
@@ -305,3 +305,15 @@ def test_every_head_notices_a_lost_node_by_the_same_settings(cluster):
     in_shell = dict(re.findall(r"(RAY_health_check_\w+)=(\d+)", (ROOT / "docs" / "cluster.md").read_text()))
     assert NODE_LOSS_SETTINGS == in_shell
     assert NODE_LOSS_SETTINGS.items() <= in_pod.items()
+
+
+def test_every_node_gives_a_hung_workers_resources_back_by_the_same_setting(cluster):
+    groups = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
+    for group in groups:
+        (container,) = group["template"]["spec"]["containers"]
+        in_pod = {variable["name"]: variable.get("value") for variable in container["env"]}
+        assert HUNG_WORKER_SETTINGS.items() <= in_pod.items()
+    ((name, value),) = HUNG_WORKER_SETTINGS.items()
+    assert (ROOT / "docs" / "cluster.md").read_text().count(
+        f"{name}={value}"
+    ) == 2  # by hand, and under systemd

@@ -212,7 +212,7 @@ def test_the_job_of_a_run_is_the_one_that_drives_it_then_the_newest():
         (
             "bonfire train my.toml 'run_dir=/shared/runs/first'",
             None,
-        ),  # a run of another name is worse than none
+        ),
         ("bonfire train my.toml --address auto", None),
         ("bonfire eval my.toml a=/shared/runs/first", None),
         ("", None),

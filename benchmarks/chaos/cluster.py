@@ -17,7 +17,7 @@ import psutil
 
 from benchmarks.chaos.network import Network
 from benchmarks.chaos.processes import NODE_VARIABLE, Family
-from cluster.nodes import NODE_LOSS_SETTINGS
+from cluster.nodes import HUNG_WORKER_SETTINGS, NODE_LOSS_SETTINGS
 
 BIN = Path(sys.executable).parent
 HEAD = "head"
@@ -151,9 +151,8 @@ class Cluster:
             f"--dashboard-agent-listen-port={_free_port()}", "--min-worker-port=0", "--max-worker-port=0",
             "--disable-usage-stats",
         ]  # fmt: skip
-        return self._family.spawn(
-            command, environment={**self.environment, NODE_VARIABLE: node, **environment}, log=self._log(node)
-        )
+        environment = {**self.environment, **HUNG_WORKER_SETTINGS, NODE_VARIABLE: node, **environment}
+        return self._family.spawn(command, environment=environment, log=self._log(node))
 
     def _kill(self, node: str) -> None:
         killed = self._family.of_node(node)
