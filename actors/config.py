@@ -70,7 +70,9 @@ class RolloutConfig(BaseModel):
     prefix_caching: bool = Field(True, description="Share the prompt's KV among the samples of a group.")
     chat: ChatConfig = ChatConfig()
     num_cpus: float = Field(1.0, ge=0, description="CPU cores a worker reserves; its OpenMP threads.")
-    num_gpus: float = Field(0.0, ge=0, description="GPUs a worker reserves; 0: the CPU engine.")
+    num_gpus: float = Field(
+        0.0, ge=0, le=1, description="GPUs a worker reserves; 0: the CPU engine. An engine uses one at most."
+    )
     resources: CustomResources = Field({})
     startup_timeout_s: float = Field(
         180.0,
