@@ -227,7 +227,7 @@ def test_a_failing_verifier_stops_the_evaluation_with_its_message(judge_again):
         judge_again("eval_verifiers:broken")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
 def test_a_signal_ends_it_in_order_and_says_how_to_go_on(
     number, ray_cluster, config_file, tiny_model, tmp_path
 ):

@@ -816,6 +816,7 @@ def test_a_job_that_fails_says_why_and_the_exit_code_is_1(cluster, project, tmp_
     assert not (tmp_path / "fails").exists()
 
 
+@pytest.mark.slow
 def test_a_dashboard_alone_is_enough_to_ask(cluster, project):
     code, out, err = cluster.bonfire("status", "--all", "--address", cluster.dashboard, cwd=project)
     assert (code, out.strip()) == (0, "no run on this cluster is alive"), err

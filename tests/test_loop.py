@@ -579,6 +579,7 @@ class DamagesWeights(ControllerClass):
         await super()._sync(published, stepped_at_s)
 
 
+@pytest.mark.slow
 def test_samples_from_another_distribution_stop_the_run(start, make_config, tmp_path):
     with (
         start(make_config(), tmp_path, controller=ray.remote(DeceivedAboutTemperature)) as run,
@@ -598,6 +599,7 @@ def test_an_engine_with_other_weights_than_the_learner_stops_the_run(start, make
         run.finish()
 
 
+@pytest.mark.slow
 def test_a_verifier_that_always_fails_stops_the_run_with_its_message(start, make_config, tmp_path):
     config = make_config(
         verifier={"reward": "loop_verifiers:broken"}, train={"max_consecutive_failures": 3, "steps": 1000}

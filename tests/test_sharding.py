@@ -258,6 +258,7 @@ def saved(two, tmp_path_factory) -> tuple[Path, int]:
     return directory, results[0].fingerprint
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_two_ranks_is_one_of_any_number_bit_for_bit(saved, two, three, tmp_path):
     directory, fingerprint = saved
     next_groups = [make_group(30 + g) for g in range(3)]
