@@ -15,7 +15,6 @@ import functools
 import json
 import logging
 import os
-import platform
 import secrets
 import statistics
 import subprocess
@@ -36,6 +35,7 @@ from actors.config import RolloutConfig
 from actors.fingerprint import param_fingerprint
 from actors.manifest import WeightManifest, views
 from actors.types import Lease
+from benchmarks.demo_run import machine
 from cluster import ray_cluster, rollouts
 from cluster.broadcast import Published, Turns
 from cluster.ledger import Ledger
@@ -188,8 +188,7 @@ def main() -> None:
         print(json.dumps(on_nodes(Path(sys.argv[1]), separate=sys.argv[2] == "separate")))
         return
     result: dict[str, Any] = {
-        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, "
-        f"Python {platform.python_version()}",
+        "machine": machine(),
         "load_average_1min_before": os.getloadavg()[0],
     }
     with tempfile.TemporaryDirectory(prefix="bf", dir="/tmp") as directory:

@@ -17,7 +17,6 @@ import argparse
 import itertools
 import json
 import os
-import platform
 import statistics
 import tempfile
 import threading
@@ -26,13 +25,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.demo_run import EXAMPLE, NAMESPACE, machine, train
 from cluster import launch, ray_cluster
 from cluster.config import RunConfig, load_config
 from cluster.integrity import find_damage
 from cluster.record import finished_checkpoints
-from cluster.recovery import Origin
 
-EXAMPLE = Path(__file__).parent.parent / "examples" / "countdown.toml"
 LOOK_EVERY_S = 0.02
 STEPS = 12
 LARGE_STEPS = 4
@@ -82,24 +80,9 @@ class Watch(threading.Thread):
 
 def trained(config: RunConfig, run_dir: Path, checkpoint: Path | None) -> Watch:
     """A run to its end, and what was seen of it."""
-    from actors.tokens import encode_prompts, load_tokenizer
-    from verifiers.problems import load_problems
-
-    problems = load_problems(config.problems, "train")
     watch = Watch(run_dir.name)
     watch.start()
-    launch.train(
-        config,
-        run_dir=run_dir,
-        namespace=run_dir.name,
-        problems=problems,
-        prompts=encode_prompts(load_tokenizer(config.model), problems),
-        demonstrations=[],
-        origin=Origin(checkpoint=checkpoint),
-        on_start=lambda facts: None,
-        on_facts=lambda facts: None,
-        should_stop=lambda: False,
-    )
+    train(config, run_dir, namespace=run_dir.name, checkpoint=checkpoint)
     watch.stop()
     launch.wait_for_its_end()
     return watch
@@ -177,10 +160,9 @@ def main() -> None:
         directory = Path(scratch)
         large = directory / "large"
         make_large_model(large)
-        ray_cluster.start_ray(load_config(EXAMPLE, [f"model={large}"]), address=None, namespace="bench")
+        ray_cluster.start_ray(load_config(EXAMPLE, [f"model={large}"]), address=None, namespace=NAMESPACE)
         result = {
-            "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, "
-            f"Python {platform.python_version()}",
+            "machine": machine(),
             "load_average_1min_before": load_before,
             "demo": measure(arguments.model.absolute(), "demo", directory, STEPS, []),
             "large": measure(large, "large-run", directory, LARGE_STEPS, LARGE_BATCH),

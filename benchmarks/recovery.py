@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import signal
 import statistics
 import tempfile
@@ -21,11 +20,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from cluster import launch, ray_cluster
+from benchmarks.demo_run import EXAMPLE, NAMESPACE, machine, train
+from cluster import ray_cluster
 from cluster.config import load_config
-from cluster.recovery import Origin
 
-EXAMPLE = Path(__file__).parent.parent / "examples" / "countdown.toml"
 WARM_UP_STEPS = 10
 PAUSE_STEPS = 5
 ROUNDS = 5
@@ -95,29 +93,13 @@ def main() -> None:
         f"rollout.heartbeat_timeout_s={HEARTBEAT_TIMEOUT_S}",
     ]
     config = load_config(EXAMPLE, [f"model={arguments.model}", *changes])
-    ray_cluster.start_ray(config, address=None, namespace="bench")
-    from actors.tokens import encode_prompts, load_tokenizer
-    from verifiers.problems import load_problems
-
-    problems = load_problems(config.problems, "train")
+    ray_cluster.start_ray(config, address=None, namespace=NAMESPACE)
     rounds = Rounds()
     load_before = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as directory:
-        launch.train(
-            config,
-            run_dir=Path(directory),
-            namespace="bench",
-            problems=problems,
-            prompts=encode_prompts(load_tokenizer(config.model), problems),
-            demonstrations=[],
-            origin=Origin(),
-            on_start=lambda facts: None,
-            on_facts=rounds.see,
-            should_stop=lambda: rounds.are_over,
-        )
+        train(config, Path(directory), on_facts=rounds.see, should_stop=lambda: rounds.are_over)
     result = {
-        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, "
-        f"Python {platform.python_version()}",
+        "machine": machine(),
         "load_average_1min_before": load_before,
         "heartbeat_timeout_s": HEARTBEAT_TIMEOUT_S,
         "learner_waits": statistics.median(rounds.waits_s),

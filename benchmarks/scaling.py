@@ -13,17 +13,15 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import tempfile
 from pathlib import Path
 from typing import Any
 
+from benchmarks.demo_run import EXAMPLE, NAMESPACE, machine, train
 from cluster import launch, ray_cluster
 from cluster.config import load_config
-from cluster.recovery import Origin
 
-EXAMPLE = Path(__file__).parent.parent / "examples" / "countdown.toml"
 WARM_UP_STEPS = 3
 ROUNDS = 5
 
@@ -64,30 +62,14 @@ def main() -> None:
     # Half a CPU each, so that a second one fits a machine of two cores; an engine has one thread all the same.
     changes = ["metrics.port=0", "train.steps=100000", "rollout.num_cpus=0.5"]
     config = load_config(EXAMPLE, [f"model={arguments.model}", *changes])
-    ray_cluster.start_ray(config, address=None, namespace="bench")
-    from actors.tokens import encode_prompts, load_tokenizer
-    from verifiers.problems import load_problems
-
-    problems = load_problems(config.problems, "train")
+    ray_cluster.start_ray(config, address=None, namespace=NAMESPACE)
     rounds = Rounds()
     load_before = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as directory:
-        launch.train(
-            config,
-            run_dir=Path(directory),
-            namespace="bench",
-            problems=problems,
-            prompts=encode_prompts(load_tokenizer(config.model), problems),
-            demonstrations=[],
-            origin=Origin(),
-            on_start=lambda facts: None,
-            on_facts=rounds.see,
-            should_stop=lambda: rounds.are_over,
-        )
+        train(config, Path(directory), on_facts=rounds.see, should_stop=lambda: rounds.are_over)
     totals_s = [sum(startup.values()) for startup in rounds.startups_s]
     result = {
-        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, "
-        f"Python {platform.python_version()}",
+        "machine": machine(),
         "load_average_1min_before": load_before,
         "seconds_to_first_group": totals_s,
         "median_s": statistics.median(totals_s),

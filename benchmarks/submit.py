@@ -13,13 +13,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+from benchmarks.demo_run import machine
 from cluster.record import RUN_FILE
 from cluster.run_file import read_run_file
 from tests.user_cluster import PATIENCE_S, Cluster, started_cluster
@@ -72,8 +72,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as runs, started_cluster() as cluster:
         rounds = [first_step(cluster, model, Path(runs), f"round-{number}") for number in range(ROUNDS)]
     result = {
-        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, "
-        f"Python {platform.python_version()}",
+        "machine": machine(),
         "load_average_1min_before": load_before,
         "median_s": {moment: statistics.median(one[moment] for one in rounds) for moment in rounds[0]},
         "rounds": rounds,

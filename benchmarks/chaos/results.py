@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import platform
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -15,6 +13,7 @@ from rich.table import Table
 from benchmarks.chaos.campaign import Strike
 from benchmarks.chaos.faults import FAULTS
 from benchmarks.chaos.invariant import Account
+from benchmarks.demo_run import machine
 
 
 def summarise(strikes: Sequence[Strike]) -> dict[str, dict[str, Any]]:
@@ -77,8 +76,7 @@ def result(
         *(f"a process could not be ended: {process}" for process in left),
     ]
     return {
-        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, "
-        f"Python {platform.python_version()}",
+        "machine": machine(),
         "seed": seed,
         "seconds": seconds,
         "num_faults": len(strikes),

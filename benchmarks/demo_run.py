@@ -1,0 +1,52 @@
+"""What the benchmarks of a run have in common: the demo's settings, a run of its own, the machine's name."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from cluster import launch
+from cluster.config import RunConfig
+from cluster.recovery import Origin
+
+EXAMPLE = Path(__file__).parent.parent / "examples" / "countdown.toml"
+NAMESPACE = "bench"
+
+
+def machine() -> str:
+    """As every result names it."""
+    return (
+        f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, "
+        f"Python {platform.python_version()}"
+    )
+
+
+def train(
+    config: RunConfig,
+    run_dir: Path,
+    *,
+    namespace: str = NAMESPACE,
+    checkpoint: Path | None = None,
+    on_facts: Callable[[dict[str, Any]], None] = lambda facts: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> None:
+    """A run on the Ray that is up, without console and evaluation; arguments as of `launch.train`."""
+    from actors.tokens import encode_prompts, load_tokenizer
+    from verifiers.problems import load_problems
+
+    problems = load_problems(config.problems, "train")
+    launch.train(
+        config,
+        run_dir=run_dir,
+        namespace=namespace,
+        problems=problems,
+        prompts=encode_prompts(load_tokenizer(config.model), problems),
+        demonstrations=[],
+        origin=Origin(checkpoint=checkpoint),
+        on_start=lambda facts: None,
+        on_facts=on_facts,
+        should_stop=should_stop,
+    )
