@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from actors.config import RolloutConfig
+from actors.heap import made_to_stay
 from actors.manifest import WeightManifest
 from actors.types import Lease
 
@@ -61,11 +62,12 @@ class Engine:
 
     def __init__(self, model: str, config: RolloutConfig, *, stop_token_ids: Sequence[int]) -> None:
         os.environ.update(engine_environment(config))
-        from vllm.config import WeightTransferConfig
-        from vllm.engine.arg_utils import EngineArgs
-        from vllm.v1.engine.llm_engine import LLMEngine
+        with made_to_stay():
+            from vllm.config import WeightTransferConfig
+            from vllm.engine.arg_utils import EngineArgs
+            from vllm.v1.engine.llm_engine import LLMEngine
 
-        from actors import weights
+            from actors import weights
 
         weights.keep_live_parameters()
         arguments = EngineArgs(

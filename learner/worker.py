@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow as pa
 import ray
 
+from actors.heap import made_to_stay
 from actors.manifest import WeightManifest
 from actors.types import scored_from_batch
 from learner.config import LearnerConfig
@@ -50,9 +51,10 @@ class LearnerWorker:
         version: int = 0,
         rank: int = 0,
     ) -> None:
-        import torch
+        with made_to_stay():
+            import torch
 
-        from learner.learner import Learner
+            from learner.learner import Learner
 
         torch.set_num_threads(max(1, int(config.num_cpus)))
         self._config = config
@@ -60,7 +62,8 @@ class LearnerWorker:
         self._make = partial(Learner, model, config, objective, temperature, seed, version)
         self._store: Any = None
         if config.ranks == 1:
-            self._learner = self._make()
+            with made_to_stay():
+                self._learner = self._make()
 
     def open_store(self, timeout_s: float) -> tuple[str, int]:
         """Address and port at which the ranks meet."""
@@ -84,7 +87,8 @@ class LearnerWorker:
             device="cuda" if self._config.num_gpus > 0 else "cpu",
             timeout_s=timeout_s,
         )
-        self._learner = self._make(gang=gang)
+        with made_to_stay():
+            self._learner = self._make(gang=gang)
 
     def ping(self) -> None:
         """Answers while another thread of the actor trains."""
