@@ -85,6 +85,12 @@ class RolloutConfig(BaseModel):
     heartbeat_timeout_s: float = Field(
         60.0, gt=1, description="Seconds without a sign of life after which a worker is replaced."
     )
+    suspect_after_s: float = Field(
+        3.0,
+        gt=1,
+        description="Seconds without a sign of life after which others are given a worker's groups, and another is "
+        "started where there is room; it is welcome again if it answers within heartbeat_timeout_s.",
+    )
     drain_timeout_s: float = Field(
         60.0,
         ge=0,

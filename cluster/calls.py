@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from ray import ObjectRef
 from ray.exceptions import RayActorError, RayError, RayTaskError
@@ -14,6 +14,9 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 DEATH_NOTICE_S = 2.0
 """An actor's connections break with it; that it died is known a little later."""
 PING_TIMEOUT_S = 5.0
+PING_EVERY_S = 1.0
+STANDSTILL_S = 0.2
+Result = TypeVar("Result")
 
 
 class WorkerLost(Exception):
@@ -57,21 +60,54 @@ async def reply(ref: ObjectRef, *, timeout_s: float | None, of: str, doing: str)
 
 
 async def reply_while_alive(
-    ref: ObjectRef, *, ping: Any, ping_every_s: float, heartbeat_timeout_s: float, of: str, doing: str
+    ref: ObjectRef,
+    *,
+    ping: Callable[[], Awaitable[Any]],
+    of: str,
+    doing: str,
+    timeout_s: float | None = None,
 ) -> Any:
-    """The value of `ref`, however long it takes, as long as the actor answers `ping` in time.
+    """The value of `ref`, waiting at most `timeout_s`, None: however long, as long as `ping` returns.
 
     For work whose honest duration is unknown: a busy actor answers from its second thread, a
-    stopped one does not. Raises WorkerLost like `reply`.
+    stopped one does not. Raises WorkerLost like `reply`, and what `ping` raises.
     """
     answer = asyncio.wrap_future(ref.future())
     try:
-        while not (await asyncio.wait([answer], timeout=ping_every_s))[0]:
-            await reply(ping.remote(), timeout_s=heartbeat_timeout_s, of=of, doing=doing)
-        with _failures_named(of, doing):
-            return answer.result()
+        async with asyncio.timeout(timeout_s):
+            while not (await asyncio.wait([answer], timeout=PING_EVERY_S))[0]:
+                await ping()
+            with _failures_named(of, doing):
+                return answer.result()
+    except TimeoutError:
+        raise WorkerLost(f"{of} did not answer within {timeout_s:g} s while {doing}") from None
     finally:
         answer.cancel()
+
+
+async def listen(answer: Awaitable[Result], after_s: float, on_silent: Callable[[], None]) -> Result:
+    """What `answer` gives; `on_silent`, which must not raise, is called once where that takes longer than `after_s`.
+
+    Time in which this process itself stood still does not count: it could not have heard anything.
+    """
+    loop = asyncio.get_running_loop()
+    alarm: asyncio.TimerHandle
+
+    def set_alarm() -> None:
+        nonlocal alarm
+        alarm = loop.call_later(after_s, ring, loop.time() + after_s)
+
+    def ring(due_s: float) -> None:
+        if loop.time() - due_s > STANDSTILL_S:
+            set_alarm()
+        else:
+            on_silent()
+
+    set_alarm()
+    try:
+        return await answer
+    finally:
+        alarm.cancel()
 
 
 async def replies_of_gang(

@@ -119,7 +119,7 @@ class Controller:
             on_scored=self._accept,
             on_unjudged=self._give_back,
             on_lost=self._note_lost,
-            on_left=self._note_left,
+            on_news=self._note_news,
         )
         self._rollouts = RolloutFleet(
             config=config.rollout,
@@ -133,7 +133,7 @@ class Controller:
             make_lease=self._make_lease,
             on_groups=self._receive,
             on_lost=self._note_lost,
-            on_left=self._note_left,
+            on_news=self._note_news,
         )
         self._elastic = Elastic(
             config,
@@ -340,7 +340,7 @@ class Controller:
 
     def _receive(self, groups: list[SampleGroup]) -> None:
         for group in groups:
-            if not self._ledger.receive(group.group, group.worker):
+            if not self._ledger.receive(group.group, group.worker, version=group.oldest_version):
                 self.metrics.observe_discarded("late")
                 continue
             self._progress.sampled(group)
@@ -371,8 +371,8 @@ class Controller:
         self._buffer_changed.set()  # a batch may have waited for what the lost worker held
         self._health.note_lost(error)
 
-    def _note_left(self, message: str) -> None:
-        self._buffer_changed.set()  # a batch may have waited for what it held
+    def _note_news(self, message: str) -> None:
+        self._buffer_changed.set()  # a batch may have waited for what the worker held
         self._health.note(message)
 
     def _ledger_counts(self) -> dict[str, int]:
@@ -391,6 +391,7 @@ class Controller:
             {"rollout": len(self._rollouts.serving), "verifier": len(self._verifying.working)},
         )
         self.metrics.set_targets(self._elastic.targets)
+        self.metrics.set_silent(self._elastic.num_silent)
         self.metrics.set_startups((w.name, w.startup_s) for w in (*rollouts.values(), *verifiers.values()))
         self.metrics.set_child_restarts(self._verifying.num_child_restarts)
         self.metrics.set_rollouts((name, worker.facts) for name, worker in rollouts.items() if worker.facts)

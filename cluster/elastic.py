@@ -2,7 +2,7 @@
 
 | loop     | waits for | does once a second                                                              |
 |----------|-----------|---------------------------------------------------------------------------------|
-| `run`    | the clock | moves workers off nodes that drain, says who waits for resources, asks the policy |
+| `run`    | the clock | moves workers off nodes that drain, sends stand-ins for silent ones, says who waits for resources, asks the policy |
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ray.exceptions import RayError
 from cluster.config import RunConfig
 from cluster.handles import WorkerHandle
 from cluster.metrics import Metrics
-from cluster.nodes import bundle, describe, draining_nodes, request_nodes
+from cluster.nodes import bundle, describe, draining_nodes, has_room, request_nodes
 from cluster.rollouts import RolloutFleet
 from cluster.scaling import Counters, Decision, Role, ScalingPolicy, window
 from cluster.verifying import VerifierFleet
@@ -82,6 +82,12 @@ class Elastic:
             "decisions": [str(decision) for decision in self.decisions[-NUM_DECISIONS_SHOWN:]],
             "waiting_for": self._waiting_for(),
         }
+
+    @property
+    def num_silent(self) -> dict[Role, int]:
+        """Workers that do not answer, by role."""
+        silent = Counter(role for role, worker in self._workers() if worker.silent.is_set())
+        return {role: silent[role] for role in ROLES}
 
     def scale(self, asked: dict[Role, int | None]) -> dict[str, int]:
         """Set the numbers of workers that are not None; returns all. Raises ValueError, one line."""
@@ -190,6 +196,7 @@ class Elastic:
         try:
             await self._request_nodes()
             await self._leave_draining_nodes()
+            await self._send_stand_in()
         except RayError as error:
             if not self._head_is_away:
                 self._note(f"Ray's head does not answer, so nobody looks after nodes: {type(error).__name__}")
@@ -227,6 +234,21 @@ class Elastic:
             when = "" if left_s is None else f" within {left_s:.0f} s"
             self._note(f"node {worker.node_id[:8]} is to go: {worker.name} leaves it{when}")
             self._slots[role].replace(worker.slot, left_s)
+
+    async def _send_stand_in(self) -> None:
+        """For the first silent worker that has none, where a node has room for it now.
+
+        One each time: the next time Ray knows what is left.
+        """
+        for role, worker in self._workers():
+            slot = worker.slot
+            if slot.is_leaving or slot.stand_in or slot.stands_in_for or not worker.silent.is_set():
+                continue
+            if await asyncio.to_thread(has_room, self._bundles[role]):
+                if worker.silent.is_set() and (role, worker) in self._workers():
+                    self._note(f"another {role} worker starts, while {worker.name} does not answer")
+                    self._slots[role].send_stand_in(slot)
+                return
 
     def _waiting_for(self) -> list[str]:
         waiting = Counter(role for role, worker in self._workers() if worker.waits_for_resources)

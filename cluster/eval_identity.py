@@ -26,6 +26,7 @@ WITHOUT_EFFECT_ON_VERDICTS = {
     "batch_timeout_s",
     "startup_timeout_s",
     "heartbeat_timeout_s",
+    "suspect_after_s",
 }
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import dataclasses
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from actors.worker import RolloutFacts
 from cluster.calls import Halt, WorkerLost, reply
 from cluster.slots import MAX_FAILED_STARTS, Slot
 
@@ -37,6 +40,8 @@ class WorkerHandle:
     node_id: str = ""
     startup_s: dict[str, float] = field(default_factory=dict)
     """Seconds that each phase of its start took, in their order; their sum counts from its making."""
+    silent: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set while it is suspected: it has not answered for longer than it should."""
 
     @property
     def is_late(self) -> bool:
@@ -54,6 +59,7 @@ class WorkerHandle:
             "pid": self.pid,
             "node_id": self.node_id,
             "leaving": self.slot.is_leaving,
+            "silent": self.silent.is_set(),
             "startup_s": dict(self.startup_s),
         }
 
@@ -74,6 +80,30 @@ class WorkerHandle:
         )
         self.end_phase(phase)
         return facts
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class RolloutHandle(WorkerHandle):
+    """One living rollout worker."""
+
+    is_first: bool
+    """One of those that a run begins with, and no replacement."""
+    version: int = -1
+    serving: bool = False
+    has_served: bool = False
+    facts: RolloutFacts | None = None
+    lost: WorkerLost | None = None
+    """Why it is being given up, when that was found elsewhere than in its own loop."""
+
+    def describe(self) -> dict[str, Any]:
+        counted = dataclasses.asdict(self.facts) if self.facts else {}
+        # Without arguments super() does not find a class that slots have made anew.
+        about = WorkerHandle.describe(self)
+        return {**counted, **about, "version": self.version, "serving": self.serving}
+
+    @property
+    def takes_leases(self) -> bool:
+        return self.serving and not self.slot.is_leaving
 
 
 def judge_failed_start(worker: WorkerHandle, error: WorkerLost, others: Iterable[WorkerHandle]) -> float:

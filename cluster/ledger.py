@@ -8,7 +8,8 @@ A group is a place in the run's order of prompts: group g asks problem `order(g 
        └─────release──────┴───────────discard──────────┘
 
 and no group is in two places. A lease is held by a worker until its samples are received, then by
-the controller until they are judged. What is on record is what a checkpoint needs: everything that is not
+the controller until they are judged. A worker that has fallen silent may still deliver what it had as long as nobody else
+has leased it. What is on record is what a checkpoint needs: everything that is not
 trained is pending again after a restart, since its samples died with the run or may be stale.
 """
 
@@ -44,6 +45,8 @@ class Ledger:
         self.leased: dict[int, LeaseRecord] = {}
         self.buffered: dict[int, int] = {}
         """Group to the version its lease was given under."""
+        self._doubted: dict[int, LeaseRecord] = {}
+        """Of pending groups: the lease of a silent worker, from which the samples may come after all."""
         self._returned: list[int] = []
         self._next = 0
         self._trained_below = 0
@@ -83,6 +86,7 @@ class Ledger:
         """The earliest pending group, now leased to `worker`; None when none is pending."""
         if self._returned:
             group = heapq.heappop(self._returned)
+            self._doubted.pop(group, None)
         elif self._next < self.num_groups:
             group, self._next = self._next, self._next + 1
         else:
@@ -90,15 +94,31 @@ class Ledger:
         self.leased[group] = LeaseRecord(worker, version, now_s)
         return group
 
-    def receive(self, group: int, worker: str) -> bool:
+    def receive(self, group: int, worker: str, *, version: int | None = None) -> bool:
         """The controller now holds the group's samples. False, and nothing changes, unless `worker` held
         the lease: so a result that comes twice, or late from a worker given up for dead, is not counted.
+
+        `version`: the oldest that sampled it, which is older than its lease's where a worker that was silent began it
+        under an earlier lease.
         """
-        record = self.leased.get(group)
+        record = self.leased.get(group, self._doubted.get(group))
         if record is None or record.worker != worker:
             return False
+        if self._doubted.pop(group, None):
+            self._returned.remove(group)
+            heapq.heapify(self._returned)
+        self.leased[group] = record
         record.worker = CONTROLLER
+        if version is not None:
+            record.version = min(record.version, version)
         return True
+
+    def doubt(self, worker: str) -> None:
+        """The worker has fallen silent: its groups are pending again, and it may deliver them as long as they are."""
+        for group in self.leases_of(worker):
+            record = self.leased[group]
+            self.release([group])
+            self._doubted[group] = record
 
     def commit(self, group: int) -> bool:
         """Accept the verdicts of a received group. False, and nothing changes, for any other."""
@@ -127,6 +147,11 @@ class Ledger:
         while self._trained_below in self._trained_above:
             self._trained_above.remove(self._trained_below)
             self._trained_below += 1
+
+    def forget(self, worker: str) -> None:
+        """The worker is gone: what it had is pending again, and nothing of it will come."""
+        self.release(self.leases_of(worker))
+        self._doubted = {group: record for group, record in self._doubted.items() if record.worker != worker}
 
     def leases_of(self, worker: str) -> list[int]:
         return [group for group, record in self.leased.items() if record.worker == worker]

@@ -95,6 +95,9 @@ class Metrics:
         self._checkpoint_seconds = self._histogram(
             "bonfire_learner_checkpoint_seconds", "Time to write a checkpoint that survives a crash", SECONDS
         )
+        self._silent = self._gauge(
+            "bonfire_cluster_silent_workers", "Workers that do not answer, and are not given up yet", ["role"]
+        )
         self._targets = self._gauge("bonfire_workers_target", "Workers there are to be", ["role"])
         self._decisions = self._counter(
             "bonfire_scaling_decisions", "Changes of a target", ["role", "direction", "reason"]
@@ -189,6 +192,10 @@ class Metrics:
     def set_targets(self, targets: Mapping[Role, int]) -> None:
         for role, count in targets.items():
             self._targets.labels(role).set(count)
+
+    def set_silent(self, workers: Mapping[Role, int]) -> None:
+        for role, count in workers.items():
+            self._silent.labels(role).set(count)
 
     def set_startups(self, startups: Iterable[tuple[str, Mapping[str, float]]]) -> None:
         """Seconds by phase of the living workers' starts; those of the others are dropped."""

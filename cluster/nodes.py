@@ -59,6 +59,19 @@ def request_nodes(bundles: Sequence[Bundle]) -> None:
         request_resources(bundles=[dict(one) for one in bundles if one])
 
 
+def has_room(needed: Bundle) -> bool:
+    """Whether some node has so much free, as far as Ray's head knows now.
+
+    By a private module of Ray 2.60: the public function adds all nodes up.
+    """
+    from ray._private.state import available_resources_per_node
+
+    return any(
+        all(free.get(name, 0.0) >= amount for name, amount in needed.items())
+        for free in available_resources_per_node().values()
+    )
+
+
 def living_actors() -> list[str]:
     """Classes of the actors, not known for dead, that this driver's job has made, directly or not.
 

@@ -5,66 +5,45 @@
 | `_tend` (a slot)| resources for its worker            | a node; or the slot is to leave      |
 |                 | the worker's next finished groups   | its engine; or its heartbeat timeout |
 | `top_up`        | nothing: gives the leases admitted  | group collected, batch cut, update   |
-| `broadcast`     | every serving worker's confirmation | the engines, between two steps       |
+| `broadcast`     | every serving worker's confirmation | see `updating.py`                    |
 """
 
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import itertools
 import logging
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
 
 import ray
 
 from actors.config import RolloutConfig
 from actors.engine import engine_environment
 from actors.types import Lease, SampleGroup, samples_from_batch
-from actors.worker import RolloutFacts, RolloutWorker
-from cluster.broadcast import Published, Turns
-from cluster.calls import Halt, WorkerLost, reply
-from cluster.handles import WorkerHandle, judge_failed_start
+from actors.worker import RolloutWorker
+from cluster.broadcast import Published
+from cluster.calls import WorkerLost, listen, reply
+from cluster.handles import RolloutHandle, judge_failed_start
 from cluster.ledger import Ledger
 from cluster.slots import Slot, Slots
+from cluster.updating import Updates
 
 POLL_S = 1.0
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(slots=True, kw_only=True, eq=False)
-class RolloutHandle(WorkerHandle):
-    """One living rollout worker."""
-
-    is_first: bool
-    """One of those that a run begins with, and no replacement."""
-    version: int = -1
-    serving: bool = False
-    has_served: bool = False
-    facts: RolloutFacts | None = None
-    lost: WorkerLost | None = None
-    """Why it is being given up, when that was found elsewhere than in its own loop."""
-
-    def describe(self) -> dict[str, Any]:
-        counted = dataclasses.asdict(self.facts) if self.facts else {}
-        # Without arguments super() does not find a class that slots have made anew.
-        about = WorkerHandle.describe(self)
-        return {**counted, **about, "version": self.version, "serving": self.serving}
-
-    @property
-    def takes_leases(self) -> bool:
-        return self.serving and not self.slot.is_leaving
-
-
 class RolloutFleet:
     """Keeps `slots.size` rollout workers alive and busy, `config.workers` to begin with.
 
     `may_lease(version)` is the controller's admission rule; `on_groups` receives finished groups;
-    `make_lease(group)` says what a group asks; `on_left` hears how a worker left that was asked to.
+    `make_lease(group)` says what a group asks; `on_news` hears how a worker left that was asked to, and of one that
+    does not answer.
+
+    One that has not answered for `config.suspect_after_s` gets no leases, and those that it has may be given to others. It
+    goes on if it answers within `config.heartbeat_timeout_s`; else it is lost. Its slot's stand-in, if it has been sent
+    one, then has its place.
 
     A worker that is to leave gets no leases. It goes once the groups that it has are finished, or when
     `config.drain_timeout_s` or its slot's own deadline is over; meanwhile it is updated like the others.
@@ -83,23 +62,21 @@ class RolloutFleet:
         make_lease: Callable[[int], Lease],
         on_groups: Callable[[list[SampleGroup]], None],
         on_lost: Callable[[str, WorkerLost], None],
-        on_left: Callable[[str], None] = logger.info,
+        on_news: Callable[[str], None] = logger.info,
     ) -> None:
         self._config = config
         self._model = model
         self._ledger = ledger
         self._synchronous = synchronous
-        self._update_timeout_s = update_timeout_s
         self._may_lease = may_lease
         self._make_lease = make_lease
         self._on_groups = on_groups
         self._on_lost = on_lost
-        self._on_left = on_left
+        self._on_news = on_news
         # Synchronous leases are all given at once and spread evenly: no worker needs a limit of its own.
         self._groups_in_flight = groups_per_step if synchronous else config.groups_in_flight
         self._names = (f"rollout-{number}" for number in itertools.count())
-        self._published: Published | None = None
-        self._announced = asyncio.Event()
+        self._updates = Updates(timeout_s=update_timeout_s, heartbeat_timeout_s=config.heartbeat_timeout_s)
         self.slots = Slots(self._tend, leave_within_s=config.drain_timeout_s)
         self.workers: dict[str, RolloutHandle] = {}
         self.num_restarts = 0
@@ -118,8 +95,7 @@ class RolloutFleet:
 
     def announce(self, published: Published) -> None:
         """The newest weights: a worker serves them before its first lease."""
-        self._published = published
-        self._announced.set()
+        self._updates.announce(published)
 
     def top_up(self) -> None:
         """Give out every lease that is admitted, least loaded worker first, one message a worker."""
@@ -150,19 +126,8 @@ class RolloutFleet:
         return {name: len(self._ledger.leases_of(name)) for name in self.workers}
 
     async def broadcast(self, published: Published) -> None:
-        """Make every serving worker serve `published`, which each node pulls once, in its turn.
-
-        A worker that does not confirm is lost, not waited for. Raises Halt when an engine confirms
-        with other weights than the learner sent.
-        """
-        self.announce(published)
-        by_node: dict[str, list[RolloutHandle]] = {}
-        for worker in self.serving:
-            by_node.setdefault(worker.node_id, []).append(worker)
-        turns = Turns()
-        await asyncio.gather(
-            *(self._update_node(node_id, workers, published, turns) for node_id, workers in by_node.items())
-        )
+        """Make every serving worker serve `published`. Raises Halt when one confirms with other weights than that."""
+        await self._updates.broadcast(published, self.serving)
 
     async def stop(self) -> None:
         """End all workers."""
@@ -185,13 +150,14 @@ class RolloutFleet:
                 lost = worker.lost or error
                 lost.made_s = worker.made_s
                 if slot.is_leaving:
-                    self._on_left(f"{lost}, when it was to leave")
+                    self._on_news(f"{lost}, when it was to leave")
                 else:
                     self.num_restarts += 1
                     pause_s = 0.0
                     if not worker.has_served:
                         pause_s = judge_failed_start(worker, lost, self.workers.values())
                     self._on_lost("rollout", lost)
+                    self.slots.settle(slot, is_lost=True)
                     await slot.unless_leaving(asyncio.sleep(pause_s))
             self.top_up()
 
@@ -212,12 +178,7 @@ class RolloutFleet:
             timeout_s=self._config.startup_timeout_s, doing="starting its engine", phase="engine"
         )
         worker.version = facts["version"]
-        await self._announced.wait()
-        assert self._published is not None
-        if worker.version == self._published.version:
-            self._check_fingerprint(worker, facts["fingerprint"], self._published)
-        while worker.version != self._published.version:
-            await self._update(worker, self._published)
+        await self._updates.catch_up(worker, facts["fingerprint"])
         worker.end_phase("weights")
         worker.serving = worker.has_served = worker.slot.is_working = True
         worker.slot.failed_starts = 0
@@ -236,72 +197,46 @@ class RolloutFleet:
         unfinished = self._ledger.leases_of(worker.name)
         self._remove(worker)
         rest = f"; {len(unfinished)} unfinished groups are leased again" if unfinished else ""
-        self._on_left(f"{worker.name} has left{rest}")
+        self._on_news(f"{worker.name} has left{rest}")
 
     async def _collect(self, worker: RolloutHandle) -> None:
-        batch, worker.facts = await reply(
+        answer = reply(
             worker.actor.collect.remote(POLL_S),
             timeout_s=self._config.heartbeat_timeout_s,
             of=worker.name,
             doing="sampling",
         )
+        batch, worker.facts = await listen(
+            answer, self._config.suspect_after_s, lambda: self._suspect(worker)
+        )
         if batch.num_rows:
             if "first_group" not in worker.startup_s:
                 worker.end_phase("first_group")
             self._on_groups(samples_from_batch(batch))
+        if worker.silent.is_set():
+            await self._trust(worker)
         for group in self._ledger.leases_of(worker.name):
             if time.monotonic() - self._ledger.leased[group].since_s > self._config.group_timeout_s:
                 raise WorkerLost(
                     f"{worker.name} has not finished group {group} within {self._config.group_timeout_s:g} s"
                 )
 
-    async def _update(self, worker: RolloutHandle, published: Published) -> None:
-        confirmation = await reply(
-            worker.actor.update_weights.remote(published.version, published.manifest, *published.buckets),
-            timeout_s=self._update_timeout_s,
-            of=worker.name,
-            doing=f"loading weights of version {published.version}",
+    def _suspect(self, worker: RolloutHandle) -> None:
+        worker.silent.set()
+        worker.serving = worker.slot.is_working = False
+        self._ledger.doubt(worker.name)
+        self._on_news(
+            f"{worker.name} has not answered for {self._config.suspect_after_s:g} s: others may take its groups"
         )
-        self._check_fingerprint(worker, confirmation["fingerprint"], published)
-        worker.version = confirmation["version"]
+        self.top_up()
 
-    async def _update_node(
-        self, node_id: str, workers: Sequence[RolloutHandle], published: Published, turns: Turns
-    ) -> None:
-        if node_id != published.node_id:
-            try:
-                await turns.pull(lambda: self._pull(workers[0], published))
-            except WorkerLost as error:
-                self._lose(workers[0], error)
-        serving = [worker for worker in workers if worker.serving]
-        await asyncio.gather(*(self._update_or_lose(worker, published) for worker in serving))
-
-    async def _pull(self, worker: RolloutHandle, published: Published) -> None:
-        await reply(
-            worker.actor.pull.remote(*published.buckets),
-            timeout_s=self._update_timeout_s,
-            of=worker.name,
-            doing=f"pulling weights of version {published.version}",
-        )
-
-    async def _update_or_lose(self, worker: RolloutHandle, published: Published) -> None:
-        try:
-            await self._update(worker, published)
-        except WorkerLost as error:
-            self._lose(worker, error)
-
-    @staticmethod
-    def _lose(worker: RolloutHandle, error: WorkerLost) -> None:
-        worker.serving, worker.lost = False, error
-        ray.kill(worker.actor)
-
-    def _check_fingerprint(self, worker: RolloutHandle, fingerprint: int, published: Published) -> None:
-        if published.fingerprint is not None and fingerprint != published.fingerprint:
-            raise Halt(
-                f"{worker.name} serves other weights than the learner's version {published.version} "
-                f"(fingerprint {fingerprint:#x}, learner {published.fingerprint:#x}): its engine did not load "
-                "all of them; check that rollout.dtype and the model architecture are supported by vLLM"
-            )
+    async def _trust(self, worker: RolloutHandle) -> None:
+        """It answers again: it goes on, unless its stand-in works already."""
+        worker.silent.clear()
+        await self._updates.catch_up(worker)
+        logger.info("%s answers again", worker.name)
+        worker.serving = worker.slot.is_working = True
+        self.slots.settle(worker.slot, is_lost=False)
 
     def _can_begin_step(self) -> bool:
         """Whether a synchronous step's leases may be given: those that take them serve the newest weights, and
@@ -315,11 +250,10 @@ class RolloutFleet:
         ]
         if not takers or awaited:
             return False
-        assert self._published is not None
-        return all(worker.version == self._published.version for worker in takers)
+        return all(self._updates.are_served_by(worker) for worker in takers)
 
     def _remove(self, worker: RolloutHandle) -> None:
         worker.serving = worker.slot.is_working = False
         ray.kill(worker.actor)
         del self.workers[worker.name]
-        self._ledger.release(self._ledger.leases_of(worker.name))
+        self._ledger.forget(worker.name)

@@ -17,6 +17,19 @@ Result = TypeVar("Result")
 logger = logging.getLogger(__name__)
 
 
+async def unless(event: asyncio.Event, work: Awaitable[Result]) -> Result | None:
+    """What `work` returns or raises; None, and `work` is cancelled, when the event is set first."""
+    task = asyncio.ensure_future(work)
+    stop = asyncio.create_task(event.wait())
+    try:
+        if not event.is_set():  # work that need not wait would come first, again and again
+            await asyncio.wait([task, stop], return_when=asyncio.FIRST_COMPLETED)
+        return task.result() if task.done() else None
+    finally:
+        task.cancel()
+        stop.cancel()
+
+
 class Slot:
     """One task's place, and whether and by when it is to be given up."""
 
@@ -26,6 +39,9 @@ class Slot:
         """Set by who tends it: of several slots those that do not work yet leave first."""
         self.failed_starts = 0
         """In a row, counted by who tends it."""
+        self.stand_in: Slot | None = None
+        """Works meanwhile, where this one has fallen silent."""
+        self.stands_in_for: Slot | None = None
         self._leaving = asyncio.Event()
         self._deadline_s: float | None = None
         self._timeout: asyncio.Timeout | None = None
@@ -59,15 +75,17 @@ class Slot:
 
     async def unless_leaving(self, work: Awaitable[Result]) -> Result | None:
         """What `work` returns or raises; None, and `work` is cancelled, when the slot is asked to leave first."""
-        task = asyncio.ensure_future(work)
-        leaving = asyncio.create_task(self._leaving.wait())
-        try:
-            if not self.is_leaving:  # work that need not wait would come first, again and again
-                await asyncio.wait([task, leaving], return_when=asyncio.FIRST_COMPLETED)
-            return task.result() if task.done() else None
-        finally:
-            task.cancel()
-            leaving.cancel()
+        return await unless(self._leaving, work)
+
+    def part(self) -> Slot | None:
+        """Be neither a stand-in nor have one from now on; returns the one it had."""
+        stand_in, original = self.stand_in, self.stands_in_for
+        self.stand_in = self.stands_in_for = None
+        if stand_in is not None:
+            stand_in.stands_in_for = None
+        if original is not None:
+            original.stand_in = None
+        return stand_in
 
 
 class Slots:
@@ -84,7 +102,7 @@ class Slots:
 
     @property
     def size(self) -> int:
-        """Slots that stay."""
+        """Slots that stay, stand-ins not counted."""
         return len(self._staying)
 
     @property
@@ -98,7 +116,7 @@ class Slots:
 
     @property
     def _staying(self) -> list[Slot]:
-        return [slot for slot in self._tasks if not slot.is_leaving]
+        return [slot for slot in self._tasks if not slot.is_leaving and slot.stands_in_for is None]
 
     def start(self, size: int) -> asyncio.Task[None]:
         """Make the initial slots. The task ends with the first failure of any slot, of these or of later ones,
@@ -117,14 +135,41 @@ class Slots:
         for _ in range(size - len(staying)):
             self._add(is_initial=False)
         for slot in staying[size:]:
+            stand_in = slot.part()
             slot.leave(self._leave_within_s)
+            if stand_in is not None:
+                stand_in.leave(self._leave_within_s)
 
     def replace(self, slot: Slot, within_s: float | None) -> None:
-        """Add a slot at once, and ask this one to leave, within `within_s` seconds if that is sooner than usual."""
+        """Add a slot at once, and ask this one to leave, within `within_s` seconds if that is sooner than usual.
+
+        None is added where it has a stand-in, which takes its place, or is one.
+        """
         assert not slot.is_leaving
-        self._add(is_initial=False)
+        is_stand_in = slot.stands_in_for is not None
+        if slot.part() is None and not is_stand_in:
+            self._add(is_initial=False)
         slot.leave(self._leave_within_s)
         slot.leave(within_s)
+
+    def send_stand_in(self, slot: Slot) -> None:
+        """Add a slot that works while this one is silent."""
+        assert not slot.is_leaving and slot.stand_in is None and slot.stands_in_for is None
+        slot.stand_in = self._add(is_initial=False)
+        slot.stand_in.stands_in_for = slot
+
+    def settle(self, slot: Slot, *, is_lost: bool) -> None:
+        """This slot works again, or what it had is lost: of it and its stand-in, if there is one, one stays.
+
+        The stand-in does where it works already, or the other is lost.
+        """
+        stand_in = slot.part()
+        if stand_in is None:
+            return
+        if is_lost or stand_in.is_working:
+            slot.leave(self._leave_within_s)
+        else:
+            stand_in.leave(self._leave_within_s)
 
     async def stop(self) -> None:
         """Cancel all slots' tasks and wait for them."""
@@ -133,9 +178,10 @@ class Slots:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _add(self, *, is_initial: bool) -> None:
+    def _add(self, *, is_initial: bool) -> Slot:
         slot = Slot(is_initial=is_initial)
         self._tasks[slot] = asyncio.create_task(self._run(slot))
+        return slot
 
     async def _run(self, slot: Slot) -> None:
         assert self._failed is not None

@@ -60,6 +60,7 @@ def describe_workers(facts: dict[str, Any]) -> list[str]:
 
     With the node of each where they are on more than one.
     """
+    workers, ranks = [*facts["rollout_workers"], *facts["verifier_workers"]], facts["learner_ranks"]
     does = {
         **{
             worker["name"]: f"serves version {worker['version']}"
@@ -71,8 +72,8 @@ def describe_workers(facts: dict[str, Any]) -> list[str]:
             for worker in facts["verifier_workers"]
             if "verifiers" in worker["startup_s"]
         },
+        **{worker["name"]: "does not answer" for worker in workers if worker["silent"]},
     }
-    workers, ranks = [*facts["rollout_workers"], *facts["verifier_workers"]], facts["learner_ranks"]
     shows_nodes = len({one["node_id"] for one in (*workers, *ranks)} - {""}) > 1
 
     def process(one: dict[str, Any]) -> str:

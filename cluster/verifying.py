@@ -22,7 +22,7 @@ import numpy as np
 import ray
 
 from actors.types import Demonstration, SampleGroup, ScoredGroup
-from cluster.calls import WorkerLost, reply_while_alive
+from cluster.calls import WorkerLost, listen, reply, reply_while_alive
 from cluster.handles import WorkerHandle, judge_failed_start
 from cluster.slots import Slot, Slots
 from verifiers.config import VerifierConfig
@@ -31,10 +31,17 @@ from verifiers.worker import VerifierWorker
 
 STARTUP_MARGIN_S = 30.0
 """For the worker around the verifier's process."""
-PING_EVERY_S = 5.0
 GROUPS_PER_CALL = 8
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, eq=False)
+class Case:
+    """A group to judge; two workers may have it, where one fell silent: the first verdict counts."""
+
+    group: SampleGroup
+    is_judged: bool = False
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -42,8 +49,8 @@ class VerifierHandle(WorkerHandle):
     """One living verifier worker."""
 
     num_child_restarts: int = 0
-    groups: list[SampleGroup] = field(default_factory=list)
-    """Those of its call."""
+    cases: list[Case] = field(default_factory=list)
+    """Those of its call that nobody else was given."""
     judging_since_s: float | None = None
 
     @property
@@ -52,7 +59,7 @@ class VerifierHandle(WorkerHandle):
 
     @property
     def takes_groups(self) -> bool:
-        return self.can_judge and not self.slot.is_leaving
+        return self.can_judge and not self.slot.is_leaving and not self.silent.is_set()
 
 
 class VerifierFleet:
@@ -60,8 +67,11 @@ class VerifierFleet:
 
     `on_scored` receives a judged group, `on_unjudged` a group of which some candidate has no
     verdict because the verifier itself failed, with the verifier's message. `demonstrations` are the
-    token ids of those problems' demonstrations that are to be judged with every group. `on_left` hears
-    how a worker left that was asked to: it finishes its call first, if its slot's deadline allows.
+    token ids of those problems' demonstrations that are to be judged with every group. `on_news` hears
+    how a worker left that was asked to, which finishes its call first, if its slot's deadline allows; and of one that does
+    not answer.
+
+    The groups of one that has not answered for `config.suspect_after_s` are given to others too, where there are some.
     """
 
     def __init__(
@@ -72,7 +82,7 @@ class VerifierFleet:
         on_scored: Callable[[ScoredGroup], None],
         on_unjudged: Callable[[SampleGroup, str], None],
         on_lost: Callable[[str, WorkerLost], None],
-        on_left: Callable[[str], None] = logger.info,
+        on_news: Callable[[str], None] = logger.info,
         demonstrations: Mapping[str, Sequence[int]] = MappingProxyType({}),
     ) -> None:
         self._config = config
@@ -81,8 +91,8 @@ class VerifierFleet:
         self._on_scored = on_scored
         self._on_unjudged = on_unjudged
         self._on_lost = on_lost
-        self._on_left = on_left
-        self._queue: asyncio.Queue[SampleGroup] = asyncio.Queue()
+        self._on_news = on_news
+        self._queue: asyncio.Queue[Case] = asyncio.Queue()
         self._names = (f"verifier-{number}" for number in itertools.count())
         self.slots = Slots(self._tend, leave_within_s=None)
         self.workers: dict[str, VerifierHandle] = {}
@@ -93,7 +103,7 @@ class VerifierFleet:
 
     @property
     def working(self) -> list[VerifierHandle]:
-        return [worker for worker in self.workers.values() if worker.can_judge]
+        return [worker for worker in self.workers.values() if worker.can_judge and not worker.silent.is_set()]
 
     @property
     def queue_depth(self) -> int:
@@ -114,7 +124,7 @@ class VerifierFleet:
 
     def put(self, group: SampleGroup) -> None:
         """Queue a group for judgement."""
-        self._queue.put_nowait(group)
+        self._queue.put_nowait(Case(group))
 
     async def stop(self) -> None:
         """End all workers."""
@@ -130,18 +140,19 @@ class VerifierFleet:
             try:
                 await self._serve(worker)
                 self._remove(worker)
-                self._on_left(f"{worker.name} has left")
+                self._on_news(f"{worker.name} has left")
             except WorkerLost as error:
                 self._remove(worker)
                 error.made_s = worker.made_s
                 if slot.is_leaving:
-                    self._on_left(f"{error}, when it was to leave")
+                    self._on_news(f"{error}, when it was to leave")
                 else:
                     self.num_restarts += 1
                     pause_s = 0.0
                     if not worker.can_judge:
                         pause_s = judge_failed_start(worker, error, self.workers.values())
                     self._on_lost("verifier", error)
+                    self.slots.settle(slot, is_lost=True)
                     await slot.unless_leaving(asyncio.sleep(pause_s))
 
     async def _serve(self, worker: VerifierHandle) -> None:
@@ -149,14 +160,15 @@ class VerifierFleet:
         async with worker.slot.until_deadline():
             if not await worker.slot.unless_leaving(self._bring_up(worker)):
                 return
-            while await worker.slot.unless_leaving(self._take_groups(worker)):
+            while await worker.slot.unless_leaving(self._take_cases(worker)):
                 await self._judge(worker)
 
-    async def _take_groups(self, worker: VerifierHandle) -> bool:
+    async def _take_cases(self, worker: VerifierHandle) -> bool:
         """True, once it has some: at once its own, for its deadline may come before its next step."""
-        worker.groups = [await self._queue.get()]
-        while len(worker.groups) < GROUPS_PER_CALL and not self._queue.empty():
-            worker.groups.append(self._queue.get_nowait())
+        while not worker.cases:
+            worker.cases = _unjudged([await self._queue.get()])
+        while len(worker.cases) < GROUPS_PER_CALL and not self._queue.empty():
+            worker.cases += _unjudged([self._queue.get_nowait()])
         return True
 
     async def _bring_up(self, worker: VerifierHandle) -> bool:
@@ -166,6 +178,9 @@ class VerifierFleet:
         await worker.make_ready(timeout_s=timeout_s, doing="starting", phase="verifiers")
         worker.slot.is_working = True
         worker.slot.failed_starts = 0
+        for other in self.workers.values():
+            if other.silent.is_set():
+                self._hand_over(other)
         return True
 
     def _create(self, slot: Slot) -> VerifierHandle:
@@ -182,38 +197,66 @@ class VerifierFleet:
 
     def _remove(self, worker: VerifierHandle) -> None:
         worker.slot.is_working = False
-        for group in worker.groups:
-            self._queue.put_nowait(group)
+        self._hand_over(worker)
         ray.kill(worker.actor)
         del self.workers[worker.name]
 
+    def _hand_over(self, worker: VerifierHandle) -> None:
+        for case in worker.cases:
+            self._queue.put_nowait(case)
+        worker.cases = []
+
+    def _suspect(self, worker: VerifierHandle) -> None:
+        worker.silent.set()
+        worker.slot.is_working = False
+        self._on_news(
+            f"{worker.name} has not answered for {self._config.suspect_after_s:g} s: others may take its groups"
+        )
+        if any(other.takes_groups for other in self.workers.values()):
+            self._hand_over(worker)
+
     async def _judge(self, worker: VerifierHandle) -> None:
-        groups = worker.groups
+        cases = worker.cases
         items = [
-            (group.group, self._problems[group.problem_id], self._candidates_of(group)) for group in groups
+            (case.group.group, self._problems[case.group.problem_id], self._candidates_of(case.group))
+            for case in cases
         ]
         worker.judging_since_s = time.monotonic()
         try:
             judged = await reply_while_alive(
                 worker.actor.judge.remote(items),
-                ping=worker.actor.place,
-                ping_every_s=PING_EVERY_S,
-                heartbeat_timeout_s=self._config.heartbeat_timeout_s,
+                ping=lambda: self._ping(worker),
                 of=worker.name,
                 doing="judging",
             )
         finally:
             self._judged_s += time.monotonic() - worker.judging_since_s
             worker.judging_since_s = None
-        worker.groups = []
+        worker.cases = []
         self.num_child_restarts += judged["num_restarts"] - worker.num_child_restarts
         worker.num_child_restarts = judged["num_restarts"]
-        for group in groups:
-            verdicts = judged["verdicts"][group.group]
+        for case in _unjudged(cases):
+            case.is_judged = True
+            group, verdicts = case.group, judged["verdicts"][case.group.group]
             if any(verdict.status == "crashed" for verdict in verdicts):
                 self._on_unjudged(group, judged["errors"].get(group.group, "no message"))
             else:
                 self._on_scored(score(group, verdicts, self._demonstrations.get(group.problem_id)))
+
+    async def _ping(self, worker: VerifierHandle) -> None:
+        """Returns when it has answered; if late, it goes on, unless its stand-in works already. Raises WorkerLost."""
+        answer = reply(
+            worker.actor.place.remote(),
+            timeout_s=self._config.heartbeat_timeout_s,
+            of=worker.name,
+            doing="judging",
+        )
+        await listen(answer, self._config.suspect_after_s, lambda: self._suspect(worker))
+        if worker.silent.is_set():
+            worker.silent.clear()
+            logger.info("%s answers again", worker.name)
+            worker.slot.is_working = True
+            self.slots.settle(worker.slot, is_lost=False)
 
     def _candidates_of(self, group: SampleGroup) -> list[str]:
         """The group's samples, and after them the demonstration where there is one to be judged."""
@@ -222,6 +265,10 @@ class VerifierFleet:
         demonstration = self._problems[group.problem_id].demonstration
         assert demonstration is not None
         return [*group.texts, demonstration]
+
+
+def _unjudged(cases: Sequence[Case]) -> list[Case]:
+    return [case for case in cases if not case.is_judged]
 
 
 def score(

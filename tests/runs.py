@@ -48,6 +48,7 @@ def make_project(path: Path, model: Path, **sections: dict[str, Any]) -> Path:
             "kv_cache_mib": 16,
             "startup_timeout_s": PATIENCE_S,
             "heartbeat_timeout_s": 120.0,
+            "suspect_after_s": 120.0,  # a machine under load is not to take the bits of a step to another engine
         },
         "objective": {"num_select": 4},
         "learner": {"learning_rate": 1e-3, "warmup_steps": 1},

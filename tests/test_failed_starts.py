@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from actors.config import RolloutConfig
 from cluster.calls import Halt, WorkerLost
 from cluster.handles import PLACEMENT_NOTICE_S, WorkerHandle, judge_failed_start
 from cluster.rollouts import RolloutFleet, RolloutHandle
@@ -19,7 +21,7 @@ class Fleet(RolloutFleet):
     def __init__(self, size: int) -> None:
         self.lost: list[str] = []
         super().__init__(
-            config=SimpleNamespace(workers=size, drain_timeout_s=60.0, groups_in_flight=1),
+            config=RolloutConfig(workers=size),
             model="",
             ledger=SimpleNamespace(leases_of=lambda name: []),
             synchronous=False,
@@ -32,6 +34,10 @@ class Fleet(RolloutFleet):
         )
         self.broken: set[Slot] = set()
         self.tried: list[Slot] = []
+        self._announced = asyncio.Event()
+
+    def announce(self, published: Any) -> None:
+        self._announced.set()
 
     def break_slots(self, *numbers: int) -> None:
         slots = list(self.slots._tasks)

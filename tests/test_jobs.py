@@ -579,7 +579,8 @@ def test_a_list_of_runs_asks_each_on_its_own_cluster(tmp_path, monkeypatch, caps
 def test_status_says_what_workers_do_what_is_waited_for_and_what_was_decided():
     def worker(name: str, pid: int, startup_s: dict[str, float], **facts: Any) -> dict[str, Any]:
         node = {"node_id": "1a2b3c4d5e" if pid else ""}
-        return {"name": name, "pid": pid, "leaving": False, "startup_s": startup_s, **node, **facts}
+        state = {"leaving": False, "silent": False, "startup_s": startup_s}
+        return {"name": name, "pid": pid, **state, **node, **facts}
 
     facts = {
         "rollout_workers": [
@@ -590,8 +591,9 @@ def test_status_says_what_workers_do_what_is_waited_for_and_what_was_decided():
         "verifier_workers": [
             worker("verifier-0", 12, {"placed": 1.0, "verifiers": 2.0}),
             worker("verifier-1", 13, {"placed": 1.0}),
+            worker("verifier-2", 14, {"placed": 1.0, "verifiers": 2.0}, silent=True),
         ],
-        "learner_ranks": [{"pid": 14, "node_id": "1a2b3c4d5e"}],
+        "learner_ranks": [{"pid": 15, "node_id": "1a2b3c4d5e"}],
         "waiting_for": ["1 rollout worker (1 CPU)"],
         "decisions": ["rollout 1 -> 2: asked for by command"],
         "targets": {"rollout": 2, "verifier": 2},
@@ -603,19 +605,20 @@ def test_status_says_what_workers_do_what_is_waited_for_and_what_was_decided():
         "rollout-2: no process yet, starting",
         "verifier-0: pid 12, judges",
         "verifier-1: pid 13, starting",
-        "learner: pid 14",
+        "verifier-2: pid 14, does not answer",
+        "learner: pid 15",
         "waiting for resources: 1 rollout worker (1 CPU)",
         "scaled: rollout 1 -> 2: asked for by command",
         "wanted: 2 rollout, 2 verifier workers",
         "replaced: 1 rollout, 0 verifier workers",
     ]
-    facts["learner_ranks"].append({"pid": 15, "node_id": "ffffffff00"})
+    facts["learner_ranks"].append({"pid": 16, "node_id": "ffffffff00"})
     lines = describe_workers(facts)
     assert lines[0] == "rollout-0: pid 10 on node 1a2b3c4d, serves version 7"
     assert lines[2] == "rollout-2: no process yet, starting"
-    assert lines[5:7] == [
-        "learner rank 0: pid 14 on node 1a2b3c4d",
-        "learner rank 1: pid 15 on node ffffffff",
+    assert lines[6:8] == [
+        "learner rank 0: pid 15 on node 1a2b3c4d",
+        "learner rank 1: pid 16 on node ffffffff",
     ]
 
 

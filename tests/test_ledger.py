@@ -121,6 +121,44 @@ def test_a_late_result_of_a_worker_given_up_for_dead_changes_nothing():
     assert ledger.state(group) == "trained" and ledger.num_trained == 1
 
 
+def test_a_silent_workers_groups_are_leased_to_others_first_and_its_own_samples_count_until_then():
+    ledger = make_ledger()
+    assert [lease(ledger, worker) for worker in ("silent", "b", "silent")] == [0, 1, 2]
+    ledger.doubt("silent")
+    assert states(ledger)[:3] == ["pending", "leased", "pending"] and ledger.num_outstanding == 1
+    assert ledger.leases_of("silent") == []
+    assert lease(ledger, "b", version=4) == 0
+    assert not ledger.receive(0, "silent")
+    assert not ledger.receive(2, "b")
+    assert ledger.receive(2, "silent") and not ledger.receive(2, "silent")
+    assert lease(ledger, "b") == 3
+    assert ledger.commit(2) and ledger.buffered == {2: 0}
+    assert ledger.receive(0, "b") and ledger.commit(0) and ledger.buffered[0] == 4
+
+
+def test_nothing_counts_any_more_of_a_worker_that_was_silent_and_is_gone():
+    ledger = make_ledger()
+    lease(ledger, "silent")
+    ledger.doubt("silent")
+    ledger.forget("silent")
+    assert not ledger.receive(0, "silent") and ledger.state(0) == "pending"
+    assert [lease(ledger, "b"), lease(ledger, "b")] == [0, 1]
+
+
+def test_samples_of_an_earlier_lease_are_as_old_as_their_oldest_token():
+    ledger = make_ledger()
+    lease(ledger, "a", version=2)
+    ledger.doubt("a")
+    assert (
+        lease(ledger, "a", version=5) == 0
+    )  # it answers again, and has been sampling the group all the time
+    assert ledger.receive(0, "a", version=2) and ledger.commit(0)
+    assert ledger.buffered == {0: 2}
+    lease(ledger, "a", version=5)
+    assert ledger.receive(1, "a", version=6) and ledger.commit(1)
+    assert ledger.buffered[1] == 5  # the order of leases is that of batches
+
+
 def test_verdicts_count_only_for_a_received_group():
     ledger = make_ledger()
     assert not ledger.commit(0)
@@ -243,6 +281,7 @@ class Run(RuleBasedStateMachine):
         self.ledger = make_ledger(num_groups, num_problems)
         self.model = dict.fromkeys(range(num_groups), "pending")
         self.holder = {}  # leased group -> worker
+        self.doubted = {}  # pending group -> silent worker
         self.trained = []  # in the order of training, forgotten by a restart from an older checkpoint
         self.messages = []  # (group, worker): samples that may still arrive, any number of times
         self.checkpoint = (self.ledger.to_json(), 0)
@@ -260,16 +299,19 @@ class Run(RuleBasedStateMachine):
         assert group == (min(pending) if pending else None)
         if group is not None:
             self.model[group], self.holder[group] = "leased", worker
+            self.doubted.pop(group, None)
             self.messages.append((group, worker))
 
     @precondition(lambda self: self.messages)
     @rule()
     def samples_arrive(self):
         group, worker = self.data.draw(st.sampled_from(self.messages))
-        expected = self.model[group] == "leased" and self.holder[group] == worker
+        holder = self.holder.get(group) if self.model[group] == "leased" else self.doubted.get(group)
+        expected = holder == worker
         assert self.ledger.receive(group, worker) == expected
         if expected:
-            self.holder[group] = CONTROLLER
+            self.doubted.pop(group, None)
+            self.model[group], self.holder[group] = "leased", CONTROLLER
 
     @precondition(lambda self: self.messages)
     @rule()
@@ -291,10 +333,19 @@ class Run(RuleBasedStateMachine):
             self.model[group] = "pending"
 
     @rule()
+    def worker_falls_silent(self):
+        worker = self.data.draw(st.sampled_from(self.workers()))
+        self.ledger.doubt(worker)
+        for group, state in self.model.items():
+            if state == "leased" and self.holder[group] == worker:
+                self.model[group], self.doubted[group] = "pending", worker
+
+    @rule()
     def worker_dies(self):
         worker = self.workers()[0]
         self.num_workers += 1  # its successor has another name; its samples may still be under way
-        self.ledger.release(self.ledger.leases_of(worker))
+        self.ledger.forget(worker)
+        self.doubted = {group: holder for group, holder in self.doubted.items() if holder != worker}
         for group, state in self.model.items():
             if state == "leased" and self.holder[group] == worker:
                 self.model[group] = "pending"
@@ -326,7 +377,7 @@ class Run(RuleBasedStateMachine):
         self.ledger = Ledger.from_json(record)
         self.trained = self.trained[:num_trained]  # as the run's record is rewound
         self.model = {g: "trained" if g in self.trained else "pending" for g in self.model}
-        self.holder, self.messages = {}, []  # the old processes are gone
+        self.holder, self.doubted, self.messages = {}, {}, []  # the old processes are gone
 
     @invariant()
     def every_group_is_in_the_one_state_of_the_model(self):

@@ -46,7 +46,7 @@ from cluster.training import Start, train_stage
 from verifiers.problems import load_problems
 
 GROUPS, SAMPLES, STEPS = 4, 8, 12
-HEARTBEAT_S = 4.0
+HEARTBEAT_S, SUSPECT_S = 12.0, 2.0
 RUN_TIMEOUT_S = 120.0
 REWARDS = """
 import time
@@ -80,6 +80,7 @@ def make_config(tiny_model: Path, verifier: str) -> Callable[..., RunConfig]:
                 "max_model_len": 64,
                 "max_num_seqs": 64,
                 "kv_cache_mib": 16,
+                "suspect_after_s": 60.0,  # a machine under load is no fault
             },
             "objective": {"num_select": 4},
             "learner": {"learning_rate": 1e-3, "warmup_steps": 1},
@@ -396,6 +397,10 @@ def serving(facts: dict[str, Any]) -> list[dict[str, Any]]:
     return [worker for worker in facts["rollout_workers"] if worker["serving"]]
 
 
+def silent_ones(facts: dict[str, Any]) -> list[str]:
+    return [worker["name"] for worker in facts["rollout_workers"] if worker["silent"]]
+
+
 def both_sample(facts: dict[str, Any]) -> bool:
     return [worker.get("num_tokens", 0) > 0 for worker in serving(facts)] == [True, True]
 
@@ -416,7 +421,7 @@ def faulty(start, make_config, tmp_path_factory) -> dict[str, Any]:
     run_dir = tmp_path_factory.mktemp("faulty")
     config = make_config(
         verifier={"workers": 2, "heartbeat_timeout_s": HEARTBEAT_S},
-        rollout={"workers": 2, "heartbeat_timeout_s": HEARTBEAT_S},
+        rollout={"workers": 2, "heartbeat_timeout_s": HEARTBEAT_S, "suspect_after_s": SUSPECT_S},
         train={"steps": 100_000, "max_staleness": 1, "checkpoint_every": 20, "keep_checkpoints": 2},
     )
     seen: dict[str, Any] = {"run_dir": run_dir}
@@ -425,7 +430,16 @@ def faulty(start, make_config, tmp_path_factory) -> dict[str, Any]:
         seen["metrics"] = scrape(seen["before"])
         seen["after"] = run.facts()
 
-        killed = seen["killed"] = serving(seen["before"])[0]
+        silent = seen["silent"] = serving(seen["before"])[1]
+        os.kill(silent["pid"], signal.SIGSTOP)
+        facts = run.wait_for(lambda facts: silent["name"] in silent_ones(facts))
+        seen["while_silent"] = run.wait_for(lambda now: now["step"] >= facts["step"] + 5)
+        seen["metrics_while_silent"] = scrape(seen["while_silent"])
+        os.kill(silent["pid"], signal.SIGCONT)
+        run.wait_for(lambda facts: not silent_ones(facts) and len(facts["rollout_workers"]) == 2)
+        seen["before_deaths"] = run.wait_for(both_sample)
+
+        killed = seen["killed"] = serving(seen["before_deaths"])[0]
         os.kill(killed["pid"], signal.SIGKILL)
         verifier = seen["killed_verifier"] = seen["before"]["verifier_workers"][0]
         os.kill(verifier["pid"], signal.SIGKILL)
@@ -477,6 +491,16 @@ def test_killed_workers_are_named_counted_and_replaced(faulty):
         assert any(worker["name"] in event for event in faulty["during"]["events"])
     names = {worker["name"] for worker in faulty["last"]["rollout_workers"]}
     assert faulty["killed"]["name"] not in names and len(names) == 2
+
+
+def test_the_learner_does_not_wait_for_a_silent_worker_while_another_lives(faulty):
+    facts, log = faulty["while_silent"], (faulty["run_dir"] / "controller.log").read_text()
+    assert silent_ones(facts) == [faulty["silent"]["name"]] and facts["restarts"]["rollout"] == 0
+    assert faulty["metrics_while_silent"]["bonfire_cluster_silent_workers{rollout}"] == 1
+    name = faulty["silent"]["name"]
+    assert f"{name} has not answered for {SUSPECT_S:g} s: others may take its groups" in log
+    assert f"another rollout worker starts, while {name} does not answer" in log
+    assert f"{name} answers again" in log
 
 
 def test_a_stopped_worker_is_found_within_its_heartbeat(faulty):

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from cluster.nodes import bundle, describe, request_nodes
+from cluster.nodes import bundle, describe, has_room, request_nodes
 from learner.config import LearnerConfig
 from tests.test_loop import staleness, trained_groups
 from verifiers.config import VerifierConfig
@@ -24,6 +24,14 @@ def test_a_bundle_names_what_is_reserved_and_nothing_else() -> None:
     assert bundle(VerifierConfig(num_cpus=0)) == {}
     assert describe({"CPU": 1.0, "GPU": 0.5}) == "1 CPU, 0.5 GPU"
     assert describe({}) == "no resources"
+
+
+@pytest.mark.parametrize(
+    ("needed", "there_is"),
+    [({}, True), ({"CPU": 0.5}, True), ({"CPU": 10_000.0}, False), ({"CPU": 0.5, "TPU": 1.0}, False)],
+)
+def test_there_is_room_where_one_node_has_all_that_is_needed(ray_cluster, needed, there_is) -> None:
+    assert has_room(needed) == there_is
 
 
 def test_a_request_that_is_still_under_way_does_not_outlast_a_later_one(monkeypatch) -> None:

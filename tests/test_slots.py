@@ -282,3 +282,86 @@ def test_a_timeout_of_the_work_itself_is_not_taken_for_the_deadline() -> None:
                 raise TimeoutError("its own")
 
     in_a_loop(scenario)
+
+
+# --- stand-ins
+
+
+def test_of_a_slot_that_is_lost_and_its_stand_in_the_stand_in_stays() -> None:
+    async def scenario() -> None:
+        place = Workplace()
+        place.slots.start(2)
+        await settle()
+        silent = place.slots_by_number[1]
+        place.slots.send_stand_in(silent)
+        await settle()
+        assert (
+            place.working == [0, 1, 2] and place.slots.size == 2
+        )  # a stand-in counts no more than whom it stands for
+        place.slots.settle(silent, is_lost=True)
+        await settle()
+        assert place.working == [0, 2] and place.slots.size == 2
+        await place.slots.stop()
+
+    in_a_loop(scenario)
+
+
+@pytest.mark.parametrize(("stand_in_works", "stays"), [(False, 1), (True, 2)])
+def test_of_a_slot_that_works_again_and_its_stand_in_whoever_works_longer_stays(
+    stand_in_works, stays
+) -> None:
+    async def scenario() -> None:
+        place = Workplace()
+        place.slots.start(2)
+        await settle()
+        silent = place.slots_by_number[1]
+        place.slots.send_stand_in(silent)
+        await settle()
+        place.slots_by_number[2].is_working = stand_in_works
+        silent.is_working = True
+        place.slots.settle(silent, is_lost=False)
+        await settle()
+        assert place.working == [0, stays] and place.slots.size == 2
+        place.slots.settle(place.slots_by_number[stays], is_lost=True)  # it is an ordinary slot now
+        await settle()
+        assert place.working == [0, stays]
+        await place.slots.stop()
+
+    in_a_loop(scenario)
+
+
+@pytest.mark.parametrize("leaves_first", ["the silent one", "its stand-in"])
+def test_one_slot_remains_when_nodes_drain_that_have_a_silent_one_or_its_stand_in(leaves_first) -> None:
+    async def scenario() -> None:
+        place = Workplace()
+        place.slots.start(1)
+        await settle()
+        silent = place.slots_by_number[0]
+        place.slots.send_stand_in(silent)
+        await settle()
+        place.slots.replace(silent if leaves_first == "the silent one" else place.slots_by_number[1], 1.0)
+        await settle()
+        assert place.slots.size == 1
+        assert place.working == ([1] if leaves_first == "the silent one" else [0])
+        await place.slots.stop()
+
+    in_a_loop(scenario)
+
+
+def test_with_a_silent_slot_its_stand_in_leaves() -> None:
+    async def scenario() -> None:
+        place = Workplace()
+        place.slots.start(2)
+        await settle()
+        place.slots_by_number[0].is_working = True
+        place.slots.send_stand_in(place.slots_by_number[1])
+        await settle()
+        place.slots.resize(1)
+        await settle()
+        assert place.working == [0] and place.slots.size == 1
+        place.slots.resize(2)
+        await settle()
+        assert place.working == [0, 3]
+        await place.slots.stop()
+
+    in_a_loop(scenario)

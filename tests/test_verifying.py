@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import os
+import signal
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -142,3 +144,68 @@ def test_a_group_taken_at_the_moment_a_node_must_be_left_is_judged_by_another(ra
 
     asyncio.run(run())
     assert scored[0].rewards.tolist() == [1.0, 0.0]
+
+
+@pytest.mark.parametrize("comes_back", [True, False])
+def test_a_group_of_a_verifier_that_falls_silent_is_judged_by_another_and_scored_once(
+    ray_cluster: str, user_modules: Path, tmp_path: Path, comes_back: bool
+) -> None:
+    """The verifier waits in its first call until its worker is stopped."""
+    (user_modules / "waiting_verifiers.py").write_text(
+        "import pathlib, time\n"
+        "def judge(problem, completion):\n"
+        "    began = pathlib.Path(problem.truth['directory'], 'began')\n"
+        "    if not began.exists():\n"
+        "        began.touch()\n"
+        "        time.sleep(2.5)\n"
+        "    return 1.0\n"
+    )
+    problem = Problem(id="p", prompt="", truth={"directory": str(tmp_path)})
+    scored: list[ScoredGroup] = []
+    lost: list[str] = []
+    holders: list[str] = []
+
+    async def run() -> None:
+        fleet = VerifierFleet(
+            config=VerifierConfig(
+                workers=2,
+                reward="waiting_verifiers:judge",
+                suspect_after_s=1.5,
+                heartbeat_timeout_s=60.0 if comes_back else 6.0,
+            ),
+            problems={"p": problem},
+            on_scored=scored.append,
+            on_unjudged=lambda group, error: pytest.fail(error),
+            on_lost=lambda role, error: lost.append(str(error)),
+        )
+        fleet.start()
+        async with asyncio.timeout(120):
+            while len(fleet.working) < 2:
+                await asyncio.sleep(0.01)
+            fleet.put(group_of(0, problem, "x"))
+            while not (tmp_path / "began").exists():
+                await asyncio.sleep(0.01)
+            (holder,) = [worker for worker in fleet.workers.values() if worker.cases]
+            holders.append(holder.name)
+            os.kill(holder.pid, signal.SIGSTOP)
+            while not scored:
+                await asyncio.sleep(0.01)
+            assert holder.silent.is_set() and holder.name in fleet.workers  # not given up yet
+            assert holder not in fleet.working and not holder.takes_groups
+            if comes_back:
+                os.kill(holder.pid, signal.SIGCONT)
+            while holder.silent.is_set() if comes_back else len(fleet.working) < 2:
+                await asyncio.sleep(0.01)
+            if comes_back:
+                while holder.judging_since_s is not None:  # its own verdict comes, and is not counted
+                    await asyncio.sleep(0.01)
+            fleet.put(group_of(1, problem, "y"))
+            while len(scored) < 2:
+                await asyncio.sleep(0.01)
+        await fleet.stop()
+
+    asyncio.run(run())
+    assert [group.samples.group for group in scored] == [0, 1]
+    assert [error.partition(" while")[0] for error in lost] == (
+        [] if comes_back else [f"{holders[0]} did not answer within 6 s"]
+    )

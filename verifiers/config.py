@@ -78,6 +78,13 @@ class VerifierConfig(DependentSettings):
         allow_inf_nan=False,
         description="Seconds without a sign of life after which a worker is replaced.",
     )
+    suspect_after_s: float = Field(
+        3.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="Seconds without a sign of life after which others are given a worker's groups too, and another "
+        "is started where there is room.",
+    )
     options: dict[Name, dict[str, Any]] = Field(
         {}, description="Keyword arguments of classes of your own, by their package.module:name."
     )
