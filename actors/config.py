@@ -87,9 +87,9 @@ class RolloutConfig(BaseModel):
     )
     suspect_after_s: float = Field(
         3.0,
-        gt=1,
-        description="Seconds without a sign of life after which others are given a worker's groups, and another is "
-        "started where there is room; it is welcome again if it answers within heartbeat_timeout_s.",
+        gt=0,
+        description="Seconds that a sign of life, due every second, may be late before others are given a worker's "
+        "groups, and another is started where there is room. It goes on if it answers within heartbeat_timeout_s.",
     )
     drain_timeout_s: float = Field(
         60.0,

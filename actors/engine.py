@@ -158,10 +158,13 @@ class Engine:
         """Serve `version` from the next step on; the future resolves to the new weights' fingerprint.
 
         Sequences in flight go on: their KV cache is rebuilt under the new weights, so that every
-        later token is sampled exactly from the new policy given its prefix.
+        later token is sampled exactly from the new policy given its prefix. A version older than the engine's
+        changes nothing: Ray may run a call that nobody waits for any more after a later one.
         """
 
         def update() -> int:
+            if version < self.version:
+                return int(self._llm.collective_rpc("weights_fingerprint")[0])
             started = time.perf_counter()
             self._llm.collective_rpc("start_weight_update")
             self._llm.collective_rpc(

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def made_to_stay() -> Iterator[None]:
-    """A block of imports, and of what is made once: no garbage is collected meanwhile, nor looked for among it later.
+def no_collection() -> Iterator[None]:
+    """A block in which much is made that stays, and no garbage is collected.
 
     Importing vLLM makes a million objects; the collector walks those that are there again and again, a quarter of the
     time until an engine serves.
@@ -19,6 +19,13 @@ def made_to_stay() -> Iterator[None]:
     try:
         yield
     finally:
-        gc.freeze()
         if was_enabled:
             gc.enable()
+
+
+@contextmanager
+def made_to_stay() -> Iterator[None]:
+    """The same for imports alone: no garbage is ever looked for again among what is there at its end."""
+    with no_collection():
+        yield
+    gc.freeze()

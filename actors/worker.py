@@ -23,7 +23,7 @@ import ray
 
 from actors.config import RolloutConfig
 from actors.engine import Engine
-from actors.heap import made_to_stay
+from actors.heap import no_collection
 from actors.manifest import WeightManifest
 from actors.tokens import decode, load_tokenizer, stop_token_ids
 from actors.types import Lease, SampleGroup, samples_to_batch
@@ -71,7 +71,7 @@ class RolloutWorker:
         told from a worker for which no node has room.
         """
         if not self._is_up:
-            with made_to_stay():
+            with no_collection():
                 self._tokenizer = load_tokenizer(self._model)
             stop = stop_token_ids(self._model, self._tokenizer, self._config.chat)
             self._engine = Engine(self._model, self._config, stop_token_ids=stop)

@@ -51,6 +51,19 @@ def cut_batch(
     return batch
 
 
-def too_stale(*, version: int, buffered: Mapping[int, int], max_staleness: int) -> list[int]:
-    """Buffered groups the learner at `version` may no longer train: the backstop, normally empty."""
-    return [group for group, lease in buffered.items() if version - lease > max_staleness]
+def too_stale(
+    *, version: int, buffered: Mapping[int, int], groups_per_step: int, max_staleness: int
+) -> list[int]:
+    """Buffered groups that the learner at `version` may no longer train, or could not train all in time.
+
+    Empty as long as every group keeps its lease: those of a silent worker are overtaken, and may come all the same.
+    """
+    stale = []
+    num_kept = 0
+    for group in sorted(buffered, key=lambda group: (buffered[group], group)):
+        num_batches = buffered[group] + max_staleness - version + 1
+        if num_kept < num_batches * groups_per_step:
+            num_kept += 1
+        else:
+            stale.append(group)
+    return stale

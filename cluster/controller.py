@@ -287,12 +287,11 @@ class Controller:
 
     async def _next_batch(self) -> list[int] | None:
         """Groups to train next, in their order; None when the run is to stop."""
-        config = self._config.train
+        train = self._config.train
+        bounds = {"groups_per_step": train.groups_per_step, "max_staleness": train.max_staleness}
         while not self._stopping:
             leased = {group: record.version for group, record in self._ledger.leased.items()}
-            stale = admission.too_stale(
-                version=self._version, buffered=self._ledger.buffered, max_staleness=config.max_staleness
-            )
+            stale = admission.too_stale(version=self._version, buffered=self._ledger.buffered, **bounds)
             for group in stale:
                 self._ledger.discard(group)
                 del self._buffer[group], self._received_s[group]
@@ -300,16 +299,12 @@ class Controller:
             if stale:
                 self._rollouts.top_up()
             batch = admission.cut_batch(
-                version=self._version,
-                leased=leased,
-                buffered=self._ledger.buffered,
-                groups_per_step=config.groups_per_step,
-                max_staleness=config.max_staleness,
+                version=self._version, leased=leased, buffered=self._ledger.buffered, **bounds
             )
             if batch is not None:
                 return sorted(batch)
             self._buffer_changed.clear()
-            await self._buffer_changed.wait()
+            await self._learner.wait(self._buffer_changed)
         return None
 
     async def _sync(self, published: Published, stepped_at_s: float) -> None:
@@ -342,11 +337,15 @@ class Controller:
         for group in groups:
             if not self._ledger.receive(group.group, group.worker, version=group.oldest_version):
                 self.metrics.observe_discarded("late")
-                continue
-            self._progress.sampled(group)
-            self._received_s[group.group] = time.perf_counter()
-            self.metrics.observe_samples(group.num_samples, len(group.token_ids))
-            self._verifying.put(group)
+            elif self._version - group.oldest_version > self._config.train.max_staleness:  # it was silent
+                self._ledger.release([group.group])
+                self.metrics.observe_discarded("stale")
+                self._buffer_changed.set()
+            else:
+                self._progress.sampled(group)
+                self._received_s[group.group] = time.perf_counter()
+                self.metrics.observe_samples(group.num_samples, len(group.token_ids))
+                self._verifying.put(group)
 
     def _accept(self, group: ScoredGroup) -> None:
         number = group.samples.group

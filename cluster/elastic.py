@@ -240,15 +240,21 @@ class Elastic:
 
         One each time: the next time Ray knows what is left.
         """
-        for role, worker in self._workers():
-            slot = worker.slot
-            if slot.is_leaving or slot.stand_in or slot.stands_in_for or not worker.silent.is_set():
+        for role in ROLES:
+            if not self._without_stand_in(role) or not await asyncio.to_thread(has_room, self._bundles[role]):
                 continue
-            if await asyncio.to_thread(has_room, self._bundles[role]):
-                if worker.silent.is_set() and (role, worker) in self._workers():
-                    self._note(f"another {role} worker starts, while {worker.name} does not answer")
-                    self._slots[role].send_stand_in(slot)
+            for worker in self._without_stand_in(role)[:1]:  # it may have answered meanwhile
+                self._note(f"another {role} worker starts, while {worker.name} does not answer")
+                self._slots[role].send_stand_in(worker.slot)
                 return
+
+    def _without_stand_in(self, role: Role) -> list[WorkerHandle]:
+        """Silent workers that may be given one."""
+        return [
+            worker
+            for its_role, worker in self._workers()
+            if its_role == role and worker.silent.is_set() and worker.slot.may_have_stand_in
+        ]
 
     def _waiting_for(self) -> list[str]:
         waiting = Counter(role for role, worker in self._workers() if worker.waits_for_resources)

@@ -18,7 +18,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from actors.types import ScoredGroup, scored_to_batch
 from cluster.broadcast import Published
-from cluster.calls import Halt, WorkerLost, replies_of_gang, reply
+from cluster.calls import PING_EVERY_S, Halt, WorkerLost, replies_of_gang, reply
 from cluster.config import RunConfig
 from cluster.nodes import bundle, describe
 from learner.types import StepResult
@@ -75,6 +75,16 @@ class LearnerHandle:
         about, *buckets = self._actors[0].publish.options(num_returns=self._num_returns).remote()
         weights = await reply(about, timeout_s=self._startup_timeout_s, of=self._names[0], doing="publishing")
         return self._published(weights["version"], weights["fingerprint"], buckets)
+
+    async def wait(self, event: asyncio.Event) -> None:
+        """Until the event is set, as long as all ranks answer meanwhile."""
+        waiting = asyncio.ensure_future(event.wait())
+        try:
+            while not (await asyncio.wait([waiting], timeout=PING_EVERY_S))[0]:
+                pings = [actor.ping.remote() for actor in self._actors]
+                await self._replies(pings, self._step_timeout_s, "waiting for a batch")
+        finally:
+            waiting.cancel()
 
     async def train_step(self, groups: Sequence[ScoredGroup]) -> tuple[StepResult, Published]:
         """One optimizer step and the version it made."""

@@ -206,9 +206,8 @@ class RolloutFleet:
             of=worker.name,
             doing="sampling",
         )
-        batch, worker.facts = await listen(
-            answer, self._config.suspect_after_s, lambda: self._suspect(worker)
-        )
+        late_s = POLL_S + self._config.suspect_after_s
+        batch, worker.facts = await listen(answer, late_s, lambda: self._suspect(worker, late_s))
         if batch.num_rows:
             if "first_group" not in worker.startup_s:
                 worker.end_phase("first_group")
@@ -221,20 +220,18 @@ class RolloutFleet:
                     f"{worker.name} has not finished group {group} within {self._config.group_timeout_s:g} s"
                 )
 
-    def _suspect(self, worker: RolloutHandle) -> None:
+    def _suspect(self, worker: RolloutHandle, late_s: float) -> None:
         worker.silent.set()
         worker.serving = worker.slot.is_working = False
         self._ledger.doubt(worker.name)
-        self._on_news(
-            f"{worker.name} has not answered for {self._config.suspect_after_s:g} s: others may take its groups"
-        )
+        self._on_news(f"{worker.name} has not answered for {late_s:g} s: others may take its groups")
         self.top_up()
 
     async def _trust(self, worker: RolloutHandle) -> None:
         """It answers again: it goes on, unless its stand-in works already."""
         worker.silent.clear()
         await self._updates.catch_up(worker)
-        logger.info("%s answers again", worker.name)
+        self._on_news(f"{worker.name} answers again")
         worker.serving = worker.slot.is_working = True
         self.slots.settle(worker.slot, is_lost=False)
 

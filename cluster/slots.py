@@ -50,6 +50,16 @@ class Slot:
     def is_leaving(self) -> bool:
         return self._leaving.is_set()
 
+    @property
+    def may_have_stand_in(self) -> bool:
+        """It has none, is none, and stays."""
+        return not self.is_leaving and self.stand_in is None and self.stands_in_for is None
+
+    @property
+    def has_worker(self) -> bool:
+        """One that works: its own or its stand-in's."""
+        return self.is_working or (self.stand_in is not None and self.stand_in.is_working)
+
     def leave(self, within_s: float | None) -> None:
         """Ask its task to end in order; None: however long that takes. Of two deadlines the earlier holds."""
         self._leaving.set()
@@ -131,7 +141,7 @@ class Slots:
     def resize(self, size: int) -> None:
         """Add slots until `size` of them stay, or ask to leave: those that fail, those that do not work yet, the newest."""
         assert size >= 0 and self.are_running
-        staying = sorted(self._staying, key=lambda slot: (slot.failed_starts, not slot.is_working))
+        staying = sorted(self._staying, key=lambda slot: (slot.failed_starts, not slot.has_worker))
         for _ in range(size - len(staying)):
             self._add(is_initial=False)
         for slot in staying[size:]:
@@ -154,15 +164,17 @@ class Slots:
 
     def send_stand_in(self, slot: Slot) -> None:
         """Add a slot that works while this one is silent."""
-        assert not slot.is_leaving and slot.stand_in is None and slot.stands_in_for is None
+        assert slot.may_have_stand_in
         slot.stand_in = self._add(is_initial=False)
         slot.stand_in.stands_in_for = slot
 
     def settle(self, slot: Slot, *, is_lost: bool) -> None:
         """This slot works again, or what it had is lost: of it and its stand-in, if there is one, one stays.
 
-        The stand-in does where it works already, or the other is lost.
+        The stand-in does where it works already, or the other is lost. What becomes of a stand-in itself changes nothing.
         """
+        if slot.stands_in_for is not None:
+            return
         stand_in = slot.part()
         if stand_in is None:
             return

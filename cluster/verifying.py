@@ -178,9 +178,7 @@ class VerifierFleet:
         await worker.make_ready(timeout_s=timeout_s, doing="starting", phase="verifiers")
         worker.slot.is_working = True
         worker.slot.failed_starts = 0
-        for other in self.workers.values():
-            if other.silent.is_set():
-                self._hand_over(other)
+        self._relieve_silent()
         return True
 
     def _create(self, slot: Slot) -> VerifierHandle:
@@ -213,7 +211,12 @@ class VerifierFleet:
             f"{worker.name} has not answered for {self._config.suspect_after_s:g} s: others may take its groups"
         )
         if any(other.takes_groups for other in self.workers.values()):
-            self._hand_over(worker)
+            self._relieve_silent()
+
+    def _relieve_silent(self) -> None:
+        for worker in self.workers.values():
+            if worker.silent.is_set():
+                self._hand_over(worker)
 
     async def _judge(self, worker: VerifierHandle) -> None:
         cases = worker.cases
@@ -254,9 +257,10 @@ class VerifierFleet:
         await listen(answer, self._config.suspect_after_s, lambda: self._suspect(worker))
         if worker.silent.is_set():
             worker.silent.clear()
-            logger.info("%s answers again", worker.name)
+            self._on_news(f"{worker.name} answers again")
             worker.slot.is_working = True
             self.slots.settle(worker.slot, is_lost=False)
+            self._relieve_silent()
 
     def _candidates_of(self, group: SampleGroup) -> list[str]:
         """The group's samples, and after them the demonstration where there is one to be judged."""

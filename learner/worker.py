@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import ray
 
-from actors.heap import made_to_stay
+from actors.heap import made_to_stay, no_collection
 from actors.manifest import WeightManifest
 from actors.types import scored_from_batch
 from learner.config import LearnerConfig
@@ -62,7 +62,7 @@ class LearnerWorker:
         self._make = partial(Learner, model, config, objective, temperature, seed, version)
         self._store: Any = None
         if config.ranks == 1:
-            with made_to_stay():
+            with no_collection():
                 self._learner = self._make()
 
     def open_store(self, timeout_s: float) -> tuple[str, int]:
@@ -87,7 +87,7 @@ class LearnerWorker:
             device="cuda" if self._config.num_gpus > 0 else "cpu",
             timeout_s=timeout_s,
         )
-        with made_to_stay():
+        with no_collection():
             self._learner = self._make(gang=gang)
 
     def ping(self) -> None:

@@ -25,23 +25,27 @@ class Worker:
     version: int = -1
     loading: int | None = None
     loaded_at: int = 0
-    sampling: dict[int, int] = field(default_factory=dict)  # group -> tick at which it is finished
+    sampling: dict[int, tuple[int, int]] = field(default_factory=dict)
+    """Group to the tick at which it is finished, and the version that begins it."""
+    silent_until: int = 0
 
 
 class Simulation:
     """The loops of controller.py and rollouts.py in ticks, around the real ledger and the real rule.
 
     Random: how long a group samples (one in ten twenty times as long), workers' speeds, verdicts,
-    training steps, broadcasts (confirmed by each worker at its own time), deaths and verifier failures.
+    training steps, broadcasts (confirmed by each worker at its own time), deaths and verifier failures,
+    workers that fall silent for a while, and go on sampling meanwhile.
     """
 
-    def __init__(self, seed, *, max_staleness, deaths=False, num_steps=10):
+    def __init__(self, seed, *, max_staleness, deaths=False, silences=False, num_steps=10):
         rng = self.rng = random.Random(seed)
         self.max_staleness = max_staleness
         self.groups_per_step = rng.randint(1, 6)
         self.num_steps = num_steps
         self.death_rate = rng.choice([0.001, 0.01]) if deaths else 0.0
         self.unjudged_rate = 0.02 if deaths else 0.0
+        self.silence_rate = rng.choice([0.003, 0.03]) if silences else 0.0
         self.learner_ticks = rng.choice([1, 10, 60])
         self.broadcast_ticks = rng.choice([1, 5, 40])
         num_workers = rng.randint(1, 4)
@@ -65,7 +69,7 @@ class Simulation:
         self.trained: list[int] = []
         self.staleness: list[int] = []
         self.num_dropped = 0
-        self.num_deaths = 0
+        self.num_deaths = self.num_silences = self.num_late = 0
         self.max_outstanding = 0
         self.num_overlapping = 0  # ticks with sampling and training at once
 
@@ -86,8 +90,11 @@ class Simulation:
         for worker in list(self.workers.values()):
             if self.rng.random() < self.death_rate:
                 self.lose(worker)
+            elif worker.serving and self.rng.random() < self.silence_rate:
+                self.fall_silent(worker)
         for worker in self.workers.values():
-            self.advance(worker)
+            if worker.silent_until <= self.now:
+                self.advance(worker)
         for group in [group for group, due in self.judging.items() if due <= self.now]:
             del self.judging[group]
             if self.rng.random() < self.unjudged_rate:
@@ -111,8 +118,16 @@ class Simulation:
         del self.workers[worker.name]
         self.syncing.discard(worker.name)
         self.first_starts.discard(worker.name)
-        self.ledger.release(self.ledger.leases_of(worker.name))
+        self.ledger.forget(worker.name)
         self.start_worker()
+        self.top_up()
+
+    def fall_silent(self, worker):
+        self.num_silences += 1
+        worker.silent_until = self.now + self.rng.randint(1, 200)
+        worker.serving, worker.loading = False, None
+        self.syncing.discard(worker.name)
+        self.ledger.doubt(worker.name)
         self.top_up()
 
     def advance(self, worker):
@@ -128,11 +143,16 @@ class Simulation:
                 self.top_up()
             else:
                 self.load(worker)
-        finished = [group for group, due in worker.sampling.items() if due <= self.now]
+        finished = [group for group, (due, _) in worker.sampling.items() if due <= self.now]
         for group in finished:
-            del worker.sampling[group]
-            assert self.ledger.receive(group, worker.name)
-            self.judging[group] = self.now + self.rng.randint(0, 5)
+            _, version = worker.sampling.pop(group)
+            if not self.ledger.receive(group, worker.name, version=version):
+                self.num_late += 1
+            elif self.version - version > self.max_staleness:
+                self.ledger.release([group])
+                self.num_dropped += 1
+            else:
+                self.judging[group] = self.now + self.rng.randint(0, 5)
         if finished or self.rng.random() < 0.1:
             self.top_up()
 
@@ -166,7 +186,10 @@ class Simulation:
 
     def next_batch(self):
         stale = too_stale(
-            version=self.version, buffered=self.ledger.buffered, max_staleness=self.max_staleness
+            version=self.version,
+            buffered=self.ledger.buffered,
+            groups_per_step=self.groups_per_step,
+            max_staleness=self.max_staleness,
         )
         self.num_dropped += len(stale)
         for group in stale:
@@ -204,13 +227,16 @@ class Simulation:
                 break
             self.leases_by_version[worker.version] += 1
             straggles = 20 if self.rng.random() < 0.1 else 1
-            worker.sampling[group] = self.now + worker.slowness * self.rng.randint(1, 5) * straggles
+            finished_at = self.now + worker.slowness * self.rng.randint(1, 5) * straggles
+            worker.sampling.setdefault(
+                group, (finished_at, worker.version)
+            )  # one in flight is not started twice
             load[name] += 1
             self.max_outstanding = max(self.max_outstanding, self.ledger.num_outstanding)
 
 
-def simulations(max_staleness, *, deaths, num_runs=100):
-    return [Simulation(seed, max_staleness=max_staleness, deaths=deaths).run() for seed in range(num_runs)]
+def simulations(max_staleness, *, num_runs=100, **faults):
+    return [Simulation(seed, max_staleness=max_staleness, **faults).run() for seed in range(num_runs)]
 
 
 # The whole loop
@@ -223,12 +249,25 @@ def test_every_group_is_trained_once_and_in_time_and_none_is_dropped(max_stalene
     for run in runs:
         assert sorted(run.trained) == list(range(run.num_steps * run.groups_per_step))
         assert max(run.staleness) <= max_staleness and min(run.staleness) >= 0
-        assert run.num_dropped == 0
+        assert run.num_dropped == run.num_late == 0
         assert run.max_outstanding <= (max_staleness + 1) * run.groups_per_step
     # Not in vain: the bound is reached, and there were deaths to survive.
     assert max(max(run.staleness) for run in runs) == max_staleness
     assert any(run.max_outstanding == (max_staleness + 1) * run.groups_per_step for run in runs)
     assert (sum(run.num_deaths for run in runs) > 100) == deaths
+
+
+@pytest.mark.parametrize("deaths", [False, True])
+@pytest.mark.parametrize("max_staleness", [0, 1, 2, 3, 4])
+def test_with_workers_that_fall_silent_the_run_goes_on_and_trains_every_group_once_and_in_time(
+    max_staleness, deaths
+):
+    runs = simulations(max_staleness, deaths=deaths, silences=True)
+    for run in runs:
+        assert sorted(run.trained) == list(range(run.num_steps * run.groups_per_step))
+        assert max(run.staleness) <= max_staleness
+    assert sum(run.num_silences for run in runs) > 200
+    assert sum(run.num_late for run in runs) > 100
 
 
 def test_synchronous_training_leases_one_batch_under_every_version():
@@ -347,6 +386,18 @@ def test_a_batch_is_cut_exactly_when_all_that_is_left_can_be_trained_in_time():
 
 def test_too_stale_names_the_groups_that_are_past_their_last_version():
     buffered = {0: 2, 1: 3, 2: 4, 3: 5}
-    assert too_stale(version=5, buffered=buffered, max_staleness=1) == [0, 1]
-    assert too_stale(version=5, buffered=buffered, max_staleness=3) == []
-    assert too_stale(version=5, buffered=buffered, max_staleness=0) == [0, 1, 2]
+
+    def stale(max_staleness):
+        return too_stale(version=5, buffered=buffered, groups_per_step=4, max_staleness=max_staleness)
+
+    assert (stale(1), stale(3), stale(0)) == ([0, 1], [], [0, 1, 2])
+
+
+def test_too_stale_names_the_groups_for_which_there_is_no_batch_left_in_time():
+    """As when a worker was silent, and what it had under version 0 comes after others have overtaken it."""
+    buffered = {3: 0, 4: 0, 5: 0, 7: 2, 8: 2, 9: 2}
+    bounds = {"version": 2, "groups_per_step": 2, "max_staleness": 2}
+    assert cut_batch(leased={}, buffered=buffered, **bounds) is None
+    assert too_stale(buffered=buffered, **bounds) == [5]
+    del buffered[5]
+    assert cut_batch(leased={}, buffered=buffered, **bounds) == [3, 4]

@@ -14,8 +14,9 @@ from ray.exceptions import RpcError
 
 from cluster import elastic
 from cluster.config import parse_config
+from cluster.handles import WorkerHandle
 from cluster.metrics import Metrics
-from cluster.slots import MAX_FAILED_STARTS
+from cluster.slots import MAX_FAILED_STARTS, Slot, Slots
 from tests.test_loop import (
     GROUPS,
     both_sample,
@@ -240,3 +241,66 @@ def test_a_run_that_ends_asks_for_no_nodes_and_says_so_when_nobody_heard(head, m
     assert heard[0] == [{"CPU": 2.0}, {"CPU": 0.5}, {"CPU": 1.0}]
     assert heard[1:] == ([] if head == "is away" else [[]])
     assert len(notes) == (head != "answers") and all("did not hear" in note for note in notes)
+
+
+@pytest.mark.parametrize(
+    ("meanwhile", "num_slots"),
+    [("nothing", 2), ("there is no room", 1), ("it answers", 1), ("it is asked to leave", 0)],
+)
+def test_a_silent_worker_is_given_one_stand_in_where_there_is_room_and_it_still_needs_one(
+    meanwhile, num_slots, monkeypatch
+):
+    notes: list[str] = []
+    num_looks = threading.Semaphore(0)
+
+    async def follow() -> None:
+        slots_there: list[Slot] = []
+
+        async def tend(slot: Slot) -> None:
+            slots_there.append(slot)
+            await slot.unless_leaving(asyncio.sleep(3600))
+            slots_there.remove(slot)
+
+        fleet = SimpleNamespace(slots=Slots(tend, leave_within_s=None), workers={}, serving=[])
+        nobody = SimpleNamespace(slots=SimpleNamespace(num_failing=0), workers={}, queue_depth=0)
+        loop = asyncio.get_running_loop()
+        fleet.slots.start(1)
+        await asyncio.sleep(0)
+        worker = WorkerHandle(name="rollout-0", actor=None, slot=slots_there[0])
+        fleet.workers["rollout-0"] = worker
+        worker.silent.set()
+
+        def has_room(needed: Any) -> bool:
+            assert needed == {"CPU": 1.0}
+            if meanwhile == "it answers":
+                loop.call_soon_threadsafe(worker.silent.clear)
+            if meanwhile == "it is asked to leave":
+                loop.call_soon_threadsafe(fleet.slots.resize, 0)
+            return meanwhile != "there is no room"
+
+        def draining_nodes() -> dict[str, float | None]:
+            num_looks.release()
+            return {}
+
+        monkeypatch.setattr(elastic, "has_room", has_room)
+        monkeypatch.setattr(elastic, "draining_nodes", draining_nodes)
+        monkeypatch.setattr(elastic, "request_nodes", lambda bundles: None)
+        monkeypatch.setattr(elastic, "LOOK_S", 0.01)
+        run = elastic.Elastic(
+            parse_config({"model": "m"}), fleet, nobody,
+            waited_s=lambda: 0.0, note=notes.append, metrics=Metrics(),
+        ).run()  # fmt: skip
+        task = asyncio.create_task(run)
+        for _ in range(5):  # it is looked at again and again
+            assert await asyncio.to_thread(num_looks.acquire, timeout=20)
+        assert not task.done()
+        assert len(slots_there) == num_slots
+        assert fleet.slots.size == min(num_slots, 1)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await fleet.slots.stop()
+
+    asyncio.run(follow())
+    assert notes == (
+        ["another rollout worker starts, while rollout-0 does not answer"] if meanwhile == "nothing" else []
+    )

@@ -261,6 +261,15 @@ def test_a_tensor_left_out_of_an_update_shows_in_the_fingerprint(engine, tiny_mo
     assert engine.fingerprint().result(TIMEOUT_S) == fingerprint
 
 
+def test_a_version_older_than_the_engines_changes_nothing(engine, tiny_model):
+    older, version = next(versions), next(versions)
+    manifest, buckets, fingerprint = publish(make_policy(tiny_model))
+    assert engine.update_weights(version, manifest, buckets).result(TIMEOUT_S) == fingerprint
+    late = [np.zeros_like(bucket) for bucket in buckets]
+    assert engine.update_weights(older, manifest, late).result(TIMEOUT_S) == fingerprint
+    assert engine.version == version and engine.fingerprint().result(TIMEOUT_S) == fingerprint
+
+
 def test_a_manifest_that_does_not_fit_its_buckets_is_refused(engine, tiny_model):
     manifest, buckets, _ = publish(make_policy(tiny_model))
     with pytest.raises(ValueError, match="weight buckets hold"):

@@ -113,6 +113,21 @@ def test_a_rank_that_dies_in_a_step_is_named_and_the_others_are_ended() -> None:
     run(test)
 
 
+def test_a_learner_that_dies_while_it_waits_for_a_batch_is_missed_at_once() -> None:
+    async def test() -> None:
+        async with started(make_config(1)) as (handle, _):
+            batch = asyncio.Event()
+            asyncio.get_running_loop().call_later(2.5, batch.set)
+            await handle.wait(batch)
+            os.kill(handle.ranks[0].pid, signal.SIGKILL)
+            killed = time.monotonic()
+            with pytest.raises(WorkerLost, match="^learner was lost while waiting for a batch: ActorDied"):
+                await handle.wait(asyncio.Event())
+            assert time.monotonic() - killed < 15
+
+    run(test)
+
+
 @pytest.mark.slow
 def test_a_rank_that_hangs_is_told_from_those_that_wait_for_it() -> None:
     async def test() -> None:

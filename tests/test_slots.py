@@ -365,3 +365,40 @@ def test_with_a_silent_slot_its_stand_in_leaves() -> None:
         await place.slots.stop()
 
     in_a_loop(scenario)
+
+
+@pytest.mark.parametrize("is_lost", [False, True])
+def test_a_stand_in_stays_one_whatever_becomes_of_its_worker(is_lost) -> None:
+    async def scenario() -> None:
+        place = Workplace()
+        place.slots.start(1)
+        await settle()
+        silent = place.slots_by_number[0]
+        place.slots.send_stand_in(silent)
+        await settle()
+        place.slots.settle(place.slots_by_number[1], is_lost=is_lost)
+        await settle()
+        assert place.working == [0, 1] and place.slots.size == 1
+        assert not silent.may_have_stand_in and not place.slots_by_number[1].may_have_stand_in
+        place.slots.settle(silent, is_lost=True)
+        await settle()
+        assert place.working == [1] and place.slots.size == 1
+        await place.slots.stop()
+
+    in_a_loop(scenario)
+
+
+def test_of_two_silent_slots_the_one_whose_stand_in_works_stays() -> None:
+    async def scenario() -> None:
+        place = Workplace()
+        place.slots.start(2)
+        await settle()
+        place.slots.send_stand_in(place.slots_by_number[1])
+        await settle()
+        place.slots_by_number[2].is_working = True
+        place.slots.resize(1)
+        await settle()
+        assert place.working == [1, 2] and place.slots.size == 1
+        await place.slots.stop()
+
+    in_a_loop(scenario)

@@ -82,8 +82,8 @@ class VerifierConfig(DependentSettings):
         3.0,
         gt=0,
         allow_inf_nan=False,
-        description="Seconds without a sign of life after which others are given a worker's groups too, and another "
-        "is started where there is room.",
+        description="Seconds that a sign of life, due every second, may be late before others are given a worker's "
+        "groups too, and another is started where there is room. It goes on if it answers within heartbeat_timeout_s.",
     )
     options: dict[Name, dict[str, Any]] = Field(
         {}, description="Keyword arguments of classes of your own, by their package.module:name."

@@ -79,7 +79,7 @@ class Campaign:
         self._max_s = max_s
         self._say = say
         self._active: list[Strike] = []
-        self._next_s = 0.0
+        self._next_s = self._begun_s = 0.0
         self._waits = False
         self.strikes: list[Strike] = []
 
@@ -89,7 +89,8 @@ class Campaign:
         Raises RuntimeError when the run does not even begin.
         """
         self._begin()
-        ends_s = time.monotonic() + self._max_s
+        self._begun_s = time.monotonic()
+        ends_s = self._begun_s + self._max_s
         while self._active or (self._names and time.monotonic() < ends_s):
             self._world.mend()
             for strike in list(self._active):
@@ -147,7 +148,8 @@ class Campaign:
         self.strikes.append(strike)
         self._active.append(strike)
         self._say(f"{len(self.strikes):3}/{self._total}  step {self._world.best_step:5}   {name}: {victim}")
-        self._waits = self._calm or self._world.random.random() > OVERLAPPING
+        is_behind = (struck_s - self._begun_s) * self._total > len(self.strikes) * self._max_s
+        self._waits = self._calm or (self._world.random.random() > OVERLAPPING and not is_behind)
         self._next_s = time.monotonic() + self._world.random.uniform(*PAUSE_S)
 
 
