@@ -95,9 +95,9 @@ def main() -> None:
         "train.max_staleness=2",
         "learner.parity_versions=3",
         "rollout.workers=2",
-        # A learner and two or three engines fit two cores; each has one thread all the same.
-        "verifier.num_cpus=0.25",
-        f"rollout.num_cpus={0.375 if arguments.without_room else 0.25}",
+        # With the learner's 1 that leaves room on two cores for a third engine; each has one thread all the same.
+        "rollout.num_cpus=0.25",
+        f"verifier.num_cpus={max(2, os.cpu_count() or 2) - 1.5 if arguments.without_room else 0.25}",
         f"rollout.heartbeat_timeout_s={HEARTBEAT_TIMEOUT_S}",
     ]
     config = load_config(EXAMPLE, [f"model={arguments.model}", *changes])

@@ -46,6 +46,10 @@ class TrainConfig(BaseModel):
     max_consecutive_failures: int = Field(
         5, ge=1, description="Workers that fail in a row, without a group between, before the run stops."
     )
+    stand_ins: bool = Field(
+        True,
+        description="Start another worker while one does not answer, where a node has room for what it reserves.",
+    )
     max_recoveries: int = Field(
         3,
         ge=0,

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from ray.exceptions import RayError
@@ -195,8 +195,10 @@ class Elastic:
         """
         try:
             await self._request_nodes()
-            await self._leave_draining_nodes()
-            await self._send_stand_in()
+            draining = await asyncio.to_thread(draining_nodes)
+            self._leave_nodes(draining)
+            if self._config.train.stand_ins:
+                await self._send_stand_in(draining)
         except RayError as error:
             if not self._head_is_away:
                 self._note(f"Ray's head does not answer, so nobody looks after nodes: {type(error).__name__}")
@@ -222,8 +224,7 @@ class Elastic:
             await asyncio.to_thread(request_nodes, [*workers, *ranks])
             self._requested = targets
 
-    async def _leave_draining_nodes(self) -> None:
-        draining = await asyncio.to_thread(draining_nodes)
+    def _leave_nodes(self, draining: Mapping[str, float | None]) -> None:
         for role, worker in self._workers():
             if worker.node_id not in draining:
                 continue
@@ -235,13 +236,15 @@ class Elastic:
             self._note(f"node {worker.node_id[:8]} is to go: {worker.name} leaves it{when}")
             self._slots[role].replace(worker.slot, left_s)
 
-    async def _send_stand_in(self) -> None:
+    async def _send_stand_in(self, draining: Collection[str]) -> None:
         """For the first silent worker that has none, where a node has room for it now.
 
         One each time: the next time Ray knows what is left.
         """
         for role in ROLES:
-            if not self._without_stand_in(role) or not await asyncio.to_thread(has_room, self._bundles[role]):
+            if not self._without_stand_in(role):
+                continue
+            if not await asyncio.to_thread(has_room, self._bundles[role], without=draining):
                 continue
             for worker in self._without_stand_in(role)[:1]:  # it may have answered meanwhile
                 self._note(f"another {role} worker starts, while {worker.name} does not answer")

@@ -6,6 +6,7 @@ Weights are references to what rank 0 returned.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -45,6 +46,7 @@ class LearnerHandle:
         self._actors: list[Any] = []
         self.ranks: list[LearnerFacts] = []
         """What each rank told of itself when it was up."""
+        self._next_ping_s = 0.0
 
     async def start(self, checkpoint: Path | None) -> Published:
         """The weights to begin with, once the learner is up: those of the model, or of a checkpoint.
@@ -77,12 +79,13 @@ class LearnerHandle:
         return self._published(weights["version"], weights["fingerprint"], buckets)
 
     async def wait(self, event: asyncio.Event) -> None:
-        """Until the event is set, as long as all ranks answer meanwhile."""
+        """Until the event is set, as long as all ranks answer meanwhile, asked every second, however often it is set."""
         waiting = asyncio.ensure_future(event.wait())
         try:
-            while not (await asyncio.wait([waiting], timeout=PING_EVERY_S))[0]:
+            while not (await asyncio.wait([waiting], timeout=self._next_ping_s - time.monotonic()))[0]:
                 pings = [actor.ping.remote() for actor in self._actors]
                 await self._replies(pings, self._step_timeout_s, "waiting for a batch")
+                self._next_ping_s = time.monotonic() + PING_EVERY_S
         finally:
             waiting.cancel()
 

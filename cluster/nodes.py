@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from actors.config import RolloutConfig
 from learner.config import LearnerConfig
@@ -59,8 +59,8 @@ def request_nodes(bundles: Sequence[Bundle]) -> None:
         request_resources(bundles=[dict(one) for one in bundles if one])
 
 
-def has_room(needed: Bundle) -> bool:
-    """Whether some node has so much free, as far as Ray's head knows now.
+def has_room(needed: Bundle, *, without: Collection[str]) -> bool:
+    """Whether some node, `without` these, has so much free, as far as Ray's head knows now.
 
     By a private module of Ray 2.60: the public function adds all nodes up.
     """
@@ -68,7 +68,8 @@ def has_room(needed: Bundle) -> bool:
 
     return any(
         all(free.get(name, 0.0) >= amount for name, amount in needed.items())
-        for free in available_resources_per_node().values()
+        for node_id, free in available_resources_per_node().items()
+        if node_id not in without
     )
 
 

@@ -229,8 +229,8 @@ class RolloutFleet:
 
     async def _trust(self, worker: RolloutHandle) -> None:
         """It answers again: it goes on, unless its stand-in works already."""
-        worker.silent.clear()
         await self._updates.catch_up(worker)
+        worker.silent.clear()
         self._on_news(f"{worker.name} answers again")
         worker.serving = worker.slot.is_working = True
         self.slots.settle(worker.slot, is_lost=False)

@@ -171,14 +171,15 @@ class Slots:
     def settle(self, slot: Slot, *, is_lost: bool) -> None:
         """This slot works again, or what it had is lost: of it and its stand-in, if there is one, one stays.
 
-        The stand-in does where it works already, or the other is lost. What becomes of a stand-in itself changes nothing.
+        The stand-in does where it works already, or the other is lost; not one that has failed to start, as it may have for
+        lack of what was lost. What becomes of a stand-in itself changes nothing.
         """
         if slot.stands_in_for is not None:
             return
         stand_in = slot.part()
         if stand_in is None:
             return
-        if is_lost or stand_in.is_working:
+        if stand_in.is_working or (is_lost and not stand_in.failed_starts):
             slot.leave(self._leave_within_s)
         else:
             stand_in.leave(self._leave_within_s)

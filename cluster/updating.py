@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 
 import ray
 
@@ -69,21 +70,33 @@ class Updates:
         self, node_id: str, workers: Sequence[RolloutHandle], published: Published, turns: Turns
     ) -> None:
         if node_id != published.node_id:
-            first = workers[0]
-            try:
-                await turns.pull(lambda: unless(first.silent, self._pull(first, published)))
-            except WorkerLost as error:
-                _lose(first, error)
+            for worker in workers:
+                if worker.serving and await self._pull_in_turn(worker, published, turns):
+                    break
         serving = [worker for worker in workers if worker.serving]
         await asyncio.gather(*(self._update_or_lose(worker, published) for worker in serving))
 
+    async def _pull_in_turn(self, worker: RolloutHandle, published: Published, turns: Turns) -> bool:
+        """Whether the worker brings the weights to its node; False where it is lost or silent."""
+        try:
+            await turns.pull(partial(self._pull, worker, published))
+        except _SilentError:
+            return False
+        except WorkerLost as error:
+            _lose(worker, error)
+            return False
+        return True
+
     async def _pull(self, worker: RolloutHandle, published: Published) -> None:
-        await reply(
+        pulling = reply(
             worker.actor.pull.remote(*published.buckets),
             timeout_s=self._timeout_s,
             of=worker.name,
             doing=f"pulling weights of version {published.version}",
         )
+        await unless(worker.silent, pulling)
+        if worker.silent.is_set():
+            raise _SilentError
 
     async def _update_or_lose(self, worker: RolloutHandle, published: Published) -> None:
         try:
@@ -107,6 +120,10 @@ class Updates:
         )
         _check_fingerprint(worker, confirmation["fingerprint"], published)
         worker.version = confirmation["version"]
+
+
+class _SilentError(Exception):
+    """A pull that is not waited for."""
 
 
 def _lose(worker: RolloutHandle, error: WorkerLost) -> None:

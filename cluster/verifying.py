@@ -36,12 +36,14 @@ GROUPS_PER_CALL = 8
 logger = logging.getLogger(__name__)
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, order=True)
 class Case:
     """A group to judge; two workers may have it, where one fell silent: the first verdict counts."""
 
-    group: SampleGroup
-    is_judged: bool = False
+    number: int
+    """Its place in the queue, also when it is given to another worker."""
+    group: SampleGroup = field(compare=False)
+    is_judged: bool = field(default=False, compare=False)
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -92,7 +94,8 @@ class VerifierFleet:
         self._on_unjudged = on_unjudged
         self._on_lost = on_lost
         self._on_news = on_news
-        self._queue: asyncio.Queue[Case] = asyncio.Queue()
+        self._queue: asyncio.PriorityQueue[Case] = asyncio.PriorityQueue()
+        self._numbers = itertools.count()
         self._names = (f"verifier-{number}" for number in itertools.count())
         self.slots = Slots(self._tend, leave_within_s=None)
         self.workers: dict[str, VerifierHandle] = {}
@@ -124,7 +127,7 @@ class VerifierFleet:
 
     def put(self, group: SampleGroup) -> None:
         """Queue a group for judgement."""
-        self._queue.put_nowait(Case(group))
+        self._queue.put_nowait(Case(next(self._numbers), group))
 
     async def stop(self) -> None:
         """End all workers."""

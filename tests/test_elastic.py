@@ -245,7 +245,13 @@ def test_a_run_that_ends_asks_for_no_nodes_and_says_so_when_nobody_heard(head, m
 
 @pytest.mark.parametrize(
     ("meanwhile", "num_slots"),
-    [("nothing", 2), ("there is no room", 1), ("it answers", 1), ("it is asked to leave", 0)],
+    [
+        ("nothing", 2),
+        ("there is no room", 1),
+        ("it answers", 1),
+        ("it is asked to leave", 0),
+        ("nobody wants one", 1),
+    ],
 )
 def test_a_silent_worker_is_given_one_stand_in_where_there_is_room_and_it_still_needs_one(
     meanwhile, num_slots, monkeypatch
@@ -270,8 +276,8 @@ def test_a_silent_worker_is_given_one_stand_in_where_there_is_room_and_it_still_
         fleet.workers["rollout-0"] = worker
         worker.silent.set()
 
-        def has_room(needed: Any) -> bool:
-            assert needed == {"CPU": 1.0}
+        def has_room(needed: Any, *, without: Any) -> bool:
+            assert needed == {"CPU": 1.0} and set(without) == {"a draining node"}
             if meanwhile == "it answers":
                 loop.call_soon_threadsafe(worker.silent.clear)
             if meanwhile == "it is asked to leave":
@@ -280,14 +286,14 @@ def test_a_silent_worker_is_given_one_stand_in_where_there_is_room_and_it_still_
 
         def draining_nodes() -> dict[str, float | None]:
             num_looks.release()
-            return {}
+            return {"a draining node": None}
 
         monkeypatch.setattr(elastic, "has_room", has_room)
         monkeypatch.setattr(elastic, "draining_nodes", draining_nodes)
         monkeypatch.setattr(elastic, "request_nodes", lambda bundles: None)
         monkeypatch.setattr(elastic, "LOOK_S", 0.01)
         run = elastic.Elastic(
-            parse_config({"model": "m"}), fleet, nobody,
+            parse_config({"model": "m", "train": {"stand_ins": meanwhile != "nobody wants one"}}), fleet, nobody,
             waited_s=lambda: 0.0, note=notes.append, metrics=Metrics(),
         ).run()  # fmt: skip
         task = asyncio.create_task(run)

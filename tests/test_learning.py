@@ -119,10 +119,17 @@ def test_a_learner_that_dies_while_it_waits_for_a_batch_is_missed_at_once() -> N
             batch = asyncio.Event()
             asyncio.get_running_loop().call_later(2.5, batch.set)
             await handle.wait(batch)
+
+            async def groups() -> None:
+                while True:
+                    group = asyncio.Event()
+                    asyncio.get_running_loop().call_later(0.3, group.set)
+                    await handle.wait(group)
+
             os.kill(handle.ranks[0].pid, signal.SIGKILL)
             killed = time.monotonic()
             with pytest.raises(WorkerLost, match="^learner was lost while waiting for a batch: ActorDied"):
-                await handle.wait(asyncio.Event())
+                await asyncio.wait_for(groups(), 30)  # though groups come all the time
             assert time.monotonic() - killed < 15
 
     run(test)

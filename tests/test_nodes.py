@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 
 from cluster.nodes import bundle, describe, has_room, request_nodes
 from learner.config import LearnerConfig
@@ -31,7 +32,8 @@ def test_a_bundle_names_what_is_reserved_and_nothing_else() -> None:
     [({}, True), ({"CPU": 0.5}, True), ({"CPU": 10_000.0}, False), ({"CPU": 0.5, "TPU": 1.0}, False)],
 )
 def test_there_is_room_where_one_node_has_all_that_is_needed(ray_cluster, needed, there_is) -> None:
-    assert has_room(needed) == there_is
+    assert has_room(needed, without=[]) == there_is
+    assert not has_room(needed, without=[node["NodeID"] for node in ray.nodes()])
 
 
 def test_a_request_that_is_still_under_way_does_not_outlast_a_later_one(monkeypatch) -> None:

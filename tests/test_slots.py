@@ -402,3 +402,22 @@ def test_of_two_silent_slots_the_one_whose_stand_in_works_stays() -> None:
         await place.slots.stop()
 
     in_a_loop(scenario)
+
+
+def test_a_stand_in_that_has_failed_to_start_does_not_take_the_place_of_a_slot_that_is_lost() -> None:
+    """It may have failed for lack of what the lost one held, such as a GPU's memory."""
+
+    async def scenario() -> None:
+        place = Workplace()
+        place.slots.start(1)
+        await settle()
+        silent = place.slots_by_number[0]
+        place.slots.send_stand_in(silent)
+        await settle()
+        place.slots_by_number[1].failed_starts = 1
+        place.slots.settle(silent, is_lost=True)
+        await settle()
+        assert place.working == [0] and place.slots.size == 1
+        await place.slots.stop()
+
+    in_a_loop(scenario)
