@@ -16,6 +16,7 @@ DEATH_NOTICE_S = 2.0
 PING_TIMEOUT_S = 5.0
 PING_EVERY_S = 1.0
 STANDSTILL_S = 0.2
+"""An event loop that runs an alarm so late stood still before."""
 Result = TypeVar("Result")
 
 

@@ -1,8 +1,8 @@
 """Bringing the newest weights to the engines.
 
-| call        | waits for                                | unblocked by                                     |
-|-------------|------------------------------------------|--------------------------------------------------|
-| `broadcast` | every serving worker's confirmation      | the engines, between two steps; or their silence |
+| call        | waits for                                | unblocked by                                      |
+|-------------|------------------------------------------|---------------------------------------------------|
+| `broadcast` | every serving worker's confirmation      | the engines, between two steps; or their silence  |
 | `catch_up`  | weights to be announced, then one worker | the learner; its engine, or its heartbeat timeout |
 """
 

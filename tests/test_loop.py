@@ -46,7 +46,7 @@ from cluster.training import Start, train_stage
 from verifiers.problems import load_problems
 
 GROUPS, SAMPLES, STEPS = 4, 8, 12
-HEARTBEAT_S, SUSPECT_S = 12.0, 2.0
+HEARTBEAT_S, SUSPECT_S = 9.0, 1.0
 RUN_TIMEOUT_S = 120.0
 REWARDS = """
 import time
@@ -351,6 +351,7 @@ def test_a_run_that_lost_its_learner_equals_one_that_did_not(whole, recovered):
 # --- imitation: each group brings an expert's completion ---
 
 
+@pytest.mark.slow
 @pytest.mark.slow
 def test_a_run_of_two_learner_ranks_is_resumed_by_one(start, make_config, whole, tmp_path):
     with start(make_config(learner={"ranks": 2}, train={"steps": 3}), tmp_path) as run:
