@@ -146,7 +146,7 @@ def test_a_group_taken_at_the_moment_a_node_must_be_left_is_judged_by_another(ra
     assert scored[0].rewards.tolist() == [1.0, 0.0]
 
 
-@pytest.mark.parametrize("comes_back", [True, False])
+@pytest.mark.parametrize("comes_back", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_a_group_of_a_verifier_that_falls_silent_is_judged_by_another_and_scored_once(
     ray_cluster: str, user_modules: Path, tmp_path: Path, comes_back: bool
 ) -> None:
