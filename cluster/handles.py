@@ -69,9 +69,28 @@ class WorkerHandle:
 
     async def place(self) -> None:
         """Wait until Ray has found resources for it and its process is up, however long that takes."""
-        facts = await reply(self.actor.place.remote(), timeout_s=None, of=self.name, doing="being placed")
+        facts = await self.ping(timeout_s=None, doing="being placed")
         self.pid, self.node_id = facts["pid"], facts["node_id"]
         self.end_phase("placed")
+
+    async def ping(self, *, timeout_s: float | None, doing: str) -> dict[str, Any]:
+        """Pid and node, its sign of life."""
+        facts: dict[str, Any] = await reply(
+            self.actor.place.remote(), timeout_s=timeout_s, of=self.name, doing=doing
+        )
+        return facts
+
+    def suspect(self, late_s: float) -> str:
+        """It has not answered for so long; returns what to say of it."""
+        self.silent.set()
+        self.slot.is_working = False
+        return f"{self.name} has not answered for {late_s:g} s: others may take its groups"
+
+    def trust(self) -> str:
+        """It answers again, and can work; returns what to say of it."""
+        self.silent.clear()
+        self.slot.is_working = True
+        return f"{self.name} answers again"
 
     async def make_ready(self, *, timeout_s: float, doing: str, phase: str) -> dict[str, Any]:
         """What it says of itself once it can work."""

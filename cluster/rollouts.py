@@ -221,18 +221,16 @@ class RolloutFleet:
                 )
 
     def _suspect(self, worker: RolloutHandle, late_s: float) -> None:
-        worker.silent.set()
-        worker.serving = worker.slot.is_working = False
+        worker.serving = False
         self._ledger.doubt(worker.name)
-        self._on_news(f"{worker.name} has not answered for {late_s:g} s: others may take its groups")
+        self._on_news(worker.suspect(late_s))
         self.top_up()
 
     async def _trust(self, worker: RolloutHandle) -> None:
         """It answers again: it goes on, unless its stand-in works already."""
         await self._updates.catch_up(worker)
-        worker.silent.clear()
-        self._on_news(f"{worker.name} answers again")
-        worker.serving = worker.slot.is_working = True
+        worker.serving = True
+        self._on_news(worker.trust())
         self.slots.settle(worker.slot, is_lost=False)
 
     def _can_begin_step(self) -> bool:

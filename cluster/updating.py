@@ -106,14 +106,9 @@ class Updates:
 
     async def _update(self, worker: RolloutHandle, published: Published) -> None:
         doing = f"loading weights of version {published.version}"
-
-        async def ping() -> None:
-            place = worker.actor.place.remote()
-            await reply(place, timeout_s=self._heartbeat_timeout_s, of=worker.name, doing=doing)
-
         confirmation = await reply_while_alive(
             worker.actor.update_weights.remote(published.version, published.manifest, *published.buckets),
-            ping=ping,
+            ping=partial(worker.ping, timeout_s=self._heartbeat_timeout_s, doing=doing),
             timeout_s=self._timeout_s,
             of=worker.name,
             doing=doing,

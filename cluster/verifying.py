@@ -22,7 +22,7 @@ import numpy as np
 import ray
 
 from actors.types import Demonstration, SampleGroup, ScoredGroup
-from cluster.calls import WorkerLost, listen, reply, reply_while_alive
+from cluster.calls import WorkerLost, listen, reply_while_alive
 from cluster.handles import WorkerHandle, judge_failed_start
 from cluster.slots import Slot, Slots
 from verifiers.config import VerifierConfig
@@ -208,11 +208,7 @@ class VerifierFleet:
         worker.cases = []
 
     def _suspect(self, worker: VerifierHandle) -> None:
-        worker.silent.set()
-        worker.slot.is_working = False
-        self._on_news(
-            f"{worker.name} has not answered for {self._config.suspect_after_s:g} s: others may take its groups"
-        )
+        self._on_news(worker.suspect(self._config.suspect_after_s))
         if any(other.takes_groups for other in self.workers.values()):
             self._relieve_silent()
 
@@ -251,17 +247,10 @@ class VerifierFleet:
 
     async def _ping(self, worker: VerifierHandle) -> None:
         """Returns when it has answered; if late, it goes on, unless its stand-in works already. Raises WorkerLost."""
-        answer = reply(
-            worker.actor.place.remote(),
-            timeout_s=self._config.heartbeat_timeout_s,
-            of=worker.name,
-            doing="judging",
-        )
+        answer = worker.ping(timeout_s=self._config.heartbeat_timeout_s, doing="judging")
         await listen(answer, self._config.suspect_after_s, lambda: self._suspect(worker))
         if worker.silent.is_set():
-            worker.silent.clear()
-            self._on_news(f"{worker.name} answers again")
-            worker.slot.is_working = True
+            self._on_news(worker.trust())
             self.slots.settle(worker.slot, is_lost=False)
             self._relieve_silent()
 

@@ -228,9 +228,8 @@ class Simulation:
             self.leases_by_version[worker.version] += 1
             straggles = 20 if self.rng.random() < 0.1 else 1
             finished_at = self.now + worker.slowness * self.rng.randint(1, 5) * straggles
-            worker.sampling.setdefault(
-                group, (finished_at, worker.version)
-            )  # one in flight is not started twice
+            # One in flight is not started twice.
+            worker.sampling.setdefault(group, (finished_at, worker.version))
             load[name] += 1
             self.max_outstanding = max(self.max_outstanding, self.ledger.num_outstanding)
 

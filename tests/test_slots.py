@@ -287,37 +287,39 @@ def test_a_timeout_of_the_work_itself_is_not_taken_for_the_deadline() -> None:
 # --- stand-ins
 
 
-def test_of_a_slot_that_is_lost_and_its_stand_in_the_stand_in_stays() -> None:
-    async def scenario() -> None:
+def with_a_stand_in(size: int, scenario: Callable[[Workplace, Slot, Slot], Awaitable[None]]) -> None:
+    """`scenario(place, silent, stand_in)` in a place of so many slots, of which the last is silent."""
+
+    async def run() -> None:
         place = Workplace()
-        place.slots.start(2)
+        place.slots.start(size)
         await settle()
-        silent = place.slots_by_number[1]
+        silent = place.slots_by_number[size - 1]
         place.slots.send_stand_in(silent)
         await settle()
-        assert (
-            place.working == [0, 1, 2] and place.slots.size == 2
-        )  # a stand-in counts no more than whom it stands for
+        await scenario(place, silent, place.slots_by_number[size])
+        await place.slots.stop()
+
+    in_a_loop(run)
+
+
+def test_of_a_slot_that_is_lost_and_its_stand_in_the_stand_in_stays() -> None:
+    async def scenario(place: Workplace, silent: Slot, stand_in: Slot) -> None:
+        # A stand-in counts no more than whom it stands for.
+        assert place.working == [0, 1, 2] and place.slots.size == 2
         place.slots.settle(silent, is_lost=True)
         await settle()
         assert place.working == [0, 2] and place.slots.size == 2
-        await place.slots.stop()
 
-    in_a_loop(scenario)
+    with_a_stand_in(2, scenario)
 
 
 @pytest.mark.parametrize(("stand_in_works", "stays"), [(False, 1), (True, 2)])
 def test_of_a_slot_that_works_again_and_its_stand_in_whoever_works_longer_stays(
     stand_in_works, stays
 ) -> None:
-    async def scenario() -> None:
-        place = Workplace()
-        place.slots.start(2)
-        await settle()
-        silent = place.slots_by_number[1]
-        place.slots.send_stand_in(silent)
-        await settle()
-        place.slots_by_number[2].is_working = stand_in_works
+    async def scenario(place: Workplace, silent: Slot, stand_in: Slot) -> None:
+        stand_in.is_working = stand_in_works
         silent.is_working = True
         place.slots.settle(silent, is_lost=False)
         await settle()
@@ -325,99 +327,67 @@ def test_of_a_slot_that_works_again_and_its_stand_in_whoever_works_longer_stays(
         place.slots.settle(place.slots_by_number[stays], is_lost=True)  # it is an ordinary slot now
         await settle()
         assert place.working == [0, stays]
-        await place.slots.stop()
 
-    in_a_loop(scenario)
+    with_a_stand_in(2, scenario)
 
 
-@pytest.mark.parametrize("leaves_first", ["the silent one", "its stand-in"])
-def test_one_slot_remains_when_nodes_drain_that_have_a_silent_one_or_its_stand_in(leaves_first) -> None:
-    async def scenario() -> None:
-        place = Workplace()
-        place.slots.start(1)
-        await settle()
-        silent = place.slots_by_number[0]
-        place.slots.send_stand_in(silent)
-        await settle()
-        place.slots.replace(silent if leaves_first == "the silent one" else place.slots_by_number[1], 1.0)
+@pytest.mark.parametrize(("leaves_first", "stays"), [("the silent one", 1), ("its stand-in", 0)])
+def test_one_slot_remains_when_nodes_drain_that_have_a_silent_one_or_its_stand_in(
+    leaves_first, stays
+) -> None:
+    async def scenario(place: Workplace, silent: Slot, stand_in: Slot) -> None:
+        place.slots.replace(silent if leaves_first == "the silent one" else stand_in, 1.0)
         await settle()
         assert place.slots.size == 1
-        assert place.working == ([1] if leaves_first == "the silent one" else [0])
-        await place.slots.stop()
+        assert place.working == [stays]
 
-    in_a_loop(scenario)
+    with_a_stand_in(1, scenario)
 
 
 def test_with_a_silent_slot_its_stand_in_leaves() -> None:
-    async def scenario() -> None:
-        place = Workplace()
-        place.slots.start(2)
-        await settle()
+    async def scenario(place: Workplace, silent: Slot, stand_in: Slot) -> None:
         place.slots_by_number[0].is_working = True
-        place.slots.send_stand_in(place.slots_by_number[1])
-        await settle()
         place.slots.resize(1)
         await settle()
         assert place.working == [0] and place.slots.size == 1
         place.slots.resize(2)
         await settle()
         assert place.working == [0, 3]
-        await place.slots.stop()
 
-    in_a_loop(scenario)
+    with_a_stand_in(2, scenario)
 
 
 @pytest.mark.parametrize("is_lost", [False, True])
 def test_a_stand_in_stays_one_whatever_becomes_of_its_worker(is_lost) -> None:
-    async def scenario() -> None:
-        place = Workplace()
-        place.slots.start(1)
-        await settle()
-        silent = place.slots_by_number[0]
-        place.slots.send_stand_in(silent)
-        await settle()
-        place.slots.settle(place.slots_by_number[1], is_lost=is_lost)
+    async def scenario(place: Workplace, silent: Slot, stand_in: Slot) -> None:
+        place.slots.settle(stand_in, is_lost=is_lost)
         await settle()
         assert place.working == [0, 1] and place.slots.size == 1
-        assert not silent.may_have_stand_in and not place.slots_by_number[1].may_have_stand_in
+        assert not silent.may_have_stand_in and not stand_in.may_have_stand_in
         place.slots.settle(silent, is_lost=True)
         await settle()
         assert place.working == [1] and place.slots.size == 1
-        await place.slots.stop()
 
-    in_a_loop(scenario)
+    with_a_stand_in(1, scenario)
 
 
 def test_of_two_silent_slots_the_one_whose_stand_in_works_stays() -> None:
-    async def scenario() -> None:
-        place = Workplace()
-        place.slots.start(2)
-        await settle()
-        place.slots.send_stand_in(place.slots_by_number[1])
-        await settle()
-        place.slots_by_number[2].is_working = True
+    async def scenario(place: Workplace, silent: Slot, stand_in: Slot) -> None:
+        stand_in.is_working = True
         place.slots.resize(1)
         await settle()
         assert place.working == [1, 2] and place.slots.size == 1
-        await place.slots.stop()
 
-    in_a_loop(scenario)
+    with_a_stand_in(2, scenario)
 
 
 def test_a_stand_in_that_has_failed_to_start_does_not_take_the_place_of_a_slot_that_is_lost() -> None:
     """It may have failed for lack of what the lost one held, such as a GPU's memory."""
 
-    async def scenario() -> None:
-        place = Workplace()
-        place.slots.start(1)
-        await settle()
-        silent = place.slots_by_number[0]
-        place.slots.send_stand_in(silent)
-        await settle()
-        place.slots_by_number[1].failed_starts = 1
+    async def scenario(place: Workplace, silent: Slot, stand_in: Slot) -> None:
+        stand_in.failed_starts = 1
         place.slots.settle(silent, is_lost=True)
         await settle()
         assert place.working == [0] and place.slots.size == 1
-        await place.slots.stop()
 
-    in_a_loop(scenario)
+    with_a_stand_in(1, scenario)

@@ -15,6 +15,7 @@ from cluster.calls import Halt
 from cluster.handles import RolloutHandle
 from cluster.slots import Slot
 from cluster.updating import Updates
+from tests.test_slots import in_a_loop
 
 FINGERPRINT = 7
 
@@ -59,14 +60,6 @@ def updates() -> Updates:
     return Updates(timeout_s=60.0, heartbeat_timeout_s=60.0)
 
 
-def bounded(scenario: Any) -> None:
-    async def run() -> None:
-        async with asyncio.timeout(30):
-            await scenario()
-
-    asyncio.run(run())
-
-
 def fall_silent(worker: RolloutHandle) -> None:
     worker.silent.set()
     worker.serving = False
@@ -80,11 +73,10 @@ def test_a_broadcast_does_not_wait_for_a_worker_that_falls_silent(node_id) -> No
         await updates().broadcast(version(1), [hung, well])
         assert (hung.version, well.version) == (0, 1) and hung.lost is None
         pulled = [worker.name for worker in (hung, well) if ("pull", "bucket") in worker.actor.calls]
-        assert pulled == (
-            ["a", "b"] if node_id == "its own" else []
-        )  # the next one of the node, in its place
+        # The next one of the node takes its turn; on the learner's own there is nothing to pull.
+        assert pulled == (["a", "b"] if node_id == "its own" else [])
 
-    bounded(scenario)
+    in_a_loop(scenario)
 
 
 def test_a_pull_that_is_given_up_serves_no_other_node() -> None:
@@ -100,7 +92,7 @@ def test_a_pull_that_is_given_up_serves_no_other_node() -> None:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 
-    bounded(scenario)
+    in_a_loop(scenario)
 
 
 def test_who_catches_up_serves_what_is_the_newest_when_it_is_done() -> None:
@@ -116,7 +108,7 @@ def test_who_catches_up_serves_what_is_the_newest_when_it_is_done() -> None:
         await catching_up
         assert worker.version == 4 and under_test.are_served_by(worker)
 
-    bounded(scenario)
+    in_a_loop(scenario)
 
 
 @pytest.mark.parametrize("way", ["broadcast", "catch_up", "begins with it"])
@@ -132,4 +124,4 @@ def test_other_weights_than_the_learners_end_the_run(way) -> None:
                 under_test.announce(version(1))
                 await under_test.catch_up(worker, 8)
 
-    bounded(scenario)
+    in_a_loop(scenario)
