@@ -23,8 +23,8 @@ import numpy as np
 
 from actors.config import RolloutConfig
 from actors.heap import made_to_stay
-from actors.manifest import WeightManifest
 from actors.types import Lease
+from actors.weights.manifest import WeightManifest
 
 Result = TypeVar("Result")
 KV_BLOCK_TOKENS = 32
@@ -67,9 +67,9 @@ class Engine:
             from vllm.engine.arg_utils import EngineArgs
             from vllm.v1.engine.llm_engine import LLMEngine
 
-            from actors import weights
+            from actors.weights import receiver
 
-        weights.keep_live_parameters()
+        receiver.keep_live_parameters()
         arguments = EngineArgs(
             model=model,
             skip_tokenizer_init=True,
@@ -91,8 +91,8 @@ class Engine:
             async_scheduling=False,
             disable_log_stats=True,
             logprobs_mode="processed_logprobs",
-            weight_transfer_config=WeightTransferConfig(backend=weights.BACKEND),
-            worker_extension_cls=weights.EXTENSION,
+            weight_transfer_config=WeightTransferConfig(backend=receiver.BACKEND),
+            worker_extension_cls=receiver.EXTENSION,
         )
         self._config = config
         self._stop_token_ids = list(stop_token_ids)

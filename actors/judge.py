@@ -31,8 +31,8 @@ from typing import TYPE_CHECKING, Any
 from actors.config import RolloutConfig
 from actors.tokens import decode, encode_prompts, load_tokenizer, stop_token_ids
 from actors.types import Lease
-from verifiers.judge_config import JudgeConfig
-from verifiers.model_input import control_tokens, fill
+from verifiers.models.input import control_tokens, fill
+from verifiers.models.judge_config import JudgeConfig
 from verifiers.types import REFUSED, Problem, Verdict
 
 if TYPE_CHECKING:

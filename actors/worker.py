@@ -24,9 +24,9 @@ import ray
 from actors.config import RolloutConfig
 from actors.engine import Engine
 from actors.heap import no_collection
-from actors.manifest import WeightManifest
 from actors.tokens import decode, load_tokenizer, stop_token_ids
 from actors.types import Lease, SampleGroup, samples_to_batch
+from actors.weights.manifest import WeightManifest
 
 SWITCH_INTERVAL_S = 0.0005
 

@@ -32,14 +32,14 @@ import transformers
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from actors.config import RolloutConfig
-from actors.fingerprint import param_fingerprint
-from actors.manifest import WeightManifest, views
 from actors.types import Lease
+from actors.weights.fingerprint import param_fingerprint
+from actors.weights.manifest import WeightManifest, views
 from benchmarks.demo_run import machine
-from cluster import ray_cluster, rollouts
-from cluster.broadcast import Published, Turns
-from cluster.ledger import Ledger
-from learner.publish import make_manifest, pack
+from cluster.fleet import ray_cluster, rollouts
+from cluster.fleet.broadcast import Published, Turns
+from cluster.leasing.ledger import Ledger
+from learner.model.publish import make_manifest, pack
 from learner.sft import build_tokenizer
 
 SIZES: dict[str, dict[str, Any]] = {

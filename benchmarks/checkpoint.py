@@ -26,10 +26,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.demo_run import EXAMPLE, NAMESPACE, machine, train
-from cluster import launch, ray_cluster
-from cluster.config import RunConfig, load_config
-from cluster.integrity import find_damage
-from cluster.record import finished_checkpoints
+from cluster.config.parse import load_config
+from cluster.config.schema import RunConfig
+from cluster.fleet import ray_cluster
+from cluster.run import launch
+from cluster.run_directory.integrity import find_damage
+from cluster.run_directory.record import finished_checkpoints
 
 LOOK_EVERY_S = 0.02
 STEPS = 12

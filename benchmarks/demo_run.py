@@ -8,9 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cluster import launch
-from cluster.config import RunConfig
-from cluster.recovery import Origin
+from cluster.config.schema import RunConfig
+from cluster.run import launch
+from cluster.run.recovery import Origin
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "countdown.toml"
 NAMESPACE = "bench"
@@ -35,7 +35,7 @@ def train(
 ) -> None:
     """A run on the Ray that is up, without console and evaluation; arguments as of `launch.train`."""
     from actors.tokens import encode_prompts, load_tokenizer
-    from verifiers.problems import load_problems
+    from verifiers.problems.loading import load_problems
 
     problems = load_problems(config.problems, "train")
     launch.train(

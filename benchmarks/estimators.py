@@ -17,9 +17,9 @@ import torch
 
 from actors.types import SampleGroup, ScoredGroup
 from learner.config import LearnerConfig
-from learner.estimators import bon_weights
 from learner.learner import Learner
-from learner.objective_config import ObjectiveConfig
+from learner.objectives.config import ObjectiveConfig
+from learner.objectives.estimators import bon_weights
 
 GROUPS, SAMPLES, PROMPT_TOKENS, COMPLETION_TOKENS = 32, 32, 7, 9
 

@@ -23,9 +23,11 @@ from typing import Any
 import numpy as np
 import psutil
 
-from cluster import launch, ray_cluster
-from cluster.config import RunConfig, load_config
-from cluster.recovery import Origin
+from cluster.config.parse import load_config
+from cluster.config.schema import RunConfig
+from cluster.fleet import ray_cluster
+from cluster.run import launch
+from cluster.run.recovery import Origin
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "countdown.toml"
 WARM_UP_STEPS = 3
@@ -139,7 +141,7 @@ def main() -> None:
 
     ray_cluster.start_ray(config, address=None, namespace="bench")
     from actors.tokens import encode_prompts, load_tokenizer
-    from verifiers.problems import load_problems
+    from verifiers.problems.loading import load_problems
 
     problems = load_problems(config.problems, "train")
     prompts = encode_prompts(load_tokenizer(config.model), problems)

@@ -2,7 +2,7 @@ r"""The verifier `math`: errors on the corpus, with and without what it adds to 
 
 OMP_NUM_THREADS=1 .venv/bin/python -m benchmarks.math_answers > benchmarks/results/math_answers.json
 
-The corpus (tests/math_corpus.jsonl) was judged by hand before the library was run. Part 1 is what the verifier
+The corpus (tests/fixtures/math_corpus.jsonl) was judged by hand before the library was run. Part 1 is what the verifier
 was made with; the others were written when that was done.
 
 Speed: completions of about 700 characters, in a fresh process with empty caches. `math`: groups of 16 samples
@@ -30,11 +30,11 @@ from typing import Any
 import math_verify
 import numpy as np
 
-from verifiers.math_answer import MathVerifier, check_problem
-from verifiers.math_answer_config import MathConfig
+from verifiers.math.config import MathConfig
+from verifiers.math.verifier import MathVerifier, check_problem
 from verifiers.types import Problem
 
-CORPUS_PATH = Path(__file__).resolve().parent.parent / "tests" / "math_corpus.jsonl"
+CORPUS_PATH = Path(__file__).resolve().parent.parent / "tests" / "fixtures" / "math_corpus.jsonl"
 JUDGEMENTS = 3200
 BOXED = r"Hence the answer is $\boxed{%s}$."
 REASONING = "We look at each case in turn, add what we have found and simplify: $a^2 + b^2 = c^2$.\n" * 8

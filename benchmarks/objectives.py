@@ -42,9 +42,9 @@ from benchmarks.toy_gradients import (
     own_value,
     vector,
 )
-from learner.estimators import tilt_lambda
-from learner.objective_config import SETTINGS, ObjectiveConfig, Tilt
-from learner.objectives import OBJECTIVES
+from learner.objectives.config import SETTINGS, ObjectiveConfig, Tilt
+from learner.objectives.estimators import tilt_lambda
+from learner.objectives.table import OBJECTIVES
 
 RESULT = Path(__file__).parent / "results" / "objectives.json"
 N, SAMPLES = 4, 8

@@ -24,8 +24,8 @@ import torch
 from torch import Tensor
 
 from learner.config import LearnerConfig
-from learner.estimators import bon_weights
-from learner.loss import IMPORTANCE, Ratios
+from learner.objectives.estimators import bon_weights
+from learner.step.loss import IMPORTANCE, Ratios
 
 LENGTH, SAMPLES, SELECT, TOYS = 3, 6, 3, 20
 SHIFTS = (0.0, 0.1, 0.2, 0.4, 0.8)

@@ -25,8 +25,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.demo_run import EXAMPLE, NAMESPACE, machine, train
-from cluster import ray_cluster
-from cluster.config import load_config
+from cluster.config.parse import load_config
+from cluster.fleet import ray_cluster
 
 WARM_UP_STEPS = 10
 PAUSE_STEPS = 5

@@ -24,9 +24,9 @@ from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassifi
 
 from actors.judge import Judge
 from learner.sft import VOCABULARY, build_tokenizer
-from verifiers.judge_config import JudgeConfig
-from verifiers.reward_model import RewardModel
-from verifiers.reward_model_config import RewardModelConfig
+from verifiers.models.judge_config import JudgeConfig
+from verifiers.models.reward_model import RewardModel
+from verifiers.models.reward_model_config import RewardModelConfig
 from verifiers.types import Problem, Verdict
 
 GROUPS, SAMPLES, MIN_TOKENS, MAX_TOKENS = 8, 32, 16, 128

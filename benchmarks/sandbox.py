@@ -19,10 +19,10 @@ from dataclasses import asdict
 import numpy as np
 import psutil
 
-from verifiers.python_tests import PythonTests
-from verifiers.python_tests_config import PythonTestsConfig
-from verifiers.sandbox_command import ENVIRONMENT, isolated_command
-from verifiers.sandbox_kernel import Limits
+from verifiers.programs.config import PythonTestsConfig
+from verifiers.programs.python_tests import PythonTests
+from verifiers.sandbox.command import ENVIRONMENT, isolated_command
+from verifiers.sandbox.kernel import Limits
 from verifiers.types import Problem
 
 TIMEOUT_S = 60.0
@@ -85,8 +85,8 @@ LAYERS = (
 LAYERS_PROGRAM = f"""
 import gc, json, os, sys, time
 sys.path.insert(0, "/bonfire")
-from verifiers.sandbox_kernel import *
-from verifiers.sandbox_zygote import SCRATCH
+from verifiers.sandbox.kernel import *
+from verifiers.sandbox.zygote import SCRATCH
 myself = os.pidfd_open(os.getpid())
 steps = [
     lambda: unshare(CLONE_NEWNS | CLONE_NEWIPC) or mount("none", SCRATCH, "tmpfs", MS_NOSUID, "size=1m"),
@@ -130,7 +130,7 @@ def cold_start_ms(repeats: int = 7) -> dict[str, float]:
     """What a candidate would wait for without the warm interpreter: median of processes that do nothing."""
     isolated = isolated_command(LIMITS)
     python = isolated[isolated.index("--") + 1 :]
-    libraries = "import sys; sys.path.insert(0, '/bonfire'); import verifiers.sandbox_zygote"
+    libraries = "import sys; sys.path.insert(0, '/bonfire'); import verifiers.sandbox.zygote"
     commands = {
         "python": [*python[:-1], "pass"],
         "bubblewrap, python": [*isolated[:-1], "pass"],

@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.demo_run import EXAMPLE, NAMESPACE, machine, train
-from cluster import launch, ray_cluster
-from cluster.config import load_config
+from cluster.config.parse import load_config
+from cluster.fleet import ray_cluster
+from cluster.run import launch
 
 WARM_UP_STEPS = 3
 ROUNDS = 5

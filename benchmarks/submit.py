@@ -20,9 +20,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.demo_run import machine
-from cluster.record import RUN_FILE
-from cluster.run_file import read_run_file
-from tests.user_cluster import PATIENCE_S, Cluster, started_cluster
+from cluster.run_directory.record import RUN_FILE
+from cluster.run_directory.run_file import read_run_file
+from tests.shared.user_cluster import PATIENCE_S, Cluster, started_cluster
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 ROUNDS = 3

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from learner.objective_config import ObjectiveConfig
-from learner.objectives import OBJECTIVES, Groups
+from learner.objectives.config import ObjectiveConfig
+from learner.objectives.table import OBJECTIVES, Groups
 
 Value = Callable[[Tensor], Tensor]
 

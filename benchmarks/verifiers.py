@@ -33,8 +33,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassifi
 from benchmarks import math_answers, reward_model, sandbox
 from verifiers.composition import Panel
 from verifiers.config import VerifierConfig
-from verifiers.countdown import demonstrations, generate_problems
-from verifiers.countdown_steps import SPELLINGS
+from verifiers.countdown.puzzles import demonstrations, generate_problems
+from verifiers.countdown.steps import SPELLINGS
 from verifiers.types import Problem
 
 SAMPLES = 32

@@ -1,6 +1,6 @@
 """Processes that train one model together: how they find each other, and the numbers they exchange.
 
-What they exchange of the model itself is in learner/sharding.py.
+What they exchange of the model itself is in learner/model/sharding.py.
 """
 
 from __future__ import annotations

@@ -16,22 +16,22 @@ from typing import Any, NoReturn
 import numpy as np
 import torch
 
-from actors.fingerprint import param_fingerprint
-from actors.manifest import views
 from actors.types import Demonstration, ScoredGroup
-from learner import checkpoint
-from learner.batch import PackedBatch, Sequences, collect, divide, empty_batch, micro_batches
+from actors.weights.fingerprint import param_fingerprint
+from actors.weights.manifest import views
 from learner.config import WITHOUT_EFFECT_ON_RESULT, LearnerConfig
 from learner.gang import ALONE, Gang
-from learner.groups import demonstrations_of, stack
-from learner.loss import LossFacts, micro_batch_loss
-from learner.model import load_model, resolve_model
-from learner.objective_config import ObjectiveConfig
-from learner.objectives import OBJECTIVES
-from learner.parity import ParityFacts, choose, compare
-from learner.policy import Policy, ShardedPolicy, Weights
-from learner.publish import make_manifest
-from learner.sharding import own_part
+from learner.model import checkpoint
+from learner.model.causal_lm import load_model, resolve_model
+from learner.model.policy import Policy, ShardedPolicy, Weights
+from learner.model.publish import make_manifest
+from learner.model.sharding import own_part
+from learner.objectives.config import ObjectiveConfig
+from learner.objectives.groups import demonstrations_of, stack
+from learner.objectives.table import OBJECTIVES
+from learner.step.batch import PackedBatch, Sequences, collect, divide, empty_batch, micro_batches
+from learner.step.loss import LossFacts, micro_batch_loss
+from learner.step.parity import ParityFacts, choose, compare
 from learner.types import PublishedWeights, StepResult
 
 

@@ -24,8 +24,8 @@ from transformers.utils import logging
 
 from learner.config import SftConfig
 from learner.schedule import warmup_cosine
-from verifiers.countdown import demonstrations
-from verifiers.countdown_steps import SPELLINGS
+from verifiers.countdown.puzzles import demonstrations
+from verifiers.countdown.steps import SPELLINGS
 
 PAD, EOS = "<pad>", "<eos>"
 VOCABULARY = (PAD, EOS, ":", "=", "+", "-", "*", "/", "(", ")", *(str(number) for number in range(100)))

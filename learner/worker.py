@@ -15,10 +15,10 @@ import pyarrow as pa
 import ray
 
 from actors.heap import made_to_stay, no_collection
-from actors.manifest import WeightManifest
 from actors.types import scored_from_batch
+from actors.weights.manifest import WeightManifest
 from learner.config import LearnerConfig
-from learner.objective_config import ObjectiveConfig
+from learner.objectives.config import ObjectiveConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,13 +11,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from actors.config import RolloutConfig
 from actors.engine import engine_environment
-from cluster.ray_cluster import set_ray_environment
-
-ENGINE = RolloutConfig(
-    samples_per_prompt=8, max_tokens=24, max_model_len=96, max_num_seqs=64, kv_cache_mib=64, temperature=0.7
-)
+from cluster.fleet.ray_cluster import set_ray_environment
+from tests.shared.engine import ENGINE
 
 os.environ.update(engine_environment(ENGINE))  # read once, when torch is imported
 set_ray_environment(local=True)

@@ -1,4 +1,4 @@
-"""Imports point left, `verifiers ← actors ← learner ← cluster`, and the boundaries are where they should be."""
+"""Imports point left, between packages and between the rooms of one, and the boundaries are where they should be."""
 
 from __future__ import annotations
 
@@ -13,14 +13,17 @@ from pathlib import Path
 import pytest
 
 import verifiers
+from tests.shared.paths import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("verifiers", "actors", "learner", "cluster")
 MODULES = {
-    f"{package}.{path.stem}": path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+    for package in PACKAGES
+    for path in sorted((ROOT / package).rglob("*.py"))
 }
+ROOMS = [name for name, path in MODULES.items() if path.stem == "__init__" and "." in name]
 EVERY_MODULE = pytest.mark.parametrize("name", MODULES)
-CONTRACTS = [name for name in MODULES if re.search(r"\.(.*_)?(config|types)$", name)]
+CONTRACTS = [name for name in MODULES if re.search(r"\.(.*_)?(config|types)$|^cluster\.config\.", name)]
 MAX_LINES = 400
 
 
@@ -63,7 +66,7 @@ def test_the_walk_sees_lazy_imports_and_all_modules():
         "    importlib.import_module('h.i')\nclass K:\n    import l as m\n"
     )
     assert imports(source) == {"a.b", "c", "c.d", "e.f", "e.f.g", "h.i", "l"}
-    assert {"verifiers.types", "actors.engine", "learner.loss", "cluster.controller"} <= set(MODULES)
+    assert {"verifiers.types", "actors.engine", "learner.step.loss", "cluster.run.controller"} <= set(MODULES)
     assert len(MODULES) == sum(len(list((ROOT / package).rglob("*.py"))) for package in PACKAGES)
 
 
@@ -72,6 +75,51 @@ def test_imports_point_left(name):
     position = PACKAGES.index(name.split(".")[0])
     to_the_right = {"tests", *PACKAGES[position + 1 :]}
     assert not top_level(imports_of(name)) & to_the_right
+
+
+def order_of_rooms():
+    """Package -> its rooms and single modules as CONTRIBUTING.md orders them: a set for each column between arrows."""
+    table = re.findall(r"^\| `(\w+)` \| (.*) \|$", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE)
+    return {
+        package: [set(re.findall(r"`(\w+)`", column)) for column in columns.split("←")]
+        for package, columns in table
+        if package in PACKAGES
+    }
+
+
+ORDER = order_of_rooms()
+
+
+def place(name):
+    """The room or single module that a module is in, and where that stands in the order of its package."""
+    package, room = name.split(".")[:2]
+    [position] = [index for index, column in enumerate(ORDER[package]) if room in column]
+    return room, position
+
+
+def test_the_table_of_rooms_names_each_once():
+    here = {package: set() for package in PACKAGES}
+    for name in MODULES:
+        package, *rest = name.split(".")
+        here[package].update(rest[:1])
+    for package, rooms in here.items():
+        assert sorted(room for column in ORDER[package] for room in column) == sorted(rooms)
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if "." in name])
+def test_rooms_of_a_package_import_those_to_their_left(name):
+    room, position = place(name)
+    for module in imports_of(name):
+        if module in MODULES and module.startswith(f"{name.split('.')[0]}."):
+            other, its_position = place(module)
+            assert other == room or its_position < position, f"{name} imports {module}"
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    left = {name: {module for module in imports_of(name) if module in MODULES} for name in MODULES}
+    while free := {name for name, needed in left.items() if not needed}:
+        left = {name: needed - free for name, needed in left.items() if name not in free}
+    assert not left
 
 
 @pytest.mark.parametrize("name", CONTRACTS)
@@ -96,7 +144,7 @@ def test_there_are_contracts_in_every_package():
 @EVERY_MODULE
 def test_only_workers_and_the_controller_are_remote(name):
     remote = [decorator for decorator in decorators(name) if decorator.startswith("ray.remote")]
-    shell = name.endswith(".worker") or name == "cluster.controller"
+    shell = name.endswith(".worker") or name == "cluster.run.controller"
     assert len(remote) == (1 if shell else 0)
     if not shell:
         assert not re.search(r"\bray\.remote\(|from ray import .*\bremote\b", MODULES[name].read_text())
@@ -104,7 +152,7 @@ def test_only_workers_and_the_controller_are_remote(name):
 
 @EVERY_MODULE
 def test_only_the_engine_and_its_receiver_of_weights_import_vllm(name):
-    assert ("vllm" in top_level(imports_of(name))) == (name in ("actors.engine", "actors.weights"))
+    assert ("vllm" in top_level(imports_of(name))) == (name in ("actors.engine", "actors.weights.receiver"))
 
 
 @EVERY_MODULE
@@ -117,9 +165,15 @@ def test_importing_a_package_does_nothing(package):
     assert (ROOT / package / "__init__.py").read_text() == ""
 
 
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_says_what_is_in_it_and_does_nothing(room):
+    tree = ast.parse(MODULES[room].read_text())
+    assert len(tree.body) == 1 and len(ast.get_docstring(tree) or "") > 60
+
+
 @EVERY_MODULE
 def test_no_module_is_named_for_nothing(name):
-    assert name.split(".")[1] not in ("utils", "util", "common", "helpers", "misc")
+    assert not {"utils", "util", "common", "helpers", "misc"} & set(name.split("."))
 
 
 def test_verifiers_is_ours_and_not_the_published_package_of_that_name():
@@ -144,8 +198,8 @@ def test_nothing_named_verifiers_is_installed_or_depended_on():
 def test_the_command_line_leaves_ray_unimported_until_its_environment_is_set():
     """Ray reads at import whether it may listen beyond the loopback interface."""
     modules = (
-        "cluster.cli, cluster.run, cluster.status, cluster.steer, cluster.submit, cluster.jobs, cluster.plan, "
-        "cluster.preflight"
+        "cluster.commands.cli, cluster.commands.train, cluster.jobs.status, cluster.jobs.steer, cluster.jobs.submit, cluster.jobs.ray_jobs, cluster.commands.plan, "
+        "cluster.run.preflight"
     )
     program = f"import sys, {modules}; sys.exit('ray' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False, cwd=ROOT).returncode == 0

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Self
 
 from verifiers.config import VerifierConfig
-from verifiers.process import VerifierProcess
+from verifiers.process.killable import VerifierProcess
 from verifiers.types import CRASHED, Problem, Status, Verdict
 
 SEVERITY: tuple[Status, ...] = ("ok", "wrong_format", "refused", "timeout", "crashed")

@@ -7,11 +7,11 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from verifiers.judge_config import JudgeConfig
-from verifiers.math_answer_config import MathConfig
-from verifiers.python_tests_config import PythonTestsConfig
+from verifiers.math.config import MathConfig
+from verifiers.models.judge_config import JudgeConfig
+from verifiers.models.reward_model_config import RewardModelConfig
+from verifiers.programs.config import PythonTestsConfig
 from verifiers.resources_config import CustomResources
-from verifiers.reward_model_config import RewardModelConfig
 from verifiers.section_config import DependentSettings
 from verifiers.shape_config import FormatConfig, LengthConfig
 

@@ -29,25 +29,25 @@ class Row:
 
 # Paths, not modules: a process imports the one verifier it runs, and `judge` lies right of here, beside the engine.
 VERIFIERS = {
-    "countdown": Row(path="verifiers.countdown:verify"),
-    "countdown_steps": Row(path="verifiers.countdown_steps:verify"),
+    "countdown": Row(path="verifiers.countdown.puzzles:verify"),
+    "countdown_steps": Row(path="verifiers.countdown.steps:verify"),
     "exact_match": Row(path="verifiers.exact_match:verify"),
     "math": Row(
-        path="verifiers.math_answer:MathVerifier",
-        settings="verifiers.math_answer_config:MathConfig",
+        path="verifiers.math.verifier:MathVerifier",
+        settings="verifiers.math.config:MathConfig",
         warm_spare=True,
         memory_mib=2048,
     ),
     "python_tests": Row(
-        path="verifiers.python_tests:PythonTests",
-        settings="verifiers.python_tests_config:PythonTestsConfig",
+        path="verifiers.programs.python_tests:PythonTests",
+        settings="verifiers.programs.config:PythonTestsConfig",
         keeps_time=True,
     ),
     "reward_model": Row(
-        path="verifiers.reward_model:RewardModel",
-        settings="verifiers.reward_model_config:RewardModelConfig",
+        path="verifiers.models.reward_model:RewardModel",
+        settings="verifiers.models.reward_model_config:RewardModelConfig",
     ),
-    "judge": Row(path="actors.judge:Judge", settings="verifiers.judge_config:JudgeConfig"),
+    "judge": Row(path="actors.judge:Judge", settings="verifiers.models.judge_config:JudgeConfig"),
     "format": Row(path="verifiers.shape:Format", settings="verifiers.shape_config:FormatConfig"),
     "length": Row(path="verifiers.shape:Length", settings="verifiers.shape_config:LengthConfig"),
 }

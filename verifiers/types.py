@@ -45,7 +45,7 @@ class Verdict:
     answer: str | None = None
     """What the candidate answers: candidates with equal texts vote together (majority@k). None: no vote.
 
-    A long one arrives as its digest (`verifiers.child.short_answer`).
+    A long one arrives as its digest (`verifiers.process.child.short_answer`).
     """
     latency_s: float = 0.0
 

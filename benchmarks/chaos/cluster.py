@@ -17,7 +17,7 @@ import psutil
 
 from benchmarks.chaos.network import Network
 from benchmarks.chaos.processes import NODE_VARIABLE, Family
-from cluster.nodes import HUNG_WORKER_SETTINGS, NODE_LOSS_SETTINGS
+from cluster.fleet.nodes import HUNG_WORKER_SETTINGS, NODE_LOSS_SETTINGS
 
 BIN = Path(sys.executable).parent
 HEAD = "head"

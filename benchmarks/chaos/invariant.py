@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from cluster.ledger import Ledger
-from cluster.record import finished_checkpoints, read_state
+from cluster.leasing.ledger import Ledger
+from cluster.run_directory.record import finished_checkpoints, read_state
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

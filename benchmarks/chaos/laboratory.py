@@ -16,7 +16,7 @@ from benchmarks.chaos.network import Network, why_not_separate
 from benchmarks.chaos.processes import Family
 from benchmarks.chaos.watch import Watch
 from benchmarks.chaos.world import World
-from cluster.config import TrainConfig
+from cluster.config.schema import TrainConfig
 
 DISK_MIB = 512
 

@@ -14,7 +14,7 @@ from benchmarks.chaos.fill_store import FILLED
 from benchmarks.chaos.processes import NODE_VARIABLE, is_alive
 from benchmarks.chaos.worker_faults import NOTICED, Act, Course, another_answers, back, succeeded, until
 from benchmarks.chaos.world import NoVictimError, World
-from cluster.record import finished_checkpoints
+from cluster.run_directory.record import finished_checkpoints
 
 SAMPLING_NODES = ("east", "west")
 FILL_MIB = 300

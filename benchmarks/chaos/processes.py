@@ -25,7 +25,7 @@ KINDS: dict[str, Callable[[psutil.Process], bool]] = {
     "learner": lambda process: title(process).startswith("ray::LearnerWorker"),
     "rollout": lambda process: title(process).startswith("ray::RolloutWorker"),
     "verifier": lambda process: title(process).startswith("ray::VerifierWorker"),
-    "verifier_child": lambda process: "verifiers.child" in title(process),
+    "verifier_child": lambda process: "verifiers.process.child" in title(process),
     "sandbox": lambda process: process.name() == "bwrap",
 }
 OF_A_RUN = ("controller", "learner", "rollout", "verifier", "verifier_child", "sandbox")

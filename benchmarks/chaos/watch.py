@@ -77,7 +77,7 @@ def look(run: str) -> dict[str, Any]:
     """Raises RayError, or ValueError where there is no controller."""
     import ray
 
-    from cluster.launch import CONTROLLER_NAME
+    from cluster.run.launch import CONTROLLER_NAME
 
     seen: dict[str, Any] = {"nodes": {}, "facts": {}}
     for node in ray.nodes():
@@ -93,8 +93,8 @@ def look(run: str) -> dict[str, Any]:
 
 def main() -> None:
     address, run = sys.argv[1:]
-    from cluster.find_run import connect
-    from cluster.record import without_infinities
+    from cluster.jobs.find_run import connect
+    from cluster.run_directory.record import without_infinities
 
     connect(address, local=False)
     while True:

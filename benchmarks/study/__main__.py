@@ -27,10 +27,10 @@ from benchmarks.study.figures import draw
 from benchmarks.study.learned import learned_blocks, learned_tables, run_learned
 from benchmarks.study.report import Rows, blocks, fill, interval, summarise, tables
 from benchmarks.study.run import CONFIG, STEPS, Outcome, Study, read_outcome, run_study
-from cluster.config import load_config
-from cluster.interrupts import Interrupted
-from cluster.preflight import memory_needed
-from cluster.record import write_atomically
+from cluster.config.parse import load_config
+from cluster.fleet.needs import memory_needed
+from cluster.run_directory.record import write_atomically
+from cluster.terminal.interrupts import Interrupted
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results"

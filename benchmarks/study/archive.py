@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cluster.record import write_atomically
+from cluster.run_directory.record import write_atomically
 
 
 def pack(results: Path, archive: Path) -> None:

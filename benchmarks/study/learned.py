@@ -22,16 +22,16 @@ import torch
 from actors.types import ScoredGroup
 from benchmarks.study.commands import Commands, RunFailed
 from benchmarks.study.report import Rows, difference, estimate, interval, markdown, number
-from cluster.config import load_config
-from cluster.console import View
-from cluster.eval_store import read_samples, sample_files
-from cluster.interrupts import Interrupted, interrupts
-from cluster.launch import git_commit
-from cluster.record import CHECKPOINT, finished_checkpoints, write_atomically
-from cluster.run import SETTINGS_FILE
-from learner.estimators import bon_value
-from verifiers import countdown
-from verifiers.countdown_steps import spell_out
+from cluster.commands.train import SETTINGS_FILE
+from cluster.config.parse import load_config
+from cluster.evaluation.store import read_samples, sample_files
+from cluster.run_directory.commit import git_commit
+from cluster.run_directory.record import CHECKPOINT, finished_checkpoints, write_atomically
+from cluster.terminal.console import View
+from cluster.terminal.interrupts import Interrupted, interrupts
+from learner.objectives.estimators import bon_value
+from verifiers.countdown import puzzles
+from verifiers.countdown.steps import spell_out
 
 CONFIG = Path(__file__).with_name("learned.toml")
 KS = (1, 2, 4, 8, 16, 32)
@@ -103,9 +103,7 @@ class LearnedStudy:
         """Test problems use numbers that no training sees; those of the verifier are not the policy's."""
         seen: set[str] = set()
         for split, num in NUM_PROBLEMS.items():
-            problems = countdown.generate_problems(
-                num, SEEDS[split], held_out=split == "test", spell=spell_out
-            )
+            problems = puzzles.generate_problems(num, SEEDS[split], held_out=split == "test", spell=spell_out)
             rows = [
                 {
                     "id": problem.id,

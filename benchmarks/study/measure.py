@@ -16,9 +16,9 @@ import numpy as np
 import torch
 
 from actors.types import ScoredGroup
-from cluster.record import write_atomically
-from learner.estimators import pass_at_k
-from verifiers.countdown import strategy
+from cluster.run_directory.record import write_atomically
+from learner.objectives.estimators import pass_at_k
+from verifiers.countdown.puzzles import strategy
 
 KS = (1, 2, 4, 8, 16, 32)
 CHUNK = 16

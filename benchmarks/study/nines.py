@@ -7,15 +7,15 @@ samples do not average its errors away.
 
 from __future__ import annotations
 
-from verifiers import countdown, expressions
+from verifiers.countdown import expressions, puzzles
 from verifiers.types import Problem, Verdict
 
-check_problem = countdown.check_problem
+check_problem = puzzles.check_problem
 
 
 def selects(problem: Problem, completion: str) -> Verdict:
     """Score: what casting out nines says. Reward: the truth."""
-    truth = countdown.verify(problem, completion)
+    truth = puzzles.verify(problem, completion)
     return Verdict(
         score=_accepts(problem, completion),
         reward=truth.reward,
@@ -27,7 +27,7 @@ def selects(problem: Problem, completion: str) -> Verdict:
 def rewards(problem: Problem, completion: str) -> Verdict:
     """Score and reward: what casting out nines says; nobody knows the truth."""
     accepted = _accepts(problem, completion)
-    truth = countdown.verify(problem, completion)
+    truth = puzzles.verify(problem, completion)
     return Verdict(score=accepted, reward=accepted, status=truth.status, answer=truth.answer)
 
 

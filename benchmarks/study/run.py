@@ -18,12 +18,12 @@ from pathlib import Path
 from benchmarks.study.arms import ARMS, LEARNING_RATES, NINES_SELECTS, Arm
 from benchmarks.study.commands import Commands, RunFailed
 from benchmarks.study.measure import KS, Policy, measure, read_policy, write_policy
-from cluster.console import View, duration
-from cluster.eval_store import read_samples, sample_files
-from cluster.interrupts import Interrupted, interrupts
-from cluster.launch import git_commit
-from cluster.record import finished_checkpoints, write_atomically
-from verifiers import countdown
+from cluster.evaluation.store import read_samples, sample_files
+from cluster.run_directory.commit import git_commit
+from cluster.run_directory.record import finished_checkpoints, write_atomically
+from cluster.terminal.console import View, duration
+from cluster.terminal.interrupts import Interrupted, interrupts
+from verifiers.countdown import puzzles
 
 CONFIG = Path(__file__).with_name("study.toml")
 STEPS = 100
@@ -90,8 +90,8 @@ class Study:
 
     def write_problems(self) -> None:
         """Three files that share no problem; tuning and test use numbers that training never sees."""
-        train = countdown.generate_problems(NUM_TRAIN, PROBLEM_SEED, held_out=False)
-        held_out = countdown.generate_problems(NUM_TUNING + NUM_TEST, PROBLEM_SEED, held_out=True)
+        train = puzzles.generate_problems(NUM_TRAIN, PROBLEM_SEED, held_out=False)
+        held_out = puzzles.generate_problems(NUM_TUNING + NUM_TEST, PROBLEM_SEED, held_out=True)
         splits = {"train": train, "tuning": held_out[:NUM_TUNING], "test": held_out[NUM_TUNING:]}
         for split, problems in splits.items():
             rows = [

@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from verifiers.expressions import evaluate, to_postfix
+from verifiers.countdown.expressions import evaluate, to_postfix
 
 
 def score(problem, completion: str) -> float:

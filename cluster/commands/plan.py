@@ -1,0 +1,148 @@
+"""`--dry-run` and `bonfire settings`: what would happen, and what can be set."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import psutil
+import tomli_w
+from pydantic import BaseModel
+from rich.console import Console
+from rich.markup import escape
+
+from actors.config import RolloutConfig
+from cluster.config.parse import section_of
+from cluster.config.schema import RunConfig
+from cluster.fleet.needs import cpus_needed, memory_needed
+from cluster.fleet.ray_cluster import set_ray_environment
+from cluster.run import preflight
+from cluster.run.base_model import base_is_there
+from learner.config import LearnerConfig
+from learner.verifier.config import VerifierTrainingConfig
+from verifiers.composition import Panel
+from verifiers.config import VerifierConfig
+from verifiers.types import Problem
+
+
+def show_plan(config: RunConfig, run_dir: Path, *, local: bool) -> None:
+    """Run every check, then print settings, steps, placement and memory. Starts nothing, writes nothing."""
+    set_ray_environment(local=local)
+    prepared = preflight.prepare(config, run_dir, local=local)
+    console = Console(highlight=False)
+    console.print("[bold]settings[/bold]")
+    console.print(escape(tomli_w.dumps(config.model_dump(mode="json", exclude_none=True))))
+    there = config.sft is None or base_is_there(config)
+    tokenizer = preflight.tokenizer_of(config)
+    prompts = preflight.check_prompts(config, [*prepared.train_problems, *prepared.test_problems], tokenizer)
+    preflight.check_demonstrations(config, prepared.train_problems, tokenizer)
+    # Workers elsewhere, or with a GPU, may have what this process has not.
+    is_here = local and not config.verifier.num_gpus
+    trial = try_verifier(config.verifier, prepared.train_problems[0]) if is_here else "not called from here"
+    train, n = config.train, config.rollout.samples_per_prompt
+    groups = train.steps * train.groups_per_step
+    console.print("[bold]plan[/bold]")
+    console.print(f"  run directory  {run_dir} (not made yet)", soft_wrap=True)
+    console.print(
+        f"  model          {config.model}{'' if there else ' (made first, by [sft])'}", markup=False
+    )
+    console.print(
+        f"  problems       {len(prepared.train_problems):,} to train on, {len(prepared.test_problems):,} held out, "
+        f"prompts of {min(map(len, prompts))} to {max(map(len, prompts))} tokens"
+    )
+    console.print(f"  verifier       {config.verifier.label}: {trial}", markup=False, soft_wrap=True)
+    console.print(
+        f"  training       {train.steps} steps x {train.groups_per_step} prompts x {n} samples = {groups * n:,} "
+        f"samples, {groups / len(prepared.train_problems):.1f} epochs, "
+        + ("synchronous" if train.max_staleness == 0 else f"at most {train.max_staleness} versions behind")
+    )
+    if config.evaluation:
+        temperatures = config.evaluation.temperatures or (config.rollout.temperature,)
+        samples = config.evaluation.samples_per_problem * len(prepared.test_problems)
+        console.print(
+            f"  evaluation     {samples:,} samples of each of 2 models at T = {list(temperatures)}, "
+            f"k = {list(config.evaluation.ks)}"
+        )
+    console.print("[bold]placement[/bold]")
+    most_rollout, most_verifier = config.most_workers
+    roles: list[tuple[str, str, RolloutConfig | VerifierConfig | LearnerConfig]] = [
+        ("rollout", _number(config.rollout.workers, most_rollout), config.rollout),
+        ("verifier", _number(config.verifier.workers, most_verifier), config.verifier),
+        ("learner", str(config.learner.ranks), config.learner),
+    ]
+    for role, workers, section in roles:
+        custom = "".join(f", {amount} {name}" for name, amount in section.resources.items())
+        console.print(
+            f"  {role:9} {workers} x {section.num_cpus:g} CPU, {section.num_gpus:g} GPU{custom}", markup=False
+        )
+    if local:
+        needed, here = cpus_needed(config), os.cpu_count() or 1
+        over = "" if needed <= here else ": they will share, and be slower"
+        console.print(f"  CPUs      {needed:g} reserved, {here} here{over}")
+    console.print("[bold]memory[/bold] (estimate)")
+    memory = memory_needed(config)
+    for role, needed in memory.items():
+        console.print(f"  {role:18} {needed / 2**30:5.1f} GiB")
+    available = psutil.virtual_memory().available / 2**30
+    here_text = f", {available:.1f} GiB available here" if local else ""
+    console.print(f"  {'all':18} {sum(memory.values()) / 2**30:5.1f} GiB{here_text}")
+
+
+def _number(workers: int, at_most: int) -> str:
+    return str(workers) if at_most == workers else f"{workers} (up to {at_most})"
+
+
+def try_verifier(config: VerifierConfig, problem: Problem) -> str:
+    """What the verifiers say of an empty completion, in processes as a run has them.
+
+    Raises RuntimeError where one does not start, and ValueError where one does not judge.
+    """
+    with Panel(config) as panel:
+        (verdict,) = panel.judge(problem, [""])
+        if verdict.status in ("crashed", "timeout"):
+            raise ValueError(
+                f"verifier {config.label} gives an empty completion of problem {problem.id!r} the status "
+                f"{verdict.status!r} ({panel.last_error or f'verifier.timeout_s = {config.timeout_s:g}'}): mend it, "
+                "for models do answer nothing"
+            )
+    return f"an empty completion has reward {verdict.reward:g}, score {verdict.score:g}, status {verdict.status!r}"
+
+
+def show_settings(word: str = "") -> None:
+    """Every setting whose dotted path has `word` in it, with default and meaning.
+
+    Raises ValueError where there is none.
+    """
+    console = Console(highlight=False)
+    shown = _show_section(console, RunConfig, "", word)
+    heading = "\n[bold cyan]\\[train-verifier][/bold cyan] given as --set key=value, in no file"
+    shown += _show_section(console, VerifierTrainingConfig, "", word, heading=heading)
+    if not shown:
+        raise ValueError(f"no setting has {word!r} in its path: see `bonfire settings` for all")
+
+
+def _show_section(
+    console: Console, model: type[BaseModel], prefix: str, word: str, *, heading: str | None = None
+) -> int:
+    """How many settings of the section, and of those in it, were shown; the heading only where there are any."""
+    sections: list[tuple[str, type[BaseModel]]] = []
+    shown = 0
+    for name, field in model.model_fields.items():
+        section = section_of(field.annotation)
+        if section is not None:
+            sections.append((name, section))
+            continue
+        if word not in f"{prefix}{name}":
+            continue
+        if heading is not None and not shown:
+            console.print(heading, soft_wrap=True)
+        shown += 1
+        default = "required" if field.is_required() else f"{field.default!r}"
+        console.print(f"[bold]{prefix}{name}[/bold] = {escape(default)}", soft_wrap=True)
+        # In a pipe a line is what grep finds; on a screen it is wrapped by words.
+        console.print(f"    {escape(field.description or '')}", soft_wrap=not console.is_terminal)
+    for name, section in sections:
+        meaning = escape((section.__doc__ or "").splitlines()[0])
+        below = f"\n[bold cyan]\\[{prefix}{name}][/bold cyan] {meaning}"
+        shown += _show_section(console, section, f"{prefix}{name}.", word, heading=below)
+    return shown

@@ -1,0 +1,239 @@
+"""`bonfire train` from one end to the other: base model, training, evaluation, report."""
+
+from __future__ import annotations
+
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import tomli_w
+from rich.console import Console
+
+from cluster.commands.resume import check_not_running
+from cluster.commands.training import Start, train_stage
+from cluster.config.schema import RunConfig
+from cluster.evaluation.evaluation import evaluation_stage
+from cluster.evaluation.session import STAGE
+from cluster.fleet import ray_cluster
+from cluster.jobs.entrypoint import check_outlives_job, job_metadata
+from cluster.jobs.ray_jobs import ADDRESS_KEY
+from cluster.run.base_model import base_is_there, make_base
+from cluster.run.preflight import Prepared, check_demonstrations, check_prompts, prepare, tokenizer_of
+from cluster.run.recovery import Origin
+from cluster.run_directory.checkpoints import holds_run, usable_checkpoint
+from cluster.run_directory.commit import git_commit
+from cluster.run_directory.identity import check_same_run
+from cluster.run_directory.record import SETTINGS_FILE, RunRecord, step_of, write_atomically
+from cluster.run_directory.run_file import RunFile
+from cluster.terminal.console import View, duration
+from cluster.terminal.interrupts import Interrupted, ending_at_once, interrupts
+
+if TYPE_CHECKING:  # it imports torch
+    from cluster.evaluation.report import Report
+
+PORT_PATIENCE_S = 15.0
+"""A run whose command was killed may keep its metrics port for as long as Ray needs to notice."""
+
+
+def new_run_dir(config: RunConfig, name: str) -> Path:
+    """The configured directory, or a fresh one under runs/."""
+    if config.run_dir:
+        path = Path(config.run_dir)
+        if holds_run(path):
+            raise ValueError(
+                f"run_dir = {config.run_dir!r} holds a run already: choose another, or --resume {path}"
+            )
+        return path
+    return Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What is shown at the end of a run."""
+
+    record: RunRecord
+    checkpoint: Path
+    report: Report | None
+    note: str
+
+
+def train(config: RunConfig, run_dir: Path, *, resume: bool, address: str | None) -> None:
+    """Run all stages and print the result. Raises ValueError or RuntimeError with lines for the user.
+
+    A signal raises Interrupted: at once before the training, after a checkpoint in it, keeping what was
+    sampled in the evaluation. A stop asked for by `bonfire stop` leaves out what would follow.
+    """
+    local = address is None
+    ray_cluster.set_ray_environment(local=local)
+    check_outlives_job(run_dir)
+    again = f"bonfire train --resume {run_dir}" if resume else "the same command"
+    with ending_at_once(f"interrupted before the training began; start again with {again}"):
+        unsure = check_not_running(run_dir, address)
+        prepared = prepare(config, run_dir, local=local, port_patience_s=PORT_PATIENCE_S if resume else 0.0)
+        with View(_title(config, run_dir), _stages(config)) as view:
+            counts = f"{len(prepared.train_problems):,} to train on, {len(prepared.test_problems):,} held out"
+            view.finish("problems", counts)
+            notes = [unsure] if unsure else []
+            start = _check_start(config, run_dir, prepared, notes, resume=resume)
+            for note in notes:
+                view.note(note)
+            about = {
+                "local": local,
+                "job": (job_metadata() or {}).get("job_submission_id"),
+                "seed": config.train.seed,
+                "git_commit": git_commit(),
+            }
+            with RunFile(run_dir, **about) as run_file:
+                if config.sft:
+                    run_file.update(stage="base model")
+                    base_stage(config, view)
+                if Path(config.model).is_dir():  # workers and a later --resume have other working directories
+                    config = config.model_copy(update={"model": str(Path(config.model).absolute())})
+                result = _train_and_evaluate(config, run_dir, start, view, run_file, address)
+    _show(result, view.console)
+
+
+def _title(config: RunConfig, run_dir: Path) -> str:
+    objective = config.objective
+    what = (
+        f"{objective.name}, N = {objective.num_select}"
+        if objective.has_effect("num_select")
+        else objective.name
+    )
+    return f"bonfire · {what} · {run_dir}"
+
+
+def _stages(config: RunConfig) -> list[str]:
+    return [
+        "problems",
+        *(["base model"] if config.sft else []),
+        "training",
+        *(["evaluation"] if config.evaluation else []),
+    ]
+
+
+def _check_start(
+    config: RunConfig, run_dir: Path, prepared: Prepared, notes: list[str], *, resume: bool
+) -> Start:
+    """Everything that needs the tokenizer or the run's earlier life, of which `notes` hear. Raises ValueError."""
+    checkpoint = usable_checkpoint(run_dir, notes.append) if resume else None
+    if checkpoint:
+        check_same_run(checkpoint, config, prepared.train_problems)
+    tokenizer = tokenizer_of(config)
+    prompts = check_prompts(config, prepared.train_problems, tokenizer)
+    check_prompts(config, prepared.test_problems, tokenizer)
+    demonstrations = check_demonstrations(config, prepared.train_problems, tokenizer)
+    return Start(
+        problems=prepared,
+        prompts=prompts,
+        demonstrations=demonstrations,
+        origin=Origin(checkpoint=checkpoint, notes=tuple(notes)),
+    )
+
+
+def _train_and_evaluate(
+    config: RunConfig, run_dir: Path, start: Start, view: View, run_file: RunFile, address: str | None
+) -> Result:
+    go_on = _resume_command(run_dir, address)
+    earlier = start.origin.checkpoint
+    is_trained = earlier is not None and step_of(earlier) == config.train.steps
+    ray_address = "" if is_trained else _start_ray(config, run_dir, run_file, address)
+
+    def before_sampling() -> None:
+        if is_trained:
+            _start_ray(config, run_dir, run_file, address)
+            run_file.update(stage=STAGE)
+
+    with interrupts() as received:  # once more: Ray has put its own handlers in the place of ours
+        record = RunRecord(run_dir)
+        settings = config.model_dump(mode="json", exclude_none=True)
+        write_atomically(run_dir / SETTINGS_FILE, tomli_w.dumps(settings))
+        if is_trained:
+            stage = "finished"
+            view.finish("training", f"finished already, at step {config.train.steps}/{config.train.steps}")
+        else:
+            stage = train_stage(
+                config,
+                view,
+                record,
+                start,
+                run_file,
+                ray_address=ray_address,
+                received=received,
+                go_on=go_on,
+            )
+        checkpoint = record.checkpoints()[-1]
+        if received:
+            raise Interrupted(f"stopped with a checkpoint; go on with: {go_on}")
+        report, note = None, ""
+        if stage == "stopped":
+            note = f"stopped as asked, with a checkpoint; go on with: {go_on}"
+        elif config.evaluation:
+            run_file.update(stage=STAGE)
+            models = {"base": config.model, "trained": str(checkpoint / "model")}
+            problems = start.problems.test_problems
+            report = evaluation_stage(
+                config, view, models, problems, run_dir, go_on=go_on, before_sampling=before_sampling
+            )
+        return Result(record=record, checkpoint=checkpoint, report=report, note=note)
+
+
+def _start_ray(config: RunConfig, run_dir: Path, run_file: RunFile, address: str | None) -> str:
+    """Start or join Ray; its address. Raises Interrupted for a signal that came meanwhile."""
+    run_file.update(stage="starting")
+    with interrupts() as received:  # kept for later: a signal that raised would be lost in the start of Ray
+        try:
+            ray_address = ray_cluster.start_ray(config, address=address, namespace=run_dir.absolute().name)
+        except SystemExit:  # of the handler that Ray puts in the place of ours on its way
+            received.append(signal.SIGTERM)
+        if received:
+            raise Interrupted("interrupted while Ray started; start again with the same command")
+    return ray_address
+
+
+def _resume_command(run_dir: Path, address: str | None) -> str:
+    if (about := job_metadata()) is not None:
+        return f"bonfire submit --resume {run_dir} --address {about.get(ADDRESS_KEY, 'http://HEAD:8265')}"
+    return f"bonfire train --resume {run_dir}" + (f" --address {address}" if address else "")
+
+
+def _show(result: Result, printer: Console) -> None:
+    run_dir, report = result.record.run_dir, result.report
+    if result.note:
+        printer.print(result.note, soft_wrap=True, markup=False)
+    if report:
+        report.show(printer)
+    for what, path in [
+        ("run directory", run_dir),
+        ("settings", run_dir / SETTINGS_FILE),
+        ("metrics", run_dir / "metrics.jsonl"),
+        ("trajectories", result.record.trajectories_dir),
+        ("checkpoint", result.checkpoint),
+        *([("evaluation", report.directory), ("picture", run_dir / "report.png")] if report else []),
+    ]:
+        printer.print(f"{what:>14}  {path}", soft_wrap=True)
+
+
+def base_stage(config: RunConfig, view: View) -> None:
+    if base_is_there(config):
+        view.finish("base model", f"already there: {config.model}")
+        return
+    assert config.sft is not None
+    num_demonstrations = config.sft.num_demonstrations
+    view.start("base model", "generating demonstrations")
+
+    def on_demonstrations(count: int) -> None:
+        view.update("base model", None, f"generating demonstrations, {count:,}/{num_demonstrations:,}")
+
+    def on_progress(progress: Any) -> None:
+        share = progress.step / progress.steps
+        view.update(
+            "base model",
+            share,
+            f"step {progress.step}/{progress.steps}, loss {progress.loss:.3f}, {duration(progress.left_s)} left",
+        )
+
+    make_base(config, on_progress, on_demonstrations)
+    view.finish("base model", f"trained from scratch: {config.model}")

@@ -1,0 +1,139 @@
+"""The training of a run: a controller, and another one in its place when it, or its learner, is lost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cluster.config.schema import RunConfig
+from cluster.run import launch
+from cluster.run.preflight import Prepared
+from cluster.run.recovery import Origin, Recoveries, RunLost
+from cluster.run_directory.checkpoints import usable_checkpoint
+from cluster.run_directory.record import RunRecord, step_of
+from cluster.run_directory.run_file import RunFile
+from cluster.terminal.console import View, describe_training
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """What the training starts from."""
+
+    problems: Prepared
+    prompts: list[tuple[int, ...]]
+    demonstrations: list[tuple[int, ...]]
+    origin: Origin
+
+
+def train_stage(
+    config: RunConfig,
+    view: View,
+    record: RunRecord,
+    start: Start,
+    run_file: RunFile,
+    *,
+    ray_address: str,
+    received: list[int],
+    go_on: str,
+) -> str:
+    """The controller's last stage, `finished` or `stopped`; `received` are signals, which stop it.
+
+    A controller that loses its learner, or is lost itself, is followed by another. Raises RuntimeError where
+    that does not help, or nobody asks for it any more.
+    """
+    origin = start.origin
+    namespace = record.run_dir.absolute().name
+    recoveries = Recoveries(config.train.max_recoveries)
+    newest: dict[str, Any] = {}
+    has_trained = False
+    num_told = len(origin.notes)  # told already by who made them
+    view.start("training", f"resuming from {origin.checkpoint}" if origin.checkpoint else "starting")
+
+    def on_start(facts: dict[str, Any]) -> None:
+        run_file.update(
+            stage="training", address=ray_address, namespace=namespace, metrics_port=facts["metrics_port"]
+        )
+
+    def tell_events(facts: dict[str, Any]) -> None:
+        nonlocal num_told
+        events = facts["events"]
+        num_new = min(max(0, facts["num_events"] - num_told), len(events))
+        num_untold = max(0, facts["num_events"] - num_told - num_new)
+        num_told = max(num_told, facts["num_events"])
+        for event in events[len(events) - num_new :]:
+            view.note(event.partition(" ")[2])
+        if num_untold:
+            view.note(f"{num_untold} more events before these are in {record.run_dir}/controller.log")
+
+    def on_facts(facts: dict[str, Any]) -> None:
+        nonlocal newest, has_trained
+        newest = facts
+        tell_events(facts)
+        has_trained = has_trained or facts["stage"] == "training"
+        share, headline, details = describe_training(facts, config.shown_k)
+        if received:
+            headline += "   stopping after this step"
+        view.update("training", share, headline, details)
+
+    while True:
+        try:
+            facts = launch.train(
+                config,
+                run_dir=record.run_dir,
+                namespace=namespace,
+                problems=start.problems.train_problems,
+                prompts=start.prompts,
+                demonstrations=start.demonstrations,
+                origin=origin,
+                on_start=on_start,
+                on_facts=on_facts,
+                should_stop=lambda: bool(received),
+            )
+            break
+        except RunLost as loss:
+            # One that never was up will not be the next time; one that was to stop has no need to go on.
+            if received or not has_trained or newest["is_stopping"]:
+                raise RuntimeError(f"{loss}; go on with: {go_on}") from loss
+            run_file.update(stage="recovering")
+            origin = _recover(loss, recoveries, record, go_on)
+            num_told = len(origin.notes)
+            for note in origin.notes:
+                view.note(note)
+            config = _with_workers(config, newest["targets"])
+    tell_events(facts)
+    view.finish(
+        "training",
+        f"{facts['stage']} at step {facts['step']}/{facts['steps']}"
+        + (f", reward {facts['reward']:.3f}" if "reward" in facts else "")
+        + (f", recoveries: {recoveries.num}" if recoveries.num else ""),
+    )
+    return str(facts["stage"])
+
+
+def _recover(loss: RunLost, recoveries: Recoveries, record: RunRecord, go_on: str) -> Origin:
+    """What the next controller goes on from; its last note is the recovery in one line.
+
+    Nothing of the lost one is left that could still write. Raises RuntimeError, or ValueError without a checkpoint
+    that can be used.
+    """
+    notes: list[str] = []
+    try:
+        launch.wait_for_its_end()
+        checkpoint = usable_checkpoint(record.run_dir, notes.append)
+        step = step_of(checkpoint) if checkpoint else 0
+        recoveries.begin(loss, step)
+    except RuntimeError as error:
+        raise RuntimeError(f"{error}; go on with: {go_on}") from loss
+    source = f"checkpoint {checkpoint.name}" if checkpoint else "the beginning"
+    notes.append(
+        f"{loss}; recovery {recoveries.num}: goes on from {source}, {record.newest_step() - step} steps are done again"
+    )
+    return Origin(checkpoint=checkpoint, num_recoveries=recoveries.num, notes=tuple(notes))
+
+
+def _with_workers(config: RunConfig, targets: Mapping[str, int]) -> RunConfig:
+    """The same run with as many workers as the lost controller was to have, by command or by its policy."""
+    rollout = config.rollout.model_copy(update={"workers": targets["rollout"]})
+    verifier = config.verifier.model_copy(update={"workers": targets["verifier"]})
+    return config.model_copy(update={"rollout": rollout, "verifier": verifier})

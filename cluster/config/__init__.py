@@ -1,0 +1,1 @@
+"""The whole run as one typed config, and how it is read. Imports other rooms' settings only; everybody comes in."""

@@ -1,0 +1,157 @@
+"""The whole run as one typed config, with the checks across roles."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from actors.config import RolloutConfig
+from cluster.config.evaluation import EvalConfig
+from cluster.config.scaling import ScalingConfig
+from learner.config import LearnerConfig, SftConfig
+from learner.objectives.config import ObjectiveConfig
+from verifiers.config import VerifierConfig
+from verifiers.problems.config import ProblemsConfig
+
+
+class TrainConfig(BaseModel):
+    """The loop: how many steps, how far off-policy, what is kept."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    steps: int = Field(100, ge=1, description="Optimizer steps; each consumes groups_per_step groups.")
+    groups_per_step: int = Field(32, ge=1, description="Groups (prompts) in one step's batch.")
+    max_staleness: int = Field(
+        1, ge=0, description="Policy versions a group may be behind when it is trained; 0: synchronous."
+    )
+    seed: int = Field(0, ge=0, lt=2**31, description="Seed of prompt order, sampling and learner.")
+    checkpoint_every: int = Field(
+        50, ge=1, description="Steps between checkpoints; the last step always has one."
+    )
+    keep_checkpoints: int = Field(2, ge=1, description="Newest checkpoints kept.")
+    max_logprob_difference: float | None = Field(
+        None,
+        gt=0,
+        description="Largest tolerated |log-prob| difference, in nats, of engine and learner on the same tokens "
+        "and weights; None: 1e-3 with float32 engines and learner, 0.5 when either computes in bfloat16.",
+    )
+    max_consecutive_failures: int = Field(
+        5, ge=1, description="Workers that fail in a row, without a group between, before the run stops."
+    )
+    stand_ins: bool = Field(
+        True,
+        description="Start another worker while one does not answer, where a node has room for what it reserves.",
+    )
+    max_recoveries: int = Field(
+        3,
+        ge=0,
+        description="Times in a row, without a new checkpoint between, that the run goes on by itself from its newest "
+        "checkpoint when its learner or controller died or hangs.",
+    )
+    step_timeout_s: float = Field(600.0, gt=0, description="Seconds one learner step or broadcast may take.")
+
+
+class MetricsConfig(BaseModel):
+    """The Prometheus endpoint of the controller."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    host: str = Field("127.0.0.1", description="Address the endpoint listens on.")
+    port: int = Field(9464, ge=0, le=65535, description="Its port; 0: any free one, shown while training.")
+
+    def unusable(self, error: OSError) -> ValueError:
+        """What to tell a user whose metrics port cannot be listened on."""
+        return ValueError(
+            f"metrics.port = {self.port} on {self.host} cannot be used ({error.strerror}): "
+            "choose another, or metrics.port=0 for any free one"
+        )
+
+
+class RunConfig(BaseModel):
+    """Everything a run is made of. Sections are owned by the roles they configure."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str = Field(
+        min_length=1,
+        description="Checkpoint directory or hub id to start from. With an [sft] section: where the base "
+        "model made by it is kept.",
+    )
+    run_dir: str = Field("", description="Directory of this run; empty: runs/<config name>-<time>.")
+    problems: ProblemsConfig = ProblemsConfig()
+    verifier: VerifierConfig = VerifierConfig()
+    rollout: RolloutConfig = RolloutConfig()
+    objective: ObjectiveConfig = ObjectiveConfig()
+    learner: LearnerConfig = LearnerConfig()
+    train: TrainConfig = TrainConfig()
+    scaling: ScalingConfig | None = Field(
+        None, description="Let the controller add and remove workers while it trains."
+    )
+    evaluation: EvalConfig | None = Field(None, description="Evaluate base and trained model at the end.")
+    sft: SftConfig | None = Field(
+        None, description="Make the base model from scratch first, if it is missing."
+    )
+    metrics: MetricsConfig = MetricsConfig()
+
+    @property
+    def shown_k(self) -> int:
+        """k of the pass@k shown while training: N, or n where a group is smaller."""
+        return min(self.objective.num_select, self.rollout.samples_per_prompt)
+
+    @property
+    def most_workers(self) -> tuple[int, int]:
+        """Rollout and verifier workers at most, as far as the run itself decides it."""
+        if self.scaling:
+            return self.scaling.max_rollout, self.scaling.max_verifier
+        return self.rollout.workers, self.verifier.workers
+
+    @property
+    def logprob_difference_limit(self) -> float:
+        """`train.max_logprob_difference`, or what the precision in use allows."""
+        if self.train.max_logprob_difference is not None:
+            return self.train.max_logprob_difference
+        return 1e-3 if self.rollout.dtype == self.learner.dtype == "float32" else 0.5
+
+    @model_validator(mode="after")
+    def _roles_agree(self) -> RunConfig:
+        n, needed = self.rollout.samples_per_prompt, self.objective.num_samples_needed
+        if n < needed:
+            objective = self.objective
+            if objective.has_effect("baseline"):
+                why = f"objective.num_select = {objective.num_select} with its baseline has an unbiased gradient only"
+                remedy = "raise the first or lower the second"
+            else:
+                why = f"objective.name = {objective.name!r} has a gradient only"
+                remedy = "raise it"
+            raise ValueError(
+                f"rollout.samples_per_prompt = {n} is too few: {why} from {needed} samples on; {remedy}"
+            )
+        if self.learner.parity_versions <= self.train.max_staleness:
+            raise ValueError(
+                f"learner.parity_versions = {self.learner.parity_versions} must exceed train.max_staleness = "
+                f"{self.train.max_staleness}: the weights a group was sampled under are needed to check its log-probs"
+            )
+        if self.learner.publish_dtype != self.rollout.dtype:
+            raise ValueError(
+                f"learner.publish_dtype = {self.learner.publish_dtype!r} differs from rollout.dtype = "
+                f"{self.rollout.dtype!r}: the engines must hold exactly what is published; set both alike"
+            )
+        if self.rollout.max_tokens >= self.rollout.max_model_len:
+            raise ValueError(
+                f"rollout.max_tokens = {self.rollout.max_tokens} leaves no room for a prompt in "
+                f"rollout.max_model_len = {self.rollout.max_model_len}: lower the first or raise the second"
+            )
+        for role, workers in (("rollout", self.rollout.workers), ("verifier", self.verifier.workers)):
+            low, high = self.scaling.bounds(role) if self.scaling else (workers, workers)
+            if not low <= workers <= high:
+                raise ValueError(
+                    f"{role}.workers = {workers} is outside of scaling.min_{role} = {low} to scaling.max_{role} = "
+                    f"{high}: the run begins with it; change one of them"
+                )
+        if self.evaluation is None and self.problems.held_out_settings:
+            raise ValueError(
+                "\n".join(
+                    f"problems.{name} = {value!r} has no effect without an [evaluation] section: add one, or remove it"
+                    for name, value in self.problems.held_out_settings.items()
+                )
+            )
+        return self

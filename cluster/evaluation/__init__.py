@@ -1,0 +1,1 @@
+"""Sampling and judging for an evaluation, its store, its statistics, tables and pictures. Commands come in."""

@@ -1,0 +1,185 @@
+"""Sampling and judging for an evaluation, with the same workers that training uses.
+
+| function        | waits for                                  | unblocked by                           |
+|-----------------|--------------------------------------------|----------------------------------------|
+| `sample_model`  | the last scored group of one model's cells | its engines and verifiers, which their |
+|                 |                                            | fleets watch and replace               |
+| `judge_samples` | the last verdict of groups sampled earlier | the verifiers                          |
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from actors.types import Lease, SampleGroup, ScoredGroup
+from actors.weights.manifest import WeightManifest
+from cluster.config.schema import RunConfig
+from cluster.evaluation.store import Cell
+from cluster.fleet.broadcast import Published
+from cluster.fleet.calls import Halt, WorkerLost
+from cluster.fleet.rollouts import RolloutFleet
+from cluster.fleet.verifying import VerifierFleet
+from cluster.leasing.ledger import Ledger
+from cluster.run.health import Streak
+from verifiers.types import Problem
+
+NOTHING_PUBLISHED = Published(
+    version=0, fingerprint=None, manifest=WeightManifest(entries=(), bucket_sizes=()), buckets=()
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """One problem to sample for one cell; `index` is the problem's place, `seed` that of its first sample."""
+
+    cell: Cell
+    index: int
+    problem: Problem
+    prompt_token_ids: tuple[int, ...]
+    seed: int
+
+
+async def sample_model(
+    model: str,
+    config: RunConfig,
+    asks: Sequence[Ask],
+    *,
+    num_samples: int,
+    on_scored: Callable[[Ask, ScoredGroup], None],
+) -> None:
+    """`num_samples` samples for each ask, all of one model; its engines serve all temperatures.
+
+    Asks are started in their order; `on_scored` receives each one once, when it is judged. Needs a Ray
+    cluster. Raises Halt when workers keep failing.
+    """
+    ledger = Ledger(num_problems=len(asks), num_groups=len(asks), seed=0)
+    failures = Failures(config, len(asks))
+
+    def receive(groups: list[SampleGroup]) -> None:
+        for group in groups:
+            if ledger.receive(group.group, group.worker):
+                verifying.put(group)
+
+    def accept(group: ScoredGroup) -> None:
+        if ledger.commit(group.samples.group):
+            failures.note_success()
+            on_scored(asks[group.samples.group], group)
+
+    def give_back(group: SampleGroup, error: str) -> None:
+        ledger.release([group.group])
+        failures.note_unjudged(group, error)
+
+    def make_lease(group: int) -> Lease:
+        ask = asks[group]
+        return Lease(
+            group=group,
+            problem_id=ask.problem.id,
+            prompt_token_ids=ask.prompt_token_ids,
+            seed=ask.seed,
+            temperature=ask.cell.temperature,
+        )
+
+    verifying = VerifierFleet(
+        config=config.verifier,
+        problems={ask.problem.id: ask.problem for ask in asks},
+        on_scored=accept,
+        on_unjudged=give_back,
+        on_lost=failures.note_lost,
+    )
+    rollouts = RolloutFleet(
+        config=config.rollout.model_copy(update={"samples_per_prompt": num_samples}),
+        model=model,
+        ledger=ledger,
+        synchronous=False,
+        groups_per_step=len(asks),
+        update_timeout_s=config.train.step_timeout_s,
+        may_lease=lambda version: True,
+        make_lease=make_lease,
+        on_groups=receive,
+        on_lost=failures.note_lost,
+    )
+    rollouts.announce(NOTHING_PUBLISHED)
+    await _until_finished(failures, [verifying.start(), rollouts.start()], [rollouts.stop, verifying.stop])
+
+
+async def judge_samples(
+    groups: Sequence[SampleGroup],
+    config: RunConfig,
+    problems: Mapping[str, Problem],
+    *,
+    on_scored: Callable[[ScoredGroup], None],
+) -> None:
+    """Judge groups that were sampled earlier; `on_scored` receives each of them once. Like `sample_model`."""
+    failures = Failures(config, len(groups))
+
+    def accept(group: ScoredGroup) -> None:
+        failures.note_success()
+        on_scored(group)
+
+    def ask_again(group: SampleGroup, error: str) -> None:
+        failures.note_unjudged(group, error)
+        verifying.put(group)
+
+    verifying = VerifierFleet(
+        config=config.verifier,
+        problems=problems,
+        on_scored=accept,
+        on_unjudged=ask_again,
+        on_lost=failures.note_lost,
+    )
+    for group in groups:
+        verifying.put(group)
+    await _until_finished(failures, [verifying.start()], [verifying.stop])
+
+
+class Failures:
+    """Counts groups to go, and failures without a success between: too many raise Halt."""
+
+    def __init__(self, config: RunConfig, num_groups: int) -> None:
+        self.finished = asyncio.Event()
+        self._limit = config.train.max_consecutive_failures
+        self._verifier = config.verifier.label
+        self._num_left = num_groups
+        self._in_a_row = Streak()
+        self._unjudged: Counter[int] = Counter()
+
+    def note_success(self) -> None:
+        self._in_a_row.end()
+        self._num_left -= 1
+        if not self._num_left:
+            self.finished.set()
+
+    def note_unjudged(self, group: SampleGroup, error: str) -> None:
+        self._unjudged[group.group] += 1
+        if self._unjudged[group.group] >= self._limit:
+            raise Halt(f"verifier {self._verifier} fails on problem {group.problem_id}: {error}")
+        self._note(f"verifier {self._verifier} on problem {group.problem_id}: {error}")
+
+    def note_lost(self, role: str, error: WorkerLost) -> None:
+        if not error.is_failed_start:  # its fleet ends where none starts
+            self._note(str(error), error.made_s)
+
+    def _note(self, message: str, made_s: float = float("inf")) -> None:
+        self._in_a_row.add(made_s)
+        if self._in_a_row.length >= self._limit:
+            raise Halt(f"evaluation: {self._in_a_row.length} failures in a row; the last: {message}")
+
+
+async def _until_finished(
+    failures: Failures,
+    workers: Sequence[asyncio.Task[None]],
+    stops: Sequence[Callable[[], Awaitable[None]]],
+) -> None:
+    """Wait for the last group, or for the first worker's task that fails; then end the workers."""
+    waiting = asyncio.create_task(failures.finished.wait())
+    try:
+        done, _ = await asyncio.wait([waiting, *workers], return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        waiting.cancel()
+        for stop in stops:
+            await stop()

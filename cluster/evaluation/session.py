@@ -1,0 +1,85 @@
+"""What sampling and judging again share: progress on the screen, parts written as they come, an orderly stop."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from cluster.evaluation.store import Cell, EvalStore
+from cluster.terminal.console import View, duration
+from cluster.terminal.interrupts import Interrupted, interrupts
+
+STAGE = "evaluation"
+FLUSH_EVERY_S = 2.0
+LOOK_EVERY_S = 0.2
+
+
+class Progress:
+    """One bar over all cells, with rate and time left."""
+
+    def __init__(self, view: View, num_problems: int, samples_per_problem: int) -> None:
+        self._view = view
+        self._num_problems = num_problems
+        self._samples_per_problem = samples_per_problem
+        self._num_done = 0
+        self._first_s = 0.0
+
+    def note(self, cell: Cell) -> None:
+        """One more problem of `cell` is done."""
+        now = time.monotonic()
+        self._first_s = self._first_s or now
+        self._num_done += 1
+        text = f"{self._num_done:,}/{self._num_problems:,} problems   {cell.label}"
+        elapsed_s = now - self._first_s
+        if elapsed_s > 0:
+            rate = (self._num_done - 1) / elapsed_s
+            left_s = (self._num_problems - self._num_done) / rate
+            text += f"   {rate * self._samples_per_problem:,.0f} sequences/s   {duration(left_s)} left"
+        self._view.update(STAGE, self._num_done / self._num_problems, text)
+
+
+def run_keeping_samples(
+    store: EvalStore, work: Coroutine[Any, Any, None], stop_if_asked: Callable[[], None]
+) -> None:
+    """Run `work` in an event loop; what it puts into the store is on disk every few seconds and at the end.
+
+    `stop_if_asked` is called several times a second; what it raises ends the work.
+    """
+
+    async def run() -> None:
+        working = asyncio.create_task(work)
+        flushed_s = time.monotonic()
+        try:
+            while not working.done():
+                stop_if_asked()
+                await asyncio.wait([working], timeout=LOOK_EVERY_S)
+                if time.monotonic() - flushed_s > FLUSH_EVERY_S:
+                    store.flush()
+                    flushed_s = time.monotonic()
+            working.result()
+        finally:
+            working.cancel()
+            await asyncio.gather(working, return_exceptions=True)
+            store.flush()
+
+    asyncio.run(run())
+
+
+@contextmanager
+def telling_how_to_go_on(command: str) -> Iterator[Callable[[], None]]:
+    """Ctrl-C and SIGTERM become Interrupted, with the command that goes on from what is on disk.
+
+    Raised by the function that it yields, which is to be called between steps, and at the end. A signal
+    that raised by itself would be lost in callbacks from C, of which the start of Ray is full.
+    """
+    with interrupts("ended at once; what was sampled is kept") as received:
+
+        def stop_if_asked() -> None:
+            if received:
+                raise Interrupted(f"stopped, what was sampled is kept; go on with: {command}")
+
+        yield stop_if_asked
+        stop_if_asked()

@@ -1,0 +1,2 @@
+"""The workers: Ray itself, slots and handles, rollouts, verifiers, the learner's gang, weights to all of them, their numbers.
+The controller and the evaluation come in."""

@@ -1,0 +1,254 @@
+"""The rollout workers of a run: started, leased to, updated, watched, replaced, and asked to leave.
+
+| loop            | waits for                           | unblocked by                         |
+|-----------------|-------------------------------------|--------------------------------------|
+| `_tend` (a slot)| resources for its worker            | a node; or the slot is to leave      |
+|                 | the worker's next finished groups   | its engine; or its heartbeat timeout |
+| `top_up`        | nothing: gives the leases admitted  | group collected, batch cut, update   |
+| `broadcast`     | every serving worker's confirmation | see `updating.py`                    |
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import time
+from collections.abc import Callable
+
+import ray
+
+from actors.config import RolloutConfig
+from actors.engine import engine_environment
+from actors.types import Lease, SampleGroup, samples_from_batch
+from actors.worker import RolloutWorker
+from cluster.fleet.broadcast import Published
+from cluster.fleet.calls import WorkerLost, listen, reply
+from cluster.fleet.handles import RolloutHandle, judge_failed_start
+from cluster.fleet.slots import Slot, Slots
+from cluster.fleet.updating import Updates
+from cluster.leasing.ledger import Ledger
+
+POLL_S = 1.0
+
+logger = logging.getLogger(__name__)
+
+
+class RolloutFleet:
+    """Keeps `slots.size` rollout workers alive and busy, `config.workers` to begin with.
+
+    `may_lease(version)` is the controller's admission rule; `on_groups` receives finished groups;
+    `make_lease(group)` says what a group asks; `on_news` hears how a worker left that was asked to, and of one that
+    does not answer.
+
+    One that has not answered for `config.suspect_after_s` gets no leases, and those that it has may be given to others. It
+    goes on if it answers within `config.heartbeat_timeout_s`; else it is lost. Its slot's stand-in, if it has been sent
+    one, then has its place.
+
+    A worker that is to leave gets no leases. It goes once the groups that it has are finished, or when
+    `config.drain_timeout_s` or its slot's own deadline is over; meanwhile it is updated like the others.
+    """
+
+    def __init__(
+        self,
+        *,
+        config: RolloutConfig,
+        model: str,
+        ledger: Ledger,
+        synchronous: bool,
+        groups_per_step: int,
+        update_timeout_s: float,
+        may_lease: Callable[[int], bool],
+        make_lease: Callable[[int], Lease],
+        on_groups: Callable[[list[SampleGroup]], None],
+        on_lost: Callable[[str, WorkerLost], None],
+        on_news: Callable[[str], None] = logger.info,
+    ) -> None:
+        self._config = config
+        self._model = model
+        self._ledger = ledger
+        self._synchronous = synchronous
+        self._may_lease = may_lease
+        self._make_lease = make_lease
+        self._on_groups = on_groups
+        self._on_lost = on_lost
+        self._on_news = on_news
+        # Synchronous leases are all given at once and spread evenly: no worker needs a limit of its own.
+        self._groups_in_flight = groups_per_step if synchronous else config.groups_in_flight
+        self._names = (f"rollout-{number}" for number in itertools.count())
+        self._updates = Updates(timeout_s=update_timeout_s, heartbeat_timeout_s=config.heartbeat_timeout_s)
+        self.slots = Slots(self._tend, leave_within_s=config.drain_timeout_s)
+        self.workers: dict[str, RolloutHandle] = {}
+        self.num_restarts = 0
+
+    @property
+    def serving(self) -> list[RolloutHandle]:
+        return [worker for worker in self.workers.values() if worker.serving]
+
+    def start(self) -> asyncio.Task[None]:
+        """Start all workers; they get leases once `announce` has told what they must serve.
+
+        The task ends with Halt when none of them starts. One that does not while others do is tried again after a
+        pause.
+        """
+        return self.slots.start(self._config.workers)
+
+    def announce(self, published: Published) -> None:
+        """The newest weights: a worker serves them before its first lease."""
+        self._updates.announce(published)
+
+    def top_up(self) -> None:
+        """Give out every lease that is admitted, least loaded worker first, one message a worker."""
+        if self._synchronous and not self._can_begin_step():
+            return
+        given: dict[str, list[Lease]] = {}
+        load = {
+            name: len(self._ledger.leases_of(name))
+            for name, worker in self.workers.items()
+            if worker.takes_leases
+        }
+        while load:
+            name = min(load, key=lambda name: (load[name], name))
+            worker = self.workers[name]
+            if load[name] >= self._groups_in_flight or not self._may_lease(worker.version):
+                del load[name]
+                continue
+            group = self._ledger.lease(name, version=worker.version, now_s=time.monotonic())
+            if group is None:
+                break
+            given.setdefault(name, []).append(self._make_lease(group))
+            load[name] += 1
+        for name, leases in given.items():
+            self.workers[name].actor.submit.remote(leases)
+
+    def leases_by_worker(self) -> dict[str, int]:
+        """How many groups each worker holds."""
+        return {name: len(self._ledger.leases_of(name)) for name in self.workers}
+
+    async def broadcast(self, published: Published) -> None:
+        """Make every serving worker serve `published`. Raises Halt when one confirms with other weights than that."""
+        await self._updates.broadcast(published, self.serving)
+
+    async def stop(self) -> None:
+        """End all workers."""
+        await self.slots.stop()
+        for worker in list(self.workers.values()):
+            self._remove(worker)
+
+    async def _tend(self, slot: Slot) -> None:
+        """One slot: a worker, and the next one when it is lost, until the slot is to leave."""
+        is_first = slot.is_initial
+        while not slot.is_leaving:
+            worker = self._create(slot, is_first=is_first)
+            is_first = False
+            self.workers[worker.name] = worker
+            try:
+                await self._serve(worker)
+                self._leave(worker)
+            except WorkerLost as error:
+                self._remove(worker)
+                lost = worker.lost or error
+                lost.made_s = worker.made_s
+                if slot.is_leaving:
+                    self._on_news(f"{lost}, when it was to leave")
+                else:
+                    self.num_restarts += 1
+                    pause_s = 0.0
+                    if not worker.has_served:
+                        pause_s = judge_failed_start(worker, lost, self.workers.values())
+                    self._on_lost("rollout", lost)
+                    self.slots.settle(slot, is_lost=True)
+                    await slot.unless_leaving(asyncio.sleep(pause_s))
+            self.top_up()
+
+    def _create(self, slot: Slot, *, is_first: bool) -> RolloutHandle:
+        name = next(self._names)
+        actor = RolloutWorker.options(  # type: ignore[attr-defined]
+            num_cpus=self._config.num_cpus,
+            num_gpus=self._config.num_gpus,
+            resources=self._config.resources,
+            runtime_env={"env_vars": engine_environment(self._config)},
+        ).remote(name, self._model, self._config)
+        return RolloutHandle(name=name, actor=actor, slot=slot, is_first=is_first)
+
+    async def _bring_up(self, worker: RolloutHandle) -> bool:
+        """True, once the worker serves the newest weights."""
+        await worker.place()
+        facts = await worker.make_ready(
+            timeout_s=self._config.startup_timeout_s, doing="starting its engine", phase="engine"
+        )
+        worker.version = facts["version"]
+        await self._updates.catch_up(worker, facts["fingerprint"])
+        worker.end_phase("weights")
+        worker.serving = worker.has_served = worker.slot.is_working = True
+        worker.slot.failed_starts = 0
+        return True
+
+    async def _serve(self, worker: RolloutHandle) -> None:
+        """Until the worker's slot is to leave, and its groups are finished or its time is over."""
+        async with worker.slot.until_deadline():
+            if not await worker.slot.unless_leaving(self._bring_up(worker)):
+                return
+            while not worker.slot.is_leaving or self._ledger.leases_of(worker.name):
+                self.top_up()
+                await self._collect(worker)
+
+    def _leave(self, worker: RolloutHandle) -> None:
+        unfinished = self._ledger.leases_of(worker.name)
+        self._remove(worker)
+        rest = f"; {len(unfinished)} unfinished groups are leased again" if unfinished else ""
+        self._on_news(f"{worker.name} has left{rest}")
+
+    async def _collect(self, worker: RolloutHandle) -> None:
+        answer = reply(
+            worker.actor.collect.remote(POLL_S),
+            timeout_s=self._config.heartbeat_timeout_s,
+            of=worker.name,
+            doing="sampling",
+        )
+        late_s = POLL_S + self._config.suspect_after_s
+        batch, worker.facts = await listen(answer, late_s, lambda: self._suspect(worker, late_s))
+        if batch.num_rows:
+            if "first_group" not in worker.startup_s:
+                worker.end_phase("first_group")
+            self._on_groups(samples_from_batch(batch))
+        if worker.silent.is_set():
+            await self._trust(worker)
+        for group in self._ledger.leases_of(worker.name):
+            if time.monotonic() - self._ledger.leased[group].since_s > self._config.group_timeout_s:
+                raise WorkerLost(
+                    f"{worker.name} has not finished group {group} within {self._config.group_timeout_s:g} s"
+                )
+
+    def _suspect(self, worker: RolloutHandle, late_s: float) -> None:
+        worker.serving = False
+        self._ledger.doubt(worker.name)
+        self._on_news(worker.suspect(late_s))
+        self.top_up()
+
+    async def _trust(self, worker: RolloutHandle) -> None:
+        """It answers again: it goes on, unless its stand-in works already."""
+        await self._updates.catch_up(worker)
+        worker.serving = True
+        self._on_news(worker.trust())
+        self.slots.settle(worker.slot, is_lost=False)
+
+    def _can_begin_step(self) -> bool:
+        """Whether a synchronous step's leases may be given: those that take them serve the newest weights, and
+        none that the run begins with is still to come, unless no node had room for it.
+        """
+        takers = [worker for worker in self.workers.values() if worker.takes_leases]
+        awaited = [
+            worker
+            for worker in self.workers.values()
+            if worker.is_first and not worker.has_served and not worker.is_late
+        ]
+        if not takers or awaited:
+            return False
+        return all(self._updates.are_served_by(worker) for worker in takers)
+
+    def _remove(self, worker: RolloutHandle) -> None:
+        worker.serving = worker.slot.is_working = False
+        ray.kill(worker.actor)
+        del self.workers[worker.name]
+        self._ledger.forget(worker.name)

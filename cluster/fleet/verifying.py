@@ -1,0 +1,288 @@
+"""The verifier workers of a run: each takes the next groups that wait for a verdict.
+
+| loop             | waits for                      | unblocked by                          |
+|------------------|--------------------------------|---------------------------------------|
+| `_tend` (a slot) | resources for its worker       | a node; or the slot is to leave       |
+|                  | groups to judge                | a rollout worker; or it is to leave   |
+|                  | verdicts                       | its verifier or the heartbeat timeout |
+|                  |                                | of a stopped one                      |
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+import numpy as np
+import ray
+
+from actors.types import Demonstration, SampleGroup, ScoredGroup
+from cluster.fleet.calls import WorkerLost, listen, reply_while_alive
+from cluster.fleet.handles import WorkerHandle, judge_failed_start
+from cluster.fleet.slots import Slot, Slots
+from verifiers.config import VerifierConfig
+from verifiers.types import Problem, Verdict
+from verifiers.worker import VerifierWorker
+
+STARTUP_MARGIN_S = 30.0
+"""For the worker around the verifier's process."""
+GROUPS_PER_CALL = 8
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, order=True)
+class Case:
+    """A group to judge; two workers may have it, where one fell silent: the first verdict counts."""
+
+    number: int
+    """Its place in the queue, also when it is given to another worker."""
+    group: SampleGroup = field(compare=False)
+    is_judged: bool = field(default=False, compare=False)
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class VerifierHandle(WorkerHandle):
+    """One living verifier worker."""
+
+    num_child_restarts: int = 0
+    cases: list[Case] = field(default_factory=list)
+    """Those of its call that nobody else was given."""
+    judging_since_s: float | None = None
+
+    @property
+    def can_judge(self) -> bool:
+        return "verifiers" in self.startup_s
+
+    @property
+    def takes_groups(self) -> bool:
+        return self.can_judge and not self.slot.is_leaving and not self.silent.is_set()
+
+
+class VerifierFleet:
+    """Keeps `slots.size` verifier workers alive, `config.workers` to begin with, and gives them groups.
+
+    `on_scored` receives a judged group, `on_unjudged` a group of which some candidate has no
+    verdict because the verifier itself failed, with the verifier's message. `demonstrations` are the
+    token ids of those problems' demonstrations that are to be judged with every group. `on_news` hears
+    how a worker left that was asked to, which finishes its call first, if its slot's deadline allows; and of one that does
+    not answer.
+
+    The groups of one that has not answered for `config.suspect_after_s` are given to others too, where there are some.
+    """
+
+    def __init__(
+        self,
+        *,
+        config: VerifierConfig,
+        problems: Mapping[str, Problem],
+        on_scored: Callable[[ScoredGroup], None],
+        on_unjudged: Callable[[SampleGroup, str], None],
+        on_lost: Callable[[str, WorkerLost], None],
+        on_news: Callable[[str], None] = logger.info,
+        demonstrations: Mapping[str, Sequence[int]] = MappingProxyType({}),
+    ) -> None:
+        self._config = config
+        self._problems = problems
+        self._demonstrations = demonstrations
+        self._on_scored = on_scored
+        self._on_unjudged = on_unjudged
+        self._on_lost = on_lost
+        self._on_news = on_news
+        self._queue: asyncio.PriorityQueue[Case] = asyncio.PriorityQueue()
+        self._numbers = itertools.count()
+        self._names = (f"verifier-{number}" for number in itertools.count())
+        self.slots = Slots(self._tend, leave_within_s=None)
+        self.workers: dict[str, VerifierHandle] = {}
+        self.num_restarts = 0
+        self.num_child_restarts = 0
+        """Verifier processes replaced within their workers: what they died of may show in no verdict."""
+        self._judged_s = 0.0
+
+    @property
+    def working(self) -> list[VerifierHandle]:
+        return [worker for worker in self.workers.values() if worker.can_judge and not worker.silent.is_set()]
+
+    @property
+    def queue_depth(self) -> int:
+        return self._queue.qsize()
+
+    @property
+    def busy_s(self) -> float:
+        """Seconds that workers have spent on calls, of all of them together, calls under way included."""
+        now_s = time.monotonic()
+        under_way = [worker.judging_since_s for worker in self.workers.values()]
+        return self._judged_s + sum(now_s - since_s for since_s in under_way if since_s is not None)
+
+    def start(self) -> asyncio.Task[None]:
+        """Start all workers. The task ends when `on_lost` or `on_unjudged` raises, and with Halt when none of them
+        starts. One that does not while others do is tried again after a pause.
+        """
+        return self.slots.start(self._config.workers)
+
+    def put(self, group: SampleGroup) -> None:
+        """Queue a group for judgement."""
+        self._queue.put_nowait(Case(next(self._numbers), group))
+
+    async def stop(self) -> None:
+        """End all workers."""
+        await self.slots.stop()
+        for worker in list(self.workers.values()):
+            self._remove(worker)
+
+    async def _tend(self, slot: Slot) -> None:
+        """One slot: a worker, and the next one when it is lost, until the slot is to leave."""
+        while not slot.is_leaving:
+            worker = self._create(slot)
+            self.workers[worker.name] = worker
+            try:
+                await self._serve(worker)
+                self._remove(worker)
+                self._on_news(f"{worker.name} has left")
+            except WorkerLost as error:
+                self._remove(worker)
+                error.made_s = worker.made_s
+                if slot.is_leaving:
+                    self._on_news(f"{error}, when it was to leave")
+                else:
+                    self.num_restarts += 1
+                    pause_s = 0.0
+                    if not worker.can_judge:
+                        pause_s = judge_failed_start(worker, error, self.workers.values())
+                    self._on_lost("verifier", error)
+                    self.slots.settle(slot, is_lost=True)
+                    await slot.unless_leaving(asyncio.sleep(pause_s))
+
+    async def _serve(self, worker: VerifierHandle) -> None:
+        """Until the worker's slot is to leave, and its call or its time is over."""
+        async with worker.slot.until_deadline():
+            if not await worker.slot.unless_leaving(self._bring_up(worker)):
+                return
+            while await worker.slot.unless_leaving(self._take_cases(worker)):
+                await self._judge(worker)
+
+    async def _take_cases(self, worker: VerifierHandle) -> bool:
+        """True, once it has some: at once its own, for its deadline may come before its next step."""
+        while not worker.cases:
+            worker.cases = _unjudged([await self._queue.get()])
+        while len(worker.cases) < GROUPS_PER_CALL and not self._queue.empty():
+            worker.cases += _unjudged([self._queue.get_nowait()])
+        return True
+
+    async def _bring_up(self, worker: VerifierHandle) -> bool:
+        """True, once the worker can judge."""
+        await worker.place()
+        timeout_s = self._config.startup_timeout_s + STARTUP_MARGIN_S
+        await worker.make_ready(timeout_s=timeout_s, doing="starting", phase="verifiers")
+        worker.slot.is_working = True
+        worker.slot.failed_starts = 0
+        self._relieve_silent()
+        return True
+
+    def _create(self, slot: Slot) -> VerifierHandle:
+        # Ray no longer hides GPUs from actors that asked for none.
+        hidden = {} if self._config.num_gpus else {"env_vars": {"CUDA_VISIBLE_DEVICES": ""}}
+        actor = VerifierWorker.options(  # type: ignore[attr-defined]
+            num_cpus=self._config.num_cpus,
+            num_gpus=self._config.num_gpus,
+            resources=self._config.resources,
+            max_concurrency=2,
+            runtime_env=hidden,
+        ).remote(self._config)
+        return VerifierHandle(name=next(self._names), actor=actor, slot=slot)
+
+    def _remove(self, worker: VerifierHandle) -> None:
+        worker.slot.is_working = False
+        self._hand_over(worker)
+        ray.kill(worker.actor)
+        del self.workers[worker.name]
+
+    def _hand_over(self, worker: VerifierHandle) -> None:
+        for case in worker.cases:
+            self._queue.put_nowait(case)
+        worker.cases = []
+
+    def _suspect(self, worker: VerifierHandle) -> None:
+        self._on_news(worker.suspect(self._config.suspect_after_s))
+        if any(other.takes_groups for other in self.workers.values()):
+            self._relieve_silent()
+
+    def _relieve_silent(self) -> None:
+        for worker in self.workers.values():
+            if worker.silent.is_set():
+                self._hand_over(worker)
+
+    async def _judge(self, worker: VerifierHandle) -> None:
+        cases = worker.cases
+        items = [
+            (case.group.group, self._problems[case.group.problem_id], self._candidates_of(case.group))
+            for case in cases
+        ]
+        worker.judging_since_s = time.monotonic()
+        try:
+            judged = await reply_while_alive(
+                worker.actor.judge.remote(items),
+                ping=lambda: self._ping(worker),
+                of=worker.name,
+                doing="judging",
+            )
+        finally:
+            self._judged_s += time.monotonic() - worker.judging_since_s
+            worker.judging_since_s = None
+        worker.cases = []
+        self.num_child_restarts += judged["num_restarts"] - worker.num_child_restarts
+        worker.num_child_restarts = judged["num_restarts"]
+        for case in _unjudged(cases):
+            case.is_judged = True
+            group, verdicts = case.group, judged["verdicts"][case.group.group]
+            if any(verdict.status == "crashed" for verdict in verdicts):
+                self._on_unjudged(group, judged["errors"].get(group.group, "no message"))
+            else:
+                self._on_scored(score(group, verdicts, self._demonstrations.get(group.problem_id)))
+
+    async def _ping(self, worker: VerifierHandle) -> None:
+        """Returns when it has answered; if late, it goes on, unless its stand-in works already. Raises WorkerLost."""
+        answer = worker.ping(timeout_s=self._config.heartbeat_timeout_s, doing="judging")
+        await listen(answer, self._config.suspect_after_s, lambda: self._suspect(worker))
+        if worker.silent.is_set():
+            self._on_news(worker.trust())
+            self.slots.settle(worker.slot, is_lost=False)
+            self._relieve_silent()
+
+    def _candidates_of(self, group: SampleGroup) -> list[str]:
+        """The group's samples, and after them the demonstration where there is one to be judged."""
+        if group.problem_id not in self._demonstrations:
+            return list(group.texts)
+        demonstration = self._problems[group.problem_id].demonstration
+        assert demonstration is not None
+        return [*group.texts, demonstration]
+
+
+def _unjudged(cases: Sequence[Case]) -> list[Case]:
+    return [case for case in cases if not case.is_judged]
+
+
+def score(
+    group: SampleGroup, verdicts: Sequence[Verdict], demonstration: Sequence[int] | None = None
+) -> ScoredGroup:
+    """Put verdicts beside their group: one per sample and in its order, then the demonstration's if its
+    token ids are given.
+    """
+    judged = None
+    if demonstration is not None:
+        *verdicts, verdict = verdicts
+        judged = Demonstration(token_ids=np.array(demonstration, np.int32), score=verdict.score)
+    return ScoredGroup(
+        samples=group,
+        scores=np.array([verdict.score for verdict in verdicts], np.float64),
+        rewards=np.array([verdict.reward for verdict in verdicts], np.float64),
+        statuses=tuple(verdict.status for verdict in verdicts),
+        answers=tuple(verdict.answer for verdict in verdicts),
+        latencies_s=np.array([verdict.latency_s for verdict in verdicts], np.float32),
+        demonstration=judged,
+    )

@@ -1,0 +1,396 @@
+"""The controller: the one loop of a run.
+
+     ledger ──lease──▶ rollout workers ──samples──▶ verifier workers ──scored groups──▶ buffer
+       ▲                     ▲                                                            │ batch
+       │                     └────────── weights v+1, in flight ◀──── learner ◀───────────┘
+       └───────────────────────────────── trained group numbers ◀────────┘
+
+| loop                | waits for                          | unblocked by                        |
+|---------------------|------------------------------------|-------------------------------------|
+| rollouts (a slot)   | finished groups of its worker      | engine, or heartbeat timeout        |
+| verifying (a slot)  | groups, then their verdicts        | verifier, or heartbeat timeout      |
+| `_train`            | a batch, then the learner's step   | verdicts; learner, or step timeout  |
+| `_sync`             | all engines serving the new version| engines, or heartbeat timeout       |
+| `Elastic.run`       | the clock                          |                                     |
+
+Synchronous training is this loop with `max_staleness = 0`. Workers only return values; everything
+they were given is given again when they are lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from actors.types import Lease, SampleGroup, ScoredGroup
+from cluster.config.schema import RunConfig
+from cluster.fleet.broadcast import Published
+from cluster.fleet.calls import Halt, WorkerLost, is_accident
+from cluster.fleet.elastic import Elastic
+from cluster.fleet.learning import LearnerHandle
+from cluster.fleet.rollouts import RolloutFleet
+from cluster.fleet.verifying import VerifierFleet
+from cluster.leasing import admission
+from cluster.leasing.ledger import Ledger
+from cluster.run.health import Health, log_to
+from cluster.run.metrics import Metrics
+from cluster.run.progress import Progress
+from cluster.run.recovery import RunLost
+from cluster.run.saving import Saver
+from cluster.run_directory.record import RunRecord, read_state
+from verifiers.types import Problem
+
+logger = logging.getLogger(__name__)
+
+
+@ray.remote(num_cpus=0, max_restarts=0)
+class Controller:
+    """Named actor of a run: `run` is the run, the other methods look at it or steer it."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        run_dir: str,
+        problems: list[Problem],
+        prompts: list[tuple[int, ...]],
+        demonstrations: list[tuple[int, ...]],
+        checkpoint: str | None,
+        num_recoveries: int = 0,
+        notes: Sequence[str] = (),
+    ) -> None:
+        """`prompts` and `demonstrations` are the problems' token ids, in their order; demonstrations only
+        for an objective that imitates them, otherwise none. `notes`: events before this controller's own.
+        """
+        self._config = config
+        self._record = RunRecord(Path(run_dir))
+        self._problems = problems
+        self._prompts = prompts
+        self._checkpoint = Path(checkpoint) if checkpoint else None
+        train = config.train
+        num_groups = train.steps * train.groups_per_step
+        if self._checkpoint:
+            state = read_state(self._checkpoint)
+            self._ledger = Ledger.from_json(state["ledger"], num_groups=num_groups)
+            self._version = state["version"]
+            self._record.rewind(self._version)
+        else:
+            self._ledger = Ledger(num_problems=len(problems), num_groups=num_groups, seed=train.seed)
+            self._version = 0
+            self._record.rewind(0)
+        self._buffer: dict[int, ScoredGroup] = {}
+        self._buffer_changed = asyncio.Event()
+        self._received_s: dict[int, float] = {}
+        self._in_training: set[int] = set()
+        self._stopping = False
+        self._stage = "starting"
+        self._health = Health(config)
+        self._progress = Progress(steps=train.steps, num_select=config.shown_k)
+        self._sync_s = 0.0
+        self._syncing: asyncio.Task[None] | None = None
+        self.metrics = Metrics()
+        self.metrics.observe_recoveries(num_recoveries)
+        self._num_recoveries = num_recoveries
+        self._notes = notes
+        self._learner = LearnerHandle(config)
+        self._saver = Saver(
+            config,
+            self._record,
+            self._learner,
+            problems,
+            self.metrics,
+            newest=self._version if self._checkpoint else None,
+        )
+        self._server, self._metrics_port = self.metrics.serve(config.metrics)
+        self._verifying = VerifierFleet(
+            config=config.verifier,
+            problems={problem.id: problem for problem in problems},
+            demonstrations=(
+                {problem.id: ids for problem, ids in zip(problems, demonstrations, strict=True)}
+                if demonstrations
+                else {}
+            ),
+            on_scored=self._accept,
+            on_unjudged=self._give_back,
+            on_lost=self._note_lost,
+            on_news=self._note_news,
+        )
+        self._rollouts = RolloutFleet(
+            config=config.rollout,
+            # Not the checkpoint's model: that one is deleted in time, and a replacement starts from it too.
+            model=config.model,
+            ledger=self._ledger,
+            synchronous=train.max_staleness == 0,
+            groups_per_step=train.groups_per_step,
+            update_timeout_s=train.step_timeout_s,
+            may_lease=self._may_lease,
+            make_lease=self._make_lease,
+            on_groups=self._receive,
+            on_lost=self._note_lost,
+            on_news=self._note_news,
+        )
+        self._elastic = Elastic(
+            config,
+            self._rollouts,
+            self._verifying,
+            waited_s=lambda: self._progress.waited_s,
+            note=self._health.note,
+            on_decision=self.metrics.observe_decision,
+        )
+
+    async def run(self) -> dict[str, Any]:
+        """The whole run; returns its last facts.
+
+        Raises Halt with a message for the user, or RunLost where the same run can go on from its newest checkpoint.
+        """
+        tasks: list[asyncio.Task[Any]] = []
+        log_to(self._record.run_dir / "controller.log")
+        for note in self._notes:
+            self._health.note(note)
+        try:
+            tasks += [self._verifying.start(), self._rollouts.start()]
+            loops = (self._watch(), self._elastic.run(), self._train())
+            tasks += [asyncio.create_task(loop) for loop in loops]
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        except WorkerLost as error:
+            is_lost = is_accident(error, num_ranks=self._config.learner.ranks)
+            raise (RunLost if is_lost else Halt)(str(error)) from error
+        finally:
+            self._stopping = True  # a command may come until the process ends
+            if self._syncing:
+                tasks.append(self._syncing)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            self._learner.stop()
+            await self._rollouts.stop()
+            await self._verifying.stop()
+        return self.facts()
+
+    def facts(self) -> dict[str, Any]:
+        """What the console and `bonfire status` show; the metrics endpoint shows the same."""
+        self._refresh_gauges()
+        return {
+            **self._progress.newest,
+            "stage": self._stage,
+            "step": self._version,
+            "steps": self._config.train.steps,
+            "eta_s": self._progress.time_left_s(self._version),
+            "elapsed_s": self._progress.elapsed_s,
+            "groups": self._ledger_counts(),
+            "verifier_queue": self._verifying.queue_depth,
+            "rollout_workers": [worker.describe() for worker in self._rollouts.workers.values()],
+            "verifier_workers": [worker.describe() for worker in self._verifying.workers.values()],
+            **self._elastic.facts(),
+            "restarts": {"rollout": self._rollouts.num_restarts, "verifier": self._verifying.num_restarts},
+            "recoveries": self._num_recoveries,
+            "learner_ranks": [{"pid": rank.pid, "node_id": rank.node_id} for rank in self._learner.ranks],
+            "is_stopping": self._stopping,
+            "checkpoint": self._saver.facts(),
+            "num_select": self._config.shown_k,
+            "events": self._health.events[-5:],
+            "num_events": len(self._health.events),
+            "metrics_port": self._metrics_port,
+            "metrics_url": f"http://{self._config.metrics.host}:{self._metrics_port}/metrics",
+            "run_dir": str(self._record.run_dir),
+            "pid": os.getpid(),
+        }
+
+    def stop(self) -> None:
+        """Finish the step in progress, write a checkpoint, end the run."""
+        self._stopping = True
+        self._health.note_ending()
+        self._buffer_changed.set()
+
+    def scale(self, rollout: int | None = None, verifier: int | None = None) -> dict[str, int]:
+        """Have so many workers from now on, None: as many as now; returns the new numbers.
+
+        Raises ValueError, one line, for nonsense and when the run is ending.
+        """
+        if self._stopping or self._stage not in ("starting", "training"):
+            raise ValueError("the run is ending: it takes no more workers, and gives up all it has")
+        return self._elastic.scale({"rollout": rollout, "verifier": verifier})
+
+    async def _watch(self) -> None:
+        """Keep the endpoint's gauges fresh, and say who is stuck when the learner starves."""
+        begun_s: float | None = None
+        while True:
+            self._refresh_gauges()
+            if begun_s is None and (self._stage != "training" or not self._rollouts.serving):
+                await asyncio.sleep(1.0)
+                continue
+            begun_s = begun_s or time.monotonic()
+            self._health.check_starving(
+                min(self._progress.since_last_step_s, time.monotonic() - begun_s),
+                num_scored=len(self._ledger.buffered),
+                num_queued=self._verifying.queue_depth,
+                held=self._rollouts.leases_by_worker(),
+            )
+            await asyncio.sleep(1.0)
+
+    async def _train(self) -> None:
+        config = self._config.train
+        self._rollouts.announce(await self._learner.start(self._checkpoint))
+        self._stage = "training"
+        logger.info("training from step %d on; metrics at port %d", self._version, self._metrics_port)
+        while self._version < config.steps:
+            waiting_since = time.perf_counter()
+            with self._progress.waiting():
+                batch = await self._next_batch()
+            if batch is None:
+                break
+            started = time.perf_counter()
+            verify_s = started - max(self._received_s[group] for group in batch)
+            groups = [self._buffer[group] for group in batch]
+            self._in_training = set(batch)
+            self._rollouts.top_up()
+            step, published = await self._learner.train_step(groups)
+            learned = time.perf_counter()
+            assert step.groups_B.tolist() == batch  # the rows of its weights
+            self._health.check_parity(step.parity_by_worker)
+            self._ledger.train(batch)
+            for group in batch:
+                del self._buffer[group], self._received_s[group]
+            self._in_training = set()
+            self._version = step.version
+            if self._syncing:
+                await self._syncing
+            self._syncing = asyncio.create_task(self._sync(published, step.facts["stepped_at_s"]))
+            if config.max_staleness == 0:
+                await self._syncing
+            seconds = {
+                "wait_s": started - waiting_since,
+                "verify_s": verify_s,
+                "learn_s": learned - started,
+                "sync_s": self._sync_s,
+            }
+            facts = self._progress.finish_step(step, groups, seconds)
+            self.metrics.observe_step(facts)
+            self._health.check_staleness(step.version, step.facts["staleness_ratio"])
+            self._record.append_metrics(facts)
+            await asyncio.to_thread(self._record.write_trajectories, step.version, groups, step.weights_BN)
+            if self._version % config.checkpoint_every == 0:
+                await self._saver.save(self._version, self._ledger.to_json())
+        if self._syncing:
+            await self._syncing
+        await self._saver.save(self._version, self._ledger.to_json())
+        self._stage = "stopped" if self._stopping else "finished"
+        logger.info("%s at step %d/%d", self._stage, self._version, config.steps)
+
+    async def _next_batch(self) -> list[int] | None:
+        """Groups to train next, in their order; None when the run is to stop."""
+        train = self._config.train
+        bounds = {"groups_per_step": train.groups_per_step, "max_staleness": train.max_staleness}
+        while not self._stopping:
+            leased = {group: record.version for group, record in self._ledger.leased.items()}
+            stale = admission.too_stale(version=self._version, buffered=self._ledger.buffered, **bounds)
+            for group in stale:
+                self._ledger.discard(group)
+                del self._buffer[group], self._received_s[group]
+                self.metrics.observe_discarded("stale")
+            if stale:
+                self._rollouts.top_up()
+            batch = admission.cut_batch(
+                version=self._version, leased=leased, buffered=self._ledger.buffered, **bounds
+            )
+            if batch is not None:
+                return sorted(batch)
+            self._buffer_changed.clear()
+            await self._learner.wait(self._buffer_changed)
+        return None
+
+    async def _sync(self, published: Published, stepped_at_s: float) -> None:
+        """Bring a version to all engines; its seconds count from the end of the optimizer's step."""
+        await self._rollouts.broadcast(published)
+        self._sync_s = time.time() - stepped_at_s
+        self.metrics.observe_sync(self._sync_s)
+        self._rollouts.top_up()
+
+    def _may_lease(self, served_version: int) -> bool:
+        return not self._stopping and admission.may_lease(
+            next_version=self._version + bool(self._in_training),
+            served_version=served_version,
+            outstanding=self._ledger.num_outstanding - len(self._in_training),
+            groups_per_step=self._config.train.groups_per_step,
+            max_staleness=self._config.train.max_staleness,
+        )
+
+    def _make_lease(self, group: int) -> Lease:
+        index = self._ledger.problem_index(group)
+        n = self._config.rollout.samples_per_prompt
+        return Lease(
+            group=group,
+            problem_id=self._problems[index].id,
+            prompt_token_ids=self._prompts[index],
+            seed=(self._config.train.seed << 32) + group * n,
+        )
+
+    def _receive(self, groups: list[SampleGroup]) -> None:
+        for group in groups:
+            if not self._ledger.receive(group.group, group.worker, version=group.oldest_version):
+                self.metrics.observe_discarded("late")
+            elif self._version - group.oldest_version > self._config.train.max_staleness:  # it was silent
+                self._ledger.release([group.group])
+                self.metrics.observe_discarded("stale")
+                self._buffer_changed.set()
+            else:
+                self._progress.sampled(group)
+                self._received_s[group.group] = time.perf_counter()
+                self.metrics.observe_samples(group.num_samples, len(group.token_ids))
+                self._verifying.put(group)
+
+    def _accept(self, group: ScoredGroup) -> None:
+        number = group.samples.group
+        if not self._ledger.commit(number):
+            self.metrics.observe_discarded("late")
+            return
+        self.metrics.observe_verdicts(group)
+        self._buffer[number] = group
+        self._health.note_success()
+        self._health.check_statuses(group.statuses)
+        self._buffer_changed.set()
+
+    def _give_back(self, group: SampleGroup, error: str) -> None:
+        self._ledger.release([group.group])
+        self.metrics.observe_discarded("unjudged")
+        self._buffer_changed.set()
+        self._health.note_unjudged(group.group, group.problem_id, error)
+        self._rollouts.top_up()
+
+    def _note_lost(self, role: str, error: WorkerLost) -> None:
+        self.metrics.observe_lost(role)
+        self._buffer_changed.set()  # a batch may have waited for what the lost worker held
+        self._health.note_lost(error)
+
+    def _note_news(self, message: str) -> None:
+        self._buffer_changed.set()  # a batch may have waited for what the worker held
+        self._health.note(message)
+
+    def _ledger_counts(self) -> dict[str, int]:
+        counts = {
+            "leased": len(self._ledger.leased),
+            "buffered": len(self._ledger.buffered),
+            "trained": self._ledger.num_trained,
+        }
+        return {**counts, "pending": self._ledger.num_groups - sum(counts.values())}
+
+    def _refresh_gauges(self) -> None:
+        rollouts, verifiers = self._rollouts.workers, self._verifying.workers
+        self.metrics.set_depths(
+            self._ledger_counts(),
+            self._verifying.queue_depth,
+            {"rollout": len(self._rollouts.serving), "verifier": len(self._verifying.working)},
+        )
+        self.metrics.set_targets(self._elastic.targets)
+        self.metrics.set_silent(self._elastic.num_silent)
+        self.metrics.set_startups((w.name, w.startup_s) for w in (*rollouts.values(), *verifiers.values()))
+        self.metrics.set_child_restarts(self._verifying.num_child_restarts)
+        self.metrics.set_rollouts((name, worker.facts) for name, worker in rollouts.items() if worker.facts)

@@ -1,0 +1,192 @@
+"""What goes wrong in a run: said, counted, and ended where it goes on. Knows no Ray."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter, deque
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from cluster.config.schema import RunConfig
+from cluster.fleet.calls import Halt, WorkerLost
+from learner.types import STALENESS_WARNING
+
+STARVING_S = 60.0
+NUM_STALE_STEPS = 10
+NUM_SILENT_GROUPS = 50
+"""Groups in a row without one candidate that was judged, from which on the verifier's settings are suspect."""
+
+logger = logging.getLogger(__name__)
+
+
+class Streak:
+    """Failures without a success between. Workers that were there when the last one that counts was lost were lost
+    with it, as on a node that is gone: they count no more.
+    """
+
+    def __init__(self) -> None:
+        self.length = 0
+        self._counted_s = float("-inf")
+
+    def add(self, made_s: float = float("inf")) -> None:
+        """A failure; of a worker made at `made_s` by the monotonic clock."""
+        if made_s > self._counted_s:
+            self.length += 1
+            self._counted_s = time.monotonic()
+
+    def end(self) -> None:
+        """Something succeeded, so that what failed before was passing."""
+        self.length = 0
+
+
+class Health:
+    """The events of a run. Every `note_` and `check_` that finds too much raises Halt with a message."""
+
+    def __init__(self, config: RunConfig) -> None:
+        self._config = config
+        self._failures = Streak()
+        self._is_ending = False
+        self._unjudged: Counter[int] = Counter()
+        self._ratios: deque[float] = deque(maxlen=NUM_STALE_STEPS)
+        self._is_stale = False
+        self._silent: Counter[str] = Counter()
+        self._num_silent = 0
+        self._num_judged = 0
+        self._is_silent = False
+        self._told_starving_s = 0.0
+        self.events: list[str] = []
+
+    def note(self, message: str) -> None:
+        """Something the user should know; no failure."""
+        logger.warning("%s", message)
+        self.events.append(f"{time.strftime('%H:%M:%S')} {message}")
+
+    def note_ending(self) -> None:
+        """From now on no group is begun, so that none can show that a failure was a passing one: none counts."""
+        self._is_ending = True
+
+    def note_success(self) -> None:
+        """A group is finished, so failures before it were passing ones."""
+        self._failures.end()
+
+    def note_lost(self, error: WorkerLost) -> None:
+        """A worker was lost. Its fleet judges failed starts: others that serve may finish no group meanwhile."""
+        if error.is_failed_start:
+            self.note(str(error))
+        else:
+            self.note_failure(str(error), error.made_s)
+
+    def note_failure(self, message: str, made_s: float = float("inf")) -> None:
+        """A worker, made at `made_s`, was lost, or did not do its work."""
+        self.note(message)
+        if self._is_ending:
+            return
+        self._failures.add(made_s)
+        if self._failures.length >= self._config.train.max_consecutive_failures:
+            raise Halt(
+                f"{self._failures.length} failures in a row without a finished group; the last: {message}"
+            )
+
+    def note_unjudged(self, group: int, problem_id: str, error: str) -> None:
+        """The verifier failed on a group; one on which it always fails must not be tried for ever."""
+        message = f"verifier {self._config.verifier.label} fails on problem {problem_id}: {error}"
+        if not self._is_ending:
+            self._unjudged[group] += 1
+        if self._unjudged[group] >= self._config.train.max_consecutive_failures:
+            raise Halt(f"{message} ({self._unjudged[group]} times)")
+        self.note_failure(message)
+
+    def check_statuses(self, statuses: Sequence[str]) -> None:
+        """A group's statuses: a run in which no candidate is judged trains on zeros.
+
+        NUM_SILENT_GROUPS groups of candidates that are too slow or refused end the run. Where most of them only
+        lack the expected format, a policy may have that still to learn: it is said once.
+        """
+        if "ok" in statuses:
+            self._num_silent = 0
+            self._silent.clear()
+            self._num_judged += 1
+            if self._num_judged >= NUM_SILENT_GROUPS:  # sooner it would be said again and again
+                self._is_silent = False
+            return
+        self._num_judged = 0
+        self._num_silent += 1
+        self._silent.update(statuses)
+        if self._num_silent < NUM_SILENT_GROUPS:
+            return
+        verifier = self._config.verifier
+        counts = ", ".join(f"{count} {status}" for status, count in self._silent.most_common())
+        message = (
+            f"verifier {verifier.label} judged no candidate of the last {NUM_SILENT_GROUPS} groups ({counts})"
+        )
+        if 2 * self._silent["wrong_format"] > self._silent.total():
+            if not self._is_silent:
+                self.note(
+                    f"{message}: see in trajectories/ what is sampled, and whether the prompt asks for the format"
+                )
+            self._num_silent, self._is_silent = 0, True
+            self._silent.clear()
+            return
+        raise Halt(
+            f"{message}: raise verifier.timeout_s = {verifier.timeout_s:g} or verifier.max_candidate_chars = "
+            f"{verifier.max_candidate_chars}, or mend the verifier"
+        )
+
+    def check_starving(
+        self, starving_s: float, *, num_scored: int, num_queued: int, held: Mapping[str, int]
+    ) -> None:
+        """Say every STARVING_S that the learner has had no batch for so long, and where its groups are; `held`: by
+        engine.
+        """
+        if starving_s < self._told_starving_s:
+            self._told_starving_s = 0.0
+        if starving_s <= self._told_starving_s + STARVING_S:
+            return
+        self._told_starving_s = starving_s
+        engines = ", ".join(f"{name} {count}" for name, count in held.items()) or "there is none"
+        self.note(
+            f"no step for {starving_s:.0f} s; groups: {num_scored} scored, {num_queued} wait for a verdict, "
+            f"with engines: {engines}"
+        )
+
+    def check_parity(self, difference_by_worker: Mapping[str, float]) -> None:
+        """Largest log-prob difference of each engine and the learner, in nats."""
+        limit = self._config.logprob_difference_limit
+        for worker, difference in difference_by_worker.items():
+            if not difference <= limit:
+                raise Halt(
+                    f"{worker} samples from another distribution than the learner trains: log-probs of the same "
+                    f"tokens under the same weights differ by {difference:.2g}, more than "
+                    f"train.max_logprob_difference = {limit:g}; check the model, rollout.dtype and the temperature"
+                )
+
+    def check_staleness(self, step: int, ratio: float) -> None:
+        """Warn when the samples of NUM_STALE_STEPS steps, on average, lie too far from the policy they train.
+
+        Once, until they no longer do. A single step's ratio is an average of few samples.
+        """
+        self._ratios.append(ratio)
+        mean = sum(self._ratios) / NUM_STALE_STEPS
+        was_stale, self._is_stale = self._is_stale, mean > STALENESS_WARNING
+        if self._is_stale and not was_stale:
+            rollout, learner, train = self._config.rollout, self._config.learner, self._config.train
+            remedy = (
+                f"lower train.max_staleness = {train.max_staleness} or "
+                f"learner.learning_rate = {learner.learning_rate:g}"
+                if train.max_staleness > 0
+                else "they are of its own version, so engine and learner compute differently: compare "
+                f"rollout.dtype = {rollout.dtype!r} with learner.dtype = {learner.dtype!r}, and see parity_max"
+            )
+            self.note(
+                f"samples too far from the policy they train: staleness_ratio = {mean:.3g} in the "
+                f"{NUM_STALE_STEPS} steps up to {step}, above {STALENESS_WARNING:g}; {remedy}"
+            )
+
+
+def log_to(path: Path) -> None:
+    """Write what this process's run has to say to a file, after what is there."""
+    handler = logging.FileHandler(path)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(message)s"))
+    logging.getLogger("cluster").addHandler(handler)
+    logging.getLogger("cluster").setLevel(logging.INFO)

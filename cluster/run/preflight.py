@@ -1,0 +1,194 @@
+"""Everything that can be known to fail is found before any long work starts.
+
+Each check raises ValueError with one line that names the thing, its value and the remedy.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from actors.tokens import encode_demonstrations, encode_prompts, load_tokenizer, stop_token_ids
+from cluster.config.schema import MetricsConfig, RunConfig
+from cluster.fleet.needs import disk_needed, is_to_be_made, memory_needed, model_directory
+from cluster.run.base_model import base_is_there
+from verifiers.problems.loading import check_problems, load_problems, warn_of_shared_prompts
+from verifiers.types import Problem
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """What the checks loaded on the way."""
+
+    train_problems: list[Problem]
+    test_problems: list[Problem]
+
+
+def prepare(config: RunConfig, run_dir: Path, *, local: bool, port_patience_s: float = 0.0) -> Prepared:
+    """Run all checks that need no model; `local`: the workers will run on this machine."""
+    if config.sft is None or base_is_there(config):
+        check_model(config.model)
+    check_context(config)
+    check_port(config.metrics, port_patience_s)
+    train_problems = load_problems(config.problems, "train")
+    test_problems = load_problems(config.problems, "test") if config.evaluation else []
+    check_problems([*train_problems, *test_problems], config.verifier)
+    warn_of_shared_prompts(train_problems, test_problems)
+    if local:
+        check_memory(config)
+    check_disk(config, run_dir)
+    return Prepared(train_problems=train_problems, test_problems=test_problems)
+
+
+def check_model(model: str) -> None:
+    """A local model must be a directory with a config and safetensors; anything else is a hub id, fetched here."""
+    path = Path(model)
+    looks_local = path.exists() or model.startswith((".", "/", "~", "runs/")) or model.count("/") > 1
+    if not looks_local:
+        from learner.model.causal_lm import resolve_model
+
+        resolve_model(model)
+        return
+    if not path.is_dir():
+        raise ValueError(
+            f"model = {model!r} is not a directory: give a checkpoint directory, a hub id, or an [sft] section to make one"
+        )
+    if not (path / "config.json").is_file():
+        raise ValueError(f"model = {model!r} has no config.json: it is no transformers checkpoint")
+    if not list(path.glob("*.safetensors")):
+        raise ValueError(
+            f"model = {model!r} has no *.safetensors file: other formats are not loaded; convert it with save_pretrained"
+        )
+
+
+def check_context(config: RunConfig) -> None:
+    """The model must have positions for the longest prompt and completion."""
+    if is_to_be_made(config):
+        from learner.sft import MAX_POSITIONS
+
+        positions = MAX_POSITIONS
+    else:
+        settings = json.loads((model_directory(config.model) / "config.json").read_text())
+        positions = settings.get("max_position_embeddings") or config.rollout.max_model_len
+    if config.rollout.max_model_len > positions:
+        raise ValueError(
+            f"rollout.max_model_len = {config.rollout.max_model_len} is longer than the {positions} positions of "
+            f"model = {config.model!r}: lower it"
+        )
+
+
+def tokenizer_of(config: RunConfig) -> Any:
+    """The model's tokenizer, or the one its base model will have when [sft] makes it."""
+    if is_to_be_made(config):
+        from learner.sft import build_tokenizer
+
+        return build_tokenizer()
+    return load_tokenizer(config.model)
+
+
+def check_port(metrics: MetricsConfig, patience_s: float = 0.0) -> None:
+    """The metrics endpoint's port must be free, after `patience_s` at the latest."""
+    deadline_s = time.monotonic() + patience_s
+    while True:
+        with socket.socket() as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                listener.bind((metrics.host, metrics.port))
+                return
+            except OSError as error:
+                if time.monotonic() >= deadline_s:
+                    raise metrics.unusable(error) from None
+        time.sleep(0.2)
+
+
+def check_prompts(config: RunConfig, problems: Sequence[Problem], tokenizer: Any) -> list[tuple[int, ...]]:
+    """Token ids of all prompts; the longest must leave room for a completion."""
+    with _naming_unknown_words("a prompt", config):
+        prompts = encode_prompts(tokenizer, problems, config.rollout.chat)
+    room = config.rollout.max_model_len - config.rollout.max_tokens
+    for problem, prompt in zip(problems, prompts, strict=True):
+        if not 0 < len(prompt) <= room:
+            raise ValueError(
+                f"the prompt of problem {problem.id!r} has {len(prompt)} tokens, rollout.max_model_len = "
+                f"{config.rollout.max_model_len} less rollout.max_tokens = {config.rollout.max_tokens} leaves {room}: "
+                "raise the first, lower the second, or drop the problem"
+            )
+    return prompts
+
+
+def check_demonstrations(
+    config: RunConfig, problems: Sequence[Problem], tokenizer: Any
+) -> list[tuple[int, ...]]:
+    """Token ids of all demonstrations, if the objective imitates them: every problem must have one, and none
+    may be longer than a completion or than what the verifier judges. Empty for other objectives.
+    """
+    if not config.objective.needs_demonstrations:
+        return []
+    for problem in problems:
+        if problem.demonstration is None:
+            raise ValueError(
+                f"problem {problem.id!r} has no demonstration, and objective.name = {config.objective.name!r} "
+                "imitates one of every problem: set problems.demonstration_field, or choose another objective"
+            )
+        if len(problem.demonstration) > config.verifier.max_candidate_chars:
+            raise ValueError(
+                f"the demonstration of problem {problem.id!r} has {len(problem.demonstration)} characters, more than "
+                f"verifier.max_candidate_chars = {config.verifier.max_candidate_chars}: raise that, or drop the problem"
+            )
+    if is_to_be_made(config):
+        stop_token_id = tokenizer.eos_token_id
+    else:
+        stop_token_id = stop_token_ids(config.model, tokenizer, config.rollout.chat)[0]
+    with _naming_unknown_words("a demonstration", config):
+        demonstrations = encode_demonstrations(tokenizer, problems, stop_token_id)
+    for problem, ids in zip(problems, demonstrations, strict=True):
+        if len(ids) > config.rollout.max_tokens:
+            raise ValueError(
+                f"the demonstration of problem {problem.id!r} has {len(ids)} tokens with its stop token, more than "
+                f"rollout.max_tokens = {config.rollout.max_tokens}: raise that, or drop the problem"
+            )
+    return demonstrations
+
+
+@contextmanager
+def _naming_unknown_words(where: str, config: RunConfig) -> Iterator[None]:
+    """Words that the base model's own tokenizer does not know become an error in one line."""
+    try:
+        yield
+    except Exception as error:
+        if "WordLevel" not in str(error):
+            raise
+        raise ValueError(
+            f"{where} has a word that model = {config.model!r} has no token for: {error}"
+        ) from None
+
+
+def check_memory(config: RunConfig) -> None:
+    """The machine must have the memory that the plan adds up to."""
+    needed, available = sum(memory_needed(config).values()), psutil.virtual_memory().available
+    if needed > available:
+        workers = "scaling.max_rollout" if config.scaling else "rollout.workers"
+        raise ValueError(
+            f"this run needs about {needed / 2**30:.1f} GiB of memory, {available / 2**30:.1f} GiB are available: "
+            f"lower {workers} or rollout.kv_cache_mib, take a smaller model, or join a cluster with --address"
+        )
+
+
+def check_disk(config: RunConfig, run_dir: Path) -> None:
+    """The file system of the run directory must hold what the run writes."""
+    existing = next(path for path in [run_dir, *run_dir.absolute().parents] if path.exists())
+    needed, free = disk_needed(config), shutil.disk_usage(existing).free
+    if needed > free:
+        raise ValueError(
+            f"this run writes about {needed / 2**30:.2f} GiB to {run_dir}, {free / 2**30:.2f} GiB are free: "
+            "set run_dir to a larger disk, or lower train.keep_checkpoints"
+        )

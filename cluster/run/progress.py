@@ -1,0 +1,98 @@
+"""How far the run is and how fast: the facts of each step, for disk, endpoint and console."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from actors.types import SampleGroup, ScoredGroup
+from cluster.run.facts import batch_facts
+from learner.types import StepResult
+
+NUM_RECENT_STEPS = 20
+LOG_EVERY_S = 30.0
+
+logger = logging.getLogger(__name__)
+
+
+class Progress:
+    """Counts samples between steps and turns a finished step into facts. Pure but for the clock and the log."""
+
+    def __init__(self, *, steps: int, num_select: int) -> None:
+        self._steps = steps
+        self._num_select = num_select
+        self._started_s = self._last_step_at_s = time.monotonic()
+        self._recent_step_s: deque[float] = deque(maxlen=NUM_RECENT_STEPS)
+        self._num_tokens = self._num_sequences = 0
+        self._logged_s = float("-inf")
+        self._waited_s = 0.0
+        self._waiting_since_s: float | None = None
+        self.newest: dict[str, Any] = {}
+        """The facts of the newest step; empty before the first."""
+
+    @property
+    def since_last_step_s(self) -> float:
+        return time.monotonic() - self._last_step_at_s
+
+    @property
+    def elapsed_s(self) -> float:
+        return time.monotonic() - self._started_s
+
+    def time_left_s(self, step: int) -> float | None:
+        """Seconds until the last step, from the pace of the recent ones; None before there is one."""
+        if not self._recent_step_s:
+            return None
+        return (self._steps - step) * float(np.mean(self._recent_step_s))
+
+    @property
+    def waited_s(self) -> float:
+        """Seconds the learner has waited for batches, a wait under way included."""
+        since_s = self._waiting_since_s
+        return self._waited_s + (0.0 if since_s is None else time.monotonic() - since_s)
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """The learner waits for a batch in this block."""
+        self._waiting_since_s = time.monotonic()
+        try:
+            yield
+        finally:
+            self._waited_s, self._waiting_since_s = self.waited_s, None
+
+    def sampled(self, group: SampleGroup) -> None:
+        self._num_tokens += len(group.token_ids)
+        self._num_sequences += group.num_samples
+
+    def finish_step(
+        self, step: StepResult, groups: Sequence[ScoredGroup], seconds: dict[str, float]
+    ) -> dict[str, Any]:
+        """The step's facts: of its batch, of the learner, and `seconds` spent in the loop's stages."""
+        step_s = self.since_last_step_s
+        self._last_step_at_s += step_s
+        if self.newest:  # the first step's time is mostly the engines' start
+            self._recent_step_s.append(step_s)
+        self.newest = {
+            "step": step.version,
+            "version": step.version,
+            "time": time.time(),
+            **batch_facts(groups, num_select=self._num_select, version=step.version - 1),
+            **step.facts,
+            "step_s": step_s,
+            **seconds,
+            "tokens_per_s": self._num_tokens / step_s,
+            "sequences_per_s": self._num_sequences / step_s,
+        }
+        self._num_tokens = self._num_sequences = 0
+        if time.monotonic() > self._logged_s + LOG_EVERY_S:
+            self._logged_s = time.monotonic()
+            pass_at_k = f"pass@{self._num_select} {self.newest['pass_at_n']:.3f}"
+            logger.info(
+                "step %d/%d: reward %.3f, %s", step.version, self._steps, self.newest["reward"], pass_at_k
+            )
+        return self.newest

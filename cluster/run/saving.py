@@ -1,0 +1,74 @@
+"""Checkpoints of a running run: the learner's part, the ledger, the record."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from cluster.config.schema import RunConfig
+from cluster.fleet.calls import Halt, WorkerLost, is_accident
+from cluster.fleet.learning import LearnerHandle
+from cluster.run.metrics import Metrics
+from cluster.run_directory.identity import identity
+from cluster.run_directory.record import RunRecord, write_failed
+from verifiers.types import Problem
+
+logger = logging.getLogger(__name__)
+
+
+class Saver:
+    """Writes checkpoints; rollout workers go on meanwhile, as far as the staleness bound has leases for them."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        record: RunRecord,
+        learner: LearnerHandle,
+        problems: Sequence[Problem],
+        metrics: Metrics,
+        *,
+        newest: int | None,
+    ) -> None:
+        """`newest`: version of the newest checkpoint, None without one."""
+        self._num_ranks = config.learner.ranks
+        self._keep = config.train.keep_checkpoints
+        self._identity = identity(config, problems)
+        self._record = record
+        self._learner = learner
+        self._metrics = metrics
+        self._newest = newest
+        self._is_saving = False
+        self._seconds: float | None = None
+
+    def facts(self) -> dict[str, Any]:
+        """The newest checkpoint, how long this process took to write it, and whether one is being written."""
+        return {"version": self._newest, "seconds": self._seconds, "is_saving": self._is_saving}
+
+    async def save(self, version: int, ledger: dict[str, Any]) -> None:
+        """Write the checkpoint of a version, unless it is there; returns when it would survive a crash.
+
+        Raises WorkerLost when the learner is lost, Halt or OSError, in one line, when it cannot be written.
+        """
+        if version == self._newest:
+            return
+        self._is_saving = True
+        started_s = time.perf_counter()
+        partial = self._record.begin_checkpoint(version)
+        try:
+            await self._learner.save(partial)
+        except WorkerLost as error:
+            if is_accident(error, num_ranks=self._num_ranks):
+                raise
+            failure = write_failed(partial, str(error))
+            self._record.drop_checkpoint(version)
+            raise Halt(str(failure)) from error
+        state = {"version": version, "ledger": ledger, "identity": self._identity, "time": time.time()}
+        await asyncio.to_thread(self._record.finish_checkpoint, version, state, keep=self._keep)
+        self._newest = version
+        self._is_saving = False
+        self._seconds = time.perf_counter() - started_s
+        self._metrics.observe_checkpoint(self._seconds)
+        logger.info("checkpoint of step %d written in %.2f s", version, self._seconds)

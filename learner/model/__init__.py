@@ -1,0 +1,2 @@
+"""The policy itself: loaded, sharded, its log-probs, published, written to and read from checkpoints. The learner and the
+learned verifier come in."""

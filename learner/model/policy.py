@@ -1,0 +1,109 @@
+"""The policy in the learner's hands: log-probs under its weights or others, and copies of its weights.
+
+`Policy` has the model to itself; `ShardedPolicy` is one rank's share of it, and each of its methods is
+a pass or an exchange of all ranks: they must call it alike, with equally many batches.
+
+Weights go by parameter name; of a sharded policy they are this rank's parts. Shape: `T` completion tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+
+from actors.weights.manifest import WeightManifest, views
+from learner.gang import Gang
+from learner.model.causal_lm import TokenLogprobs
+from learner.model.publish import pack
+from learner.model.sharding import own_part, shard, whole
+from learner.step.batch import PackedBatch
+
+Weights = Mapping[str, torch.Tensor]
+
+
+class Policy:
+    """A model, the device it computes on, the dtype it computes in, and the sampling temperature."""
+
+    def __init__(self, model: Any, device: torch.device, temperature: float, *, bfloat16: bool) -> None:
+        self.model = model
+        self.device = device
+        self._temperature = temperature
+        self._bfloat16 = bfloat16
+        self._module = TokenLogprobs(model)
+
+    @cached_property
+    def parameters(self) -> dict[str, torch.Tensor]:
+        """The same tensors always; between the passes of a sharded model its modules may hold others."""
+        return dict(self.model.named_parameters())
+
+    def logprobs(self, batch: PackedBatch) -> torch.Tensor:
+        """float32 [T], with a gradient."""
+        with self._autocast():
+            return self._module(batch, self._temperature)
+
+    @torch.no_grad()
+    def logprobs_under(self, weights: Weights, batches: Sequence[PackedBatch]) -> list[torch.Tensor]:
+        """float32 [T] of each batch, with other weights in place of the policy's."""
+        named = {f"policy.{name}": value.to(self.device, torch.float32) for name, value in weights.items()}
+        with self._autocast():
+            return [
+                torch.func.functional_call(self._module, named, (batch.to(self.device), self._temperature))
+                for batch in batches
+            ]
+
+    def copy_weights(self) -> dict[str, torch.Tensor]:
+        return {name: own_part(value.detach()).clone() for name, value in self.parameters.items()}
+
+    def publish(self, manifest: WeightManifest) -> tuple[Weights, tuple[np.ndarray, ...]]:
+        """The weights rounded to the manifest's dtypes, and its buckets of all of them, which only rank 0 has.
+
+        Both are in the CPU's memory.
+        """
+        buckets = tuple(pack(self.parameters, manifest))
+        return dict(views(manifest, buckets)), buckets
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self._bfloat16)
+
+
+class ShardedPolicy(Policy):
+    """One rank's share of a model, whose parameters are DTensors."""
+
+    def __init__(
+        self, model: Any, device: torch.device, temperature: float, *, bfloat16: bool, gang: Gang
+    ) -> None:
+        super().__init__(model, device, temperature, bfloat16=bfloat16)
+        self._gang = gang
+        self._root = shard(self._module, gang, device)
+
+    @torch.no_grad()
+    def logprobs_under(self, weights: Weights, batches: Sequence[PackedBatch]) -> list[torch.Tensor]:
+        # functional_call would bypass FSDP's shards, so the other weights take their place for a while.
+        own = self.copy_weights()
+        self._put(weights)
+        try:
+            return [self.logprobs(batch.to(self.device)) for batch in batches]
+        finally:
+            self._put(own)
+
+    def publish(self, manifest: WeightManifest) -> tuple[Weights, tuple[np.ndarray, ...]]:
+        parameters = {entry.name: self.parameters[entry.name].detach() for entry in manifest.entries}
+        weights = {
+            entry.name: own_part(parameters[entry.name]).to("cpu", getattr(torch, entry.dtype), copy=True)
+            for entry in manifest.entries
+        }
+        if self._gang.rank == 0:
+            return weights, tuple(pack(parameters, manifest))
+        for parameter in parameters.values():
+            whole(parameter)  # this rank's part of what rank 0 packs, in that order
+        return weights, ()
+
+    def _put(self, weights: Weights) -> None:
+        self._root.reshard()  # what a forward pass has left in whole is of the weights before
+        for name, parameter in self.parameters.items():
+            own_part(parameter).copy_(weights[name])

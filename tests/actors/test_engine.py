@@ -1,0 +1,302 @@
+"""Real vLLM: what it samples, under which weights, and that it says so truthfully.
+
+Shapes: `n` samples of a group, `T` tokens of one sample.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+import torch
+
+from actors.config import RolloutConfig
+from actors.engine import Engine
+from actors.types import Lease
+from actors.weights.manifest import WeightManifest
+from tests.shared.engine import ENGINE, TIMEOUT_S
+from tests.shared.policies import load, make_policy, publish, update
+
+EOS = 1
+PROMPT = (15, 13, 17, 12, 3, 34, 2)
+LONG_PROMPT = tuple(range(10, 55))  # more than one KV block of 32 tokens
+groups = itertools.count()
+
+
+def lease(seed: int, prompt: Sequence[int] = PROMPT) -> Lease:
+    return Lease(group=next(groups), problem_id="p", prompt_token_ids=tuple(prompt), seed=seed)
+
+
+def sample(engine: Engine, leases: Sequence[Lease]) -> list[Any]:
+    return [future.result(TIMEOUT_S) for future in engine.sample(leases)]
+
+
+def tokens(output: Any) -> list[list[int]]:
+    return [list(completion.token_ids) for completion in output.outputs]
+
+
+def logprobs(output: Any) -> list[np.ndarray]:
+    return [np.array(completion.logprobs.logprobs) for completion in output.outputs]
+
+
+def versions_of(completion: Any) -> np.ndarray:
+    """[T] version of each token; 0 where no span covers it."""
+    versions_T = np.zeros(len(completion.token_ids), int)
+    for span in completion.weight_versions:
+        assert not versions_T[span.start : span.end].any()
+        versions_T[span.start : span.end] = int(span.version)
+    return versions_T
+
+
+@torch.no_grad()
+def expected_logprobs(
+    policy: Any, prompt: Sequence[int], completion: Sequence[int], temperature: float
+) -> np.ndarray:
+    """[T] log_softmax(logits / temperature) of each token, by transformers, one sequence at a time."""
+    logits_TV = policy(input_ids=torch.tensor([[*prompt, *completion]])).logits[0, len(prompt) - 1 : -1]
+    logprobs_TV = torch.log_softmax(logits_TV.double() / temperature, dim=-1)
+    return logprobs_TV[torch.arange(len(completion)), torch.tensor(completion)].numpy()
+
+
+def assert_sampled_from(policy: Any, prompt: Sequence[int], output: Any, temperature: float) -> None:
+    for completion, ours in zip(tokens(output), logprobs(output), strict=True):
+        np.testing.assert_allclose(
+            ours, expected_logprobs(policy, prompt, completion, temperature), rtol=0, atol=1e-4
+        )
+
+
+def with_settings(engine: Engine, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> RolloutConfig:
+    config = ENGINE.model_copy(update=settings)
+    monkeypatch.setattr(engine, "_config", config)
+    return config
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_behaviour_logprobs_are_those_of_the_distribution_sampled_from(
+    engine, tiny_model, monkeypatch, temperature
+):
+    policy = make_policy(tiny_model)
+    load(engine, policy)
+    with_settings(engine, monkeypatch, temperature=temperature)
+    (output,) = sample(engine, [lease(seed=3)])
+    assert_sampled_from(policy, PROMPT, output, temperature)
+    other = 1.7 - temperature
+    wrong = expected_logprobs(policy, PROMPT, tokens(output)[0], other)
+    assert np.abs(logprobs(output)[0] - wrong).max() > 0.05  # the test can tell the two apart
+
+
+def test_leases_of_several_temperatures_share_an_engine(engine, tiny_model):
+    policy = make_policy(tiny_model)
+    load(engine, policy)
+    asked = {None: ENGINE.temperature, 0.7: 0.7, 1.3: 1.3}
+    outputs = sample(engine, [replace(lease(seed=3), temperature=given) for given in asked])
+    for output, temperature in zip(outputs, asked.values(), strict=True):
+        assert_sampled_from(policy, PROMPT, output, temperature)
+    assert tokens(outputs[0]) == tokens(outputs[1]) != tokens(outputs[2])
+
+
+def test_samples_follow_the_policy_in_frequency(engine, tiny_model, monkeypatch):
+    policy = make_policy(tiny_model)
+    load(engine, policy)
+    with_settings(engine, monkeypatch, samples_per_prompt=2048, max_tokens=1)
+    (output,) = sample(engine, [lease(seed=0)])
+    counts_V = np.bincount([ids[0] for ids in tokens(output)], minlength=policy.config.vocab_size)
+    expected_V = np.exp(
+        [expected_logprobs(policy, PROMPT, [token], 0.7)[0] for token in range(len(counts_V))]
+    )
+    likely = expected_V * 2048 >= 20
+    assert likely.sum() >= 5
+    z = (counts_V - 2048 * expected_V) / np.sqrt(2048 * expected_V * (1 - expected_V))
+    assert np.abs(z[likely]).max() < 4.5
+
+
+@pytest.mark.parametrize("num_samples", [1, 8, 33])
+def test_a_group_has_exactly_n_samples(engine, monkeypatch, num_samples):
+    with_settings(engine, monkeypatch, samples_per_prompt=num_samples)
+    for output in sample(engine, [lease(seed=0), lease(seed=num_samples)]):
+        assert sorted(completion.index for completion in output.outputs) == list(range(num_samples))
+        assert all(len(ids) == len(values) for ids, values in zip(tokens(output), logprobs(output)))
+
+
+def test_a_completion_ends_with_its_stop_token_or_at_its_length_limit(engine, tiny_model, monkeypatch):
+    load(engine, make_policy(tiny_model))
+    with_settings(engine, monkeypatch, samples_per_prompt=256)
+    (output,) = sample(engine, [lease(seed=0)])
+    reasons = [completion.finish_reason for completion in output.outputs]
+    assert set(reasons) == {"stop", "length"}
+    for ids, reason in zip(tokens(output), reasons, strict=True):
+        assert EOS not in ids[:-1]
+        if reason == "stop":
+            assert ids[-1] == EOS
+        else:
+            assert len(ids) == ENGINE.max_tokens and ids[-1] != EOS
+
+
+def test_the_same_lease_on_the_same_weights_gives_the_same_samples_bit_for_bit(engine, tiny_model):
+    load(engine, make_policy(tiny_model))
+    first, again = (sample(engine, [lease(seed=40), lease(seed=48)]) for _ in range(2))
+    load(engine, make_policy(tiny_model, seed=9))
+    load(engine, make_policy(tiny_model))
+    later = sample(engine, [lease(seed=40), lease(seed=48)])
+    for one, other in itertools.chain(zip(first, again, strict=True), zip(first, later, strict=True)):
+        assert tokens(one) == tokens(other)
+        for ours, theirs in zip(logprobs(one), logprobs(other), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+
+
+def test_samples_of_a_group_have_consecutive_seeds(engine, tiny_model):
+    load(engine, make_policy(tiny_model))
+    first, third, far = sample(engine, [lease(seed=100), lease(seed=102), lease(seed=108)])
+    assert tokens(first)[2:] == tokens(third)[:-2]
+    everything = {tuple(ids) for output in (first, far) for ids in tokens(output)}
+    assert len(everything) == 16  # no two alike
+
+
+def test_after_an_update_samples_come_from_the_new_weights_and_say_so(engine, tiny_model):
+    before = make_policy(tiny_model)
+    old = load(engine, before)
+    (old_output,) = sample(engine, [lease(seed=0)])
+    after = make_policy(tiny_model, seed=1)
+    new = load(engine, after)
+    (output,) = sample(engine, [lease(seed=0)])
+    assert all((versions_of(completion) == old).all() for completion in old_output.outputs)
+    assert all((versions_of(completion) == new).all() for completion in output.outputs)
+    assert_sampled_from(after, PROMPT, output, 0.7)
+    stale = expected_logprobs(before, PROMPT, tokens(output)[0], 0.7)
+    assert np.abs(logprobs(output)[0] - stale).max() > 0.5  # the versions are far apart
+
+
+def test_an_update_while_sampling_loses_no_sequence_and_every_token_tells_its_version(
+    engine, tiny_model, monkeypatch
+):
+    config = with_settings(engine, monkeypatch, max_tokens=56, samples_per_prompt=16)
+    policies = {}
+    policy = make_policy(tiny_model)
+    policies[load(engine, policy)] = policy
+    new_policies = [make_policy(tiny_model, seed=seed) for seed in (2, 3)]
+    published = [publish(policy) for policy in new_policies]
+    futures = engine.sample([lease(seed=16 * number) for number in range(4)])
+    for policy, weights in zip(new_policies, published, strict=True):
+        before = engine.clock.busy_s
+        while engine.clock.busy_s == before:  # until a step is over
+            assert not all(future.done() for future in futures)
+            time.sleep(0.001)
+        policies[update(engine, *weights)] = policy
+    outputs = [future.result(TIMEOUT_S) for future in futures]
+
+    assert [len(output.outputs) for output in outputs] == [16] * 4
+    num_mixed = 0
+    for completion in itertools.chain.from_iterable(output.outputs for output in outputs):
+        ids, versions_T = list(completion.token_ids), versions_of(completion)
+        assert completion.finish_reason == ("stop" if ids[-1] == EOS else "length")
+        assert len(ids) == config.max_tokens or ids[-1] == EOS
+        assert set(versions_T) <= set(policies) and np.all(np.diff(versions_T) >= 0)
+        num_mixed += len(set(versions_T)) > 1
+        by_version = {v: expected_logprobs(p, PROMPT, ids, 0.7) for v, p in policies.items()}
+        expected_T = [by_version[version][t] for t, version in enumerate(versions_T)]
+        np.testing.assert_allclose(completion.logprobs.logprobs, expected_T, rtol=0, atol=1e-4)
+    assert num_mixed > 0
+
+
+def test_a_prefix_is_shared_within_a_version_and_never_across_versions(engine, tiny_model, monkeypatch):
+    with_settings(engine, monkeypatch, samples_per_prompt=1)  # vLLM tells of the last sample only
+    load(engine, make_policy(tiny_model))
+    sample(engine, [lease(seed=0, prompt=LONG_PROMPT)])
+    (again,) = sample(engine, [lease(seed=0, prompt=LONG_PROMPT)])
+    assert again.num_cached_tokens == 32
+    policy = make_policy(tiny_model, seed=4)
+    load(engine, policy)
+    (output,) = sample(engine, [lease(seed=0, prompt=LONG_PROMPT)])
+    assert output.num_cached_tokens == 0
+    assert_sampled_from(policy, LONG_PROMPT, output, 0.7)
+
+
+@pytest.mark.parametrize("left_out", ["lm_head.weight", "model.layers.1.self_attn.k_proj.weight"])
+def test_a_tensor_left_out_of_an_update_shows_in_the_fingerprint(engine, tiny_model, left_out):
+    load(engine, make_policy(tiny_model))
+    manifest, buckets, fingerprint = publish(make_policy(tiny_model, seed=5))
+    incomplete = WeightManifest(
+        entries=tuple(entry for entry in manifest.entries if entry.name != left_out),
+        bucket_sizes=manifest.bucket_sizes,
+    )
+    assert engine.update_weights(engine.version + 1, incomplete, buckets).result(TIMEOUT_S) != fingerprint
+    assert engine.update_weights(engine.version + 1, manifest, buckets).result(TIMEOUT_S) == fingerprint
+    assert engine.fingerprint().result(TIMEOUT_S) == fingerprint
+
+
+def test_a_version_older_than_the_engines_changes_nothing(engine, tiny_model):
+    older, version = engine.version + 1, engine.version + 2
+    manifest, buckets, fingerprint = publish(make_policy(tiny_model))
+    assert engine.update_weights(version, manifest, buckets).result(TIMEOUT_S) == fingerprint
+    late = [np.zeros_like(bucket) for bucket in buckets]
+    assert engine.update_weights(older, manifest, late).result(TIMEOUT_S) == fingerprint
+    assert engine.version == version and engine.fingerprint().result(TIMEOUT_S) == fingerprint
+
+
+def test_a_manifest_that_does_not_fit_its_buckets_is_refused(engine, tiny_model):
+    manifest, buckets, _ = publish(make_policy(tiny_model))
+    with pytest.raises(ValueError, match="weight buckets hold"):
+        engine.update_weights(engine.version + 1, manifest, [buckets[0][:-64]]).result(TIMEOUT_S)
+
+
+@pytest.mark.parametrize("prompt", [[10] * 97, [10] * 96, []])
+def test_a_prompt_that_does_not_fit_fails_alone(engine, prompt):
+    refused, other = engine.sample([lease(seed=0, prompt=prompt), lease(seed=0)])
+    with pytest.raises(ValueError, match=r"vLLM refuses problem 'p' \(group \d+\): .*prompt"):
+        refused.result(TIMEOUT_S)
+    assert len(other.result(TIMEOUT_S).outputs) == ENGINE.samples_per_prompt
+
+
+def test_the_clock_tells_sampling_from_waiting_and_updating(engine, tiny_model):
+    policy = make_policy(tiny_model)
+    before = engine.clock
+    sample(engine, [lease(seed=0)])
+    sampled = engine.clock
+    assert sampled.busy_s > before.busy_s
+    load(engine, policy)
+    updated = engine.clock
+    assert updated.updating_s > sampled.updating_s and updated.busy_s == sampled.busy_s
+    time.sleep(0.3)
+    assert engine.clock.idle_s >= updated.idle_s + 0.1
+    assert engine.clock.busy_s == updated.busy_s
+
+
+def test_memory_does_not_grow_over_200_updates(engine, tiny_model):
+    published = [publish(make_policy(tiny_model, seed=seed)) for seed in (6, 7)]
+
+    def update(times: int) -> int:
+        for number in range(times):
+            manifest, buckets, fingerprint = published[number % 2]
+            assert (
+                engine.update_weights(engine.version + 1, manifest, buckets).result(TIMEOUT_S) == fingerprint
+            )
+            if number % 10 == 0:
+                sample(engine, [lease(seed=number)])
+        return psutil.Process().memory_info().rss
+
+    warm = update(40)
+    assert update(200) - warm < 200 * sum(len(bucket) for bucket in published[0][1]) // 4
+
+
+@pytest.mark.ends_engine
+def test_shutdown_fails_what_is_not_finished_and_all_that_follows(engine, monkeypatch):
+    with_settings(engine, monkeypatch, max_tokens=80, samples_per_prompt=64)
+    futures = engine.sample([lease(seed=64 * number) for number in range(4)])
+    engine._stopping.set()  # what comes between this and the thread's end must be answered as well
+    queued = [*engine.sample([lease(seed=0)]), engine.fingerprint()]
+    engine.shutdown()
+    for future in futures:
+        with pytest.raises(RuntimeError, match="shut down"):
+            future.result(TIMEOUT_S)
+    for future in queued:
+        assert isinstance(future.exception(TIMEOUT_S), RuntimeError | None)
+    with pytest.raises(RuntimeError, match="has failed.*shut down"):
+        engine.sample([lease(seed=0)])
+    with pytest.raises(RuntimeError, match="has failed"):
+        engine.raise_if_failed()

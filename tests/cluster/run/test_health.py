@@ -1,0 +1,174 @@
+"""What goes wrong is said once, counted, and ends the run where it goes on."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+import pytest
+
+from cluster.config.parse import parse_config
+from cluster.fleet.calls import Halt, WorkerLost
+from cluster.run.health import NUM_SILENT_GROUPS, Health
+from learner.types import STALENESS_WARNING
+
+
+@pytest.fixture
+def health() -> Health:
+    return Health(parse_config({"model": "m", "train": {"max_consecutive_failures": 3, "max_staleness": 2}}))
+
+
+def test_failures_in_a_row_end_the_run_with_the_last_one(health: Health) -> None:
+    health.note_failure("one")
+    health.note_failure("two")
+    with pytest.raises(Halt, match="^3 failures in a row without a finished group; the last: three$"):
+        health.note_failure("three")
+    assert [event.split(" ", 1)[1] for event in health.events] == ["one", "two", "three"]
+
+
+def test_workers_lost_together_are_one_failure_and_their_successors_are_others(health: Health) -> None:
+    before_s = time.monotonic()
+    for _ in range(2):
+        for _ in range(8):  # those of a node, one of them after the other
+            health.note_lost(lost(before_s))
+        before_s = time.monotonic()
+    with pytest.raises(Halt, match="^3 failures in a row"):
+        health.note_lost(lost(before_s))
+
+
+def lost(made_s: float) -> WorkerLost:
+    error = WorkerLost("verifier-0 was lost")
+    error.made_s = made_s
+    return error
+
+
+def test_failed_starts_are_told_and_left_to_their_fleet(health: Health) -> None:
+    error = lost(float("inf"))
+    error.is_failed_start = True
+    for _ in range(10):
+        health.note_lost(error)
+    assert len(health.events) == 10
+
+
+def test_a_finished_group_forgives_the_failures_before_it(health: Health) -> None:
+    for _ in range(10):
+        health.note_failure("passing")
+        health.note_failure("passing")
+        health.note_success()
+
+
+def test_a_learner_without_a_batch_is_told_of_once_a_minute_until_a_step_comes(health: Health) -> None:
+    for starving_s in [0.0, 59.0, 61.0, 62.0, 100.0, 122.0, 0.5, 59.0, 60.5]:
+        health.check_starving(starving_s, num_scored=3, num_queued=1, held={"rollout-0": 4, "rollout-2": 0})
+    health.check_starving(200.0, num_scored=0, num_queued=0, held={})
+    told = [event.split(" ", 1)[1] for event in health.events]
+    assert [message.partition(";")[0] for message in told] == [
+        "no step for 61 s",
+        "no step for 122 s",
+        "no step for 60 s",
+        "no step for 200 s",
+    ]
+    assert told[0].endswith("3 scored, 1 wait for a verdict, with engines: rollout-0 4, rollout-2 0")
+    assert told[3].endswith("with engines: there is none")
+
+
+def test_failures_of_a_run_that_is_ending_are_said_and_do_not_count(health: Health) -> None:
+    health.note_failure("before")
+    health.note_failure("before")
+    health.note_ending()
+    for _ in range(5):
+        health.note_failure("killed with its node")
+        health.note_unjudged(7, "p7", "KeyError: 'x'")
+    assert len(health.events) == 12
+
+
+def test_a_group_that_is_never_judged_ends_the_run_though_others_finish(health: Health) -> None:
+    for group in (7, 8, 7, 8):
+        health.note_unjudged(group, f"p{group}", "KeyError: 'x'")
+        health.note_success()
+    with pytest.raises(Halt, match=r"^verifier 'countdown' fails on problem p7: KeyError: 'x' \(3 times\)$"):
+        health.note_unjudged(7, "p7", "KeyError: 'x'")
+
+
+def test_a_verifier_that_judges_nobody_ends_the_run_with_what_it_did(health: Health) -> None:
+    for _ in range(NUM_SILENT_GROUPS - 1):
+        health.check_statuses(["timeout", "refused"])
+    health.check_statuses(["timeout", "ok"])
+    for _ in range(NUM_SILENT_GROUPS - 1):
+        health.check_statuses(["timeout", "timeout", "refused"])
+    with pytest.raises(
+        Halt,
+        match=r"^verifier 'countdown' judged no candidate of the last 50 groups \(100 timeout, 50 refused\): "
+        r"raise verifier.timeout_s = 2 or verifier.max_candidate_chars = 10000, or mend the verifier$",
+    ):
+        health.check_statuses(["timeout", "timeout", "refused"])
+
+
+def test_a_policy_that_has_the_format_to_learn_is_warned_of_once_and_goes_on(health: Health) -> None:
+    for _ in range(3 * NUM_SILENT_GROUPS):
+        health.check_statuses(["wrong_format", "timeout", "wrong_format"])
+    assert len(health.events) == 1
+    assert "judged no candidate of the last 50 groups (100 wrong_format, 50 timeout)" in health.events[0]
+    health.check_statuses(["ok", "wrong_format"])  # a lucky one
+    for _ in range(2 * NUM_SILENT_GROUPS):
+        health.check_statuses(["wrong_format"])
+    assert len(health.events) == 1
+    for statuses in (["ok"], ["wrong_format"]):
+        for _ in range(NUM_SILENT_GROUPS):
+            health.check_statuses(statuses)
+    assert len(health.events) == 2
+    with pytest.raises(Halt, match=r"\(100 timeout, 50 wrong_format\)"):
+        for _ in range(NUM_SILENT_GROUPS):
+            health.check_statuses(["timeout", "timeout", "wrong_format"])
+
+
+def test_an_engine_beyond_the_limit_ends_the_run_by_name(health: Health) -> None:
+    health.check_parity({"rollout-0": 1e-3, "rollout-1": 0.0})
+    for difference in (1.1e-3, float("nan")):
+        with pytest.raises(Halt, match="^rollout-1 samples from another distribution"):
+            health.check_parity({"rollout-0": 0.0, "rollout-1": difference})
+
+
+def test_staleness_is_warned_of_once_while_ten_steps_lie_too_far_on_average(
+    health: Health, caplog: pytest.LogCaptureFixture
+) -> None:
+    high, low = STALENESS_WARNING * 1.5, 0.0
+    with caplog.at_level(logging.WARNING, "cluster"):
+        # The mean of the last ten passes 0.2 with the seventh high one, and falls to it as they leave.
+        for step, ratio in enumerate([low] * 10 + [high] * 12 + [low] * 4 + [high] * 10, start=1):
+            health.check_staleness(step, ratio)
+    assert [event.split(" ", 1)[1] for event in health.events] == caplog.messages
+    assert caplog.messages == [
+        f"samples too far from the policy they train: staleness_ratio = 0.21 in the 10 steps up to {step}, "
+        "above 0.2; lower train.max_staleness = 2 or learner.learning_rate = 0.0001"
+        for step in (17, 33)
+    ]
+
+
+def test_a_single_stale_step_is_no_reason_to_warn(health: Health) -> None:
+    for step in range(20):
+        health.check_staleness(step, 9 * STALENESS_WARNING if step == 12 else 0.1 * STALENESS_WARNING)
+    assert health.events == []
+
+
+def test_samples_of_the_policys_own_version_are_not_called_old(caplog: pytest.LogCaptureFixture) -> None:
+    synchronous = Health(parse_config({"model": "m", "train": {"max_staleness": 0}}))
+    with caplog.at_level(logging.WARNING, "cluster"):
+        for step in range(1, 11):
+            synchronous.check_staleness(step, 0.21)
+    (message,) = caplog.messages
+    assert message == (
+        "samples too far from the policy they train: staleness_ratio = 0.21 in the 10 steps up to 10, above 0.2; "
+        "they are of its own version, so engine and learner compute differently: compare "
+        "rollout.dtype = 'float32' with learner.dtype = 'float32', and see parity_max"
+    )
+
+
+def test_warnings_are_no_failures(health: Health) -> None:
+    health.note_failure("one")
+    health.note_failure("two")
+    for step in range(20):
+        health.check_staleness(step, (step % 2) * 9.0)
+    health.note("starving")
+    with pytest.raises(Halt, match="^3 failures in a row"):
+        health.note_failure("three")

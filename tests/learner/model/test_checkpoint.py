@@ -1,0 +1,132 @@
+"""Resume is exact to the last bit, and a damaged checkpoint is named instead of used."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+from transformers import AutoModelForCausalLM
+
+from actors.weights.fingerprint import param_fingerprint
+from learner.config import LearnerConfig
+from learner.learner import Learner
+from learner.objectives.config import ObjectiveConfig
+from tests.shared.tiny_model import make_group, model_path
+
+
+def make_learner(temperature: float = 1.0, num_select: int = 2, **settings) -> Learner:
+    objective = ObjectiveConfig(num_select=num_select)
+    return Learner(model_path(), LearnerConfig(**settings), objective, temperature, seed=0)
+
+
+def batch(step: int):
+    return [make_group(10 * step + number, version=step) for number in range(2)]
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A checkpoint after three steps, and the learner that wrote it."""
+    learner = make_learner()
+    for step in range(3):
+        learner.train_step(batch(step))
+    directory = tmp_path_factory.mktemp("checkpoint")
+    learner.save(directory)
+    return directory, learner.published
+
+
+@pytest.fixture
+def damaged(saved, tmp_path):
+    return shutil.copytree(saved[0], tmp_path / "damaged")
+
+
+def test_training_resumes_bit_for_bit(saved):
+    straight = make_learner()
+    expected = [straight.train_step(batch(step)) for step in range(6)]
+    resumed = make_learner()
+    resumed.train_step(batch(9))  # whatever it did before is forgotten
+    resumed.load(saved[0])
+    assert resumed.version == 3 and resumed.published.fingerprint == expected[2].fingerprint
+    for step in range(3, 6):
+        result = resumed.train_step(batch(step))
+        assert result.fingerprint == expected[step].fingerprint
+        for name in ("loss", "grad_norm", "learning_rate", "kl"):
+            assert result.facts[name] == expected[step].facts[name]
+    assert resumed.version == 6
+    for ours, theirs in zip(resumed.published.buckets, straight.published.buckets, strict=True):
+        assert ours.tobytes() == theirs.tobytes()
+
+
+def test_weights_published_before_a_resume_are_never_taken_for_those_of_the_checkpoint(saved):
+    learner = make_learner()
+    learner.train_step(batch(9))  # its version 1 is not the version 1 of the checkpoint's history
+    learner.load(saved[0])
+    assert learner.train_step([make_group(5, version=1)]).facts["parity_tokens"] == 0
+
+
+def test_a_checkpoint_before_the_first_step_resumes_too(tmp_path):
+    learner = make_learner()
+    learner.save(tmp_path)
+    resumed = make_learner()
+    resumed.train_step(batch(9))
+    resumed.load(tmp_path)
+    assert resumed.version == 0
+    assert resumed.train_step(batch(0)).fingerprint == learner.train_step(batch(0)).fingerprint
+
+
+def test_the_model_directory_stands_on_its_own(saved):
+    model = AutoModelForCausalLM.from_pretrained(saved[0] / "model")
+    assert param_fingerprint(model.named_parameters()) == saved[1].fingerprint
+    assert (saved[0] / "model" / "tokenizer.json").read_text() == "{}"
+
+
+def test_nothing_in_a_checkpoint_runs_code_when_read(saved):
+    suffixes = {file.suffix for file in saved[0].rglob("*") if file.is_file()}
+    assert suffixes == {".safetensors", ".json"}
+
+
+@pytest.mark.parametrize("name", ["learner.json", "optimizer.safetensors", "model/model.safetensors"])
+@pytest.mark.parametrize("damage", ["truncated", "missing", "empty"])
+def test_a_damaged_checkpoint_is_named_and_changes_nothing(damaged, name, damage):
+    file = damaged / name
+    if damage == "missing":
+        file.unlink()
+    else:
+        file.write_bytes(file.read_bytes()[:-50] if damage == "truncated" else b"")
+    learner = make_learner()
+    before = learner.published.fingerprint
+    with pytest.raises(ValueError, match=f"{name.split('/')[0]}.*use an older checkpoint") as error:
+        learner.load(damaged)
+    assert "\n" not in str(error.value)
+    assert learner.version == 0 and learner.published.fingerprint == before
+    result = learner.train_step(batch(0))
+    assert result.fingerprint == make_learner().train_step(batch(0)).fingerprint
+
+
+def test_a_checkpoint_of_another_model_is_refused(damaged):
+    from tests.shared.tiny_model import build_model
+
+    build_model(intermediate_size=64).save_pretrained(damaged / "model")
+    with pytest.raises(
+        ValueError, match=r"mlp\.gate_proj\.weight' of shape \(64, 32\), the model \(48, 32\)"
+    ):
+        make_learner().load(damaged)
+
+
+def test_settings_that_shape_the_result_must_be_the_same(saved):
+    with pytest.raises(
+        ValueError, match=r"learner\.learning_rate = 0\.0001, this run has 0\.001: resume with"
+    ):
+        make_learner(learning_rate=1e-3).load(saved[0])
+    with pytest.raises(ValueError, match=r"objective\.num_select = 2, this run has 3"):
+        make_learner(num_select=3).load(saved[0])
+    with pytest.raises(ValueError, match=r"temperature = 1\.0, this run has 0\.5"):
+        make_learner(temperature=0.5).load(saved[0])
+    make_learner(micro_batch_tokens=64, parity_sequences=1).load(saved[0])
+
+
+def test_a_checkpoint_of_an_unknown_format_is_refused(damaged):
+    facts = json.loads((damaged / "learner.json").read_text())
+    (damaged / "learner.json").write_text(json.dumps(facts | {"format": 99}))
+    with pytest.raises(ValueError, match="has format 99, this version reads 1"):
+        make_learner().load(damaged)

@@ -1,0 +1,329 @@
+"""A gang of ranks is one learner: the same steps, facts, refusals and checkpoints as one process."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from actors.weights.fingerprint import param_fingerprint
+from actors.weights.manifest import views
+from learner.gang import ALONE
+from learner.learner import Learner
+from learner.model.causal_lm import load_model, token_logprobs
+from learner.objectives.config import ObjectiveConfig
+from learner.step.batch import divide, empty_batch
+from tests.shared.ranks import Ranks, make_learner
+from tests.shared.tiny_model import (
+    build_model,
+    demonstrate,
+    make_group,
+    model_path,
+    reference_model,
+    shift_behaviour,
+)
+
+BON = ObjectiveConfig(name="bon", num_select=2)
+SETTINGS = {"micro_batch_tokens": 48, "eps": 1e-3, "learning_rate": 1e-2, "warmup_steps": 2}
+"""Several micro-batches a step; AdamW's eps above rounding, which a division by an average near 0 would amplify."""
+
+
+@pytest.fixture(scope="module")
+def two() -> Iterator[Ranks]:
+    ranks = Ranks(2)
+    yield ranks
+    ranks.close()
+
+
+@pytest.fixture(scope="module")
+def three() -> Iterator[Ranks]:
+    """The tiny model's 32 channels and 23 words cannot be divided by three."""
+    ranks = Ranks(3)
+    yield ranks
+    ranks.close()
+
+
+def weights_of(learner: Learner, buckets=None) -> dict[str, torch.Tensor]:
+    return dict(views(learner.manifest, learner.published.buckets if buckets is None else buckets))
+
+
+def assert_close(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> None:
+    assert ours.keys() == theirs.keys()
+    for name, value in theirs.items():
+        assert (ours[name] - value).norm() <= 1e-5 * value.norm(), name
+
+
+def without_seconds(facts: dict[str, float]) -> dict[str, float]:
+    return {name: value for name, value in facts.items() if not name.endswith("_s")}
+
+
+def assert_same_files(ours: Path, theirs: Path) -> None:
+    names = sorted(path.relative_to(ours) for path in ours.rglob("*") if path.is_file())
+    assert names == sorted(path.relative_to(theirs) for path in theirs.rglob("*") if path.is_file())
+    for name in names:
+        assert (ours / name).read_bytes() == (theirs / name).read_bytes(), name
+
+
+# --- how the work is divided ---
+
+
+@pytest.mark.parametrize("num_shares", [1, 2, 3, 7])
+def test_every_sequence_is_in_one_share(num_shares):
+    lengths = np.random.default_rng(num_shares).integers(1, 50, 40)
+    shares = divide(lengths, num_shares)
+    assert len(shares) == num_shares
+    assert sorted(np.concatenate(shares).tolist()) == list(range(40))
+    assert all(np.all(np.diff(share) > 0) for share in shares)
+
+
+def test_no_share_is_larger_than_four_thirds_of_the_smallest_maximum():
+    for seed in range(30):
+        lengths = np.random.default_rng(seed).integers(1, 30, 7)
+        best = min(
+            max(sum(lengths[np.array(owners) == share]) for share in range(3))
+            for owners in itertools.product(range(3), repeat=7)
+        )
+        assert max(lengths[share].sum() for share in divide(lengths, 3)) <= 4 / 3 * best
+
+
+def test_shares_follow_longest_first_and_more_shares_than_sequences_leave_some_empty():
+    assert [share.tolist() for share in divide(np.array([3, 9, 5, 4]), 2)] == [[0, 1], [2, 3]]
+    assert [share.tolist() for share in divide(np.array([3, 9]), 3)] == [[1], [0], []]
+
+
+def test_a_pass_over_an_empty_batch_adds_exactly_nothing():
+    policy = load_model(model_path())
+    logprobs_T = token_logprobs(policy, empty_batch(), 1.0)
+    assert logprobs_T.shape == (0,)
+    logprobs_T.sum().backward()
+    assert all(float(parameter.grad.abs().max()) == 0 for parameter in policy.parameters())
+
+
+def test_one_process_alone_exchanges_nothing(monkeypatch):
+    monkeypatch.delattr(torch.distributed, "all_gather")
+    values = np.array([1.5, np.nan])
+    assert ALONE.sum(values) is values and ALONE.largest(values) is values and ALONE.norm(3.0) == 3.0
+    assert ALONE.gather(values).shape == (1, 2)
+
+
+# --- a step ---
+
+
+@pytest.mark.parametrize(
+    ("objective", "settings"),
+    [
+        (ObjectiveConfig(name="rloo"), {}),
+        (BON, {"kl_coefficient": 0.2}),
+        (ObjectiveConfig(name="bon_sft", num_select=4), {"weight_decay": 0.1, "max_grad_norm": 0.5}),
+    ],
+    ids=["rloo", "bon_kl", "bon_sft"],
+)
+def test_two_ranks_take_the_steps_of_one(two, objective, settings):
+    """Weights within 1e-5 of each tensor's norm; facts within 1e-4 relative or 1e-6 absolute."""
+    settings = SETTINGS | settings
+    alone = make_learner(settings, objective)
+    two.make(settings, objective)
+    for step in range(3):
+        # The oldest groups are compared under weights of an earlier version.
+        groups = [
+            demonstrate(
+                shift_behaviour(make_group(10 * step + g, worker=f"rollout-{g % 2}", temperature=0.7), -0.2)
+            )
+            for g in range(3)
+        ]
+        expected = alone.train_step(groups)
+        first, second = two.train_step(groups)
+        facts = without_seconds(first.facts)
+        row_fill = facts.pop("row_fill")
+        assert 0.1 < row_fill <= 1
+        assert facts == pytest.approx(
+            {name: value for name, value in without_seconds(expected.facts).items() if name != "row_fill"},
+            rel=1e-4,
+            abs=1e-6,
+        )
+        assert facts["parity_tokens"] > 0
+        assert first.parity_by_worker == pytest.approx(expected.parity_by_worker, rel=1e-4)
+        assert np.array_equal(first.weights_BN, expected.weights_BN)
+        assert first.facts == second.facts and first.parity_by_worker == second.parity_by_worker
+        assert first.version == second.version == step + 1 and first.fingerprint == second.fingerprint
+    ours, others = two.published()
+    assert others.buckets == ()
+    assert_close(weights_of(alone, ours.buckets), weights_of(alone))
+    assert ours.fingerprint == param_fingerprint(weights_of(alone, ours.buckets))
+
+
+@pytest.mark.parametrize(("tied", "dtype", "tolerance"), [(True, "float32", 1e-5), (False, "bfloat16", 5e-3)])
+def test_tied_weights_and_bfloat16_are_trained_by_two_ranks_as_by_one(two, tied, dtype, tolerance, tmp_path):
+    build_model(tie_word_embeddings=tied).save_pretrained(tmp_path)
+    settings = SETTINGS | {"dtype": dtype, "kl_coefficient": 0.2}
+    alone = make_learner(settings, BON, str(tmp_path))
+    before = {name: value.clone() for name, value in weights_of(alone).items()}
+    two.make(settings, BON, str(tmp_path))
+    for step in range(2):
+        groups = [make_group(10 * step + g, temperature=0.7) for g in range(3)]
+        expected, result = alone.train_step(groups), two.train_step(groups)[0]
+        for fact in ("grad_norm", "parity_max"):  # the latter is 2e4 times larger in bfloat16
+            assert result.facts[fact] == pytest.approx(expected.facts[fact], rel=0.1), fact
+    ours = weights_of(alone, two.published()[0].buckets)
+    for name, value in weights_of(alone).items():
+        assert (ours[name] - value).norm() <= tolerance * value.norm(), name
+        assert (ours[name] - value).norm() <= 0.5 * (value - before[name]).norm(), name
+
+
+def test_samples_of_an_older_version_are_compared_under_its_weights_and_leave_the_policy_alone(two):
+    settings = SETTINGS | {"learning_rate": 0.05, "warmup_steps": 0}
+    two.make(settings, BON)
+    one = make_learner(settings, BON)
+    learners = [make_group(number, temperature=0.7) for number in range(2)]
+    for result in (one.train_step(learners), two.train_step(learners)[0]):
+        assert result.facts["parity_max"] < 1e-4
+    honest = make_group(5, version=0, worker="honest", temperature=0.7)
+    new = reference_model(weights_of(one))
+    mislabelled = make_group(6, version=0, worker="mislabelled", temperature=0.7, model=new)
+    expected, result = one.train_step([honest, mislabelled]), two.train_step([honest, mislabelled])[0]
+    assert result.parity_by_worker["honest"] < 1e-4 and result.parity_by_worker["mislabelled"] > 0.1
+    assert result.facts["parity_tokens"] == expected.facts["parity_tokens"]
+    assert_close(weights_of(one, two.published()[0].buckets), weights_of(one))
+
+
+def test_what_is_published_in_bfloat16_is_the_rounded_weights(two):
+    two.make({}, BON)
+    exact = two.published()[0]
+    two.make({"publish_dtype": "bfloat16"}, BON)
+    one = make_learner({"publish_dtype": "bfloat16"}, BON)
+    assert two.published()[0].fingerprint == one.published.fingerprint != exact.fingerprint
+
+
+def test_two_ranks_give_the_same_bits_twice(two):
+    fingerprints = []
+    for _ in range(2):
+        two.make(SETTINGS, BON)
+        fingerprints.append([two.train_step([make_group(g) for g in range(3)])[0].fingerprint for _ in "ab"])
+    assert fingerprints[0] == fingerprints[1]
+
+
+@pytest.mark.slow
+def test_fewer_sequences_than_ranks_and_none_at_all_are_steps_like_any_other(three):
+    few = [make_group(0, samples=2, rewards=np.array([1.0, 0.0]))]
+    none = [make_group(1, samples=2, rewards=np.zeros(2))]
+    alone = make_learner(SETTINGS, BON)
+    three.make(SETTINGS, BON)
+    for groups in (few, none):
+        expected, results = alone.train_step(groups), three.train_step(groups)
+        assert results[0].facts["grad_norm"] == pytest.approx(expected.facts["grad_norm"], rel=1e-4)
+        assert [result.facts["trained_tokens"] for result in results] == [
+            expected.facts["trained_tokens"]
+        ] * 3
+    assert_close(weights_of(alone, three.published()[0].buckets), weights_of(alone))
+
+
+@pytest.mark.parametrize(("reward", "what"), [(1e300, "loss"), (1e30, "gradient norm")])
+def test_a_step_that_is_not_finite_is_refused_by_all_ranks_and_changes_nothing(two, reward, what):
+    two.make(SETTINGS, BON)
+    before = two.published()
+    refused = two.train_step([make_group(0), make_group(1, samples=4, rewards=np.array([reward, 0, 0, 0]))])
+    assert all(isinstance(error, ArithmeticError) for error in refused)
+    assert str(refused[0]) == str(refused[1]) and f"{what} is " in str(refused[0])
+    two.train_step([make_group(0)])
+    after = two.published()[0].fingerprint
+    two.make(SETTINGS, BON)
+    assert [published.fingerprint for published in two.published()] == [p.fingerprint for p in before]
+    assert two.train_step([make_group(0)])[0].fingerprint == after
+
+
+def test_mistaken_groups_are_refused_by_all_ranks_with_the_same_words(two):
+    two.make(SETTINGS, BON)
+    refused = two.train_step([make_group(0), make_group(1, samples=3)])
+    assert [str(error) for error in refused] == ["a batch needs groups of one size, got sizes [3, 4]"] * 2
+
+
+# --- checkpoints ---
+
+
+@pytest.fixture(scope="module")
+def saved(two, tmp_path_factory) -> tuple[Path, int]:
+    """A checkpoint of two ranks after two steps, and its fingerprint."""
+    directory = tmp_path_factory.mktemp("two")
+    two.make(SETTINGS, BON)
+    for step in range(2):
+        results = two.train_step([make_group(10 * step + g) for g in range(3)])
+    two.save(directory)
+    return directory, results[0].fingerprint
+
+
+@pytest.mark.slow
+def test_a_checkpoint_of_two_ranks_is_one_of_any_number_bit_for_bit(saved, two, three, tmp_path):
+    directory, fingerprint = saved
+    next_groups = [make_group(30 + g) for g in range(3)]
+    one = make_learner(SETTINGS, BON)
+    one.load(directory)
+    one.save(tmp_path / "one")
+    three.make(SETTINGS, BON)
+    assert three.load(directory) == [None] * 3
+    three.save(tmp_path / "three")
+    assert one.published.fingerprint == three.published()[0].fingerprint == fingerprint
+    assert_same_files(tmp_path / "one", directory)
+    assert_same_files(tmp_path / "three", directory)
+
+    two.make(SETTINGS, BON)
+    two.load(directory)
+    straight = two.train_step(next_groups)[0]
+    for result in (one.train_step(next_groups), three.train_step(next_groups)[0]):
+        assert result.version == straight.version == 3
+        assert result.facts["loss"] == pytest.approx(straight.facts["loss"], rel=1e-5)
+        assert result.facts["grad_norm"] == pytest.approx(straight.facts["grad_norm"], rel=1e-5)
+    assert_close(weights_of(one), weights_of(one, two.published()[0].buckets))
+    assert_close(weights_of(one), weights_of(one, three.published()[0].buckets))
+
+
+def test_tied_weights_are_one_tensor_in_a_checkpoint_of_any_number_of_ranks(two, tmp_path):
+    model = tmp_path / "tied"
+    build_model(tie_word_embeddings=True).save_pretrained(model)
+    one = make_learner(SETTINGS, BON, str(model))
+    one.train_step([make_group(0)])
+    one.save(tmp_path / "one")
+    two.make(SETTINGS, BON, str(model))
+    two.load(tmp_path / "one")
+    two.save(tmp_path / "two")
+    assert_same_files(tmp_path / "two", tmp_path / "one")
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "two" / "model")
+    assert loaded.lm_head.weight is loaded.model.embed_tokens.weight
+    assert param_fingerprint(loaded.named_parameters()) == one.published.fingerprint
+
+
+def test_a_damaged_checkpoint_is_refused_by_all_ranks_and_changes_nothing(saved, two, tmp_path):
+    for name in ("learner.json", "optimizer.safetensors"):
+        (tmp_path / name).write_bytes((saved[0] / name).read_bytes())
+    (tmp_path / "model").mkdir()
+    weights = (saved[0] / "model" / "model.safetensors").read_bytes()
+    (tmp_path / "model" / "model.safetensors").write_bytes(weights[:-50])
+    two.make(SETTINGS, BON)
+    before = two.published()[0].fingerprint
+    for error in two.load(tmp_path):
+        assert isinstance(error, ValueError) and "is damaged" in str(error)
+    assert two.train_step([make_group(0)])[0].version == 1
+    two.make(SETTINGS, BON)
+    assert two.published()[0].fingerprint == before
+
+
+def test_the_number_of_ranks_is_no_setting_of_a_checkpoint(saved):
+    assert not [
+        name for name in json.loads((saved[0] / "learner.json").read_text())["settings"] if "ranks" in name
+    ]
+
+
+def test_a_gang_listens_on_its_own_address_only(two):
+    listening = {
+        connection.laddr.ip.removeprefix("::ffff:")  # an IPv4 address on a socket of both kinds
+        for process in [psutil.Process(), *(psutil.Process(p.pid) for p in two.processes)]
+        for connection in process.net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN
+    }
+    assert listening == {"127.0.0.1"}

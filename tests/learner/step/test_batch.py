@@ -1,0 +1,275 @@
+"""Packing changes the cost of a step and nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from learner.model import causal_lm as learner_model
+from learner.model.causal_lm import load_model, token_logprobs
+from learner.step.batch import collect, micro_batches
+from learner.step.parity import choose
+from tests.shared.tiny_model import (
+    build_model,
+    completions,
+    demonstrate,
+    make_group,
+    model_path,
+    slow_logprobs,
+)
+
+
+@pytest.fixture(scope="module")
+def policy():
+    return load_model(model_path())
+
+
+def groups_of_many_lengths():
+    return [
+        make_group(number, samples=6, prompt_length=3 + 4 * number, lengths=(1, 12)).samples
+        for number in range(4)
+    ]
+
+
+def all_sequences(groups):
+    return np.arange(sum(group.num_samples for group in groups))
+
+
+def by_sequence(batches, values):
+    """sequence id -> values of its tokens, in order."""
+    found = {}
+    for batch, values_T in zip(batches, values, strict=True):
+        for sequence in batch.sequence_ids.unique().tolist():
+            assert sequence not in found
+            found[sequence] = values_T[batch.sequence_ids == sequence]
+    return found
+
+
+@pytest.mark.parametrize("max_tokens", [24, 100, 4096])
+@pytest.mark.parametrize("temperature", [1.0, 0.6])
+def test_packed_logprobs_equal_those_of_one_sequence_at_a_time(policy, max_tokens, temperature):
+    groups = groups_of_many_lengths()
+    batches = list(micro_batches(collect(groups), all_sequences(groups), max_tokens))
+    with torch.no_grad():
+        packed = by_sequence(batches, [token_logprobs(policy, batch, temperature) for batch in batches])
+        expected = [
+            slow_logprobs(policy, group.prompt_token_ids, completion, temperature)
+            for group in groups
+            for completion in completions(group)
+        ]
+    assert sorted(packed) == list(range(24))
+    for sequence, logprobs_T in enumerate(expected):
+        torch.testing.assert_close(packed[sequence], logprobs_T, rtol=0, atol=1e-5)
+
+
+def test_targets_behaviour_and_versions_stay_with_their_token():
+    groups = [
+        replace(
+            group,
+            logprobs=-np.arange(len(group.token_ids), dtype=np.float32) - 1000 * group.group,
+            versions=np.arange(len(group.token_ids), dtype=np.int32) + 1000 * group.group,
+        )
+        for group in groups_of_many_lengths()
+    ]
+    batches = list(micro_batches(collect(groups), all_sequences(groups), 64))
+    for name, field in (
+        ("target_ids", "token_ids"),
+        ("behaviour_logprobs", "logprobs"),
+        ("versions", "versions"),
+    ):
+        found = by_sequence(batches, [getattr(batch, name) for batch in batches])
+        for group in groups:
+            for i in range(6):
+                expected = getattr(group, field)[group.offsets[i] : group.offsets[i + 1]]
+                assert found[group.group * 6 + i].tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("max_tokens", [24, 100, 4096])
+def test_demonstrations_stand_behind_all_samples_and_leave_them_as_they_were(policy, max_tokens):
+    groups = [
+        demonstrate(make_group(number, samples=6, prompt_length=3 + 4 * number), length=2 + 3 * number)
+        for number in range(4)
+    ]
+    samples = [group.samples for group in groups]
+    sequences = collect(samples, [group.demonstration for group in groups])
+    assert sequences.num_samples == 24 and sequences.demonstrations.tolist() == [24, 25, 26, 27]
+    batches = list(micro_batches(sequences, np.arange(28), max_tokens))
+    targets = by_sequence(batches, [batch.target_ids for batch in batches])
+    with torch.no_grad():
+        logprobs = by_sequence(batches, [token_logprobs(policy, batch, 0.7) for batch in batches])
+    for number, group in enumerate(groups):
+        demonstration = torch.from_numpy(group.demonstration.token_ids).long()
+        assert targets[24 + number].tolist() == demonstration.tolist()
+        for sequence, completion in (
+            *enumerate(completions(group.samples), start=6 * number),
+            (24 + number, demonstration),
+        ):
+            expected = slow_logprobs(policy, group.samples.prompt_token_ids, completion, 0.7)
+            torch.testing.assert_close(logprobs[sequence], expected, rtol=0, atol=1e-5)
+
+
+def test_only_sampled_tokens_have_a_behaviour_and_they_come_first():
+    groups = [demonstrate(make_group(number, samples=6)) for number in range(4)]
+    sequences = collect([group.samples for group in groups], [group.demonstration for group in groups])
+    for batch in micro_batches(sequences, np.arange(28), 64):
+        is_sampled = batch.sequence_ids < 24
+        assert len(batch.behaviour_logprobs) == len(batch.versions) == int(is_sampled.sum())
+        assert is_sampled[: batch.num_sampled_tokens].all()
+        for sequence in batch.sequence_ids[is_sampled].unique().tolist():
+            samples, i = groups[sequence // 6].samples, sequence % 6
+            ours = batch.behaviour_logprobs[batch.sequence_ids[: batch.num_sampled_tokens] == sequence]
+            assert ours.tolist() == samples.logprobs[samples.offsets[i] : samples.offsets[i + 1]].tolist()
+
+
+def test_demonstrations_are_never_chosen_for_the_parity_check():
+    groups = [demonstrate(make_group(number, samples=6, version=number)) for number in range(4)]
+    samples = [group.samples for group in groups]
+    with_demonstrations = collect(samples, [group.demonstration for group in groups])
+    for max_sequences in (7, 100):
+        expected = choose(collect(samples), range(4), {}, max_sequences)
+        chosen = choose(with_demonstrations, range(4), {}, max_sequences)
+        assert {v: ids.tolist() for v, ids in chosen.items()} == {
+            v: ids.tolist() for v, ids in expected.items()
+        }
+
+
+def test_positions_count_from_zero_in_every_sequence():
+    groups = groups_of_many_lengths()
+    lengths = []
+    for batch in micro_batches(collect(groups), all_sequences(groups), 128):
+        for segment in range(1, int(batch.segment_ids.max()) + 1):
+            positions = batch.position_ids[batch.segment_ids == segment]
+            assert positions.tolist() == list(range(len(positions)))
+            lengths.append(len(positions))
+    expected = [
+        len(group.prompt_token_ids) + len(completion) - 1
+        for group in groups
+        for completion in completions(group)
+    ]
+    assert sorted(lengths) == sorted(expected)
+
+
+def test_a_micro_batch_stays_within_its_token_budget():
+    groups = groups_of_many_lengths()
+    for max_tokens in (40, 130, 300, 1000):
+        for batch in micro_batches(collect(groups), all_sequences(groups), max_tokens):
+            assert batch.input_ids.numel() <= max_tokens
+
+
+def test_a_sequence_longer_than_the_budget_gets_a_batch_of_its_own():
+    groups = [
+        make_group(0, samples=2, lengths=(70, 70)).samples,
+        make_group(1, samples=2, lengths=(3, 3)).samples,
+    ]
+    batches = list(micro_batches(collect(groups), all_sequences(groups), 32))
+    assert [batch.sequence_ids.unique().tolist() for batch in batches] == [[0], [1], [2, 3]]
+    assert [tuple(batch.input_ids.shape) for batch in batches] == [(1, 74), (1, 74), (1, 32)]
+
+
+def test_only_the_chosen_sequences_are_packed():
+    groups = groups_of_many_lengths()
+    batches = list(micro_batches(collect(groups), np.array([3, 17]), 4096))
+    assert [batch.sequence_ids.unique().tolist() for batch in batches] == [[3, 17]]
+
+
+def test_rows_of_short_sequences_are_nearly_full():
+    groups = [make_group(number, samples=32, lengths=(5, 14)).samples for number in range(8)]
+    batches = list(micro_batches(collect(groups), all_sequences(groups), 1024))
+    used = sum(int((batch.segment_ids > 0).sum()) for batch in batches)
+    assert used / sum(batch.input_ids.numel() for batch in batches) > 0.9
+
+
+def test_an_empty_prompt_is_refused():
+    group = replace(make_group(7).samples, prompt_token_ids=np.empty(0, np.int32))
+    with pytest.raises(ValueError, match="group 7 has an empty prompt"):
+        collect([group])
+
+
+def test_the_head_in_chunks_gives_the_same_logprobs_and_gradients(policy, monkeypatch):
+    groups = groups_of_many_lengths()
+    (batch,) = micro_batches(collect(groups), all_sequences(groups), 4096)
+    outcomes = []
+    for max_logits in (2**26, 7 * 23):
+        monkeypatch.setattr(learner_model, "MAX_LOGITS", max_logits)
+        policy.zero_grad()
+        logprobs_T = token_logprobs(policy, batch, 0.8)
+        (logprobs_T * torch.linspace(-1, 1, len(logprobs_T))).sum().backward()
+        outcomes.append((logprobs_T.detach(), *[parameter.grad.clone() for parameter in policy.parameters()]))
+    for whole, chunked in zip(*outcomes, strict=True):
+        torch.testing.assert_close(chunked, whole, rtol=1e-5, atol=1e-5)
+
+
+def test_no_chunk_of_logits_is_kept_for_the_backward_pass(policy, monkeypatch):
+    monkeypatch.setattr(learner_model, "MAX_LOGITS", 8 * 23)
+    groups = groups_of_many_lengths()
+    (batch,) = micro_batches(collect(groups), all_sequences(groups), 4096)
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda tensor: kept.append(tensor.shape) or tensor, lambda t: t
+    ):
+        token_logprobs(policy, batch, 1.0)
+    assert kept and not any(shape and shape[-1] == 23 and shape[0] != 32 for shape in kept if len(shape) == 2)
+
+
+def test_a_missing_model_is_named_with_a_remedy(tmp_path):
+    with pytest.raises(ValueError, match=r"no/such/model.*name an existing directory"):
+        load_model("no/such/model")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match=r"empty' has no config\.json"):
+        load_model(str(tmp_path / "empty"))
+
+
+def test_a_truncated_model_is_named(tmp_path):
+    build_model().save_pretrained(tmp_path)
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(ValueError, match=r"model\.safetensors is damaged"):
+        load_model(str(tmp_path))
+
+
+def test_a_head_that_is_not_a_product_with_the_hidden_state_is_refused(tmp_path):
+    from transformers import Gemma2Config, Gemma2ForCausalLM, GraniteConfig, GraniteForCausalLM
+
+    sizes = {
+        "vocab_size": 23,
+        "hidden_size": 32,
+        "intermediate_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+    }
+    Gemma2ForCausalLM(Gemma2Config(**sizes, head_dim=16)).save_pretrained(tmp_path / "gemma")
+    with pytest.raises(ValueError, match=r"final_logit_softcapping = 30\.0"):
+        load_model(str(tmp_path / "gemma"))
+    GraniteForCausalLM(GraniteConfig(**sizes, logits_scaling=8.0)).save_pretrained(tmp_path / "granite")
+    with pytest.raises(ValueError, match=r"logits_scaling = 8\.0"):
+        load_model(str(tmp_path / "granite"))
+
+
+def test_a_sequence_beyond_the_sliding_window_is_refused(tmp_path):
+    from transformers import MistralConfig, MistralForCausalLM
+
+    config = MistralConfig(
+        vocab_size=23,
+        hidden_size=32,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        sliding_window=12,
+    )
+    MistralForCausalLM(config).save_pretrained(tmp_path)
+    policy = load_model(str(tmp_path))
+    for completion_length, fits in ((8, True), (9, False)):
+        group = make_group(
+            0, samples=1, prompt_length=5, lengths=(completion_length, completion_length)
+        ).samples
+        (batch,) = micro_batches(collect([group]), np.array([0]), 64)
+        if fits:
+            token_logprobs(policy, batch, 1.0)
+        else:
+            with pytest.raises(ValueError, match="13 tokens exceeds the model's sliding window of 12"):
+                token_logprobs(policy, batch, 1.0)

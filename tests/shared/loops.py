@@ -1,0 +1,16 @@
+"""A scenario in an event loop of its own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+
+def in_a_loop(scenario: Callable[[], Awaitable[None]]) -> None:
+    """Run it; fails when it does not end."""
+
+    async def bounded() -> None:
+        async with asyncio.timeout(30):
+            await scenario()
+
+    asyncio.run(bounded())

@@ -1,0 +1,117 @@
+"""A gang of learners in processes of their own, at a test's command: real gloo, no Ray.
+
+Tests import it as `tests.shared.ranks`; run as a program it is one rank.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from actors.types import ScoredGroup
+from learner.config import LearnerConfig
+from learner.learner import Learner
+from learner.objectives.config import ObjectiveConfig
+from learner.types import PublishedWeights, StepResult
+from tests.shared.paths import ROOT
+from tests.shared.tiny_model import model_path
+
+TIMEOUT_S = 120.0
+
+
+def make_learner(
+    settings: dict[str, Any], objective: ObjectiveConfig, model: str = "", **gang: Any
+) -> Learner:
+    return Learner(model or model_path(), LearnerConfig(**settings), objective, 0.7, seed=0, **gang)
+
+
+class Ranks:
+    """`Learner`'s methods, called on every rank; each returns what every rank returned, or raised."""
+
+    def __init__(self, size: int) -> None:
+        from learner.gang import open_store
+
+        self._store = open_store("127.0.0.1", size, TIMEOUT_S)
+        self.processes: list[subprocess.Popen[bytes]] = []
+        self._connections: list[Any] = []
+        for rank in range(size):
+            ours, theirs = Pipe()
+            arguments = [str(theirs.fileno()), str(self._store.port), str(rank), str(size)]
+            self.processes.append(
+                subprocess.Popen(
+                    [sys.executable, "-m", "tests.shared.ranks", *arguments],
+                    cwd=ROOT,
+                    env=os.environ | {"OMP_NUM_THREADS": "1"},
+                    pass_fds=[theirs.fileno()],
+                )
+            )
+            theirs.close()
+            self._connections.append(ours)
+
+    def make(self, settings: dict[str, Any], objective: ObjectiveConfig, model: str = "") -> None:
+        """A fresh learner in place of the one before."""
+        made = self._call("make", settings, objective, model or model_path())
+        assert made == [None] * len(made), made
+
+    def train_step(self, groups: list[ScoredGroup]) -> list[StepResult]:
+        return self._call("train_step", groups)
+
+    def published(self) -> list[PublishedWeights]:
+        return self._call("published")
+
+    def save(self, directory: Path) -> None:
+        self._call("save", directory)
+
+    def load(self, directory: Path) -> list[Any]:
+        return self._call("load", directory)
+
+    def close(self) -> None:
+        for connection in self._connections:
+            connection.close()
+        for process in self.processes:
+            process.wait(timeout=TIMEOUT_S)
+
+    def _call(self, name: str, *arguments: Any) -> list[Any]:
+        for connection in self._connections:
+            connection.send((name, arguments))
+        for connection in self._connections:
+            assert connection.poll(TIMEOUT_S), f"a rank does not answer to {name}"
+        return [connection.recv() for connection in self._connections]
+
+
+def _serve(connection: Any, gang: Any) -> None:
+    learner: Any = None
+    while True:
+        try:
+            name, arguments = connection.recv()
+        except EOFError:
+            return
+        try:
+            if name == "make":
+                learner = make_learner(*arguments, gang=gang)
+                answer = None
+            else:
+                answer = getattr(learner, name)
+                answer = answer(*arguments) if callable(answer) else answer
+        except Exception as error:  # noqa: BLE001  the test looks at it
+            answer = error
+        connection.send(answer)
+
+
+if __name__ == "__main__":
+    import torch
+
+    from learner.gang import connect_store, join
+
+    descriptor, port, rank, size = map(int, sys.argv[1:])
+    torch.set_num_threads(1)
+    store = connect_store("127.0.0.1", port, size, TIMEOUT_S)
+    _serve(
+        Connection(descriptor),
+        join(store, rank=rank, size=size, address="127.0.0.1", device="cpu", timeout_s=TIMEOUT_S),
+    )

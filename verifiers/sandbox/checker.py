@@ -1,0 +1,155 @@
+"""The checker's side of a judgement: runs the data set's tests, with stand-ins where they call the candidate.
+
+Runs inside the sandbox, in a process of its own that the candidate's cannot see: standard library only. The tests
+compare values that were decoded here, and the verdict goes straight to the host; the candidate has a say in
+neither. It can return what it likes, and that is all.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import importlib
+import linecache
+import sys
+import traceback
+from typing import Any
+
+from verifiers.sandbox.remote import GONE, TESTS, CandidateGoneError, Link
+from verifiers.sandbox.values import Channel
+
+
+def check(job: dict[str, Any], channel: Channel) -> dict[str, Any]:
+    """The outcome of a job: `kind` (passed, failed, wrong_format, unsupported, sandbox), `detail`, `passed`, `digest`.
+
+    `unsupported` is a fault of the problem, `sandbox` one of the sandbox: neither says anything about the candidate.
+    """
+    link = Link(channel)
+    namespace: dict[str, Any] = {"__name__": TESTS}
+    try:
+        exec(compile(job["prelude"], "<prelude>", "exec"), namespace)  # noqa: S102  the data set's code
+        tree = ast.parse("\n".join([job["setup"], *job["tests"]]))
+        names = names_to_ask(job["entry"], tree, namespace)
+        import_errors = _try_imports(tree)
+    except BaseException as error:  # noqa: BLE001  data may raise anything
+        return make_outcome("unsupported", f"the problem's own code fails: {_describe(error)}")
+    try:
+        if channel.receive() != ["ready"]:
+            return make_outcome("sandbox", "the candidate's process could not be set up")
+    except (EOFError, OSError):
+        return make_outcome("sandbox", "the candidate's process could not be set up")
+
+    outcome = make_outcome("failed", "")
+    try:
+        channel.send(job["program"])
+        kind, text = channel.receive()
+        if kind == "syntax":
+            return make_outcome("wrong_format", text)
+        outcome["digest"] = text
+        link.receive()  # raises what the program itself raises
+        for name in names:
+            try:
+                namespace[name] = link.ask("get", 0, (name,))
+            except AttributeError:
+                outcome["detail"] = f"the candidate does not define {name}"
+    except (CandidateGoneError, EOFError, OSError):
+        return {**outcome, "detail": link.gone or GONE}
+    except Exception as error:  # noqa: BLE001  what the program raises
+        return {**outcome, "detail": f"the program raises {_describe(error)}"}
+
+    sources = [job["setup"], *job["tests"]] if job["setup"] else job["tests"]
+    failures = 0
+    for number, source in enumerate(sources):
+        failure = _run(source, namespace, number, link, import_errors)
+        if link.unsupported:
+            return make_outcome("unsupported", link.unsupported)
+        if failure or link.gone:
+            failures += 1
+            outcome["detail"] = outcome["detail"] or link.gone or failure
+            if link.gone or not job["run_all"] or (number == 0 and job["setup"]):
+                failures += len(sources) - number - 1
+                break
+    outcome["passed"] = max(0, len(job["tests"]) - failures)
+    if not failures:
+        outcome |= {"kind": "passed", "detail": ""}
+    return outcome
+
+
+def names_to_ask(entry: str | None, tree: ast.Module, namespace: dict[str, Any]) -> list[str]:
+    """Which names in the tests are the candidate's; modules of the standard library are imported on the way.
+
+    Those that are called or read, and that neither the tests, the problem's own code, the builtins nor the standard
+    library define. If there is none, the tests are of a function that shadows a builtin (MBPP's `sum`): the one
+    called first. No other builtin is ever taken from the candidate.
+    """
+    if entry:
+        namespace.pop(entry, None)
+    called = [n.func.id for n in ast.walk(tree) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)]
+    read, defined = [], set()
+    for node in ast.walk(tree):
+        match node:
+            case ast.Name(id=name, ctx=ast.Load()):
+                read.append(name)
+            case ast.Name(id=name) | ast.arg(arg=name):
+                defined.add(name)
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+                defined.add(name)
+            case ast.alias(name=name, asname=other):
+                defined.add(other or name.split(".")[0])
+    asked = []
+    for name in dict.fromkeys(read):
+        if name in namespace or name in defined or hasattr(builtins, name):
+            continue
+        if name in sys.stdlib_module_names and name not in called:
+            namespace[name] = importlib.import_module(name)
+        else:
+            asked.append(name)
+    if entry:
+        return list(dict.fromkeys([entry, *asked]))
+    return asked or [name for name in called if name not in namespace and name not in defined][:1]
+
+
+def _try_imports(tree: ast.Module) -> set[str]:
+    """Import what the tests import, and return what went wrong.
+
+    Before the candidate is there: values of its that fill the memory make an extension module fail to load.
+    """
+    errors = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            try:
+                exec(compile(ast.Module([node], []), "<imports>", "exec"), {"__name__": TESTS})  # noqa: S102
+            except ImportError as error:
+                errors.add(_describe(error))
+    return errors
+
+
+def _run(source: str, namespace: dict[str, Any], number: int, link: Link, import_errors: set[str]) -> str:
+    """Run one test; what went wrong, or nothing."""
+    file = f"<{TESTS} {number}>"
+    linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
+    try:
+        exec(compile(source, file, "exec"), namespace)  # noqa: S102  the data set's code
+    except BaseException as error:  # noqa: BLE001  SystemExit too is no pass
+        if (
+            isinstance(error, ImportError)
+            and error.name is not None  # the candidate's has a message alone
+            and (isinstance(error, ModuleNotFoundError) or _describe(error) in import_errors)
+        ):
+            link.unsupported = f"the tests need what the sandbox does not have: {_describe(error)}"
+        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+        where = f" at {frames[-1].line}" if frames else ""
+        return f"{_describe(error)}{where}"[:500]
+    return ""
+
+
+def make_outcome(kind: str, detail: str) -> dict[str, Any]:
+    return {"kind": kind, "detail": detail, "passed": 0, "digest": None}
+
+
+def _describe(error: BaseException) -> str:
+    try:
+        text = str(error)
+    except BaseException:  # noqa: BLE001  of an assert's message that is the candidate's object, say
+        text = ""
+    return " ".join(f"{type(error).__name__}: {text}".split()).removesuffix(":")[:300]
