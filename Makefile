@@ -2,10 +2,13 @@
 VENV ?= .venv
 BIN := $(VENV)/bin
 
+# Workers that share the tests' files. One more than the two cores they are made for, since many wait for a process.
+SIDE_BY_SIDE := -n 3
+
 # Without cached bytecode every engine would compile vLLM anew at its start: 20 s each time.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: install demo test test-slow study study-quick chaos lint format lock clean help
+.PHONY: install demo test test-fast test-slow study study-quick chaos lint format lock clean help
 
 help: ## List the commands
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -16,7 +19,10 @@ demo: $(VENV)/.ready ## Train and evaluate the countdown model on this machine's
 	$(BIN)/bonfire train examples/countdown.toml
 
 test: $(VENV)/.ready ## Run the tests, real Ray and real vLLM included
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" $(SIDE_BY_SIDE)
+
+test-fast: $(VENV)/.ready ## Run the tests that need neither Ray nor vLLM (under a minute)
+	$(BIN)/python -m pytest -m "not slow and not cluster" $(SIDE_BY_SIDE)
 
 test-slow: $(VENV)/.ready ## Run the tests that take minutes each
 	$(BIN)/python -m pytest -m slow

@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from actors.config import RolloutConfig
+from actors.environment import engine_environment
 from actors.heap import made_to_stay
 from actors.types import Lease
 from actors.weights.manifest import WeightManifest
@@ -29,23 +30,6 @@ from actors.weights.manifest import WeightManifest
 Result = TypeVar("Result")
 KV_BLOCK_TOKENS = 32
 MAX_BATCHED_TOKENS = 8192
-
-
-def engine_environment(config: RolloutConfig) -> dict[str, str]:
-    """Environment variables an engine's process needs before torch is imported."""
-    environment = {
-        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-        "VLLM_NO_USAGE_STATS": "1",
-        "VLLM_LOGGING_LEVEL": "ERROR",
-        "TOKENIZERS_PARALLELISM": "false",
-        # vLLM opens gloo groups of one process on whatever address the machine's name stands for.
-        "GLOO_SOCKET_IFNAME": "lo",
-    }
-    if config.num_gpus == 0:
-        # Log-probs make vLLM compile its sampler even when eager: 9 s that a CPU never earns back.
-        environment["TORCHDYNAMO_DISABLE"] = "1"
-        environment["OMP_NUM_THREADS"] = str(max(1, int(config.num_cpus)))
-    return environment
 
 
 @dataclass(frozen=True, slots=True)

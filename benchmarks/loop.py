@@ -57,7 +57,7 @@ def bare_engine(config: RunConfig, prompts: list[tuple[int, ...]], num_groups: i
     """Start one rollout actor alone, then keep it as full as the loop does."""
     import ray
 
-    from actors.engine import engine_environment
+    from actors.environment import engine_environment
     from actors.types import Lease
     from actors.worker import RolloutWorker
 

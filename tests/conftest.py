@@ -7,11 +7,12 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
-from actors.engine import engine_environment
+from actors.environment import engine_environment
 from cluster.fleet.ray_cluster import set_ray_environment
 from tests.shared.engine import ENGINE
 
@@ -19,9 +20,81 @@ os.environ.update(engine_environment(ENGINE))  # read once, when torch is import
 set_ray_environment(local=True)
 
 
+RUN_TOGETHER = {
+    "tests/cluster/run/test_faulty_runs.py": "",
+    "tests/cluster/evaluation/test_evaluation.py": "engine",
+    "tests/actors/test_judge.py": "engine",
+    "tests/actors/test_engine.py": "engine",
+    "tests/cluster/run/test_synchronous_runs.py": "",
+    "tests/learner/test_workers.py": "cluster",
+    "tests/cluster/run/test_alarms.py": "cluster",
+    "tests/cluster/run/test_launch.py": "cluster",
+    "tests/cluster/fleet/test_learning.py": "cluster",
+    "tests/cluster/fleet/test_verifying.py": "cluster",
+    "tests/cluster/fleet/test_elastic.py": "cluster",
+    "tests/cluster/fleet/test_nodes.py": "cluster",
+}
+"""Files that use the session's engine or cluster, and which of them one worker runs one after the other, to share it.
+
+They take longest, so they are begun first. Those with a name of their own ("") are so long that they are worth a cluster.
+"""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The engine is shared by the whole session, so the test that ends it comes last."""
-    items.sort(key=lambda item: item.get_closest_marker("ends_engine") is not None)
+    """Put what needs an engine or a cluster first, as RUN_TOGETHER says, and mark it."""
+    order = {file: place for place, file in enumerate(RUN_TOGETHER)}
+    for item in items:
+        if {"engine", "ray_cluster"} & set(getattr(item, "fixturenames", ())):
+            if _file(item.nodeid) not in RUN_TOGETHER:
+                raise pytest.UsageError(
+                    f"{item.nodeid} uses the engine or the cluster: name its file in RUN_TOGETHER"
+                )
+            item.add_marker(pytest.mark.cluster)
+    items.sort(
+        key=lambda item: (
+            order.get(_file(item.nodeid), len(order)),
+            item.get_closest_marker("ends_engine") is not None,
+        )
+    )
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Have failures named as they happen, not only at the end."""
+    terminal = config.pluginmanager.get_plugin("terminalreporter")
+    if terminal is not None and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(FailureLines(terminal))
+
+
+class FailureLines:
+    """A line for each failure at once: the test, and the last line of why."""
+
+    def __init__(self, terminal: Any) -> None:
+        self._terminal = terminal
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed:
+            crash = getattr(report.longrepr, "reprcrash", None)
+            why = crash.message.splitlines()[0] if crash else str(report.longrepr).strip().splitlines()[-1]
+            self._terminal.write_line(f"\nFAILED {report.nodeid} ({report.when}): {why}", red=True)
+            self._terminal.flush()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """A file is run by one worker. (`--dist loadgroup` would do it by marks, but not with pytest 9.2: xdist's #1386.)"""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return RUN_TOGETHER.get(_file(nodeid)) or _file(nodeid)
+
+    config.option.loadscopereorder = False  # else files with many tests would come first
+    return Scheduling(config, log)
+
+
+def _file(nodeid: str) -> str:
+    return nodeid.partition("::")[0]
 
 
 @pytest.fixture(scope="session")
@@ -69,7 +142,7 @@ def ray_cluster(user_modules: Path) -> Iterator[str]:
     }
     before = {name: os.environ.get(name) for name in changed}
     os.environ.update(changed)
-    others = psutil.Process().children(recursive=True)
+    others = psutil.Process().children()
     context = ray.init(
         address="local",
         num_cpus=16,
@@ -79,8 +152,9 @@ def ray_cluster(user_modules: Path) -> Iterator[str]:
         _temp_dir=str(directory),
         namespace="tests",
     )
+    started = [one for one in psutil.Process().children() if one not in others]
     yield context.address_info["address"]
-    processes = [one for one in psutil.Process().children(recursive=True) if one not in others]
+    processes = [*started, *(child for one in started for child in one.children(recursive=True))]
     ray.shutdown()
     _, left = psutil.wait_procs(processes, timeout=20)
     assert not left

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,7 @@ def imports(source):
     return found
 
 
+@cache
 def imports_of(name):
     return imports(MODULES[name].read_text())
 

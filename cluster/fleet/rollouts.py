@@ -19,7 +19,7 @@ from collections.abc import Callable
 import ray
 
 from actors.config import RolloutConfig
-from actors.engine import engine_environment
+from actors.environment import engine_environment
 from actors.types import Lease, SampleGroup, samples_from_batch
 from actors.worker import RolloutWorker
 from cluster.fleet.broadcast import Published

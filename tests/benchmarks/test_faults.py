@@ -1,6 +1,6 @@
 """Faults of nodes, network, Ray's head, memory and disk, each alone, on a real run on four real Ray nodes.
 
-The chaos run strikes them and judges (`benchmarks/chaos`); faults of single processes are in test_loop.py too.
+The chaos run strikes them and judges (`benchmarks/chaos`); faults of single processes are in test_faulty_runs.py too.
 """
 
 from __future__ import annotations

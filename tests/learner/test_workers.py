@@ -1,4 +1,4 @@
-"""The Ray shells of engine, verifier and learner: what `test_loop.py` cannot see from outside."""
+"""The Ray shells of engine, verifier and learner: what tests of whole runs cannot see from outside."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import ray
 
-from actors.engine import engine_environment
+from actors.environment import engine_environment
 from actors.types import Lease, SampleGroup, samples_from_batch, scored_to_batch
 from actors.weights.fingerprint import param_fingerprint
 from actors.weights.manifest import views

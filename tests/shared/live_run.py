@@ -24,7 +24,6 @@ from cluster.run.preflight import check_demonstrations
 from verifiers.problems.loading import load_problems
 
 GROUPS, SAMPLES, STEPS = 4, 8, 12
-HEARTBEAT_S, SUSPECT_S = 9.0, 1.0
 RUN_TIMEOUT_S = 120.0
 REWARDS = """
 import time

@@ -10,14 +10,10 @@ import pytest
 from safetensors.numpy import save_file
 
 from cluster.run_directory.record import RunRecord
+from tests.shared.commands import bonfire
 from tests.shared.paths import ROOT
 
 EXAMPLE = ROOT / "examples" / "countdown.toml"
-
-
-def bonfire(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from cluster.commands.cli import main; main()", *map(str, arguments)]
-    return subprocess.run(command, check=False, capture_output=True, text=True, cwd=cwd, timeout=90)
 
 
 def one_error(result: subprocess.CompletedProcess[str]) -> str:
