@@ -43,16 +43,17 @@ class Fleet(RolloutFleet):
         slots = list(self.slots._tasks)
         self.broken = {slots[number] for number in numbers}
 
-    def _create(self, slot: Slot, *, is_first: bool) -> RolloutHandle:
+    def _create(self, slot: Slot) -> RolloutHandle:
         self.tried.append(slot)
-        return RolloutHandle(name=next(self._names), actor=None, slot=slot, is_first=is_first)
+        return RolloutHandle(name=next(self._names), actor=None, slot=slot)
 
     async def _bring_up(self, worker: RolloutHandle) -> bool:
         await asyncio.sleep(0)
         if worker.slot in self.broken:
             raise WorkerLost(f"{worker.name} failed while starting its engine: no such GPU")
         await self._announced.wait()  # as real ones do, of which none serves before the learner is up
-        worker.serving = worker.has_served = worker.slot.is_working = True
+        worker.serving = True
+        worker.begin_work()
         return True
 
     async def _collect(self, worker: RolloutHandle) -> None:
