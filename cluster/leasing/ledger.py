@@ -18,12 +18,11 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 CONTROLLER = "controller"
-State = Literal["pending", "leased", "buffered", "trained"]
 
 
 @dataclass(slots=True)
@@ -68,19 +67,6 @@ class Ledger:
     def num_outstanding(self) -> int:
         """Groups leased or buffered: sampled, or being sampled, and not yet trained."""
         return len(self.leased) + len(self.buffered)
-
-    @property
-    def has_pending(self) -> bool:
-        return bool(self._returned) or self._next < self.num_groups
-
-    def state(self, group: int) -> State:
-        if not 0 <= group < self.num_groups:
-            raise KeyError(group)
-        if group in self.leased:
-            return "leased"
-        if group in self.buffered:
-            return "buffered"
-        return "trained" if self._is_trained(group) else "pending"
 
     def lease(self, worker: str, *, version: int, now_s: float) -> int | None:
         """The earliest pending group, now leased to `worker`; None when none is pending."""

@@ -107,7 +107,7 @@ class Controller:
             self.metrics,
             newest=self._version if self._checkpoint else None,
         )
-        self._server, self._metrics_port = self.metrics.serve(config.metrics)
+        self._metrics_port = self.metrics.serve(config.metrics).server_port
         self._verifying = VerifierFleet(
             config=config.verifier,
             problems={problem.id: problem for problem in problems},
