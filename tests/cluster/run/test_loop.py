@@ -36,6 +36,7 @@ from cluster.run.recovery import Origin
 from cluster.run_directory.record import RunRecord
 from cluster.run_directory.run_file import RunFile
 from cluster.terminal.console import View
+from tests.shared.left_behind import checkpoint_at
 from tests.shared.live_run import (
     GROUPS,
     HEARTBEAT_S,
@@ -45,7 +46,6 @@ from tests.shared.live_run import (
     assert_different_checkpoint,
     assert_same_checkpoint,
     both_sample,
-    checkpoint_at,
     scrape,
     serving,
     silent_ones,
