@@ -26,7 +26,7 @@ from ray.job_submission import JobStatus
 
 from cluster.commands.train import _resume_command as resume_command
 from cluster.fleet.ray_cluster import quiet_stderr, set_ray_environment
-from cluster.jobs import find_run, ray_jobs, steer, submit
+from cluster.jobs import asking, find_run, joining, ray_jobs, steer, submit
 from cluster.jobs.entrypoint import check_outlives_job
 from cluster.jobs.status import describe_workers, show_all, show_status
 from cluster.run_directory.record import RUN_FILE
@@ -405,7 +405,7 @@ def test_a_run_without_a_controller_is_shown_by_its_job(on_cluster, capsys, stat
 
 def test_a_list_has_the_runs_without_a_controller_and_each_run_once(on_cluster, monkeypatch, capsys):
     on_cluster(["other", "second"], two_jobs())
-    monkeypatch.setattr(find_run, "ask", lambda found, method: {"stage": "training", "step": 3, "steps": 9})
+    monkeypatch.setattr(asking, "ask", lambda found, method: {"stage": "training", "step": 3, "steps": 9})
     show_all(ON)
     shown = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
     assert [line[0] for line in shown] == ["other", "second", "first"]
@@ -569,8 +569,8 @@ def test_a_list_of_runs_asks_each_on_its_own_cluster(tmp_path, monkeypatch, caps
     monkeypatch.chdir(tmp_path)
     write_run(tmp_path / "runs/on-a-cluster", local=False, address="10.0.0.1:6379", started=time.time() + 1)
     write_run(tmp_path / "runs/alone")
-    monkeypatch.setattr(find_run, "ask", ask)
-    monkeypatch.setattr(find_run, "disconnect", joined.clear)
+    monkeypatch.setattr(asking, "ask", ask)
+    monkeypatch.setattr(joining, "disconnect", joined.clear)
     show_all(None)
     shown = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
     assert shown == [["runs/on-a-cluster", "training", "3/9"], ["runs/alone", "training", "3/9"]]
@@ -630,7 +630,7 @@ def test_status_ends_with_the_events(tmp_path, monkeypatch, capsys):
         "waiting_for": [], "decisions": [], "targets": {"rollout": 1, "verifier": 1},
         "restarts": {"rollout": 0, "verifier": 0},
     }  # fmt: skip
-    monkeypatch.setattr(find_run, "ask", lambda found, method: facts)
+    monkeypatch.setattr(asking, "ask", lambda found, method: facts)
     show_status(str(write_run(tmp_path / "first")), None, as_json=False)
     assert capsys.readouterr().out.splitlines()[-2:] == [f"  {event}" for event in events]
 
