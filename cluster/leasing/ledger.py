@@ -68,6 +68,12 @@ class Ledger:
         """Groups leased or buffered: sampled, or being sampled, and not yet trained."""
         return len(self.leased) + len(self.buffered)
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """Groups by state."""
+        counts = {"leased": len(self.leased), "buffered": len(self.buffered), "trained": self.num_trained}
+        return {**counts, "pending": self.num_groups - sum(counts.values())}
+
     def lease(self, worker: str, *, version: int, now_s: float) -> int | None:
         """The earliest pending group, now leased to `worker`; None when none is pending."""
         if self._returned:

@@ -391,6 +391,7 @@ class Run(RuleBasedStateMachine):
         if not hasattr(self, "model"):
             return
         assert dict(enumerate(states(self.ledger))) == self.model
+        assert +Counter(self.ledger.counts) == Counter(self.model.values())
         places = [*self.ledger.leased, *self.ledger.buffered, *self.trained]
         assert max(Counter(places).values(), default=1) == 1
         assert self.ledger.num_trained == len(self.trained)
