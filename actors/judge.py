@@ -105,8 +105,6 @@ class Judge:
             engine_settings(config),
             stop_token_ids=stop_token_ids(config.model, self._tokenizer),
         )
-        self.num_votes = 0
-        self.num_unread = 0
 
     def verify_batch(self, problem: Problem, completions: Sequence[str]) -> list[Verdict]:
         """A verdict for each completion, in order; score and reward are the same.
@@ -120,8 +118,6 @@ class Judge:
         }
         num_unread = sum(tally.num_unread for tally in tallies.values())
         num_votes = self._config.votes * len(tallies)
-        self.num_votes += num_votes
-        self.num_unread += num_unread
         if tallies and num_unread == num_votes:
             (text, *_), *_ = judgements.values()
             raise RuntimeError(

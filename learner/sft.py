@@ -42,9 +42,6 @@ class SftProgress:
     steps: int
     loss: float
     """Mean over the completion tokens of the last batch, in nats."""
-    learning_rate: float
-    elapsed_s: float
-    """Since the start, the making of the demonstrations included."""
     left_s: float
     """Until the last step, at the pace of the steps so far."""
 
@@ -150,7 +147,7 @@ def train_base(
     output_dir: str | Path,
     on_progress: Callable[[SftProgress], None],
     on_demonstrations: Callable[[int], None] = lambda count: None,
-) -> SftProgress:
+) -> None:
     """Train and write model and tokenizer to `output_dir`, which appears only when complete.
 
     The same config gives the same weights on the same machine with the same number of threads.
@@ -159,7 +156,6 @@ def train_base(
     output = Path(output_dir)
     if output.exists():
         raise ValueError(f"output directory {output} exists: name a new one, or remove it")
-    started = time.perf_counter()
     logging.disable_progress_bar()
     torch.manual_seed(config.seed)
     tokenizer = build_tokenizer()
@@ -185,8 +181,6 @@ def train_base(
                 step=step + 1,
                 steps=config.steps,
                 loss=loss.item(),
-                learning_rate=rate,
-                elapsed_s=now - started,
                 left_s=(now - steps_began) / (step + 1) * (config.steps - step - 1),
             )
             if not math.isfinite(progress.loss):
@@ -195,7 +189,6 @@ def train_base(
                 )
             on_progress(progress)
     _write(model, tokenizer, output)
-    return progress
 
 
 def _write(model: Any, tokenizer: Any, output: Path) -> None:

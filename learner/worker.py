@@ -27,7 +27,6 @@ class LearnerFacts:
 
     pid: int
     node_id: str
-    version: int
     manifest: WeightManifest
 
 
@@ -97,7 +96,6 @@ class LearnerWorker:
         return LearnerFacts(
             pid=os.getpid(),
             node_id=ray.get_runtime_context().get_node_id(),
-            version=self._learner.version,
             manifest=self._learner.manifest,
         )
 

@@ -35,10 +35,6 @@ class WeightManifest:
     bucket_sizes: tuple[int, ...]
     """Bytes of each bucket."""
 
-    @property
-    def size_bytes(self) -> int:
-        return sum(self.bucket_sizes)
-
 
 def views(manifest: WeightManifest, buckets: Sequence[np.ndarray]) -> Iterator[tuple[str, torch.Tensor]]:
     """Each tensor as a view of its bucket, nothing copied. Read-only buckets give tensors not to be written."""

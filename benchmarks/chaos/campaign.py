@@ -29,7 +29,6 @@ class Strike:
     """One fault. Times in seconds of the monotonic clock; 0: not yet."""
 
     name: str
-    victim: str
     course: Course
     bound_s: float
     struck_s: float
@@ -139,7 +138,6 @@ class Campaign:
             return
         strike = Strike(
             name=name,
-            victim=str(victim),
             course=course,
             bound_s=FAULTS[name].bound_s * self._patience,
             struck_s=struck_s,

@@ -12,7 +12,7 @@ FILLED = "the store is filled"
 
 def main() -> None:
     address, node_id, mib = sys.argv[1:]
-    from cluster.jobs.find_run import connect
+    from cluster.jobs.joining import connect
 
     connect(address, local=False)
     import numpy as np

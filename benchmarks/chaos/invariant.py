@@ -25,10 +25,6 @@ class Account:
     misplaced: list[int]
     """Whose prompt is another than their place in the run's order says."""
 
-    @property
-    def holds(self) -> bool:
-        return not (self.lost or self.duplicated or self.misplaced)
-
 
 def account(run_dir: Path) -> Account:
     """Of a run that ended with a checkpoint of its last step.

@@ -55,7 +55,6 @@ def laboratory(directory: Path, *, missing: Mapping[str, str], seed: int) -> Ite
         watch = Watch(family, cluster, NAME, directory / "watch.log")
         yield World(
             family=family,
-            network=network,
             cluster=cluster,
             driver=driver,
             watch=watch,

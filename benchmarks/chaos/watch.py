@@ -93,7 +93,7 @@ def look(run: str) -> dict[str, Any]:
 
 def main() -> None:
     address, run = sys.argv[1:]
-    from cluster.jobs.find_run import connect
+    from cluster.jobs.joining import connect
     from cluster.run_directory.record import without_infinities
 
     connect(address, local=False)

@@ -11,7 +11,6 @@ from typing import Any, Literal
 
 from benchmarks.chaos.cluster import NODES, Cluster
 from benchmarks.chaos.driver import Driver
-from benchmarks.chaos.network import Network
 from benchmarks.chaos.processes import Family
 from benchmarks.chaos.watch import Watch
 
@@ -30,7 +29,6 @@ class World:
         self,
         *,
         family: Family,
-        network: Network,
         cluster: Cluster,
         driver: Driver,
         watch: Watch,
@@ -38,7 +36,6 @@ class World:
         seed: int,
     ) -> None:
         self.family = family
-        self.network = network
         self.cluster = cluster
         self.driver = driver
         self.disk = disk

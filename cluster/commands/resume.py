@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cluster.config.parse import load_config
 from cluster.config.schema import RunConfig
-from cluster.jobs import find_run
+from cluster.jobs import find_run, joining
 from cluster.run_directory.checkpoints import holds_run
 from cluster.run_directory.identity import identity
 from cluster.run_directory.record import RUN_FILE, SETTINGS_FILE, finished_checkpoints
@@ -58,9 +58,9 @@ def check_not_running(run_dir: Path, address: str | None) -> str | None:
         return None
     if address is not None:
         try:
-            names, joined = find_run.names_on(address), find_run.joined_address()
+            names, joined = joining.names_on(address), joining.joined_address()
         finally:
-            find_run.disconnect()
+            joining.disconnect()
         if about["name"] in names:
             raise ValueError(
                 f"the run in {run_dir} still trains {find_run.on(address)}, driven from host {host}: stop it first"

@@ -42,6 +42,10 @@ class WorkerHandle:
     """Seconds that each phase of its start took, in their order; their sum counts from its making."""
     silent: asyncio.Event = field(default_factory=asyncio.Event)
     """Set while it is suspected: it has not answered for longer than it should."""
+    has_started: bool = False
+    """It works, or did before it fell silent."""
+    lost: WorkerLost | None = None
+    """Why it is being given up, when that was found elsewhere than in its own loop."""
 
     @property
     def is_late(self) -> bool:
@@ -80,6 +84,11 @@ class WorkerHandle:
         )
         return facts
 
+    def begin_work(self) -> None:
+        """Its start is over."""
+        self.has_started = self.slot.is_working = True
+        self.slot.failed_starts = 0
+
     def suspect(self, late_s: float) -> str:
         """It has not answered for so long; returns what to say of it."""
         self.silent.set()
@@ -105,14 +114,9 @@ class WorkerHandle:
 class RolloutHandle(WorkerHandle):
     """One living rollout worker."""
 
-    is_first: bool
-    """One of those that a run begins with, and no replacement."""
     version: int = -1
     serving: bool = False
-    has_served: bool = False
     facts: RolloutFacts | None = None
-    lost: WorkerLost | None = None
-    """Why it is being given up, when that was found elsewhere than in its own loop."""
 
     def describe(self) -> dict[str, Any]:
         counted = dataclasses.asdict(self.facts) if self.facts else {}

@@ -2,15 +2,13 @@
 
 | loop            | waits for                           | unblocked by                         |
 |-----------------|-------------------------------------|--------------------------------------|
-| `_tend` (a slot)| resources for its worker            | a node; or the slot is to leave      |
-|                 | the worker's next finished groups   | its engine; or its heartbeat timeout |
+| `_work` (a slot)| the worker's next finished groups   | its engine; or its heartbeat timeout |
 | `top_up`        | nothing: gives the leases admitted  | group collected, batch cut, update   |
 | `broadcast`     | every serving worker's confirmation | see `updating.py`                    |
 """
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import logging
 import time
@@ -24,8 +22,9 @@ from actors.types import Lease, SampleGroup, samples_from_batch
 from actors.worker import RolloutWorker
 from cluster.fleet.broadcast import Published
 from cluster.fleet.calls import WorkerLost, listen, reply
-from cluster.fleet.handles import RolloutHandle, judge_failed_start
-from cluster.fleet.slots import Slot, Slots
+from cluster.fleet.handles import RolloutHandle
+from cluster.fleet.slots import Slot
+from cluster.fleet.tending import Fleet
 from cluster.fleet.updating import Updates
 from cluster.leasing.ledger import Ledger
 
@@ -34,7 +33,7 @@ POLL_S = 1.0
 logger = logging.getLogger(__name__)
 
 
-class RolloutFleet:
+class RolloutFleet(Fleet[RolloutHandle]):
     """Keeps `slots.size` rollout workers alive and busy, `config.workers` to begin with.
 
     `may_lease(version)` is the controller's admission rule; `on_groups` receives finished groups;
@@ -64,6 +63,13 @@ class RolloutFleet:
         on_lost: Callable[[str, WorkerLost], None],
         on_news: Callable[[str], None] = logger.info,
     ) -> None:
+        super().__init__(
+            "rollout",
+            size=config.workers,
+            leave_within_s=config.drain_timeout_s,
+            on_lost=on_lost,
+            on_news=on_news,
+        )
         self._config = config
         self._model = model
         self._ledger = ledger
@@ -71,27 +77,14 @@ class RolloutFleet:
         self._may_lease = may_lease
         self._make_lease = make_lease
         self._on_groups = on_groups
-        self._on_lost = on_lost
-        self._on_news = on_news
         # Synchronous leases are all given at once and spread evenly: no worker needs a limit of its own.
         self._groups_in_flight = groups_per_step if synchronous else config.groups_in_flight
         self._names = (f"rollout-{number}" for number in itertools.count())
         self._updates = Updates(timeout_s=update_timeout_s, heartbeat_timeout_s=config.heartbeat_timeout_s)
-        self.slots = Slots(self._tend, leave_within_s=config.drain_timeout_s)
-        self.workers: dict[str, RolloutHandle] = {}
-        self.num_restarts = 0
 
     @property
     def serving(self) -> list[RolloutHandle]:
         return [worker for worker in self.workers.values() if worker.serving]
-
-    def start(self) -> asyncio.Task[None]:
-        """Start all workers; they get leases once `announce` has told what they must serve.
-
-        The task ends with Halt when none of them starts. One that does not while others do is tried again after a
-        pause.
-        """
-        return self.slots.start(self._config.workers)
 
     def announce(self, published: Published) -> None:
         """The newest weights: a worker serves them before its first lease."""
@@ -129,39 +122,7 @@ class RolloutFleet:
         """Make every serving worker serve `published`. Raises Halt when one confirms with other weights than that."""
         await self._updates.broadcast(published, self.serving)
 
-    async def stop(self) -> None:
-        """End all workers."""
-        await self.slots.stop()
-        for worker in list(self.workers.values()):
-            self._remove(worker)
-
-    async def _tend(self, slot: Slot) -> None:
-        """One slot: a worker, and the next one when it is lost, until the slot is to leave."""
-        is_first = slot.is_initial
-        while not slot.is_leaving:
-            worker = self._create(slot, is_first=is_first)
-            is_first = False
-            self.workers[worker.name] = worker
-            try:
-                await self._serve(worker)
-                self._leave(worker)
-            except WorkerLost as error:
-                self._remove(worker)
-                lost = worker.lost or error
-                lost.made_s = worker.made_s
-                if slot.is_leaving:
-                    self._on_news(f"{lost}, when it was to leave")
-                else:
-                    self.num_restarts += 1
-                    pause_s = 0.0
-                    if not worker.has_served:
-                        pause_s = judge_failed_start(worker, lost, self.workers.values())
-                    self._on_lost("rollout", lost)
-                    self.slots.settle(slot, is_lost=True)
-                    await slot.unless_leaving(asyncio.sleep(pause_s))
-            self.top_up()
-
-    def _create(self, slot: Slot, *, is_first: bool) -> RolloutHandle:
+    def _create(self, slot: Slot) -> RolloutHandle:
         name = next(self._names)
         actor = RolloutWorker.options(  # type: ignore[attr-defined]
             num_cpus=self._config.num_cpus,
@@ -169,7 +130,7 @@ class RolloutFleet:
             resources=self._config.resources,
             runtime_env={"env_vars": engine_environment(self._config)},
         ).remote(name, self._model, self._config)
-        return RolloutHandle(name=name, actor=actor, slot=slot, is_first=is_first)
+        return RolloutHandle(name=name, actor=actor, slot=slot)
 
     async def _bring_up(self, worker: RolloutHandle) -> bool:
         """True, once the worker serves the newest weights."""
@@ -180,18 +141,15 @@ class RolloutFleet:
         worker.version = facts["version"]
         await self._updates.catch_up(worker, facts["fingerprint"])
         worker.end_phase("weights")
-        worker.serving = worker.has_served = worker.slot.is_working = True
-        worker.slot.failed_starts = 0
+        worker.serving = True
+        worker.begin_work()
         return True
 
-    async def _serve(self, worker: RolloutHandle) -> None:
-        """Until the worker's slot is to leave, and its groups are finished or its time is over."""
-        async with worker.slot.until_deadline():
-            if not await worker.slot.unless_leaving(self._bring_up(worker)):
-                return
-            while not worker.slot.is_leaving or self._ledger.leases_of(worker.name):
-                self.top_up()
-                await self._collect(worker)
+    async def _work(self, worker: RolloutHandle) -> None:
+        """Until the worker's slot is to leave, and its groups are finished."""
+        while not worker.slot.is_leaving or self._ledger.leases_of(worker.name):
+            self.top_up()
+            await self._collect(worker)
 
     def _leave(self, worker: RolloutHandle) -> None:
         unfinished = self._ledger.leases_of(worker.name)
@@ -241,7 +199,7 @@ class RolloutFleet:
         awaited = [
             worker
             for worker in self.workers.values()
-            if worker.is_first and not worker.has_served and not worker.is_late
+            if worker.slot.is_initial and not worker.has_started and not worker.is_late
         ]
         if not takers or awaited:
             return False
@@ -252,3 +210,6 @@ class RolloutFleet:
         ray.kill(worker.actor)
         del self.workers[worker.name]
         self._ledger.forget(worker.name)
+
+    def _pass_on(self) -> None:
+        self.top_up()

@@ -35,6 +35,7 @@ class Slot:
 
     def __init__(self, *, is_initial: bool) -> None:
         self.is_initial = is_initial
+        """A run begins with it, and with its first worker: False, set by who tends it, once that is lost."""
         self.is_working = False
         """Set by who tends it: of several slots those that do not work yet leave first."""
         self.failed_starts = 0

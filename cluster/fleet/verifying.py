@@ -2,8 +2,7 @@
 
 | loop             | waits for                      | unblocked by                          |
 |------------------|--------------------------------|---------------------------------------|
-| `_tend` (a slot) | resources for its worker       | a node; or the slot is to leave       |
-|                  | groups to judge                | a rollout worker; or it is to leave   |
+| `_work` (a slot) | groups to judge                | a rollout worker; or it is to leave   |
 |                  | verdicts                       | its verifier or the heartbeat timeout |
 |                  |                                | of a stopped one                      |
 """
@@ -23,8 +22,9 @@ import ray
 
 from actors.types import Demonstration, SampleGroup, ScoredGroup
 from cluster.fleet.calls import WorkerLost, listen, reply_while_alive
-from cluster.fleet.handles import WorkerHandle, judge_failed_start
-from cluster.fleet.slots import Slot, Slots
+from cluster.fleet.handles import WorkerHandle
+from cluster.fleet.slots import Slot
+from cluster.fleet.tending import Fleet
 from verifiers.config import VerifierConfig
 from verifiers.types import Problem, Verdict
 from verifiers.worker import VerifierWorker
@@ -56,15 +56,11 @@ class VerifierHandle(WorkerHandle):
     judging_since_s: float | None = None
 
     @property
-    def can_judge(self) -> bool:
-        return "verifiers" in self.startup_s
-
-    @property
     def takes_groups(self) -> bool:
-        return self.can_judge and not self.slot.is_leaving and not self.silent.is_set()
+        return self.has_started and not self.slot.is_leaving and not self.silent.is_set()
 
 
-class VerifierFleet:
+class VerifierFleet(Fleet[VerifierHandle]):
     """Keeps `slots.size` verifier workers alive, `config.workers` to begin with, and gives them groups.
 
     `on_scored` receives a judged group, `on_unjudged` a group of which some candidate has no
@@ -87,26 +83,26 @@ class VerifierFleet:
         on_news: Callable[[str], None] = logger.info,
         demonstrations: Mapping[str, Sequence[int]] = MappingProxyType({}),
     ) -> None:
+        super().__init__(
+            "verifier", size=config.workers, leave_within_s=None, on_lost=on_lost, on_news=on_news
+        )
         self._config = config
         self._problems = problems
         self._demonstrations = demonstrations
         self._on_scored = on_scored
         self._on_unjudged = on_unjudged
-        self._on_lost = on_lost
-        self._on_news = on_news
         self._queue: asyncio.PriorityQueue[Case] = asyncio.PriorityQueue()
         self._numbers = itertools.count()
         self._names = (f"verifier-{number}" for number in itertools.count())
-        self.slots = Slots(self._tend, leave_within_s=None)
-        self.workers: dict[str, VerifierHandle] = {}
-        self.num_restarts = 0
         self.num_child_restarts = 0
         """Verifier processes replaced within their workers: what they died of may show in no verdict."""
         self._judged_s = 0.0
 
     @property
     def working(self) -> list[VerifierHandle]:
-        return [worker for worker in self.workers.values() if worker.can_judge and not worker.silent.is_set()]
+        return [
+            worker for worker in self.workers.values() if worker.has_started and not worker.silent.is_set()
+        ]
 
     @property
     def queue_depth(self) -> int:
@@ -119,52 +115,14 @@ class VerifierFleet:
         under_way = [worker.judging_since_s for worker in self.workers.values()]
         return self._judged_s + sum(now_s - since_s for since_s in under_way if since_s is not None)
 
-    def start(self) -> asyncio.Task[None]:
-        """Start all workers. The task ends when `on_lost` or `on_unjudged` raises, and with Halt when none of them
-        starts. One that does not while others do is tried again after a pause.
-        """
-        return self.slots.start(self._config.workers)
-
     def put(self, group: SampleGroup) -> None:
         """Queue a group for judgement."""
         self._queue.put_nowait(Case(next(self._numbers), group))
 
-    async def stop(self) -> None:
-        """End all workers."""
-        await self.slots.stop()
-        for worker in list(self.workers.values()):
-            self._remove(worker)
-
-    async def _tend(self, slot: Slot) -> None:
-        """One slot: a worker, and the next one when it is lost, until the slot is to leave."""
-        while not slot.is_leaving:
-            worker = self._create(slot)
-            self.workers[worker.name] = worker
-            try:
-                await self._serve(worker)
-                self._remove(worker)
-                self._on_news(f"{worker.name} has left")
-            except WorkerLost as error:
-                self._remove(worker)
-                error.made_s = worker.made_s
-                if slot.is_leaving:
-                    self._on_news(f"{error}, when it was to leave")
-                else:
-                    self.num_restarts += 1
-                    pause_s = 0.0
-                    if not worker.can_judge:
-                        pause_s = judge_failed_start(worker, error, self.workers.values())
-                    self._on_lost("verifier", error)
-                    self.slots.settle(slot, is_lost=True)
-                    await slot.unless_leaving(asyncio.sleep(pause_s))
-
-    async def _serve(self, worker: VerifierHandle) -> None:
-        """Until the worker's slot is to leave, and its call or its time is over."""
-        async with worker.slot.until_deadline():
-            if not await worker.slot.unless_leaving(self._bring_up(worker)):
-                return
-            while await worker.slot.unless_leaving(self._take_cases(worker)):
-                await self._judge(worker)
+    async def _work(self, worker: VerifierHandle) -> None:
+        """Until the worker's slot is to leave, and its call is over."""
+        while await worker.slot.unless_leaving(self._take_cases(worker)):
+            await self._judge(worker)
 
     async def _take_cases(self, worker: VerifierHandle) -> bool:
         """True, once it has some: at once its own, for its deadline may come before its next step."""
@@ -179,8 +137,7 @@ class VerifierFleet:
         await worker.place()
         timeout_s = self._config.startup_timeout_s + STARTUP_MARGIN_S
         await worker.make_ready(timeout_s=timeout_s, doing="starting", phase="verifiers")
-        worker.slot.is_working = True
-        worker.slot.failed_starts = 0
+        worker.begin_work()
         self._relieve_silent()
         return True
 
@@ -196,11 +153,18 @@ class VerifierFleet:
         ).remote(self._config)
         return VerifierHandle(name=next(self._names), actor=actor, slot=slot)
 
+    def _leave(self, worker: VerifierHandle) -> None:
+        self._remove(worker)
+        self._on_news(f"{worker.name} has left")
+
     def _remove(self, worker: VerifierHandle) -> None:
         worker.slot.is_working = False
         self._hand_over(worker)
         ray.kill(worker.actor)
         del self.workers[worker.name]
+
+    def _pass_on(self) -> None:
+        """Nothing: who waits for groups finds in the queue what was handed over."""
 
     def _hand_over(self, worker: VerifierHandle) -> None:
         for case in worker.cases:

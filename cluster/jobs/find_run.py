@@ -1,4 +1,4 @@
-"""Which run a command means, and the controller that answers for it.
+"""Which run a command means.
 
 A run is named by its directory on this machine, or by the last part of that directory on a cluster: there
 every run's controller is a named actor in a namespace of the run's name. One that has none at the moment is known
@@ -7,20 +7,17 @@ by its job.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cluster.fleet.ray_cluster import check_reachable, set_ray_environment, why_not_joined
 from cluster.jobs import ray_jobs
-from cluster.run.launch import CONTROLLER_NAME
+from cluster.jobs.joining import dashboard_of, names_on
 from cluster.run_directory.record import RUN_FILE
 from cluster.run_directory.run_file import is_driven_elsewhere, is_driven_here, read_run_file
 
 RUNS = Path("runs")
-ANSWER_TIMEOUT_S = 10.0
 SHOWN_NAMES = 8
 
 
@@ -123,29 +120,6 @@ def _jobs_on(address: str) -> list[Any] | None:
         return None
 
 
-def dashboard_of(address: str) -> str | None:
-    """Where a cluster says that its dashboard listens, http://HEAD:8265; None where it has none, or one on the loopback
-    interface of another machine: at that address something else may answer here, the dashboard of another cluster too.
-
-    By a private function of Ray 2.60: what asks for jobs waits 40 s for a dashboard that is not there.
-    """
-    connect(address, local=False)
-    from ray._private.worker import get_dashboard_url
-
-    url = get_dashboard_url()
-    if not url or (url.startswith(("127.", "localhost:")) and not _is_on_head()):
-        return None
-    return f"http://{url}"
-
-
-def _is_on_head() -> bool:
-    """Whether this machine is that of the head of the cluster that was joined."""
-    import ray
-
-    head = joined_address().rpartition(":")[0]
-    return head in (ray.util.get_node_ip_address(), "127.0.0.1", "localhost")
-
-
 def _of_cluster(name: str, address: str, job: Any = None) -> FoundRun:
     """A run that has a controller there, or else the job that drives it."""
     return FoundRun(
@@ -216,92 +190,6 @@ def _newest(runs: Path) -> str:
     if is_driven_elsewhere(about):
         return f"; the newest, {path}, is driven on {about['host']}: bonfire status {path}"
     return f"; the newest, {path}, has ended: its log: bonfire logs {path}"
-
-
-def connect(address: str, *, local: bool) -> None:
-    """Join the cluster at HOST:PORT as a driver that only asks. Raises ValueError, in one line."""
-    set_ray_environment(local=local)
-    import ray
-
-    if ray.is_initialized():
-        return
-    try:
-        check_reachable(address)
-        ray.init(
-            address=address, namespace="bonfire-command", logging_level=logging.CRITICAL, log_to_driver=False
-        )
-    except (ConnectionError, ray.exceptions.RayError, RuntimeError) as error:
-        raise ValueError(
-            f"no Ray cluster lets us in at {address} ({why_not_joined(error)}): check the address, that this is a "
-            "node of it (elsewhere give --address http://HEAD:8265), and RAY_AUTH_TOKEN_PATH"
-        ) from None
-
-
-def joined_address() -> str:
-    """HOST:PORT of the cluster that was joined, as a run's own `address` has it."""
-    import ray
-
-    return str(ray.get_runtime_context().gcs_address)
-
-
-def disconnect() -> None:
-    """Leave the cluster, to join another."""
-    import ray
-
-    ray.shutdown()
-
-
-def names_on(address: str) -> list[str]:
-    """Names of the runs that train on a cluster, in their order."""
-    connect(address, local=False)
-    import ray
-
-    try:
-        actors = ray.util.list_named_actors(all_namespaces=True)
-    except ray.exceptions.RayError as error:
-        raise ValueError(
-            f"Ray's head at {address} does not answer ({type(error).__name__}): ask again"
-        ) from None
-    return sorted(actor["namespace"] for actor in actors if actor["name"] == CONTROLLER_NAME)
-
-
-def controller_of(found: FoundRun) -> Any:
-    """The handle of its controller. Raises ValueError when there is none."""
-    connect(found.address, local=found.local)
-    import ray
-
-    try:
-        return ray.get_actor(CONTROLLER_NAME, namespace=found.name)
-    except ValueError:
-        raise _no_answer(found, "there is none") from None
-    except ray.exceptions.RayError as error:
-        raise _no_answer(found, type(error).__name__) from None
-
-
-def ask(found: FoundRun, method: str, *arguments: Any, **named: Any) -> Any:
-    """The answer of its controller. Raises ValueError when it has none, or refuses what it is asked."""
-    if not found.has_controller:
-        doing = f"job {found.job} is {found.stage}" if found.run_dir is None else f"stage {found.stage!r}"
-        raise ValueError(f"{found.label} has no controller at the moment ({doing}): ask again when it trains")
-    controller = controller_of(found)
-    import ray.exceptions
-
-    reference = getattr(controller, method).remote(*arguments, **named)
-    try:
-        return ray.get(reference, timeout=ANSWER_TIMEOUT_S)
-    except ray.exceptions.RayTaskError as error:
-        raise ValueError(str(error.cause) or repr(error.cause)) from None
-    except ray.exceptions.RayError as error:  # a GetTimeoutError too
-        raise _no_answer(found, type(error).__name__) from None
-
-
-def _no_answer(found: FoundRun, why: str) -> ValueError:
-    again = "--resume " + str(found.run_dir or "RUN_DIR")
-    where = f"; its numbers are in {found.run_dir}/metrics.jsonl" if found.run_dir else ""
-    return ValueError(
-        f"no controller answers for {found.label} at {found.address} ({why}){where}; if its command is gone, start that "
-        f"again with {again}"
-    )
 
 
 def _only_one(alive: Sequence[FoundRun], where: str, newest: str) -> FoundRun:

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from cluster.jobs import find_run, ray_jobs
+from cluster.jobs import asking, find_run, joining, ray_jobs
 from cluster.jobs.find_run import FoundRun
 from cluster.run_directory.record import without_infinities
 from cluster.terminal.console import describe_training, duration
@@ -23,7 +23,7 @@ def show_status(run: str | None, address: str | None, *, as_json: bool) -> None:
     if not found.has_controller:
         _show_without_controller(found, console, as_json=as_json)
         return
-    facts = find_run.ask(found, "facts")
+    facts = asking.ask(found, "facts")
     if as_json:
         print(json.dumps(without_infinities(facts), indent=1))
         return
@@ -115,12 +115,12 @@ def _stage_and_step(found: FoundRun) -> tuple[str, str]:
             return f"no controller, for {_duration(found)}", f"job {found.stage}"
         return _since(found), ""
     try:
-        facts: dict[str, Any] = find_run.ask(found, "facts")
+        facts: dict[str, Any] = asking.ask(found, "facts")
     except ValueError as error:
         return str(error), ""
     finally:
         if found.run_dir:  # the next one may have another cluster
-            find_run.disconnect()
+            joining.disconnect()
     return facts["stage"], f"{facts['step']}/{facts['steps']}"
 
 

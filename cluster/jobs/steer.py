@@ -9,7 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cluster.jobs import ray_jobs
-from cluster.jobs.find_run import FoundRun, ask, disconnect, find_run, local_directory, names_on
+from cluster.jobs.asking import ask
+from cluster.jobs.find_run import FoundRun, find_run, local_directory
+from cluster.jobs.joining import disconnect, names_on
 from cluster.run_directory.record import finished_checkpoints, step_of
 from cluster.run_directory.run_file import is_driven_elsewhere, is_driven_here, read_run_file
 from cluster.terminal.console import duration

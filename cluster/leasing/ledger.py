@@ -18,12 +18,11 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 CONTROLLER = "controller"
-State = Literal["pending", "leased", "buffered", "trained"]
 
 
 @dataclass(slots=True)
@@ -70,17 +69,10 @@ class Ledger:
         return len(self.leased) + len(self.buffered)
 
     @property
-    def has_pending(self) -> bool:
-        return bool(self._returned) or self._next < self.num_groups
-
-    def state(self, group: int) -> State:
-        if not 0 <= group < self.num_groups:
-            raise KeyError(group)
-        if group in self.leased:
-            return "leased"
-        if group in self.buffered:
-            return "buffered"
-        return "trained" if self._is_trained(group) else "pending"
+    def counts(self) -> dict[str, int]:
+        """Groups by state."""
+        counts = {"leased": len(self.leased), "buffered": len(self.buffered), "trained": self.num_trained}
+        return {**counts, "pending": self.num_groups - sum(counts.values())}
 
     def lease(self, worker: str, *, version: int, now_s: float) -> int | None:
         """The earliest pending group, now leased to `worker`; None when none is pending."""

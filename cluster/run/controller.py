@@ -107,7 +107,7 @@ class Controller:
             self.metrics,
             newest=self._version if self._checkpoint else None,
         )
-        self._server, self._metrics_port = self.metrics.serve(config.metrics)
+        self._metrics_port = self.metrics.serve(config.metrics).server_port
         self._verifying = VerifierFleet(
             config=config.verifier,
             problems={problem.id: problem for problem in problems},
@@ -185,7 +185,7 @@ class Controller:
             "steps": self._config.train.steps,
             "eta_s": self._progress.time_left_s(self._version),
             "elapsed_s": self._progress.elapsed_s,
-            "groups": self._ledger_counts(),
+            "groups": self._ledger.counts,
             "verifier_queue": self._verifying.queue_depth,
             "rollout_workers": [worker.describe() for worker in self._rollouts.workers.values()],
             "verifier_workers": [worker.describe() for worker in self._verifying.workers.values()],
@@ -374,18 +374,10 @@ class Controller:
         self._buffer_changed.set()  # a batch may have waited for what the worker held
         self._health.note(message)
 
-    def _ledger_counts(self) -> dict[str, int]:
-        counts = {
-            "leased": len(self._ledger.leased),
-            "buffered": len(self._ledger.buffered),
-            "trained": self._ledger.num_trained,
-        }
-        return {**counts, "pending": self._ledger.num_groups - sum(counts.values())}
-
     def _refresh_gauges(self) -> None:
         rollouts, verifiers = self._rollouts.workers, self._verifying.workers
         self.metrics.set_depths(
-            self._ledger_counts(),
+            self._ledger.counts,
             self._verifying.queue_depth,
             {"rollout": len(self._rollouts.serving), "verifier": len(self._verifying.working)},
         )

@@ -133,13 +133,13 @@ class Metrics:
         for role in ("rollout", "verifier"):
             self._restarts.labels(role)
 
-    def serve(self, config: MetricsConfig) -> tuple[WSGIServer, int]:
-        """Answer GET /metrics; returns the server and its port. Raises ValueError when the port is taken."""
+    def serve(self, config: MetricsConfig) -> WSGIServer:
+        """Answer GET /metrics; returns the server, which knows its port. Raises ValueError when the port is taken."""
         try:
             server, _ = start_http_server(config.port, addr=config.host, registry=self.registry)
         except OSError as error:
             raise config.unusable(error) from None
-        return server, server.server_port
+        return server
 
     def observe_step(self, facts: Mapping[str, float]) -> None:
         """The facts of one optimizer step, as they go to metrics.jsonl."""

@@ -24,7 +24,6 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from learner.objectives.config import Baseline
-from learner.objectives.majority import majority_at_k
 from learner.objectives.statistics import (
     CoScaling,
     bootstrap_interval,
@@ -39,7 +38,6 @@ __all__ = [
     "bon_weights",
     "bootstrap_interval",
     "fit_co_scaling",
-    "majority_at_k",
     "pass_at_k",
     "tilt_lambda",
 ]

@@ -18,22 +18,6 @@ LOG_SMALLEST_PROBABILITY = math.log(1e-200)
 """Of a k, under the odds that it is computed with: what float64 loses below 1e-308 is nothing beside it."""
 
 
-def majority_at_k(answer_counts: Sequence[int], correct_index: int | None, k: int) -> float:
-    """Unbiased estimate of P(the most frequent of k answers is correct), ties broken uniformly; one prompt.
-
-    `majority_values` with one correct answer, every sample voting.
-
-    Args:
-        answer_counts: [A], how many samples gave each distinct answer.
-        correct_index: which answer is correct; None if no sample is.
-
-    Returns:
-        The estimate, NaN if there are fewer than k samples.
-    """
-    rewards = [float(index == correct_index) for index in range(len(answer_counts))]
-    return float(majority_values(answer_counts, rewards, [k])[0])
-
-
 def majority_values(
     answer_counts: Sequence[int], answer_rewards: Sequence[float], ks: Sequence[int], *, num_silent: int = 0
 ) -> np.ndarray:

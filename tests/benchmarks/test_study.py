@@ -14,7 +14,6 @@ import torch
 from click.testing import CliRunner
 from scipy.stats import t as student
 
-from actors.types import SampleGroup, ScoredGroup
 from benchmarks.study import __main__ as command
 from benchmarks.study import archive, nines
 from benchmarks.study.arms import ARMS
@@ -24,6 +23,7 @@ from benchmarks.study.report import blocks, difference, estimate, fill, interval
 from benchmarks.study.run import Job, Study, choose_learning_rates, read_outcome, run_study
 from cluster.config.parse import load_config
 from learner.objectives.estimators import bon_value
+from tests.shared.judged_samples import scored
 from tests.shared.paths import ROOT
 from verifiers.problems.loading import check_problems, load_problems
 from verifiers.registry import resolve
@@ -126,38 +126,13 @@ def test_a_study_whose_base_was_not_measured_says_so():
         summarise([make_policy(arm="rloo", correct=[1, 2])], [], {"base-test": "boom"})
 
 
-def scored(rewards, scores, logprobs, texts):
-    n = len(rewards)
-    samples = SampleGroup(
-        group=0,
-        problem_id="p",
-        worker="w",
-        seed=0,
-        prompt_token_ids=np.array([1], np.int32),
-        offsets=np.arange(0, 2 * n + 1, 2, dtype=np.int32),
-        token_ids=np.zeros(2 * n, np.int32),
-        logprobs=np.repeat(np.array(logprobs, np.float32) / 2, 2),
-        versions=np.zeros(2 * n, np.int32),
-        texts=tuple(texts),
-        finish_reasons=("stop",) * n,
-    )
-    return ScoredGroup(
-        samples=samples,
-        scores=np.array(scores, np.float64),
-        rewards=np.array(rewards, np.float64),
-        statuses=("ok",) * n,
-        answers=tuple(texts),
-        latencies_s=np.zeros(n, np.float32),
-    )
-
-
 def test_a_policy_counts_what_its_samples_show():
     first = [1] + [0] * 15 + [0] * 15 + [1]
     logprobs = [-1.0] + [-3.0] * 15 + [-2.0] + [-3.0] * 15
     texts = ["2 + 3"] * 16 + ["3 - 2"] * 15 + ["2 +"]
     accepted = [1] * 3 + [0] * 28 + [1]
     policy = measure(
-        [scored(first, accepted, logprobs, texts), scored([0] * 32, [0] * 32, [-1.0] * 32, texts)],
+        [scored(accepted, first, logprobs, texts), scored([0] * 32, [0] * 32, [-1.0] * 32, texts)],
         arm="rloo",
         learning_rate=1e-4,
         seed=3,

@@ -8,7 +8,6 @@ import json
 import numpy as np
 import pytest
 
-from actors.types import SampleGroup, ScoredGroup
 from benchmarks.study.learned import (
     ARMS,
     COMPARISONS,
@@ -22,6 +21,7 @@ from benchmarks.study.learned import (
 )
 from benchmarks.study.report import fill
 from cluster.config.parse import load_config
+from tests.shared.judged_samples import scored
 from tests.shared.paths import ROOT
 from verifiers.problems.loading import check_problems, load_problems
 
@@ -118,28 +118,3 @@ def test_the_document_shows_the_published_numbers():
     document = (ROOT / "docs/study.md").read_text()
     assert fill(document, learned_blocks(published)) == document
     assert not published["failures"] and {row["num_seeds"] for row in published["arms"][1:]} == {3}
-
-
-def scored(scores: np.ndarray, rewards: np.ndarray) -> ScoredGroup:
-    n = len(scores)
-    samples = SampleGroup(
-        group=0,
-        problem_id="p",
-        worker="w",
-        seed=0,
-        prompt_token_ids=np.array([1], np.int32),
-        offsets=np.arange(n + 1, dtype=np.int32),
-        token_ids=np.zeros(n, np.int32),
-        logprobs=np.zeros(n, np.float32),
-        versions=np.zeros(n, np.int32),
-        texts=("",) * n,
-        finish_reasons=("stop",) * n,
-    )
-    return ScoredGroup(
-        samples=samples,
-        scores=scores,
-        rewards=rewards,
-        statuses=("ok",) * n,
-        answers=(None,) * n,
-        latencies_s=np.zeros(n, np.float32),
-    )

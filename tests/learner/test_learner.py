@@ -19,6 +19,7 @@ from learner.model.causal_lm import load_model, token_logprobs
 from learner.objectives.config import ObjectiveConfig
 from learner.step.batch import collect, micro_batches
 from learner.step.loss import micro_batch_loss
+from tests.shared.learners import make_learner
 from tests.shared.tiny_model import (
     VOCABULARY_SIZE,
     demonstrate,
@@ -31,12 +32,6 @@ from tests.shared.tiny_model import (
     slow_logprobs,
     slow_loss,
 )
-
-OBJECTIVE = ObjectiveConfig(name="bon", num_select=2)
-
-
-def make_learner(temperature: float = 1.0, objective: ObjectiveConfig = OBJECTIVE, **settings) -> Learner:
-    return Learner(model_path(), LearnerConfig(**settings), objective, temperature, seed=0)
 
 
 def weights_of(learner: Learner) -> dict[str, torch.Tensor]:

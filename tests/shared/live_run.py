@@ -164,10 +164,6 @@ def trained_groups(run_dir: Path) -> list[int]:
     return [row["group"] for rows in trajectories(run_dir).values() for row in rows]
 
 
-def checkpoint_at(run_dir: Path, step: int) -> Path:
-    return run_dir / "checkpoints" / f"step-{step:06d}"
-
-
 def assert_same_checkpoint(ours: Path, theirs: Path) -> None:
     """Parameters, optimizer and ledger, bit for bit."""
     for name in ("model/model.safetensors", "optimizer.safetensors", "learner.json"):

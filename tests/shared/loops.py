@@ -14,3 +14,9 @@ def in_a_loop(scenario: Callable[[], Awaitable[None]]) -> None:
             await scenario()
 
     asyncio.run(bounded())
+
+
+async def settle(turns: int = 20) -> None:
+    """Let every task go as far as it can without waiting."""
+    for _ in range(turns):
+        await asyncio.sleep(0)

@@ -18,6 +18,8 @@ import psutil
 import pyarrow.parquet as pq
 import tomli_w
 
+from tests.shared.left_behind import checkpoint_at
+
 BONFIRE = [sys.executable, "-c", "from cluster.commands.cli import main; main()"]
 PATIENCE_S = 600.0
 """For what takes seconds on an idle machine."""
@@ -128,21 +130,6 @@ def wait_for(condition: Callable[[], Any], process: subprocess.Popen[str]) -> An
         assert time.monotonic() < deadline_s
         time.sleep(0.02)
     return value
-
-
-def num_steps(run_dir: Path) -> int:
-    """Lines of metrics so far."""
-    metrics = run_dir / "metrics.jsonl"
-    return metrics.read_text().count("\n") if metrics.is_file() else 0
-
-
-def stage(run_dir: Path) -> str:
-    file = run_dir / "run.json"
-    return str(json.loads(file.read_text()).get("stage", "")) if file.is_file() else ""
-
-
-def checkpoint_at(run_dir: Path, step: int) -> Path:
-    return run_dir / "checkpoints" / f"step-{step:06d}"
 
 
 def check_exactly_once(run_dir: Path, steps: int = STEPS) -> None:

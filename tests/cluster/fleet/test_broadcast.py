@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from cluster.fleet.broadcast import Turns
+from tests.shared.loops import settle
 
 
 class Nodes:
@@ -29,11 +30,6 @@ class Nodes:
             self._ends[node].set()
         await settle()
         return self.begun
-
-
-async def settle() -> None:
-    for _ in range(20):
-        await asyncio.sleep(0)
 
 
 def test_each_complete_copy_serves_one_node_at_a_time() -> None:

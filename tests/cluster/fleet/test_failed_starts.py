@@ -13,6 +13,7 @@ from cluster.fleet.calls import Halt, WorkerLost
 from cluster.fleet.handles import PLACEMENT_NOTICE_S, WorkerHandle, judge_failed_start
 from cluster.fleet.rollouts import RolloutFleet, RolloutHandle
 from cluster.fleet.slots import MAX_FAILED_STARTS, Slot
+from tests.shared.loops import settle
 
 
 class Fleet(RolloutFleet):
@@ -43,16 +44,17 @@ class Fleet(RolloutFleet):
         slots = list(self.slots._tasks)
         self.broken = {slots[number] for number in numbers}
 
-    def _create(self, slot: Slot, *, is_first: bool) -> RolloutHandle:
+    def _create(self, slot: Slot) -> RolloutHandle:
         self.tried.append(slot)
-        return RolloutHandle(name=next(self._names), actor=None, slot=slot, is_first=is_first)
+        return RolloutHandle(name=next(self._names), actor=None, slot=slot)
 
     async def _bring_up(self, worker: RolloutHandle) -> bool:
         await asyncio.sleep(0)
         if worker.slot in self.broken:
             raise WorkerLost(f"{worker.name} failed while starting its engine: no such GPU")
         await self._announced.wait()  # as real ones do, of which none serves before the learner is up
-        worker.serving = worker.has_served = worker.slot.is_working = True
+        worker.serving = True
+        worker.begin_work()
         return True
 
     async def _collect(self, worker: RolloutHandle) -> None:
@@ -63,17 +65,12 @@ class Fleet(RolloutFleet):
         del self.workers[worker.name]
 
 
-async def settle() -> None:
-    for _ in range(200):
-        await asyncio.sleep(0)
-
-
 def test_one_broken_place_of_eight_ends_no_run_that_still_waits_for_its_learner() -> None:
     async def scenario() -> None:
         fleet = Fleet(8)
         running = fleet.start()
         fleet.break_slots(3)
-        await settle()
+        await settle(turns=200)
         assert not running.done() and len(fleet.workers) == 7
         [broken] = fleet.broken
         assert fleet.tried.count(broken) == MAX_FAILED_STARTS  # the next one is some seconds away
@@ -82,7 +79,7 @@ def test_one_broken_place_of_eight_ends_no_run_that_still_waits_for_its_learner(
             "no such GPU; 3 starts of it in a row have failed: the next one in 10 s"
         )
         fleet.slots.resize(7)  # which takes that one first, out of its pause
-        await settle()
+        await settle(turns=200)
         assert fleet.slots.num_failing == 0 and len(fleet.workers) == 7
         await fleet.slots.stop()
         running.cancel()

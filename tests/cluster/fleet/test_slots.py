@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from cluster.fleet.slots import Slot, Slots
-from tests.shared.loops import in_a_loop
+from tests.shared.loops import in_a_loop, settle
 
 
 class Workplace:
@@ -36,12 +36,6 @@ class Workplace:
             ended.append(number)
         finally:
             self.working.remove(number)
-
-
-async def settle() -> None:
-    """Let every task run until it waits for something."""
-    for _ in range(20):
-        await asyncio.sleep(0)
 
 
 def test_slots_are_added_and_the_newest_leave_first() -> None:

@@ -44,9 +44,7 @@ class Actor:
 
 def serving(name: str, actor: Actor, node_id: str = "its own") -> RolloutHandle:
     slot = Slot(is_initial=True)
-    return RolloutHandle(
-        name=name, actor=actor, slot=slot, is_first=True, serving=True, version=0, node_id=node_id
-    )
+    return RolloutHandle(name=name, actor=actor, slot=slot, serving=True, version=0, node_id=node_id)
 
 
 def version(number: int) -> Published:

@@ -17,13 +17,12 @@ import pytest
 from safetensors.numpy import load_file
 
 from tests.shared import runs
+from tests.shared.left_behind import checkpoint_at, num_steps
 from tests.shared.runs import (
     STEPS,
     check_exactly_once,
-    checkpoint_at,
     finished,
     kill_tree,
-    num_steps,
     started,
     wait_for,
 )

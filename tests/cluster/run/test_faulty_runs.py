@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
+from tests.shared.left_behind import checkpoint_at
 from tests.shared.live_run import (
     GROUPS,
     SAMPLES,
     both_sample,
-    checkpoint_at,
     scrape,
     serving,
     silent_ones,

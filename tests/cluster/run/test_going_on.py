@@ -10,16 +10,14 @@ import pytest
 
 from tests.shared import runs
 from tests.shared.full_disk import on_small_disk
+from tests.shared.left_behind import checkpoint_at, num_steps, stage
 from tests.shared.runs import (
     STEPS,
     actor_process,
     check_exactly_once,
-    checkpoint_at,
     finished,
     kill_tree,
-    num_steps,
     one_line,
-    stage,
     started,
     wait_for,
 )

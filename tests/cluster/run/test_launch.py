@@ -11,6 +11,7 @@ from cluster.fleet.nodes import living_actors
 from cluster.fleet.ray_cluster import _start_private
 from cluster.run.launch import _actor_processes, _get
 from cluster.run.recovery import RunLost
+from tests.shared.waiting import wait_for
 
 
 def test_a_start_that_times_out_is_tried_again():
@@ -59,13 +60,6 @@ class LearnerLike:
         time.sleep(600)
 
 
-def wait_until(condition):
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 @pytest.fixture
 def actor(ray_cluster):
     actor = ray.remote(num_cpus=0)(LearnerLike).remote()
@@ -86,9 +80,9 @@ def test_an_actor_that_is_silent_or_dies_is_a_loss_and_gone_when_it_is_over(acto
     with pytest.raises(RunLost, match=r"^the controller does not answer within 0.5 s$"):
         _get(actor.sleep.remote(), timeout_s=0.5)
     assert "LearnerLike" in living_actors()
-    wait_until(lambda: any("LearnerLike" in name for name in _actor_processes()))
+    wait_for(lambda: any("LearnerLike" in name for name in _actor_processes()))
     ray.kill(actor)
     with pytest.raises(RunLost, match=r"^the controller died: ActorDiedError$"):
         _get(actor.die.remote())
-    wait_until(lambda: "LearnerLike" not in living_actors())
-    wait_until(lambda: not any("LearnerLike" in name for name in _actor_processes()))
+    wait_for(lambda: "LearnerLike" not in living_actors())
+    wait_for(lambda: not any("LearnerLike" in name for name in _actor_processes()))

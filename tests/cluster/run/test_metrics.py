@@ -50,7 +50,8 @@ def metrics():
 @pytest.fixture
 def scrape(metrics):
     """The endpoint's answer as {name{label="value"}: value}."""
-    server, port = metrics.serve(ANY_PORT)
+    server = metrics.serve(ANY_PORT)
+    port = server.server_port
 
     def get():
         text = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5).read().decode()
@@ -81,7 +82,8 @@ def rollout_facts(**changes):
 
 
 def test_the_endpoint_answers_on_the_loopback_address_only(metrics):
-    server, port = metrics.serve(ANY_PORT)
+    server = metrics.serve(ANY_PORT)
+    port = server.server_port
     try:
         assert server.server_address == ("127.0.0.1", port) and port > 0
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:

@@ -28,13 +28,13 @@ from cluster.run.recovery import Origin
 from cluster.run_directory.record import RunRecord
 from cluster.run_directory.run_file import RunFile
 from cluster.terminal.console import View
+from tests.shared.left_behind import checkpoint_at
 from tests.shared.live_run import (
     GROUPS,
     SAMPLES,
     STEPS,
     assert_different_checkpoint,
     assert_same_checkpoint,
-    checkpoint_at,
     scrape,
     staleness,
     trained_groups,

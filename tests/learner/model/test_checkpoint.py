@@ -9,15 +9,9 @@ import pytest
 from transformers import AutoModelForCausalLM
 
 from actors.weights.fingerprint import param_fingerprint
-from learner.config import LearnerConfig
-from learner.learner import Learner
 from learner.objectives.config import ObjectiveConfig
-from tests.shared.tiny_model import make_group, model_path
-
-
-def make_learner(temperature: float = 1.0, num_select: int = 2, **settings) -> Learner:
-    objective = ObjectiveConfig(num_select=num_select)
-    return Learner(model_path(), LearnerConfig(**settings), objective, temperature, seed=0)
+from tests.shared.learners import make_learner
+from tests.shared.tiny_model import make_group
 
 
 def batch(step: int):
@@ -119,7 +113,7 @@ def test_settings_that_shape_the_result_must_be_the_same(saved):
     ):
         make_learner(learning_rate=1e-3).load(saved[0])
     with pytest.raises(ValueError, match=r"objective\.num_select = 2, this run has 3"):
-        make_learner(num_select=3).load(saved[0])
+        make_learner(objective=ObjectiveConfig(num_select=3)).load(saved[0])
     with pytest.raises(ValueError, match=r"temperature = 1\.0, this run has 0\.5"):
         make_learner(temperature=0.5).load(saved[0])
     make_learner(micro_batch_tokens=64, parity_sequences=1).load(saved[0])

@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from learner.objectives.estimators import majority_at_k
 from learner.objectives.majority import majority_values
 
 
@@ -61,7 +60,6 @@ def exact_win(answer_counts: Sequence[int], winner: int, k: int, num_silent: int
 def test_majority_vectors_are_reproduced(counts, right, k, expected):
     rewards = [float(index == right) for index in range(len(counts))]
     assert majority_values(counts, rewards, [k]) == pytest.approx([expected], abs=1e-15)
-    assert majority_at_k(counts, right, k) == pytest.approx(expected, abs=1e-15)
 
 
 @settings(max_examples=80, deadline=None)
@@ -109,7 +107,7 @@ def test_majority_of_two_answers_of_thousands_is_exact_for_small_and_large_k(cou
 
     expected = [float(exact(k)) for k in ks]
     assert majority_values(counts, [1.0, 0.0], ks) == pytest.approx(expected, abs=1e-12)
-    alone = [majority_at_k(counts, 0, k) for k in ks]
+    alone = [majority_values(counts, [1.0, 0.0], [k])[0] for k in ks]
     assert alone == pytest.approx(expected, abs=1e-12)
 
 
@@ -163,10 +161,8 @@ def test_without_a_rewarded_answer_majority_is_zero_and_beyond_the_samples_missi
     assert majority_values([3, 2], [0, 0], [4, 6]).tolist()[0] == 0.0
     assert majority_values([], [], [2], num_silent=3).tolist() == [0.0]
     assert np.isnan(majority_values([3, 2], [1, 0], [4, 6])).tolist() == [False, True]
+    assert np.isnan(majority_values([], [], [1])).all()
+    assert np.isnan(majority_values(np.array([3, 2]), [1, 0], [6])).all()
+    assert majority_values(np.array([3, 0]), [0, 1], [2]).tolist() == [0.0]
     with pytest.raises(ValueError, match="k = 0 is not positive"):
         majority_values([3, 2], [1, 0], [0, 1])
-
-
-def test_majority_at_k_without_a_correct_answer_is_zero_and_without_k_samples_missing():
-    assert majority_at_k([3, 2], None, 4) == 0.0 and majority_at_k([], None, 1) != majority_at_k([], None, 1)
-    assert math.isnan(majority_at_k(np.array([3, 2]), 0, 6)) and majority_at_k(np.array([3, 0]), 1, 2) == 0.0

@@ -17,14 +17,8 @@ from tests.shared.tiny_model import (
     completions,
     demonstrate,
     make_group,
-    model_path,
     slow_logprobs,
 )
-
-
-@pytest.fixture(scope="module")
-def policy():
-    return load_model(model_path())
 
 
 def groups_of_many_lengths():

@@ -69,11 +69,6 @@ SLOW_REFERENCE_FACTORS = {
 
 
 @pytest.fixture(scope="module")
-def policy():
-    return load_model(model_path())
-
-
-@pytest.fixture(scope="module")
 def anchor():
     """Another policy in the neighbourhood, the reference of divergences."""
     model = load_model(model_path())
@@ -375,7 +370,7 @@ def test_without_importance_weights_the_divergence_of_stale_samples_is_another_n
     assert abs(values["none"] / values["token"] - 1) > 0.1
 
 
-def test_a_reference_that_is_infinitely_surer_leaves_loss_and_gradient_finite(policy):
+def test_a_reference_that_is_infinitely_surer_leaves_loss_and_gradient_finite():
     (batch,) = micro_batches(collect([make_group(0).samples]), np.arange(4), 4096)
     logprobs_T = torch.full((len(batch.target_ids),), -500.0, requires_grad=True)
     config = LearnerConfig(kl_coefficient=1.0)

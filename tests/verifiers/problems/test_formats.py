@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
+from tests.shared.json_lines import write_rows
 from tests.shared.paths import FIXTURES
+from tests.shared.refusals import refusal
 from verifiers.config import VerifierConfig
 from verifiers.math.text import boxed_answer
 from verifiers.problems.config import ProblemsConfig
@@ -28,16 +30,9 @@ def published(name: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (FIXTURES / name).read_text().splitlines()]
 
 
-def write(path: Path, *rows: dict[str, Any]) -> str:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return str(path)
-
-
-def refusal(path: str, format: str, **settings: Any) -> str:
-    with pytest.raises(ValueError) as error:
-        load_problems(ProblemsConfig(source="files", train_path=path, format=format, **settings), "train")
-    assert "\n" not in str(error.value)
-    return str(error.value)
+def refused(path: str, format: str, **settings: Any) -> str:
+    config = ProblemsConfig(source="files", train_path=path, format=format, **settings)
+    return refusal(lambda: load_problems(config, "train"))
 
 
 # MATH
@@ -74,7 +69,9 @@ def test_math_500_brings_its_own_answers_and_ids() -> None:
 
 
 def test_an_answer_that_is_a_number_becomes_its_text(tmp_path: Path) -> None:
-    path = write(tmp_path / "aime.jsonl", {"problem": "p", "answer": 204}, {"problem": "q", "answer": 0.5})
+    path = write_rows(
+        tmp_path / "aime.jsonl", {"problem": "p", "answer": 204}, {"problem": "q", "answer": 0.5}
+    )
     problems = load_problems(ProblemsConfig(source="files", test_path=path, format="math"), "test")
     assert [problem.truth["answer"] for problem in problems] == ["204", "0.5"]
 
@@ -108,7 +105,9 @@ def test_the_last_box_is_found_with_its_braces_balanced(text: str, answer: str |
 
 
 def test_several_boxes_are_one_answer_in_the_truth_as_in_a_completion(tmp_path: Path) -> None:
-    path = write(tmp_path / "x.jsonl", {"problem": "p", "solution": "either $\\boxed{2}$ or $\\boxed{3}$."})
+    path = write_rows(
+        tmp_path / "x.jsonl", {"problem": "p", "solution": "either $\\boxed{2}$ or $\\boxed{3}$."}
+    )
     (problem,) = load(path, "math")
     assert problem.truth == {"answer": "2, 3"}
 
@@ -124,8 +123,8 @@ def test_several_boxes_are_one_answer_in_the_truth_as_in_a_completion(tmp_path: 
 def test_a_solution_that_contradicts_the_rows_answer_is_refused(
     tmp_path: Path, solution: str, answer: Any, found: str
 ) -> None:
-    path = write(tmp_path / "x.jsonl", {"problem": "p", "solution": solution, "answer": answer})
-    assert refusal(path, "math") == (
+    path = write_rows(tmp_path / "x.jsonl", {"problem": "p", "solution": solution, "answer": answer})
+    assert refused(path, "math") == (
         f"{path}:1: its solution answers {found!r}, and the answer to be found is {str(answer)!r}: correct the "
         "row, or raise problems.max_invalid_rows"
     )
@@ -139,7 +138,7 @@ def test_a_solution_that_spells_the_rows_answer_differently_is_no_contradiction(
         ("so 2", "2"),
     ]
     rows = [{"problem": "p", "solution": solution, "answer": answer} for solution, answer in spellings]
-    assert len(load(write(tmp_path / "x.jsonl", *rows), "math")) == len(spellings)
+    assert len(load(write_rows(tmp_path / "x.jsonl", *rows), "math")) == len(spellings)
 
 
 # GSM8K
@@ -210,9 +209,9 @@ def test_sanitized_mbpp_is_the_same_format_with_other_names() -> None:
 @pytest.mark.parametrize("test", ["f(1) == 2", "assert 1 == 1", "assert (f(1) == 2, 'wrong')", "1"])
 def test_mbpp_tests_that_cannot_fail_are_refused(tmp_path: Path, test: str) -> None:
     row = {"task_id": 1, "text": "t", "code": "c", "test_list": ["assert f(0) == 1", test]}
-    path = write(tmp_path / "x.jsonl", row)
+    path = write_rows(tmp_path / "x.jsonl", row)
     shown = ast.unparse(ast.parse(test))
-    assert refusal(path, "mbpp") == (
+    assert refused(path, "mbpp") == (
         f"{path}:1: test_list has {shown!r}, which asserts nothing about the program: correct it, or raise "
         "problems.max_invalid_rows"
     )
@@ -227,13 +226,13 @@ def test_mbpp_tests_may_prepare_and_call(tmp_path: Path) -> None:
         "assert not f",
     ]
     row = {"task_id": 1, "text": "t", "code": "c", "test_list": tests}
-    assert len(load(write(tmp_path / "x.jsonl", row), "mbpp")) == 1
+    assert len(load(write_rows(tmp_path / "x.jsonl", row), "mbpp")) == 1
 
 
 def test_a_humaneval_prompt_must_define_the_function_that_is_tested(tmp_path: Path) -> None:
     row = {**published("humaneval.jsonl")[0], "entry_point": "count"}
-    path = write(tmp_path / "x.jsonl", row)
-    assert refusal(path, "humaneval") == (
+    path = write_rows(tmp_path / "x.jsonl", row)
+    assert refused(path, "humaneval") == (
         f"{path}:1: its prompt does not define entry_point 'count': correct the row, or raise "
         "problems.max_invalid_rows"
     )
@@ -251,7 +250,7 @@ def test_countdown_rows_are_put_as_the_generator_puts_them() -> None:
 
 def test_the_studys_own_file_is_in_the_countdown_format(tmp_path: Path) -> None:
     row = {"id": "a", "prompt": "1 2 = 3 :", "difficulty": "add", "demonstration": "1 + 2"}
-    path = write(tmp_path / "x.jsonl", {**row, "numbers": [1, 2], "target": 3})
+    path = write_rows(tmp_path / "x.jsonl", {**row, "numbers": [1, 2], "target": 3})
     truth = {"numbers": [1, 2], "target": 3}
     assert load(path, "countdown") == [Problem(**row, truth=truth)]
 
@@ -261,7 +260,7 @@ def test_the_studys_own_file_is_in_the_countdown_format(tmp_path: Path) -> None:
 
 def test_a_field_that_is_named_replaces_the_formats_own_and_must_be_there(tmp_path: Path) -> None:
     row = {"q": "1+1?", "problem": "other", "proof": "\\boxed{2}", "key": 5, "hard": "yes"}
-    path = write(tmp_path / "x.jsonl", row)
+    path = write_rows(tmp_path / "x.jsonl", row)
     names = {
         "prompt_field": "q",
         "demonstration_field": "proof",
@@ -273,19 +272,21 @@ def test_a_field_that_is_named_replaces_the_formats_own_and_must_be_there(tmp_pa
         id="5", prompt="1+1?", truth={"answer": "2"}, difficulty="yes", demonstration="\\boxed{2}"
     )
     for setting in names:
-        text = refusal(path, "math", **{**names, setting: "none"})
+        text = refused(path, "math", **{**names, setting: "none"})
         assert text == (
             f"{path}:1: field 'none' is missing; it has 'q', 'problem', 'proof', 'key', 'hard': set problems.{setting}"
         )
 
 
 def test_a_fact_for_the_verifier_is_taken_from_the_field_that_is_named(tmp_path: Path) -> None:
-    path = write(tmp_path / "x.jsonl", {"problem": "p", "solution": "no box", "final": "7", "prompt": "r"})
+    path = write_rows(
+        tmp_path / "x.jsonl", {"problem": "p", "solution": "no box", "final": "7", "prompt": "r"}
+    )
     (problem,) = load(path, "math", truth_fields={"answer": "final"})
     assert problem.truth == {"answer": "7"} and problem.demonstration == "no box"
     (problem,) = load(path, "rows", truth_fields={"answer": "final"})
     assert problem.truth == {"answer": "7"} and problem.prompt == "r"
-    assert refusal(path, "rows", truth_fields={"answer": "none"}) == (
+    assert refused(path, "rows", truth_fields={"answer": "none"}) == (
         f"{path}:1: field 'none' is missing; it has 'problem', 'solution', 'final', 'prompt': set problems.truth_fields"
     )
 
@@ -352,8 +353,8 @@ def test_a_row_that_lacks_something_is_named_by_its_place(
     tmp_path: Path, format: str, row: dict[str, Any], message: str
 ) -> None:
     good = published({"math": "math500.jsonl"}.get(format, f"{format}.jsonl"))
-    path = write(tmp_path / "x.jsonl", *good, row)
-    assert refusal(path, format) == f"{path}:{len(good) + 1}: {message}"
+    path = write_rows(tmp_path / "x.jsonl", *good, row)
+    assert refused(path, format) == f"{path}:{len(good) + 1}: {message}"
 
 
 def test_every_format_is_a_choice_of_the_setting() -> None:

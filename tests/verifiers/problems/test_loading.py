@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import tomllib
@@ -12,6 +11,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from tests.shared.json_lines import write_rows
 from tests.shared.paths import ROOT
 from verifiers.config import VerifierConfig
 from verifiers.countdown import puzzles
@@ -19,11 +19,6 @@ from verifiers.problems.config import ProblemsConfig
 from verifiers.problems.loading import check_problems, load_problems, warn_of_shared_prompts
 from verifiers.registry import resolve
 from verifiers.types import Problem, Verdict
-
-
-def write(path: Path, *rows: object) -> str:
-    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
-    return str(path)
 
 
 def files(path: str, **settings: Any) -> ProblemsConfig:
@@ -54,7 +49,7 @@ def test_jsonl_rows_become_problems_and_the_other_fields_their_truth(tmp_path: P
         {"question": "{x} é\n?", "answer": 4, "key": 7, "level": "hard"},
     ]
     config = files(
-        write(tmp_path / "x.jsonl", rows[0], "", rows[1], "   "),
+        write_rows(tmp_path / "x.jsonl", rows[0], "", rows[1], "   "),
         prompt_field="question",
         id_field="key",
         difficulty_field="level",
@@ -70,7 +65,7 @@ def test_jsonl_rows_become_problems_and_the_other_fields_their_truth(tmp_path: P
 
 def test_a_demonstration_is_taken_from_training_rows_and_kept_from_every_verifier(tmp_path: Path) -> None:
     row = {"prompt": "1+1?", "answer": "2", "expert": "It is 2"}
-    path = write(tmp_path / "x.jsonl", row)
+    path = write_rows(tmp_path / "x.jsonl", row)
     config = files(path, test_path=path, demonstration_field="expert")
     (train,), (test,) = load_problems(config, "train"), load_problems(config, "test")
     assert (train.demonstration, test.demonstration) == ("It is 2", None)
@@ -80,13 +75,13 @@ def test_a_demonstration_is_taken_from_training_rows_and_kept_from_every_verifie
 
 
 def test_held_out_rows_need_no_demonstration(tmp_path: Path) -> None:
-    path = write(tmp_path / "x.jsonl", {"prompt": "1+1?"})
+    path = write_rows(tmp_path / "x.jsonl", {"prompt": "1+1?"})
     config = files(path, test_path=path, demonstration_field="expert")
     assert [problem.demonstration for problem in load_problems(config, "test")] == [None]
 
 
 def test_jsonl_rows_without_an_id_are_known_by_file_and_line(tmp_path: Path) -> None:
-    path = write(tmp_path / "x.jsonl", {"prompt": "a"}, "", {"prompt": "b"})
+    path = write_rows(tmp_path / "x.jsonl", {"prompt": "a"}, "", {"prompt": "b"})
     assert [p.id for p in load_problems(files(path), "train")] == ["x.jsonl:1", "x.jsonl:3"]
 
 
@@ -98,7 +93,7 @@ def test_a_byte_order_mark_is_no_part_of_the_first_row(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("template", ["Q:", "{{prompt}}", "\\boxed{prompt}", "{ prompt }"])
 def test_a_template_that_leaves_the_prompt_out_is_refused(tmp_path: Path, template: str) -> None:
-    path = write(tmp_path / "x.jsonl", {"prompt": "a"})
+    path = write_rows(tmp_path / "x.jsonl", {"prompt": "a"})
     with pytest.raises(ValueError) as error:
         load_problems(files(path, prompt_template=template), "train")
     assert str(error.value) == (
@@ -111,7 +106,9 @@ def test_a_template_that_leaves_the_prompt_out_is_refused(tmp_path: Path, templa
 
 def many(path: Path, num: int, **settings: Any) -> ProblemsConfig:
     return files(
-        write(path, *({"prompt": f"p{i}", "key": f"k{i}"} for i in range(num))), id_field="key", **settings
+        write_rows(path, *({"prompt": f"p{i}", "key": f"k{i}"} for i in range(num))),
+        id_field="key",
+        **settings,
     )
 
 
@@ -152,7 +149,7 @@ def test_a_fraction_splits_without_overlap_and_rows_added_later_move_none(tmp_pa
 
 def test_a_problem_that_is_there_twice_is_on_one_side(tmp_path: Path) -> None:
     rows = [{"prompt": f"p{i % 50}", "n": i} for i in range(100)]
-    path = write(tmp_path / "x.jsonl", *rows)
+    path = write_rows(tmp_path / "x.jsonl", *rows)
     config = files(path, test_fraction=0.5, prompt_template="{n}: {prompt}")
     train, test = (
         {p.prompt.split(": ")[1] for p in load_problems(config, split)} for split in ("train", "test")
@@ -163,8 +160,8 @@ def test_a_problem_that_is_there_twice_is_on_one_side(tmp_path: Path) -> None:
 def test_held_out_prompts_that_are_trained_on_are_counted_and_the_first_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    train = load_problems(files(write(tmp_path / "a.jsonl", *({"prompt": p} for p in "xyzy"))), "train")
-    test_path = write(tmp_path / "b.jsonl", *({"prompt": p} for p in "wyxy"))
+    train = load_problems(files(write_rows(tmp_path / "a.jsonl", *({"prompt": p} for p in "xyzy"))), "train")
+    test_path = write_rows(tmp_path / "b.jsonl", *({"prompt": p} for p in "wyxy"))
     test = load_problems(files(test_path, test_path=test_path), "test")
     warn_of_shared_prompts(train, test)
     assert capsys.readouterr().err == (
@@ -176,7 +173,7 @@ def test_held_out_prompts_that_are_trained_on_are_counted_and_the_first_is_named
 
 
 def test_held_out_problems_of_a_fraction_bring_no_demonstration(tmp_path: Path) -> None:
-    path = write(tmp_path / "x.jsonl", *({"prompt": f"p{i}", "expert": "e"} for i in range(50)))
+    path = write_rows(tmp_path / "x.jsonl", *({"prompt": f"p{i}", "expert": "e"} for i in range(50)))
     config = files(path, test_fraction=0.5, demonstration_field="expert")
     assert {p.demonstration for p in load_problems(config, "train")} == {"e"}
     assert {p.demonstration for p in load_problems(config, "test")} == {None}
@@ -195,7 +192,9 @@ def test_a_fraction_that_leaves_nothing_is_an_error(tmp_path: Path) -> None:
 def test_rows_are_left_out_only_as_many_as_allowed_and_never_silently(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = write(tmp_path / "x.jsonl", {"prompt": "a"}, {"prompt": ""}, {"question": "b"}, {"prompt": "c"})
+    path = write_rows(
+        tmp_path / "x.jsonl", {"prompt": "a"}, {"prompt": ""}, {"question": "b"}, {"prompt": "c"}
+    )
     assert [p.prompt for p in load_problems(files(path, max_invalid_rows=2), "train")] == ["a", "c"]
     assert capsys.readouterr().err == (
         "bonfire: 2 of 4 train rows left out (problems.max_invalid_rows = 2), the first: "
@@ -207,7 +206,7 @@ def test_rows_are_left_out_only_as_many_as_allowed_and_never_silently(
 
 
 def test_a_line_that_is_not_json_is_never_left_out(tmp_path: Path) -> None:
-    path = write(tmp_path / "x.jsonl", {"prompt": "a"}, "{")
+    path = write_rows(tmp_path / "x.jsonl", {"prompt": "a"}, "{")
     with pytest.raises(ValueError, match=":2: not JSON"):
         load_problems(files(path, max_invalid_rows=5), "train")
 
@@ -273,7 +272,7 @@ GOOD = {"prompt": "p", "key": "k"}
 def test_a_bad_file_is_refused_with_file_and_line(
     tmp_path: Path, rows: list[object], settings: dict[str, str], message: str
 ) -> None:
-    path = write(tmp_path / "x.jsonl", *rows)
+    path = write_rows(tmp_path / "x.jsonl", *rows)
     with pytest.raises(ValueError) as error:
         load_problems(files(path, **settings), "train")
     assert str(error.value) == message.replace("{path}", path)

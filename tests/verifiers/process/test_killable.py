@@ -19,6 +19,7 @@ import psutil
 import pytest
 
 from tests.shared.paths import ROOT
+from tests.shared.waiting import wait_for
 from verifiers.config import VerifierConfig
 from verifiers.countdown import puzzles
 from verifiers.process.child import PAGE
@@ -103,15 +104,6 @@ def is_alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except FileNotFoundError:
         return False
-
-
-def wait_for(condition: Callable[[], object], timeout_s: float = 10.0) -> bool:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.01)
-    return True
 
 
 def test_verdicts_through_the_process_equal_those_of_the_function() -> None:
@@ -275,7 +267,7 @@ def test_a_process_that_died_between_two_groups_is_replaced_and_nobody_blamed(
     assert process.pid is not None
     os.kill(process.pid, signal.SIGKILL)
     pid = process.pid
-    assert wait_for(lambda: not is_alive(pid))
+    assert wait_for(lambda: not is_alive(pid), timeout_s=10.0)
     assert process.judge(ANY, ["a"])[0].status == "ok"
     assert process.num_restarts == 1 and "SIGKILL" in process.last_error
 
@@ -339,7 +331,7 @@ def test_what_a_hanging_verifier_started_is_ended_with_it(
 ) -> None:
     note = tmp_path / "grandchild"
     assert hostile(timeout_s=0.5).judge(ANY, [f"child {note}"])[0].status == "timeout"
-    assert wait_for(lambda: not is_alive(int(note.read_text())))
+    assert wait_for(lambda: not is_alive(int(note.read_text())), timeout_s=10.0)
 
 
 @pytest.mark.parametrize("busy", [False, True], ids=["idle", "hanging"])
@@ -361,7 +353,7 @@ def test_the_process_dies_with_a_parent_that_was_killed(tmp_path: Path, busy: bo
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(tmp_path)])},
     )
     try:
-        assert wait_for(lambda: note.exists() and note.read_text())
+        assert wait_for(lambda: note.exists() and note.read_text(), timeout_s=10.0)
         pid = int(note.read_text())
         assert is_alive(pid)
     finally:

@@ -1,0 +1,17 @@
+"""What a process may do that runs in a Ray job."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cluster.jobs.entrypoint import check_outlives_job
+
+
+def test_in_a_job_a_relative_run_directory_is_refused(monkeypatch):
+    check_outlives_job(Path("runs/a"))
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    check_outlives_job(Path("/shared/runs/a"))
+    with pytest.raises(ValueError, match="run_dir = 'runs/a' is relative: in a Ray job"):
+        check_outlives_job(Path("runs/a"))
