@@ -46,11 +46,14 @@ def train_stage(
     namespace = record.run_dir.absolute().name
     recoveries = Recoveries(config.train.max_recoveries)
     newest: dict[str, Any] = {}
+    begun_at = record.newest_step()
     has_trained = False
     num_told = len(origin.notes)  # told already by who made them
     view.start("training", f"resuming from {origin.checkpoint}" if origin.checkpoint else "starting")
 
     def on_start(facts: dict[str, Any]) -> None:
+        nonlocal newest
+        newest = facts
         run_file.update(
             stage="training", address=ray_address, namespace=namespace, metrics_port=facts["metrics_port"]
         )
@@ -92,7 +95,9 @@ def train_stage(
             )
             break
         except RunLost as loss:
-            # One that never was up will not be the next time; one that was to stop has no need to go on.
+            # One that never was up will not be the next time; one that was to stop has no need to go on. A learner may die
+            # before its controller was asked a second time, with steps on disk.
+            has_trained = has_trained or record.newest_step() > begun_at
             if received or not has_trained or newest["is_stopping"]:
                 raise RuntimeError(f"{loss}; go on with: {go_on}") from loss
             run_file.update(stage="recovering")
