@@ -66,7 +66,7 @@ class Watch(threading.Thread):
 
         while not self._over.wait(LOOK_EVERY_S):
             try:
-                controller: Any = ray.get_actor(launch.CONTROLLER_NAME, namespace=self._namespace)
+                controller: Any = ray.get_actor(ray_cluster.CONTROLLER_NAME, namespace=self._namespace)
                 facts = ray.get(controller.facts.remote())
             except (ValueError, ray.exceptions.RayError):  # not yet there, or no longer
                 continue

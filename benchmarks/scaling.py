@@ -21,7 +21,6 @@ from typing import Any
 from benchmarks.demo_run import EXAMPLE, NAMESPACE, machine, train
 from cluster.config.parse import load_config
 from cluster.fleet import ray_cluster
-from cluster.run import launch
 
 WARM_UP_STEPS = 3
 ROUNDS = 5
@@ -41,7 +40,7 @@ class Rounds:
     def see(self, facts: dict[str, Any]) -> None:
         import ray
 
-        controller: Any = ray.get_actor(launch.CONTROLLER_NAME)
+        controller: Any = ray.get_actor(ray_cluster.CONTROLLER_NAME)
         workers = facts["rollout_workers"]
         if facts["step"] < WARM_UP_STEPS or self.are_over:
             return

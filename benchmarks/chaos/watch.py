@@ -77,7 +77,7 @@ def look(run: str) -> dict[str, Any]:
     """Raises RayError, or ValueError where there is no controller."""
     import ray
 
-    from cluster.run.launch import CONTROLLER_NAME
+    from cluster.fleet.ray_cluster import CONTROLLER_NAME
 
     seen: dict[str, Any] = {"nodes": {}, "facts": {}}
     for node in ray.nodes():

@@ -15,6 +15,8 @@ from cluster.config.schema import RunConfig
 from cluster.fleet.needs import cpus_needed, model_bytes
 from cluster.fleet.nodes import HUNG_WORKER_SETTINGS
 
+CONTROLLER_NAME = "bonfire-controller"
+"""Of each run's controller on its cluster, in a namespace of the run's name."""
 CONNECT_TIMEOUT_S = 5.0
 OBJECT_STORE_BYTES = 512 << 20
 STORED_VERSIONS = 3

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from cluster.fleet.ray_cluster import CONTROLLER_NAME
 from cluster.jobs.find_run import FoundRun
 from cluster.jobs.joining import connect
-from cluster.run.launch import CONTROLLER_NAME
 
 ANSWER_TIMEOUT_S = 10.0
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from cluster.fleet.ray_cluster import check_reachable, set_ray_environment, why_not_joined
-from cluster.run.launch import CONTROLLER_NAME
+from cluster.fleet.ray_cluster import CONTROLLER_NAME, check_reachable, set_ray_environment, why_not_joined
 
 
 def connect(address: str, *, local: bool) -> None:

@@ -12,9 +12,9 @@ from typing import Any
 import psutil
 
 from cluster.config.schema import RunConfig
+from cluster.fleet.ray_cluster import CONTROLLER_NAME
 from cluster.run.recovery import Origin, RunLost
 
-CONTROLLER_NAME = "bonfire-controller"
 FOLLOW_EVERY_S = 0.5
 ANSWER_TIMEOUT_S = 60.0
 FIRST_ANSWER_TIMEOUT_S = 300.0

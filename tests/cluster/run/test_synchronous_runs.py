@@ -22,7 +22,7 @@ from rich.console import Console
 
 from actors.tokens import encode_prompts, load_tokenizer
 from cluster.commands.training import Start, train_stage
-from cluster.run.launch import CONTROLLER_NAME
+from cluster.fleet.ray_cluster import CONTROLLER_NAME
 from cluster.run.preflight import Prepared
 from cluster.run.recovery import Origin
 from cluster.run_directory.record import RunRecord
