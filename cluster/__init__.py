@@ -1,0 +1,1 @@
+"""The run as a whole: Ray, the controller, evaluation, the command line."""

@@ -11,10 +11,9 @@ import tomllib
 from functools import cache
 from pathlib import Path
 
-import pytest
-
 import verifiers
 from tests.shared.paths import ROOT
+from verifiers.sandbox.command import INSIDE
 
 PACKAGES = ("verifiers", "actors", "learner", "cluster")
 MODULES = {
@@ -23,7 +22,6 @@ MODULES = {
     for path in sorted((ROOT / package).rglob("*.py"))
 }
 ROOMS = [name for name, path in MODULES.items() if path.stem == "__init__" and "." in name]
-EVERY_MODULE = pytest.mark.parametrize("name", MODULES)
 CONTRACTS = [name for name in MODULES if re.search(r"\.(.*_)?(config|types)$|^cluster\.config\.", name)]
 MAX_LINES = 400
 
@@ -42,6 +40,7 @@ def imports(source):
             and ast.unparse(node.func).split(".")[-1] in ("import_module", "__import__")
             and isinstance(node.args[0], ast.Constant)
         ):
+            assert not node.args[0].value.startswith("."), f"line {node.lineno}: a relative import"
             found.add(node.args[0].value)
     return found
 
@@ -72,11 +71,11 @@ def test_the_walk_sees_lazy_imports_and_all_modules():
     assert len(MODULES) == sum(len(list((ROOT / package).rglob("*.py"))) for package in PACKAGES)
 
 
-@EVERY_MODULE
-def test_imports_point_left(name):
-    position = PACKAGES.index(name.split(".")[0])
-    to_the_right = {"tests", *PACKAGES[position + 1 :]}
-    assert not top_level(imports_of(name)) & to_the_right
+def test_imports_point_left():
+    for position, package in enumerate(PACKAGES):
+        to_the_right = {"tests", "benchmarks", *PACKAGES[position + 1 :]}
+        ours = [name for name in MODULES if name.split(".")[0] == package]
+        assert [name for name in ours if top_level(imports_of(name)) & to_the_right] == []
 
 
 def order_of_rooms():
@@ -108,13 +107,28 @@ def test_the_table_of_rooms_names_each_once():
         assert sorted(room for column in ORDER[package] for room in column) == sorted(rooms)
 
 
-@pytest.mark.parametrize("name", [name for name in MODULES if "." in name])
-def test_rooms_of_a_package_import_those_to_their_left(name):
-    room, position = place(name)
-    for module in imports_of(name):
-        if module in MODULES and module.startswith(f"{name.split('.')[0]}."):
-            other, its_position = place(module)
-            assert other == room or its_position < position, f"{name} imports {module}"
+def points_left(name, imported):
+    """Whether an import within a package is one of the same room, or of one to its left."""
+    (room, position), (other, its_position) = place(name), place(imported)
+    return other == room or its_position < position
+
+
+def test_rooms_of_a_package_import_those_to_their_left():
+    within = [
+        (name, imported)
+        for name in MODULES
+        for imported in imports_of(name)
+        if imported in MODULES and imported.startswith(f"{name.split('.')[0]}.")
+    ]
+    assert len(within) > 300
+    assert [pair for pair in within if not points_left(*pair)] == []
+
+
+def test_the_order_of_rooms_can_tell_left_from_right():
+    assert points_left("cluster.run.controller", "cluster.fleet.slots")
+    assert points_left("cluster.fleet.rollouts", "cluster.fleet.slots")
+    assert not points_left("cluster.fleet.slots", "cluster.run.controller")
+    assert not points_left("cluster.leasing.ledger", "cluster.run_directory.record")  # side by side
 
 
 def test_no_modules_import_each_other_in_a_circle():
@@ -124,58 +138,81 @@ def test_no_modules_import_each_other_in_a_circle():
     assert not left
 
 
-@pytest.mark.parametrize("name", CONTRACTS)
-def test_configs_and_types_import_nothing_but_contracts(name):
-    ours = {module for module in imports_of(name) if module in MODULES}
-    assert ours <= set(CONTRACTS)
-    assert not top_level(imports_of(name)) & {"ray", "vllm", "torch", "transformers"}
+def test_configs_and_types_import_nothing_but_contracts():
+    for name in CONTRACTS:
+        ours = {module for module in imports_of(name) if module in MODULES}
+        assert ours - set(CONTRACTS) == set(), name
+        assert not top_level(imports_of(name)) & {"ray", "vllm", "torch", "transformers"}, name
 
 
-@EVERY_MODULE
-def test_only_shells_import_a_worker(name):
+def test_only_shells_import_a_worker():
     """RolloutFacts, a plain record, is the one thing that metrics take from a worker."""
-    workers = {module for module in imports_of(name) if module.endswith(".worker")}
-    if workers:
-        assert name.startswith("cluster.") and name not in CONTRACTS
+    importing = [name for name in MODULES if any(one.endswith(".worker") for one in imports_of(name))]
+    assert importing
+    assert [name for name in importing if not name.startswith("cluster.") or name in CONTRACTS] == []
+
+
+def test_ray_is_imported_by_workers_and_by_cluster_only():
+    importing = {name for name in MODULES if "ray" in top_level(imports_of(name))}
+    assert {name for name in importing if not name.startswith("cluster.")} == {
+        "verifiers.worker",
+        "actors.worker",
+        "learner.worker",
+    }
+    without = ("config", "terminal", "leasing", "run_directory")
+    assert [name for name in importing if name.startswith("cluster.") and name.split(".")[1] in without] == []
+
+
+def test_what_exists_in_the_sandbox_imports_the_standard_library_and_its_own_room_only():
+    for name in INSIDE:
+        if name != "__init__":
+            imported = imports_of(f"verifiers.sandbox.{name}")
+            ours = {one for one in imported if one in MODULES}
+            assert {one.rpartition(".")[0] for one in ours} <= {"verifiers.sandbox"} | {""}, name
+            assert top_level(imported) - {"verifiers"} <= sys.stdlib_module_names, name
+
+
+def test_every_folder_of_a_package_is_a_room_and_no_package_is_imported_as_a_whole():
+    for package in PACKAGES:
+        for path in (ROOT / package).rglob("*.py"):
+            assert (path.parent / "__init__.py").is_file(), path
+    for name, path in MODULES.items():
+        whole = re.findall(r"^\s*import (verifiers|actors|learner|cluster)\b", path.read_text(), re.MULTILINE)
+        assert whole == [], name
 
 
 def test_there_are_contracts_in_every_package():
     assert {name.split(".")[0] for name in CONTRACTS} == set(PACKAGES)
 
 
-@EVERY_MODULE
-def test_only_workers_and_the_controller_are_remote(name):
-    remote = [decorator for decorator in decorators(name) if decorator.startswith("ray.remote")]
-    shell = name.endswith(".worker") or name == "cluster.run.controller"
-    assert len(remote) == (1 if shell else 0)
-    if not shell:
-        assert not re.search(r"\bray\.remote\(|from ray import .*\bremote\b", MODULES[name].read_text())
+def test_only_workers_and_the_controller_are_remote():
+    for name, path in MODULES.items():
+        remote = [decorator for decorator in decorators(name) if decorator.startswith("ray.remote")]
+        shell = name.endswith(".worker") or name == "cluster.run.controller"
+        assert len(remote) == (1 if shell else 0), name
+        if not shell:
+            assert not re.search(r"\bray\.remote\(|from ray import .*\bremote\b", path.read_text()), name
 
 
-@EVERY_MODULE
-def test_only_the_engine_and_its_receiver_of_weights_import_vllm(name):
-    assert ("vllm" in top_level(imports_of(name))) == (name in ("actors.engine", "actors.weights.receiver"))
+def test_only_the_engine_and_its_receiver_of_weights_import_vllm():
+    importing = {name for name in MODULES if "vllm" in top_level(imports_of(name))}
+    assert importing == {"actors.engine", "actors.weights.receiver"}
 
 
-@EVERY_MODULE
-def test_no_module_is_long(name):
-    assert len(MODULES[name].read_text().splitlines()) <= MAX_LINES
+def test_no_module_is_long():
+    lines = {name: len(path.read_text().splitlines()) for name, path in MODULES.items()}
+    assert {name: count for name, count in lines.items() if count > MAX_LINES} == {}
 
 
-@pytest.mark.parametrize("package", PACKAGES)
-def test_importing_a_package_does_nothing(package):
-    assert (ROOT / package / "__init__.py").read_text() == ""
+def test_packages_and_rooms_say_what_is_in_them_and_do_nothing():
+    for room in (*PACKAGES, *ROOMS):
+        tree = ast.parse(MODULES[room].read_text())
+        assert len(tree.body) == 1 and len(ast.get_docstring(tree) or "") > 60, room
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_a_room_says_what_is_in_it_and_does_nothing(room):
-    tree = ast.parse(MODULES[room].read_text())
-    assert len(tree.body) == 1 and len(ast.get_docstring(tree) or "") > 60
-
-
-@EVERY_MODULE
-def test_no_module_is_named_for_nothing(name):
-    assert not {"utils", "util", "common", "helpers", "misc"} & set(name.split("."))
+def test_no_module_is_named_for_nothing():
+    nothing = {"utils", "util", "common", "helpers", "misc"}
+    assert [name for name in MODULES if nothing & set(name.split("."))] == []
 
 
 def test_verifiers_is_ours_and_not_the_published_package_of_that_name():

@@ -1,0 +1,1 @@
+"""Problems and their truth: sources, verifiers, the killable child processes, the sandbox."""

@@ -1,2 +1,2 @@
-"""Weights on the engine's side: their layout, their fingerprint, and vLLM's receiver of them (`receiver`, which imports vLLM).
-The learner packs by the same layout."""
+"""Weights on the engine's side: their layout, their fingerprint, and vLLM's receiver of them (`receiver`,
+which imports vLLM). The learner packs by the same layout, and the controller compares fingerprints."""

@@ -1,1 +1,1 @@
-"""The command line: one file a command or a stage of one. Nobody comes in but the user."""
+"""The command line, and the stages of `bonfire train`. Nobody comes in but the user and the benchmarks."""

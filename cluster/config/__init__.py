@@ -1,1 +1,2 @@
-"""The whole run as one typed config, and how it is read. Imports other rooms' settings only; everybody comes in."""
+"""The whole run as one typed config, and how it is read. Imports nothing but other roles' settings; nearly
+everybody comes in."""

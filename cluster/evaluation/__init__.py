@@ -1,1 +1,2 @@
-"""Sampling and judging for an evaluation, its store, its statistics, tables and pictures. Commands come in."""
+"""Sampling and judging for an evaluation, its store, its statistics, tables and pictures. Commands come
+in."""

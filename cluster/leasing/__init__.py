@@ -1,1 +1,2 @@
-"""Who has which group, and when one may be given or trained: pure rules, no Ray. Fleets and the controller come in."""
+"""Who has which group, and when one may be given or trained: pure rules, no Ray. Fleets, the controller and
+the evaluation come in."""

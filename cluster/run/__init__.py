@@ -1,2 +1,2 @@
-"""One training run: the controller and what it is made of, the checks before it, how it is launched. Jobs, evaluation and
-commands come in."""
+"""One training run: the controller and what it is made of, the checks before it, how it is launched.
+Evaluation and commands come in."""

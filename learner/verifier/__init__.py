@@ -1,1 +1,2 @@
-"""The learned verifier: data from samples, model, losses, training, statistics. `bonfire train-verifier` comes in."""
+"""The learned verifier: data from samples, model, losses, training, statistics. `bonfire train-verifier` and
+its report come in."""

@@ -1,2 +1,2 @@
-"""The arithmetic puzzles: their generator, their verifier, solutions in steps. Imports nothing of ours but types;
-problems and the study's benchmarks come in."""
+"""The arithmetic puzzles: their generator, their verifier, solutions in steps. Imports nothing of ours but
+types; problems, the learner's base model and the study come in."""

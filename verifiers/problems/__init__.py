@@ -1,2 +1,2 @@
-"""Where problems come from: files, the hub, published formats, the generator; checked row by row. The command line and the
-checks before a run come in, by `loading`."""
+"""Where problems come from: files, the hub, published formats, the generator; checked row by row. Commands,
+evaluation and the checks before a run come in by `loading`, settings by `config`."""

@@ -1,2 +1,2 @@
-"""Verifiers of programs: what a completion's code is, which tests decide, and the sandbox that runs both. Found through the
-registry."""
+"""Verifiers of programs: what a completion's code is, and which tests decide; both run in the sandbox. Found
+through the registry."""

@@ -20,7 +20,7 @@ ENVIRONMENT = {
     "MALLOC_ARENA_MAX": "1",  # an arena for each thread would reserve 64 MiB of address space each
     "LANG": "C.UTF-8",
 }
-_INSIDE = ("__init__", "values", "kernel", "candidate", "remote", "checker", "zygote")
+INSIDE = ("__init__", "values", "kernel", "candidate", "remote", "checker", "zygote")
 """The modules of this room that exist in the sandbox."""
 _PACKAGE_PARENT = "/bonfire"
 _NO_USE_INSIDE = re.compile(
@@ -39,7 +39,7 @@ def isolated_command(limits: Limits) -> list[str]:
     shown = {path: path for path in _interpreter_files()}
     inside = f"{_PACKAGE_PARENT}/verifiers"
     shown[str(room.parent / "__init__.py")] = f"{inside}/__init__.py"
-    shown |= {str(room / f"{name}.py"): f"{inside}/sandbox/{name}.py" for name in _INSIDE}
+    shown |= {str(room / f"{name}.py"): f"{inside}/sandbox/{name}.py" for name in INSIDE}
     hidden = [path for path in shown.values() if Path(path, "site-packages").is_dir()]
     command = [
         bubblewrap,
