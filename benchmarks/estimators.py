@@ -1,6 +1,6 @@
 """Time of the Best-of-N weights, on one core, against a step of the demo's learner.
 
-OMP_NUM_THREADS=1 .venv/bin/python benchmarks/estimators.py runs/countdown-base > benchmarks/results/estimators.json
+OMP_NUM_THREADS=1 .venv/bin/python -m benchmarks.estimators runs/countdown-base > benchmarks/results/estimators.json
 """
 
 from __future__ import annotations

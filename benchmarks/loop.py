@@ -1,6 +1,6 @@
 """The loop against its own engine: throughput, idleness, weight updates, start-up, memory.
 
-    .venv/bin/python benchmarks/loop.py runs/countdown-base > benchmarks/results/loop.json
+    .venv/bin/python -m benchmarks.loop runs/countdown-base > benchmarks/results/loop.json
 
 Takes about four minutes on two cores. The bare engine samples the same prompts with the same
 settings in the same kind of actor, before and after the run, without learner, verifier and

@@ -6,7 +6,7 @@ moved from the sampler along the gradient of its own Best-of-N value, until its 
 The modes are the learner's own code at its default bounds. `group_product` weighs every subset of N samples by the
 product of its ratios: unbiased, and for comparison only.
 
-OMP_NUM_THREADS=1 .venv/bin/python benchmarks/off_policy.py > benchmarks/results/off_policy.json
+OMP_NUM_THREADS=1 .venv/bin/python -m benchmarks.off_policy > benchmarks/results/off_policy.json
 
 Shapes: `Y` answers of `T` tokens, `P` parameters, `G` groups (multisets of answers) of `N` samples.
 """

@@ -1,6 +1,6 @@
 """Verdicts per second of the verifiers that ask a model, and how far a batch moves a score.
 
-OMP_NUM_THREADS=1 .venv/bin/python benchmarks/reward_model.py > benchmarks/results/reward_model-1-core.json
+OMP_NUM_THREADS=1 .venv/bin/python -m benchmarks.reward_model > benchmarks/results/reward_model.json
 
 The models have random weights, 3.5 million of them: only their sizes matter. Groups of 32 candidates of 16 to 128
 tokens; a judgement has 32 tokens.

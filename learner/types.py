@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 STALENESS_WARNING = 0.2
-"""`staleness_ratio` above which samples are too old for what corrects them: ESTIMATORS.md F (5)."""
+"""`staleness_ratio` above which samples are too old for what corrects them: docs/off-policy.md."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

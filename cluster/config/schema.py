@@ -35,7 +35,10 @@ class TrainConfig(BaseModel):
         "and weights; None: 1e-3 with float32 engines and learner, 0.5 when either computes in bfloat16.",
     )
     max_consecutive_failures: int = Field(
-        5, ge=1, description="Workers that fail in a row, without a group between, before the run stops."
+        5,
+        ge=1,
+        description="Workers that fail in a row, without a group between, or failures of a verifier on one group, "
+        "before the run stops.",
     )
     stand_ins: bool = Field(
         True,

@@ -10,7 +10,8 @@
 | rollouts (a slot)   | finished groups of its worker      | engine, or heartbeat timeout        |
 | verifying (a slot)  | groups, then their verdicts        | verifier, or heartbeat timeout      |
 | `_train`            | a batch, then the learner's step   | verdicts; learner, or step timeout  |
-| `_sync`             | all engines serving the new version| engines, or heartbeat timeout       |
+| `_sync`             | all engines serving the new version| engines; step or heartbeat timeout  |
+| `_watch`            | the clock                          |                                     |
 | `Elastic.run`       | the clock                          |                                     |
 
 Synchronous training is this loop with `max_staleness = 0`. Workers only return values; everything

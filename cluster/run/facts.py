@@ -14,7 +14,7 @@ from learner.objectives.estimators import bon_value
 def batch_facts(groups: Sequence[ScoredGroup], *, num_select: int, version: int) -> dict[str, float]:
     """Means over a batch of B groups of n samples, trained by the learner at `version`.
 
-    `reward` over all samples; `bon` and `pass_at_n` are the unbiased estimates of ESTIMATORS section H
+    `reward` over all samples; `bon` and `pass_at_n` are unbiased estimates (docs/evaluation.md)
     at N = `num_select`; staleness in versions, over groups, by each group's oldest token.
     """
     rewards = np.stack([group.rewards for group in groups])

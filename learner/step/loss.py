@@ -42,7 +42,7 @@ class Factors:
 def token(ratios: Ratios, config: LearnerConfig) -> Factors:
     """min(rho_t, max_importance_ratio), one factor a token.
 
-    Source: ESTIMATORS.md F (2); truncated importance sampling.
+    Source: truncated importance sampling, docs/off-policy.md.
     Corrects each token given those before it, not the distribution of those before it.
     """
     factors_U = ratios.log_token_U.clamp(max=math.log(config.max_importance_ratio)).exp()
@@ -53,7 +53,7 @@ def token(ratios: Ratios, config: LearnerConfig) -> Factors:
 def sequence(ratios: Ratios, config: LearnerConfig) -> Factors:
     """min(prod_t rho_t, max_importance_ratio), one factor a sample.
 
-    Source: ESTIMATORS.md F (3). Below the bound the sample's own mismatch is corrected exactly; its
+    Source: docs/off-policy.md. Below the bound the sample's own mismatch is corrected exactly; its
     variance grows with the length, so it is of use while log prod_t rho_t has a deviation below 1.
     """
     factors_U = ratios.log_sequence_U.clamp(max=math.log(config.max_importance_ratio)).exp()
@@ -151,7 +151,7 @@ def micro_batch_loss(
     demonstrations, which were not sampled and have no ratio. B and M count the groups and samples
     of the whole step, whatever their weights: dividing by those with a signal would re-weight
     prompts. Log-probs are summed over tokens, never averaged over a sequence.
-    Source: ESTIMATORS.md, sections D and F; what is biased and by how much: docs/off-policy.md.
+    Source, and what is biased and by how much: docs/off-policy.md.
     """
     num_sampled = batch.num_sampled_tokens
     sequence_ids_U, logprobs_U = batch.sequence_ids[:num_sampled], logprobs_T[:num_sampled]

@@ -46,7 +46,7 @@ def assert_same_weights(ours, theirs, tolerance=0.0):
 
 
 def truncated(max_ratio):
-    """Formula (2) of ESTIMATORS.md F, token by token."""
+    """The truncated ratios of docs/off-policy.md, token by token."""
 
     def term(weight, logprobs, behaviour):
         ratios = (logprobs.detach() - behaviour).exp().tolist()
