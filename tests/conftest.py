@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import os
 import shutil
 import tempfile
@@ -12,12 +14,15 @@ from typing import Any
 import psutil
 import pytest
 
+pytest.register_assert_rewrite("tests.shared")  # before its first import
+
 from actors.environment import engine_environment
 from cluster.fleet.ray_cluster import set_ray_environment
 from tests.shared.engine import ENGINE
 
 os.environ.update(engine_environment(ENGINE))  # read once, when torch is imported
 set_ray_environment(local=True)
+gc.disable()  # half of the time of a collection went into looking for garbage among a million objects that stay
 
 
 RUN_TOGETHER = {
@@ -33,10 +38,17 @@ RUN_TOGETHER = {
     "tests/cluster/fleet/test_verifying.py": "cluster",
     "tests/cluster/fleet/test_elastic.py": "cluster",
     "tests/cluster/fleet/test_nodes.py": "cluster",
+    "tests/learner/model/test_sharding.py": "warm",
+    "tests/cluster/commands/test_cli.py": "warm",
+    "tests/cluster/jobs/test_jobs.py": "warm",
+    "tests/verifiers/math/test_math.py": "",
+    "tests/verifiers/process/test_killable.py": "",
+    "tests/verifiers/sandbox/test_sandbox.py": "",
 }
-"""Files that use the session's engine or cluster, and which of them one worker runs one after the other, to share it.
+"""Files that one worker runs one after the other, to share an engine, a cluster, or a warm process (`tests.shared.warm`).
 
-They take longest, so they are begun first. Those with a name of their own ("") are so long that they are worth a cluster.
+Every file that uses the session's engine or cluster is here. These take longest, so they are begun first, in this order.
+What shares with nobody ("") is so long that it is worth a cluster of its own, or waits so much that it should begin early.
 """
 
 
@@ -45,10 +57,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     order = {file: place for place, file in enumerate(RUN_TOGETHER)}
     for item in items:
         if {"engine", "ray_cluster"} & set(getattr(item, "fixturenames", ())):
-            if _file(item.nodeid) not in RUN_TOGETHER:
-                raise pytest.UsageError(
-                    f"{item.nodeid} uses the engine or the cluster: name its file in RUN_TOGETHER"
-                )
             item.add_marker(pytest.mark.cluster)
     items.sort(
         key=lambda item: (
@@ -56,6 +64,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.get_closest_marker("ends_engine") is not None,
         )
     )
+
+
+def pytest_collection_finish() -> None:
+    """From now on there may be garbage, but not among what was made so far."""
+    gc.freeze()
+    gc.enable()
+
+
+def pytest_unconfigure() -> None:
+    gc.unfreeze()
 
 
 @pytest.hookimpl(trylast=True)
@@ -80,6 +98,13 @@ class FailureLines:
             self._terminal.flush()
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("cluster") and _file(item.nodeid) not in RUN_TOGETHER:
+        pytest.fail(
+            "uses an engine or a cluster: name its file in RUN_TOGETHER of tests/conftest.py", pytrace=False
+        )
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """A file is run by one worker. (`--dist loadgroup` would do it by marks, but not with pytest 9.2: xdist's #1386.)"""
@@ -88,6 +113,19 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     class Scheduling(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             return RUN_TOGETHER.get(_file(nodeid)) or _file(nodeid)
+
+        def remove_node(self, node: Any) -> str | None:
+            """As xdist's, but a test that ended its process is not run again, and the rest of its files is."""
+            units = self.assigned_work.pop(node)
+            crashed = next((test for unit in units.values() for test, done in unit.items() if not done), None)
+            if crashed is not None:
+                units[self._split_scope(crashed)][crashed] = True
+                self.workqueue.update(
+                    {scope: unit for scope, unit in units.items() if not all(unit.values())}
+                )
+                for other in self.assigned_work:
+                    self._reschedule(other)
+            return crashed
 
     config.option.loadscopereorder = False  # else files with many tests would come first
     return Scheduling(config, log)
@@ -139,6 +177,7 @@ def ray_cluster(user_modules: Path) -> Iterator[str]:
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token),
         "PYTHONPATH": str(user_modules),
+        "RAY_prestart_worker_first_driver": "0",  # our workers have environments of their own: none would be used
     }
     before = {name: os.environ.get(name) for name in changed}
     os.environ.update(changed)
@@ -154,13 +193,16 @@ def ray_cluster(user_modules: Path) -> Iterator[str]:
     )
     started = [one for one in psutil.Process().children() if one not in others]
     yield context.address_info["address"]
-    processes = [*started, *(child for one in started for child in one.children(recursive=True))]
+    processes = list(started)
+    for one in started:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            processes += one.children(recursive=True)
     ray.shutdown()
-    _, left = psutil.wait_procs(processes, timeout=20)
-    assert not left
     for name, value in before.items():
         if value is None:
             os.environ.pop(name, None)
         else:
             os.environ[name] = value
+    _, left = psutil.wait_procs(processes, timeout=20)
+    assert not left
     shutil.rmtree(directory, ignore_errors=True)

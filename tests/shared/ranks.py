@@ -1,13 +1,7 @@
-"""A gang of learners in processes of their own, at a test's command: real gloo, no Ray.
-
-Tests import it as `tests.shared.ranks`; run as a program it is one rank.
-"""
+"""A gang of learners in processes of their own, at a test's command: real gloo, no Ray."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -18,8 +12,8 @@ from learner.config import LearnerConfig
 from learner.learner import Learner
 from learner.objectives.config import ObjectiveConfig
 from learner.types import PublishedWeights, StepResult
-from tests.shared.paths import ROOT
 from tests.shared.tiny_model import model_path
+from tests.shared.warm import WARM
 
 TIMEOUT_S = 120.0
 
@@ -37,20 +31,14 @@ class Ranks:
         from learner.gang import open_store
 
         self._store = open_store("127.0.0.1", size, TIMEOUT_S)
-        self.processes: list[subprocess.Popen[bytes]] = []
+        self.processes: list[Any] = []
         self._connections: list[Any] = []
         for rank in range(size):
             ours, theirs = Pipe()
-            arguments = [str(theirs.fileno()), str(self._store.port), str(rank), str(size)]
-            self.processes.append(
-                subprocess.Popen(
-                    [sys.executable, "-m", "tests.shared.ranks", *arguments],
-                    cwd=ROOT,
-                    env=os.environ | {"OMP_NUM_THREADS": "1"},
-                    pass_fds=[theirs.fileno()],
-                )
-            )
+            process = WARM.Process(target=_be_rank, args=(theirs, self._store.port, rank, size), daemon=True)
+            process.start()
             theirs.close()
+            self.processes.append(process)
             self._connections.append(ours)
 
     def make(self, settings: dict[str, Any], objective: ObjectiveConfig, model: str = "") -> None:
@@ -74,7 +62,8 @@ class Ranks:
         for connection in self._connections:
             connection.close()
         for process in self.processes:
-            process.wait(timeout=TIMEOUT_S)
+            process.join(TIMEOUT_S)
+            assert process.exitcode == 0, f"a rank has not ended in order: {process.exitcode}"
 
     def _call(self, name: str, *arguments: Any) -> list[Any]:
         for connection in self._connections:
@@ -103,15 +92,12 @@ def _serve(connection: Any, gang: Any) -> None:
         connection.send(answer)
 
 
-if __name__ == "__main__":
+def _be_rank(connection: Connection, port: int, rank: int, size: int) -> None:
     import torch
 
     from learner.gang import connect_store, join
 
-    descriptor, port, rank, size = map(int, sys.argv[1:])
     torch.set_num_threads(1)
     store = connect_store("127.0.0.1", port, size, TIMEOUT_S)
-    _serve(
-        Connection(descriptor),
-        join(store, rank=rank, size=size, address="127.0.0.1", device="cpu", timeout_s=TIMEOUT_S),
-    )
+    gang = join(store, rank=rank, size=size, address="127.0.0.1", device="cpu", timeout_s=TIMEOUT_S)
+    _serve(connection, gang)

@@ -13,7 +13,7 @@ from verifiers.sandbox.sandbox import Job, Outcome, Sandbox
 LIMITS = Limits(memory_bytes=256 << 20, max_processes=8, file_bytes=4 << 20, reply_bytes=1 << 20, cpu_s=10)
 WALL_S = 10.0
 """More than anything here needs; an attack that is to run out of time gets SHORT_S."""
-SHORT_S = 0.5
+SHORT_S = 0.3
 GOOD = Job(program="def f(x):\n    return x * x", tests=("assert f(7) == 49",))
 REFUSED = "PermissionError"
 

@@ -21,12 +21,10 @@ PATIENCE_S = 240.0
 """For what takes seconds on an idle machine."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cluster:
-    """A Ray cluster of one node and the shell of a user who may use it."""
+@dataclass(frozen=True, kw_only=True)
+class Shell:
+    """The shell of a user: a home and a token of its own, and nothing of what pytest's own Ray and engine have set."""
 
-    gcs: str
-    dashboard: str
     environment: dict[str, str]
     directory: Path
 
@@ -47,6 +45,14 @@ class Cluster:
         return process.returncode, out, err
 
 
+@dataclass(frozen=True, kw_only=True)
+class Cluster(Shell):
+    """A Ray cluster of one node and the shell of a user who may use it."""
+
+    gcs: str
+    dashboard: str
+
+
 def free_ports(count: int) -> list[int]:
     with contextlib.ExitStack() as open_sockets:
         sockets = [open_sockets.enter_context(socket.socket()) for _ in range(count)]
@@ -56,8 +62,8 @@ def free_ports(count: int) -> list[int]:
 
 
 @contextmanager
-def started_cluster() -> Iterator[Cluster]:
-    """Started as a user starts one, on the loopback interface with a token; ended by its own process number."""
+def opened_shell() -> Iterator[Shell]:
+    """A user's shell on this machine, whose token no other cluster has."""
     directory = Path(tempfile.mkdtemp(prefix="bj", dir="/tmp"))  # Unix sockets want short paths
     token = directory / "token"
     token.write_text("bonfire-jobs-" + os.urandom(16).hex())
@@ -77,6 +83,21 @@ def started_cluster() -> Iterator[Cluster]:
         "RAY_AUTH_TOKEN_PATH": str(token),
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # stay on the loopback interface
     }
+    try:
+        yield Shell(environment=environment, directory=directory)
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+@contextmanager
+def started_cluster() -> Iterator[Cluster]:
+    """Started as a user starts one, on the loopback interface with a token; ended by its own process number."""
+    with opened_shell() as shell:
+        yield from _started_cluster(shell)
+
+
+def _started_cluster(shell: Shell) -> Iterator[Cluster]:
+    environment, directory = shell.environment, shell.directory
     gcs_port, dashboard_port, client_port = free_ports(3)
     log = directory / "head.log"
     with log.open("w") as output:
@@ -106,4 +127,3 @@ def started_cluster() -> Iterator[Cluster]:
         head.wait(60)
         for child in psutil.wait_procs(children, timeout=10)[1]:
             child.kill()
-        shutil.rmtree(directory, ignore_errors=True)

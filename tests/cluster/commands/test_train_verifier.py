@@ -38,8 +38,8 @@ from learner.verifier.losses import LOSSES, draw_both, pairwise_loss, pointwise_
 from learner.verifier.model import choose_template, encode, load_verifier, score
 from learner.verifier.statistics import auc, auc_by_problem, auc_interval, best_of_k, calibration
 from learner.verifier.training import train
-from verifiers.composition import Panel
-from verifiers.config import VerifierConfig
+from verifiers.models.reward_model import RewardModel
+from verifiers.models.reward_model_config import RewardModelConfig
 from verifiers.types import Problem
 
 WORDS = ("+", "-", "/", "(", ")", *map(str, range(10)))
@@ -410,8 +410,8 @@ def test_what_a_text_tells_is_learned_and_the_checkpoint_serves_as_reward_model(
         classifier.config.num_labels == 1 and classifier.config.problem_type == "multi_label_classification"
     )
     prompt, right, wrong = "3 4 7 8 = 12 :", "3 * 4 + 5", "3 - 4 + 5"
-    with Panel(VerifierConfig(reward="reward_model", reward_model={"model": str(model)})) as panel:
-        verdicts = panel.judge(Problem(id="p", prompt=prompt), [right, wrong])
+    served = RewardModel(RewardModelConfig(model=str(model)), timeout_s=1.0)
+    verdicts = served.verify_batch(Problem(id="p", prompt=prompt), [right, wrong])
     for text, verdict in zip((right, wrong), verdicts, strict=True):
         ids = tokenizer(f"{prompt} {text} <eos>", return_tensors="pt")
         with torch.no_grad():

@@ -17,16 +17,22 @@ import tomli_w
 
 from cluster.jobs import ray_jobs
 from cluster.run_directory.record import RUN_FILE
-from tests.shared import waiting
+from tests.shared import commands, waiting
 from tests.shared.left_behind import num_steps, stage
 from tests.shared.paths import ROOT
 from tests.shared.runs import one_line
-from tests.shared.user_cluster import PATIENCE_S, Cluster, started_cluster
+from tests.shared.user_cluster import PATIENCE_S, Cluster, Shell, opened_shell, started_cluster
 
 wait_for = partial(waiting.wait_for, timeout_s=PATIENCE_S)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
+def shell() -> Iterator[Shell]:
+    with opened_shell() as shell:
+        yield shell
+
+
+@pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
     with started_cluster() as cluster:
         yield cluster
@@ -54,14 +60,15 @@ def make_project(path: Path, model: Path, **sections: dict[str, Any]) -> Path:
     return path
 
 
-def test_a_dry_run_prints_entrypoint_and_runtime_env_and_asks_no_cluster(cluster, project, tmp_path):
+def test_a_dry_run_prints_entrypoint_and_runtime_env_and_asks_no_cluster(shell, project, tmp_path):
     options = ("--address", "http://127.0.0.1:1", "--runs", tmp_path, "--name", "first", "--dry-run")
-    code, out, err = cluster.bonfire("submit", "tiny.toml", *options, cwd=project)
+    code, out, err = shell.bonfire("submit", "tiny.toml", *options, cwd=project)
     assert code == 0, err
     assert f"bonfire train tiny.toml run_dir={tmp_path}/first --address auto" in out
     assert '"RAY_JOB_STOP_WAIT_TIME_S": "300"' in out and "1 files" in out
 
 
+@pytest.mark.cluster
 def test_a_cluster_that_does_not_let_us_in_is_one_line(cluster, project, tmp_path):
     def submit_to(address: str, **changes: str) -> str:
         options = ("--address", address, "--runs", tmp_path)
@@ -154,21 +161,24 @@ def newest_checkpoint(run_dir: Path) -> str:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_while_the_base_model_is_made_ends_at_once_and_leaves_nothing(cluster, tmp_path, number):
-    config = ROOT / "examples" / "countdown.toml"
-    process = cluster.start("train", config, "metrics.port=0", "run_dir=run", "model=base", cwd=tmp_path)
-    wait_for(lambda: stage(tmp_path / "run") == "base model", "the base model's stage")
-    code, out, err = cluster.bonfire("status", "run", cwd=tmp_path)
-    assert code == 0 and out.startswith("run   base model, for "), err
-    process.send_signal(number)
-    _, err = process.communicate(timeout=PATIENCE_S)
-    assert process.returncode == 130
-    assert "interrupted before the training began; start again with the same command" in one_line(err)
+def test_a_signal_while_the_base_model_is_made_ends_at_once_and_leaves_nothing(tmp_path, number):
+    options = ("metrics.port=0", "run_dir=run", "model=base")
+    with commands.started("train", ROOT / "examples" / "countdown.toml", *options, cwd=tmp_path) as training:
+        wait_for(lambda: stage(tmp_path / "run") == "base model", "the base model's stage")
+        asked = commands.bonfire("status", "run", cwd=tmp_path)
+        assert asked.returncode == 0 and asked.stdout.startswith("run   base model, for "), asked.stderr
+        training.send_signal(number)
+        ended = training.finish()
+    assert ended.returncode == 130
+    assert "interrupted before the training began; start again with the same command" in one_line(
+        ended.stderr
+    )
     assert not (tmp_path / "run").exists() and not (tmp_path / "base").exists()
 
 
-def test_a_signal_while_ray_starts_is_an_orderly_end(cluster, project):
-    process = cluster.start("train", "tiny.toml", "run_dir=run", cwd=project)
+@pytest.mark.cluster
+def test_a_signal_while_ray_starts_is_an_orderly_end(shell, project):
+    process = shell.start("train", "tiny.toml", "run_dir=run", cwd=project)
     wait_for(lambda: stage(project / "run") == "starting", "the start of Ray")
     children = wait_for(lambda: psutil.Process(process.pid).children(recursive=True), "Ray's first process")
     process.terminate()
@@ -178,8 +188,8 @@ def test_a_signal_while_ray_starts_is_an_orderly_end(cluster, project):
 
 
 @pytest.mark.slow
-def test_a_signal_before_the_first_step_still_leaves_a_checkpoint(cluster, project):
-    process = cluster.start("train", "tiny.toml", "run_dir=run", cwd=project)
+def test_a_signal_before_the_first_step_still_leaves_a_checkpoint(shell, project):
+    process = shell.start("train", "tiny.toml", "run_dir=run", cwd=project)
     wait_for(lambda: stage(project / "run") == "training", "the training")
     process.terminate()
     _, err = process.communicate(timeout=PATIENCE_S)
@@ -189,11 +199,11 @@ def test_a_signal_before_the_first_step_still_leaves_a_checkpoint(cluster, proje
 
 
 @pytest.mark.slow
-def test_a_local_run_that_is_asked_to_stop_writes_a_checkpoint_and_exits_with_0(cluster, project):
-    process = cluster.start("train", "tiny.toml", "run_dir=runs/a", cwd=project)
+def test_a_local_run_that_is_asked_to_stop_writes_a_checkpoint_and_exits_with_0(shell, project):
+    process = shell.start("train", "tiny.toml", "run_dir=runs/a", cwd=project)
     wait_for(lambda: num_steps(project / "runs/a") > 2, "steps")
-    assert "training" in cluster.bonfire("status", cwd=project)[1]
-    code, out, err = cluster.bonfire("stop", cwd=project)
+    assert "training" in shell.bonfire("status", cwd=project)[1]
+    code, out, err = shell.bonfire("stop", cwd=project)
     assert code == 0, err
     assert f"checkpoint  runs/a/checkpoints/step-{num_steps(project / 'runs/a'):06d}" in out.replace(
         f"{project}/", ""
@@ -201,7 +211,7 @@ def test_a_local_run_that_is_asked_to_stop_writes_a_checkpoint_and_exits_with_0(
     assert "bonfire train --resume runs/a" in out
     out, err = process.communicate(timeout=PATIENCE_S)
     assert (process.returncode, err) == (0, "") and "stopped as asked, with a checkpoint" in out
-    assert "has ended" in one_line(cluster.bonfire("status", "a", cwd=project)[2])
+    assert "has ended" in one_line(shell.bonfire("status", "a", cwd=project)[2])
 
 
 @pytest.fixture(scope="module")
@@ -345,21 +355,21 @@ def test_rays_own_job_submit_and_stop_do_as_well(cluster, project, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_scale_prints_the_targets_before_and_after(cluster, project):
-    process = cluster.start("train", "tiny.toml", "run_dir=runs/a", cwd=project)
+def test_scale_prints_the_targets_before_and_after(shell, project):
+    process = shell.start("train", "tiny.toml", "run_dir=runs/a", cwd=project)
     try:
         wait_for(lambda: num_steps(project / "runs/a"), "a step")
-        code, out, _ = cluster.bonfire("scale", "--verifier", "2", cwd=project)
+        code, out, _ = shell.bonfire("scale", "--verifier", "2", cwd=project)
         assert (code, out.splitlines()[0]) == (0, "runs/a: verifier workers 1 -> 2")
     finally:
         process.terminate()
         process.communicate(timeout=PATIENCE_S)
 
 
-def test_scale_needs_a_number(cluster, tmp_path):
+def test_scale_needs_a_number(shell, tmp_path):
     assert "nothing to scale: give --rollout or --verifier" in one_line(
-        cluster.bonfire("scale", cwd=tmp_path)[2]
+        shell.bonfire("scale", cwd=tmp_path)[2]
     )
     assert "--rollout 0 is no number of workers" in one_line(
-        cluster.bonfire("scale", "--rollout", "0", cwd=tmp_path)[2]
+        shell.bonfire("scale", "--rollout", "0", cwd=tmp_path)[2]
     )

@@ -492,7 +492,7 @@ def judge_in_a_process(answer: str, completions: list[str], timeout_s: float) ->
 
 def test_a_hostile_answer_costs_its_time_limit_and_its_neighbours_nothing():
     completions = [text for hostile in HOSTILE_ENDLESS for text in (hostile, r"\boxed{5}")]
-    verdicts, num_restarts = judge_in_a_process("5", completions, 0.5)
+    verdicts, num_restarts = judge_in_a_process("5", completions, 0.3)
     assert [verdict.status for verdict in verdicts] == ["timeout", "ok"] * len(HOSTILE_ENDLESS)
     assert [verdict.reward for verdict in verdicts] == [0.0, 1.0] * len(HOSTILE_ENDLESS)
     assert num_restarts == len(HOSTILE_ENDLESS)
