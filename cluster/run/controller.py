@@ -90,6 +90,7 @@ class Controller:
         self._received_s: dict[int, float] = {}
         self._in_training: set[int] = set()
         self._stopping = False
+        self._is_over = False
         self._stage = "starting"
         self._health = Health(config)
         self._progress = Progress(steps=train.steps, num_select=config.shown_k)
@@ -165,7 +166,7 @@ class Controller:
             is_lost = is_accident(error, num_ranks=self._config.learner.ranks)
             raise (RunLost if is_lost else Halt)(str(error)) from error
         finally:
-            self._stopping = True  # a command may come until the process ends
+            self._is_over = True  # a command may come until the process ends
             if self._syncing:
                 tasks.append(self._syncing)
             for task in tasks:
@@ -216,7 +217,7 @@ class Controller:
 
         Raises ValueError, one line, for nonsense and when the run is ending.
         """
-        if self._stopping or self._stage not in ("starting", "training"):
+        if self._stopping or self._is_over or self._stage not in ("starting", "training"):
             raise ValueError("the run is ending: it takes no more workers, and gives up all it has")
         return self._elastic.scale({"rollout": rollout, "verifier": verifier})
 
@@ -316,7 +317,7 @@ class Controller:
         self._rollouts.top_up()
 
     def _may_lease(self, served_version: int) -> bool:
-        return not self._stopping and admission.may_lease(
+        return not (self._stopping or self._is_over) and admission.may_lease(
             next_version=self._version + bool(self._in_training),
             served_version=served_version,
             outstanding=self._ledger.num_outstanding - len(self._in_training),
