@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import gc
 import os
@@ -72,8 +73,11 @@ def pytest_collection_finish() -> None:
     gc.enable()
 
 
-def pytest_unconfigure() -> None:
-    gc.unfreeze()
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if hasattr(config, "workerinput"):
+        atexit.register(os._exit, 0)  # not to take a million objects apart, one by one, after all is told
+    else:
+        gc.unfreeze()
 
 
 @pytest.hookimpl(trylast=True)

@@ -12,7 +12,6 @@ import psutil
 import pytest
 import torch
 from click.testing import CliRunner
-from scipy.stats import t as student
 
 from benchmarks.study import __main__ as command
 from benchmarks.study import archive, nines
@@ -184,6 +183,12 @@ def test_the_learning_rate_is_chosen_on_the_arms_own_estimand():
     assert choose_learning_rates(tuning) == {"nines_rloo": 1e-4, "rloo": 1e-4, "bon16": 3e-4}
 
 
+def student_quantile(share, freedom):
+    from scipy.stats import t  # a third of a second, which not every process that collects tests need wait
+
+    return t.ppf(share, freedom)
+
+
 def test_where_seeds_differ_the_interval_is_students_over_seeds():
     seeds = np.array([0.1, 0.2, 0.4, 0.0, 0.3])
     ours = estimate(np.repeat(seeds[:, None], 1000, axis=1))
@@ -203,7 +208,7 @@ def test_the_variances_over_problems_and_over_seeds_add_up():
     over_problems, over_seeds = 5 / 12, 1 / 3
     variance = over_problems + over_seeds
     freedom = variance**2 / (over_problems**2 / 3 + over_seeds**2 / 2)
-    half = student.ppf(0.975, freedom) * variance**0.5
+    half = student_quantile(0.975, freedom) * variance**0.5
     assert (ours["low"], ours["high"]) == pytest.approx((2.5 - half, 2.5 + half))
 
 
@@ -215,7 +220,7 @@ def test_two_arms_differ_over_problems_and_over_the_seeds_of_both():
     parts = [(np.var([-1, -1, 0, 1], ddof=1) / 4, 3), (1 / 3, 2), (8 / 2, 1)]
     variance = sum(part for part, _ in parts)
     freedom = variance**2 / sum(part**2 / degrees for part, degrees in parts)
-    half = student.ppf(0.975, freedom) * variance**0.5
+    half = student_quantile(0.975, freedom) * variance**0.5
     assert ours["mean"] == pytest.approx(-0.25)
     assert (ours["low"], ours["high"]) == pytest.approx((-0.25 - half, -0.25 + half))
 
@@ -254,7 +259,7 @@ def test_changes_are_paired_with_the_base_model_problem_by_problem():
     change = second["changes"]["pass@1"]
     assert change["mean"] == pytest.approx((1 + 1 + 0 + 1) / 16)
     # The seeds agree, so only the 40 problems' differences of 1/4, 1/4, 0 and 1/4 count: 39 degrees of freedom.
-    half = student.ppf(0.975, 39) * np.std([1 / 4, 1 / 4, 0, 1 / 4] * 10, ddof=1) / 40**0.5
+    half = student_quantile(0.975, 39) * np.std([1 / 4, 1 / 4, 0, 1 / 4] * 10, ddof=1) / 40**0.5
     assert change["high"] - change["mean"] == pytest.approx(half)
     assert change["mean"] - change["low"] == pytest.approx(half)
     parts = blocks(results)

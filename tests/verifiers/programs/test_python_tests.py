@@ -352,7 +352,7 @@ def test_partial_scores_are_fractions_of_the_tests_and_rewards_are_not():
 
 
 def test_what_is_not_done_in_time_is_a_timeout_and_the_verifier_goes_on():
-    verifier = make_verifier(timeout_s=1.0)
+    verifier = make_verifier(timeout_s=0.6)
     try:
         verdict = verifier.verify(CLOSE, "    while True: pass\n")
         assert (verdict.status, verdict.reward, verdict.score) == ("timeout", 0.0, -math.inf)
@@ -410,7 +410,7 @@ def test_a_candidate_that_is_too_slow_costs_its_process_nothing() -> None:
     problem = mbpp("assert double(2) == 4", "assert double(0) == 0")
     slow = "def double(x):\n    while True: pass"
     right, wrong = "def double(x):\n    return 2 * x", "def double(x):\n    return x + 2"
-    config = VerifierConfig(reward="python_tests", timeout_s=1.0)
+    config = VerifierConfig(reward="python_tests", timeout_s=0.6)
     with VerifierProcess(config, "python_tests") as process:
         verdicts = process.judge(problem, [right, slow, wrong, "def"])
         assert (process.num_restarts, process.last_error) == (0, "")
