@@ -21,7 +21,7 @@ demo: $(VENV)/.ready ## Train and evaluate the countdown model on this machine's
 test: $(VENV)/.ready ## Run the tests, real Ray and real vLLM included
 	$(BIN)/python -m pytest -m "not slow" $(SIDE_BY_SIDE)
 
-test-fast: $(VENV)/.ready ## Run the tests that need neither Ray nor vLLM (under a minute)
+test-fast: $(VENV)/.ready ## Run the tests that need neither Ray nor vLLM (about a minute)
 	$(BIN)/python -m pytest -m "not slow and not cluster" $(SIDE_BY_SIDE)
 
 test-slow: $(VENV)/.ready ## Run the tests that take minutes each
