@@ -159,8 +159,17 @@ def test_a_synchronous_run_shares_its_steps_among_the_workers_there_are(start, m
 
 
 @pytest.mark.slow
-def test_a_newcomer_that_never_starts_does_not_end_a_run_that_others_serve(start, make_config, tmp_path):
-    config = make_config(train={"steps": 100_000, "max_staleness": 1, "checkpoint_every": 1000})
+def test_a_newcomer_that_never_starts_does_not_end_a_run_that_others_serve(
+    start, make_config, user_modules, tmp_path
+):
+    # A verifier would be up sooner than it can be killed.
+    (user_modules / "late_verifiers.py").write_text(
+        "import time\nfrom loop_verifiers import slow\ntime.sleep(1.0)\n"
+    )
+    config = make_config(
+        verifier={"reward": "late_verifiers:slow"},
+        train={"steps": 100_000, "max_staleness": 1, "checkpoint_every": 1000},
+    )
     with start(config, tmp_path) as run:
         run.wait_for(lambda facts: facts["step"] >= 3)
         for role in ("rollout", "verifier"):
