@@ -10,10 +10,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
 
 import psutil
 
@@ -22,50 +19,28 @@ from tests.shared.warm import WARM
 TIMEOUT_S = 90.0
 
 
-@contextmanager
-def started(*arguments: object, cwd: Path) -> Iterator[Command]:
-    """`bonfire ARGUMENTS` in that directory; whatever is left of its processes at the end is killed."""
+def bonfire(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Exit code, output and errors of `bonfire ARGUMENTS` in that directory; not for those that train.
+
+    Fails, and ends all of its processes, when it takes longer than TIMEOUT_S.
+    """
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         command = ["bonfire", *map(str, arguments)]
         streams = [WARM.reducer.DupFd(stream.fileno()) for stream in (out, err)]
         process = WARM.Process(target=_run, args=(command, str(cwd), dict(os.environ), streams))
         process.start()
-        try:
-            yield Command(command, process, out, err)
-        finally:
-            if process.exitcode is None:
-                for one in (*psutil.Process(process.pid).children(recursive=True), process):
-                    one.kill()
-                process.join()
-
-
-def bonfire(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Exit code, output and errors of `bonfire ARGUMENTS` in that directory."""
-    with started(*arguments, cwd=cwd) as command:
-        return command.finish()
-
-
-class Command:
-    """One that runs."""
-
-    def __init__(self, command: list[str], process: Any, out: IO[bytes], err: IO[bytes]) -> None:
-        self._command = command
-        self._process = process
-        self._streams = (out, err)
-
-    def send_signal(self, number: int) -> None:
-        os.kill(self._process.pid, number)
-
-    def finish(self) -> subprocess.CompletedProcess[str]:
-        """Exit code, output and errors, once it has ended."""
-        self._process.join(TIMEOUT_S)
+        process.join(TIMEOUT_S)
+        is_late = process.exitcode is None
+        if is_late:
+            for one in (*psutil.Process(process.pid).children(recursive=True), process):
+                one.kill()
+            process.join()
         texts = []
-        for stream in self._streams:
+        for stream in (out, err):
             stream.seek(0)
             texts.append(stream.read().decode())
-        code = self._process.exitcode
-        assert code is not None, f"{self._command} did not end within {TIMEOUT_S:g} s; it wrote {texts}"
-        return subprocess.CompletedProcess(self._command, code, *texts)
+        assert not is_late, f"{command} did not end within {TIMEOUT_S:g} s; it wrote {texts}"
+        return subprocess.CompletedProcess(command, process.exitcode, *texts)
 
 
 def _run(command: list[str], cwd: str, environment: dict[str, str], streams: list) -> None:

@@ -17,7 +17,7 @@ import tomli_w
 
 from cluster.jobs import ray_jobs
 from cluster.run_directory.record import RUN_FILE
-from tests.shared import commands, waiting
+from tests.shared import waiting
 from tests.shared.left_behind import num_steps, stage
 from tests.shared.paths import ROOT
 from tests.shared.runs import one_line
@@ -161,18 +161,16 @@ def newest_checkpoint(run_dir: Path) -> str:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_while_the_base_model_is_made_ends_at_once_and_leaves_nothing(tmp_path, number):
-    options = ("metrics.port=0", "run_dir=run", "model=base")
-    with commands.started("train", ROOT / "examples" / "countdown.toml", *options, cwd=tmp_path) as training:
-        wait_for(lambda: stage(tmp_path / "run") == "base model", "the base model's stage")
-        asked = commands.bonfire("status", "run", cwd=tmp_path)
-        assert asked.returncode == 0 and asked.stdout.startswith("run   base model, for "), asked.stderr
-        training.send_signal(number)
-        ended = training.finish()
-    assert ended.returncode == 130
-    assert "interrupted before the training began; start again with the same command" in one_line(
-        ended.stderr
-    )
+def test_a_signal_while_the_base_model_is_made_ends_at_once_and_leaves_nothing(shell, tmp_path, number):
+    config = ROOT / "examples" / "countdown.toml"
+    process = shell.start("train", config, "metrics.port=0", "run_dir=run", "model=base", cwd=tmp_path)
+    wait_for(lambda: stage(tmp_path / "run") == "base model", "the base model's stage")
+    code, out, err = shell.bonfire("status", "run", cwd=tmp_path)
+    assert code == 0 and out.startswith("run   base model, for "), err
+    process.send_signal(number)
+    _, err = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 130
+    assert "interrupted before the training began; start again with the same command" in one_line(err)
     assert not (tmp_path / "run").exists() and not (tmp_path / "base").exists()
 
 
