@@ -168,7 +168,7 @@ def test_what_exists_in_the_sandbox_imports_the_standard_library_and_its_own_roo
         if name != "__init__":
             imported = imports_of(f"verifiers.sandbox.{name}")
             ours = {one for one in imported if one in MODULES}
-            assert {one.rpartition(".")[0] for one in ours} <= {"verifiers.sandbox"} | {""}, name
+            assert {one.rpartition(".")[0] for one in ours} <= {"verifiers.sandbox"}, name
             assert top_level(imported) - {"verifiers"} <= sys.stdlib_module_names, name
 
 
