@@ -14,6 +14,7 @@ Importance = Literal["token", "sequence", "ppo_clip", "none"]
 WITHOUT_EFFECT_ON_RESULT = frozenset(
     {
         "micro_batch_tokens",
+        "share_prompts",
         "publish_dtype",
         "parity_sequences",
         "parity_versions",
@@ -50,6 +51,10 @@ class LearnerConfig(DependentSettings):
     warmup_steps: int = Field(10, ge=0, description="Steps over which the learning rate rises linearly.")
     micro_batch_tokens: int = Field(
         8192, ge=1, description="Token positions of one forward pass; bounds memory, not the result."
+    )
+    share_prompts: bool = Field(
+        True,
+        description="Compute the prompt of a group once for all its samples, where the model's layers allow it.",
     )
     dtype: Literal["float32", "bfloat16"] = Field(
         "float32", description="Dtype of the computation (autocast); parameters and optimizer stay float32."

@@ -23,13 +23,23 @@ from learner.config import WITHOUT_EFFECT_ON_RESULT, LearnerConfig
 from learner.gang import ALONE, Gang
 from learner.model import checkpoint
 from learner.model.causal_lm import load_model, resolve_model
+from learner.model.packing import choose_packing
 from learner.model.policy import Policy, ShardedPolicy, Weights
 from learner.model.publish import make_manifest
 from learner.model.sharding import own_part
 from learner.objectives.config import ObjectiveConfig
 from learner.objectives.groups import demonstrations_of, stack
 from learner.objectives.table import OBJECTIVES
-from learner.step.batch import PackedBatch, Sequences, collect, divide, empty_batch, micro_batches
+from learner.step.batch import (
+    PackedBatch,
+    Sequences,
+    bundles,
+    collect,
+    divide,
+    empty_batch,
+    num_positions,
+    pack_bundles,
+)
 from learner.step.loss import LossFacts, micro_batch_loss
 from learner.step.parity import ParityFacts, choose, compare
 from learner.types import PublishedWeights, StepResult
@@ -65,9 +75,11 @@ class Learner:
         bfloat16 = config.dtype == "bfloat16"
         if gang.size == 1:
             model = load_model(str(self._base_directory), str(self._device))
+            self.packing = choose_packing(model, model_path, share_prompts=config.share_prompts)
             self._policy = Policy(model, self._device, temperature, bfloat16=bfloat16)
         else:
             model = load_model(str(self._base_directory))  # the whole of it need not fit on one device
+            self.packing = choose_packing(model, model_path, share_prompts=config.share_prompts)
             self._policy = ShardedPolicy(model, self._device, temperature, bfloat16=bfloat16, gang=gang)
         self._parameters = self._policy.parameters
         self._optimizer = torch.optim.AdamW(
@@ -145,8 +157,8 @@ class Learner:
         seconds["publish_s"] = time.perf_counter() - clock
         seconds["step_s"] = time.perf_counter() - started
 
-        num_positions_used = int(sequences.num_positions_S[trained].sum())
-        num_positions = self._gang.sum(np.array([sum(batch.input_ids.numel() for batch in batches)]))[0]
+        own_positions = sum(batch.input_ids.numel() for batch in batches)
+        positions = float(self._gang.sum(np.array([own_positions]))[0])
         slowest = self._gang.largest(np.array(list(seconds.values())))
         return StepResult(
             groups_B=np.array([group.samples.group for group in groups], np.int64),
@@ -158,7 +170,8 @@ class Learner:
                 "learning_rate": learning_rate,
                 "num_groups": float(len(groups)),
                 "num_samples": float(weights_BN.size),
-                "row_fill": num_positions_used / max(1, int(num_positions)),
+                "positions": positions,
+                "prompt_sharing": int(sequences.num_positions_S[trained].sum()) / max(1.0, positions),
                 **facts.means(self._num_select()),
                 **({"demonstration_logprob": facts.demonstration_logprob} if demonstrations else {}),
                 **parity.facts(),
@@ -240,11 +253,17 @@ class Learner:
     def _share(self, sequences: Sequences, chosen: np.ndarray) -> list[PackedBatch]:
         """This rank's micro-batches of the chosen sequences.
 
-        All ranks have equally many, for a pass is one of all: some may be empty. Sequences are divided and
-        not micro-batches, of which a step may have fewer than there are ranks.
+        All ranks have equally many, for a pass is one of all: some may be empty. What shares a prompt is
+        divided, not micro-batches, of which a step may have fewer than there are ranks; a group that is
+        more than half of a rank's share is cut.
         """
-        mine = chosen[divide(sequences.num_positions_S[chosen], self._gang.size)[self._gang.rank]]
-        batches = list(micro_batches(sequences, mine, self._config.micro_batch_tokens))
+        most_tokens = self._config.micro_batch_tokens
+        share = int(sequences.num_positions_S[chosen].sum()) // self._gang.size
+        limit = most_tokens if self._gang.size == 1 else max(1, min(most_tokens, share // 2))
+        parts = bundles(sequences, chosen, limit, self.packing)
+        lengths = np.array([num_positions(sequences, part) for part in parts], np.int64)
+        mine = [parts[part] for part in divide(lengths, self._gang.size)[self._gang.rank]]
+        batches = list(pack_bundles(sequences, mine, most_tokens, self.packing))
         most = int(self._gang.largest(np.array(len(batches))))
         return batches + [empty_batch()] * (most - len(batches))
 

@@ -37,7 +37,8 @@ class StepResult:
     over tokens whose own version's weights are at hand: `parity_mean`, `parity_max` (|log-prob of the
     learner - log-prob of the engine|, nats) and their number `parity_tokens`;
 
-    `num_groups`, `num_samples`, `row_fill` (share of computed positions that are tokens), and seconds
+    `num_groups`, `num_samples`, `positions` (computed in the passes that train),
+    `prompt_sharing` (how many times as many they would be with a prompt for each sequence), and seconds
     `forward_s`, `backward_s`, `optimizer_s`, `parity_s`, `publish_s`, `step_s`; `stepped_at_s`, the wall clock
     (Unix time) when the parameters had their new values."""
     parity_by_worker: dict[str, float]

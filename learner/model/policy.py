@@ -18,7 +18,7 @@ import torch
 
 from actors.weights.manifest import WeightManifest, views
 from learner.gang import Gang
-from learner.model.causal_lm import TokenLogprobs
+from learner.model.logprobs import TokenLogprobs
 from learner.model.publish import pack
 from learner.model.sharding import own_part, shard, whole
 from learner.step.batch import PackedBatch

@@ -13,7 +13,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from learner.gang import Gang
-from learner.model.causal_lm import TokenLogprobs
+from learner.model.logprobs import TokenLogprobs
 
 
 def shard(module: TokenLogprobs, gang: Gang, device: torch.device) -> FSDPModule:

@@ -15,7 +15,8 @@ import torch
 from actors.weights.manifest import views
 from learner.config import LearnerConfig
 from learner.learner import Learner
-from learner.model.causal_lm import load_model, token_logprobs
+from learner.model.causal_lm import load_model
+from learner.model.logprobs import token_logprobs
 from learner.objectives.config import ObjectiveConfig
 from learner.step.batch import collect, micro_batches
 from learner.step.loss import micro_batch_loss

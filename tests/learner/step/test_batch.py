@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from learner.model import causal_lm as learner_model
-from learner.model.causal_lm import load_model, token_logprobs
+from learner.model import logprobs as learner_model
+from learner.model.causal_lm import load_model
+from learner.model.logprobs import token_logprobs
 from learner.step.batch import collect, micro_batches
+from learner.step.layout import NONE
 from learner.step.parity import choose
 from tests.shared.tiny_model import (
     build_model,
@@ -42,11 +44,12 @@ def by_sequence(batches, values):
     return found
 
 
+@pytest.mark.parametrize("packing", ["shared", "packed", "rows"])
 @pytest.mark.parametrize("max_tokens", [24, 100, 4096])
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
-def test_packed_logprobs_equal_those_of_one_sequence_at_a_time(policy, max_tokens, temperature):
+def test_packed_logprobs_equal_those_of_one_sequence_at_a_time(policy, max_tokens, temperature, packing):
     groups = groups_of_many_lengths()
-    batches = list(micro_batches(collect(groups), all_sequences(groups), max_tokens))
+    batches = list(micro_batches(collect(groups), all_sequences(groups), max_tokens, packing))
     with torch.no_grad():
         packed = by_sequence(batches, [token_logprobs(policy, batch, temperature) for batch in batches])
         expected = [
@@ -130,27 +133,47 @@ def test_demonstrations_are_never_chosen_for_the_parity_check():
         }
 
 
-def test_positions_count_from_zero_in_every_sequence():
+@pytest.mark.parametrize("packing", ["shared", "packed", "rows"])
+@pytest.mark.parametrize("max_tokens", [24, 100, 4096])
+def test_the_tokens_on_the_way_to_a_target_are_its_sequence(max_tokens, packing):
+    """By the layout alone: what the position that predicts a token sees, in order of position, is all before it."""
     groups = groups_of_many_lengths()
-    lengths = []
-    for batch in micro_batches(collect(groups), all_sequences(groups), 128):
-        for segment in range(1, int(batch.segment_ids.max()) + 1):
-            positions = batch.position_ids[batch.segment_ids == segment]
-            assert positions.tolist() == list(range(len(positions)))
-            lengths.append(len(positions))
-    expected = [
-        len(group.prompt_token_ids) + len(completion) - 1
-        for group in groups
-        for completion in completions(group)
-    ]
-    assert sorted(lengths) == sorted(expected)
+    every = [(group, completion) for group in groups for completion in completions(group)]
+    seen = 0
+    for batch in micro_batches(collect(groups), all_sequences(groups), max_tokens, packing):
+        sees = seen_by(batch.layout)
+        ids, positions = batch.input_ids.flatten(), batch.position_ids.flatten()
+        counts: dict[int, int] = {}
+        for place, sequence in zip(batch.hidden_positions.tolist(), batch.sequence_ids.tolist(), strict=True):
+            group, completion = every[sequence]
+            whole = [*group.prompt_token_ids.tolist(), *completion.tolist()]
+            length = len(group.prompt_token_ids) + counts.get(sequence, 0)
+            counts[sequence] = counts.get(sequence, 0) + 1
+            assert ids[sees[place]].tolist() == whole[:length]
+            assert positions[sees[place]].tolist() == list(range(length))
+            seen += 1
+    assert seen == sum(len(completion) for _, completion in every)
+
+
+def seen_by(layout):
+    """position -> the positions it sees, as the layout's docstring says, those of its prefix first."""
+    sees = {}
+    for start, length, prefix in zip(layout.starts_G, layout.lengths_G, layout.prefixes_G, strict=True):
+        before = [] if prefix == NONE else range(
+            layout.starts_G[prefix], layout.starts_G[prefix] + layout.lengths_G[prefix]
+        )
+        for position in range(start, start + length):
+            assert position not in sees
+            sees[position] = [*before, *range(start, position + 1)]
+    return sees
 
 
 def test_a_micro_batch_stays_within_its_token_budget():
     groups = groups_of_many_lengths()
-    for max_tokens in (40, 130, 300, 1000):
-        for batch in micro_batches(collect(groups), all_sequences(groups), max_tokens):
-            assert batch.input_ids.numel() <= max_tokens
+    for packing in ("shared", "packed", "rows"):
+        for max_tokens in (40, 130, 300, 1000):
+            for batch in micro_batches(collect(groups), all_sequences(groups), max_tokens, packing):
+                assert batch.input_ids.numel() <= max_tokens
 
 
 def test_a_sequence_longer_than_the_budget_gets_a_batch_of_its_own():
@@ -160,7 +183,23 @@ def test_a_sequence_longer_than_the_budget_gets_a_batch_of_its_own():
     ]
     batches = list(micro_batches(collect(groups), all_sequences(groups), 32))
     assert [batch.sequence_ids.unique().tolist() for batch in batches] == [[0], [1], [2, 3]]
-    assert [tuple(batch.input_ids.shape) for batch in batches] == [(1, 74), (1, 74), (1, 32)]
+    assert [tuple(batch.input_ids.shape) for batch in batches] == [(1, 74), (1, 74), (1, 9)]
+
+
+def test_the_prompt_of_a_group_is_computed_once():
+    groups = [make_group(number, samples=4, prompt_length=30, lengths=(5, 5)).samples for number in range(2)]
+    sizes = {
+        packing: sum(b.input_ids.numel() for b in micro_batches(collect(groups), np.arange(8), 4096, packing))
+        for packing in ("shared", "packed", "rows")
+    }
+    assert sizes == {"shared": 2 * (30 + 4 * 4), "packed": 8 * 34, "rows": 8 * 34}
+
+
+def test_a_group_larger_than_the_budget_is_cut_with_its_prompt_in_each_part():
+    group = make_group(0, samples=4, prompt_length=30, lengths=(5, 5)).samples
+    batches = list(micro_batches(collect([group]), np.arange(4), 40))
+    assert [batch.sequence_ids.unique().tolist() for batch in batches] == [[0, 1], [2, 3]]
+    assert [batch.input_ids.numel() for batch in batches] == [38, 38]
 
 
 def test_only_the_chosen_sequences_are_packed():
@@ -169,11 +208,12 @@ def test_only_the_chosen_sequences_are_packed():
     assert [batch.sequence_ids.unique().tolist() for batch in batches] == [[3, 17]]
 
 
-def test_rows_of_short_sequences_are_nearly_full():
+def test_rows_of_about_the_same_length_share_a_batch():
     groups = [make_group(number, samples=32, lengths=(5, 14)).samples for number in range(8)]
-    batches = list(micro_batches(collect(groups), all_sequences(groups), 1024))
-    used = sum(int((batch.segment_ids > 0).sum()) for batch in batches)
-    assert used / sum(batch.input_ids.numel() for batch in batches) > 0.9
+    sequences = collect(groups)
+    batches = list(micro_batches(sequences, all_sequences(groups), 1024, "rows"))
+    computed = sum(batch.input_ids.numel() for batch in batches)
+    assert sequences.num_positions_S.sum() / computed > 0.9
 
 
 def test_an_empty_prompt_is_refused():
@@ -196,16 +236,34 @@ def test_the_head_in_chunks_gives_the_same_logprobs_and_gradients(policy, monkey
         torch.testing.assert_close(chunked, whole, rtol=1e-5, atol=1e-5)
 
 
-def test_no_chunk_of_logits_is_kept_for_the_backward_pass(policy, monkeypatch):
+def test_recomputing_gives_the_same_bits(policy):
+    groups = groups_of_many_lengths()
+    (batch,) = micro_batches(collect(groups), all_sequences(groups), 4096)
+    outcomes = []
+    for recompute in (False, True):
+        policy.zero_grad()
+        logprobs_T = token_logprobs(policy, batch, 0.8, recompute=recompute)
+        (logprobs_T * torch.linspace(-1, 1, len(logprobs_T))).sum().backward()
+        outcomes.append((logprobs_T.detach(), *[parameter.grad.clone() for parameter in policy.parameters()]))
+    assert all(torch.equal(kept, recomputed) for kept, recomputed in zip(*outcomes, strict=True))
+
+
+def test_recomputing_keeps_nothing_inside_a_block_and_no_logits(policy, monkeypatch):
     monkeypatch.setattr(learner_model, "MAX_LOGITS", 8 * 23)
     groups = groups_of_many_lengths()
     (batch,) = micro_batches(collect(groups), all_sequences(groups), 4096)
-    kept = []
-    with torch.autograd.graph.saved_tensors_hooks(
-        lambda tensor: kept.append(tensor.shape) or tensor, lambda t: t
-    ):
-        token_logprobs(policy, batch, 1.0)
-    assert kept and not any(shape and shape[-1] == 23 and shape[0] != 32 for shape in kept if len(shape) == 2)
+    widths = {}
+    for recompute in (False, True):
+        kept = []
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda tensor, kept=kept: kept.append(tensor) or tensor, lambda tensor: tensor
+        ):
+            token_logprobs(policy, batch, 1.0, recompute=recompute)
+        weights = {parameter.data_ptr() for parameter in policy.parameters()}
+        widths[recompute] = {t.shape[-1] for t in kept if t.data_ptr() not in weights and t.is_floating_point()}
+    intermediate, vocabulary = 48, 23
+    assert {intermediate, vocabulary} <= widths[False]
+    assert not {intermediate, vocabulary} & widths[True]
 
 
 def test_a_missing_model_is_named_with_a_remedy(tmp_path):
@@ -222,48 +280,3 @@ def test_a_truncated_model_is_named(tmp_path):
     file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(ValueError, match=r"model\.safetensors is damaged"):
         load_model(str(tmp_path))
-
-
-def test_a_head_that_is_not_a_product_with_the_hidden_state_is_refused(tmp_path):
-    from transformers import Gemma2Config, Gemma2ForCausalLM, GraniteConfig, GraniteForCausalLM
-
-    sizes = {
-        "vocab_size": 23,
-        "hidden_size": 32,
-        "intermediate_size": 32,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 2,
-    }
-    Gemma2ForCausalLM(Gemma2Config(**sizes, head_dim=16)).save_pretrained(tmp_path / "gemma")
-    with pytest.raises(ValueError, match=r"final_logit_softcapping = 30\.0"):
-        load_model(str(tmp_path / "gemma"))
-    GraniteForCausalLM(GraniteConfig(**sizes, logits_scaling=8.0)).save_pretrained(tmp_path / "granite")
-    with pytest.raises(ValueError, match=r"logits_scaling = 8\.0"):
-        load_model(str(tmp_path / "granite"))
-
-
-def test_a_sequence_beyond_the_sliding_window_is_refused(tmp_path):
-    from transformers import MistralConfig, MistralForCausalLM
-
-    config = MistralConfig(
-        vocab_size=23,
-        hidden_size=32,
-        intermediate_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        sliding_window=12,
-    )
-    MistralForCausalLM(config).save_pretrained(tmp_path)
-    policy = load_model(str(tmp_path))
-    for completion_length, fits in ((8, True), (9, False)):
-        group = make_group(
-            0, samples=1, prompt_length=5, lengths=(completion_length, completion_length)
-        ).samples
-        (batch,) = micro_batches(collect([group]), np.array([0]), 64)
-        if fits:
-            token_logprobs(policy, batch, 1.0)
-        else:
-            with pytest.raises(ValueError, match="13 tokens exceeds the model's sliding window of 12"):
-                token_logprobs(policy, batch, 1.0)

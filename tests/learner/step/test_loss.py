@@ -17,7 +17,8 @@ import torch
 from pydantic import ValidationError
 
 from learner.config import Importance, LearnerConfig
-from learner.model.causal_lm import load_model, token_logprobs
+from learner.model.causal_lm import load_model
+from learner.model.logprobs import token_logprobs
 from learner.step.batch import collect, micro_batches
 from learner.step.loss import IMPORTANCE, LossFacts, Ratios, micro_batch_loss
 from tests.shared.tiny_model import (
