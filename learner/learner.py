@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
+import psutil
 import torch
 
 from actors.types import Demonstration, ScoredGroup
@@ -21,7 +22,7 @@ from actors.weights.fingerprint import param_fingerprint
 from actors.weights.manifest import views
 from learner.config import WITHOUT_EFFECT_ON_RESULT, LearnerConfig
 from learner.gang import ALONE, Gang
-from learner.model import checkpoint
+from learner.model import checkpoint, memory
 from learner.model.causal_lm import load_model, resolve_model
 from learner.model.packing import choose_packing
 from learner.model.policy import Policy, ShardedPolicy, Weights
@@ -72,16 +73,20 @@ class Learner:
         self._gang = gang
         self._base_directory = resolve_model(model_path)
         self._device = torch.device("cuda" if config.num_gpus > 0 else "cpu")
-        bfloat16 = config.dtype == "bfloat16"
+        settings: dict[str, Any] = {"bfloat16": config.dtype == "bfloat16", "recompute": self._recomputes}
         if gang.size == 1:
             model = load_model(str(self._base_directory), str(self._device))
             self.packing = choose_packing(model, model_path, share_prompts=config.share_prompts)
-            self._policy = Policy(model, self._device, temperature, bfloat16=bfloat16)
+            self._policy = Policy(model, self._device, temperature, **settings)
         else:
             model = load_model(str(self._base_directory))  # the whole of it need not fit on one device
             self.packing = choose_packing(model, model_path, share_prompts=config.share_prompts)
-            self._policy = ShardedPolicy(model, self._device, temperature, bfloat16=bfloat16, gang=gang)
+            self._policy = ShardedPolicy(model, self._device, temperature, **settings, gang=gang)
         self._parameters = self._policy.parameters
+        num_parameters = sum(parameter.numel() for parameter in self._parameters.values())
+        self._shape = memory.ModelShape.read(self._base_directory, num_parameters)
+        yet_to_come = memory.fixed_bytes(self._shape, config) - memory.FLOAT32_BYTES * num_parameters
+        self._free_bytes = self._memory_left() - yet_to_come / gang.size
         self._optimizer = torch.optim.AdamW(
             self._parameters.values(),
             lr=config.learning_rate,
@@ -249,6 +254,22 @@ class Learner:
             fingerprint=int(self._gang.gather(np.array(own_fingerprint))[0]),
             buckets=buckets,
         )
+
+    def _recomputes(self, batch: PackedBatch) -> bool:
+        needed = memory.activation_bytes(
+            self._shape,
+            positions=batch.input_ids.numel(),
+            completion_tokens=len(batch.target_ids),
+            bfloat16=self._config.dtype == "bfloat16",
+            recompute=False,
+        )
+        return memory.recomputes(self._config, needed, self._free_bytes)
+
+    def _memory_left(self) -> float:
+        """Bytes: of a GPU all that is free, of the machine's half, for there are engines that take some."""
+        if self._device.type == "cuda":
+            return torch.cuda.mem_get_info(self._device)[0]
+        return psutil.virtual_memory().available / 2
 
     def _share(self, sequences: Sequences, chosen: np.ndarray) -> list[PackedBatch]:
         """This rank's micro-batches of the chosen sequences.

@@ -64,7 +64,8 @@ def attend(
         out = attend_on_gpu(query, key, value, s_aux, layout, settings)
     else:
         lines = [tensor.transpose(1, 2).flatten(0, 1) for tensor in (query, key, value)]
-        out = _TiledAttention.apply(*lines, s_aux, layout, settings).unflatten(0, (num_rows, row_length))
+        with torch.autocast("cpu", enabled=False):  # or it would round what is to be precise
+            out = _TiledAttention.apply(*lines, s_aux, layout, settings).unflatten(0, (num_rows, row_length))
     return out[..., :value_width], None
 
 

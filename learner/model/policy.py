@@ -8,7 +8,7 @@ Weights go by parameter name; of a sharded policy they are this rank's parts. Sh
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import Any
@@ -29,11 +29,21 @@ Weights = Mapping[str, torch.Tensor]
 class Policy:
     """A model, the device it computes on, the dtype it computes in, and the sampling temperature."""
 
-    def __init__(self, model: Any, device: torch.device, temperature: float, *, bfloat16: bool) -> None:
+    def __init__(
+        self,
+        model: Any,
+        device: torch.device,
+        temperature: float,
+        *,
+        bfloat16: bool,
+        recompute: Callable[[PackedBatch], bool],
+    ) -> None:
+        """`recompute`: whether a batch's pass keeps its blocks' inputs only."""
         self.model = model
         self.device = device
         self._temperature = temperature
         self._bfloat16 = bfloat16
+        self._recompute = recompute
         self._module = TokenLogprobs(model)
 
     @cached_property
@@ -44,7 +54,7 @@ class Policy:
     def logprobs(self, batch: PackedBatch) -> torch.Tensor:
         """float32 [T], with a gradient."""
         with self._autocast():
-            return self._module(batch, self._temperature)
+            return self._module(batch, self._temperature, recompute=self._recompute(batch))
 
     @torch.no_grad()
     def logprobs_under(self, weights: Weights, batches: Sequence[PackedBatch]) -> list[torch.Tensor]:
@@ -75,9 +85,16 @@ class ShardedPolicy(Policy):
     """One rank's share of a model, whose parameters are DTensors."""
 
     def __init__(
-        self, model: Any, device: torch.device, temperature: float, *, bfloat16: bool, gang: Gang
+        self,
+        model: Any,
+        device: torch.device,
+        temperature: float,
+        *,
+        bfloat16: bool,
+        recompute: Callable[[PackedBatch], bool],
+        gang: Gang,
     ) -> None:
-        super().__init__(model, device, temperature, bfloat16=bfloat16)
+        super().__init__(model, device, temperature, bfloat16=bfloat16, recompute=recompute)
         self._gang = gang
         self._root = shard(self._module, gang, device)
 

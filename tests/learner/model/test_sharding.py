@@ -123,8 +123,9 @@ def test_one_process_alone_exchanges_nothing(monkeypatch):
         (ObjectiveConfig(name="rloo"), {}),
         (BON, {"kl_coefficient": 0.2}),
         (ObjectiveConfig(name="bon_sft", num_select=4), {"weight_decay": 0.1, "max_grad_norm": 0.5}),
+        (BON, {"recompute": "always"}),
     ],
-    ids=["rloo", "bon_kl", "bon_sft"],
+    ids=["rloo", "bon_kl", "bon_sft", "recompute"],
 )
 def test_two_ranks_take_the_steps_of_one(two, objective, settings):
     """Weights within 1e-5 of each tensor's norm; facts within 1e-4 relative or 1e-6 absolute."""
