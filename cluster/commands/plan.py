@@ -14,7 +14,7 @@ from rich.markup import escape
 from actors.config import RolloutConfig
 from cluster.config.parse import section_of
 from cluster.config.schema import RunConfig
-from cluster.fleet.needs import cpus_needed, memory_needed
+from cluster.fleet.needs import cpus_needed, largest_pass, memory_needed
 from cluster.fleet.ray_cluster import set_ray_environment
 from cluster.run import preflight
 from cluster.run.base_model import base_is_there
@@ -80,12 +80,16 @@ def show_plan(config: RunConfig, run_dir: Path, *, local: bool) -> None:
         over = "" if needed <= here else ": they will share, and be slower"
         console.print(f"  CPUs      {needed:g} reserved, {here} here{over}")
     console.print("[bold]memory[/bold] (estimate)")
-    memory = memory_needed(config)
+    available = psutil.virtual_memory().available
+    memory = memory_needed(config, available if local else None)
     for role, needed in memory.items():
         console.print(f"  {role:18} {needed / 2**30:5.1f} GiB")
-    available = psutil.virtual_memory().available / 2**30
-    here_text = f", {available:.1f} GiB available here" if local else ""
+    here_text = f", {available / 2**30:.1f} GiB available here" if local else ""
     console.print(f"  {'all':18} {sum(memory.values()) / 2**30:5.1f} GiB{here_text}")
+    if not config.learner.num_gpus:
+        largest, recompute = largest_pass(config, available if local else None)
+        how = "recomputing its blocks" if recompute else "keeping its blocks"
+        console.print(f"  {'(a learner pass':18} {largest / 2**30:5.1f} GiB, {how})")
 
 
 def _number(workers: int, at_most: int) -> str:

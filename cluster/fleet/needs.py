@@ -6,11 +6,12 @@ import json
 from pathlib import Path
 
 from cluster.config.schema import RunConfig
+from learner.model import memory
 
 PROCESS_BYTES = 1.0 * 2**30
 """Resident memory of a worker process that has imported torch and vLLM, without model and cache."""
-OPTIMIZER_COPIES = 4
-"""Weights, gradients and AdamW's two averages, in float32."""
+LEARNER_PROCESS_BYTES = 0.6 * 2**30
+"""The same of a learner, which imports no vLLM."""
 CHECKPOINT_COPIES = 3
 """Weights and AdamW's two averages, in float32."""
 
@@ -39,27 +40,85 @@ def model_bytes(config: RunConfig) -> float:
     return 4.0 * (s.num_layers * per_layer + 220 * s.hidden_size)
 
 
-def memory_needed(config: RunConfig) -> dict[str, float]:
-    """Estimated bytes by role, on the CPU's side, all workers together, as many as there may be."""
+def memory_needed(config: RunConfig, free_bytes: float | None = None) -> dict[str, float]:
+    """Estimated bytes by role, on the CPU's side, all workers together, as many as there may be.
+
+    `free_bytes`: what is free now, by which `learner.recompute = "auto"` decides; None: it need not.
+    """
     weights = model_bytes(config)
-    rollout, learner = config.rollout, config.learner
+    rollout = config.rollout
     num_rollouts, num_verifiers = config.most_workers
-    learner_copies = learner.parity_versions
-    if not learner.num_gpus:
-        learner_copies += OPTIMIZER_COPIES + (learner.kl_coefficient > 0)
-    if learner.ranks > 1:
-        # Beside the shards rank 0 has one version in whole, and at times a checkpoint; at the start each rank
-        # has all of the model.
-        learner_copies = max(learner_copies + 1 + CHECKPOINT_COPIES, learner.ranks + 1)
     needed = {
         "rollout": num_rollouts * (PROCESS_BYTES + 2 * weights + rollout.kv_cache_mib * 2**20),
-        "learner": learner.ranks * PROCESS_BYTES + learner_copies * weights,
+        "learner": learner_memory(config, free_bytes),
         "verifier": num_verifiers * 0.15 * 2**30,
         "ray and controller": 1.2 * 2**30,
     }
     if rollout.num_gpus:
         needed["rollout"] = num_rollouts * 2 * PROCESS_BYTES
     return needed
+
+
+def learner_memory(config: RunConfig, free_bytes: float | None = None) -> float:
+    """Estimated bytes of all ranks: weights, optimizer, kept versions, and the largest pass, on the CPU's side."""
+    learner, shape = config.learner, model_shape(config)
+    num_kept = min(learner.parity_versions, config.train.max_staleness + 1 + bool(learner.parity_versions))
+    size = 2 if learner.publish_dtype == "bfloat16" else memory.FLOAT32_BYTES
+    kept = num_kept * size * shape.num_parameters
+    fixed = memory.fixed_bytes(shape, learner)
+    if learner.ranks > 1:
+        # Beside the shards rank 0 has one version in whole, and at times a checkpoint; at the start each rank
+        # has all of the model.
+        whole = memory.FLOAT32_BYTES * shape.num_parameters
+        fixed = max(fixed + whole + CHECKPOINT_COPIES * whole, learner.ranks * whole)
+    needed = learner.ranks * LEARNER_PROCESS_BYTES + kept
+    if not learner.num_gpus:
+        needed += fixed + learner.ranks * largest_pass(config, free_bytes)[0]
+    return needed
+
+
+def largest_pass(config: RunConfig, free_bytes: float | None = None) -> tuple[float, bool]:
+    """Bytes that a rank's largest forward pass keeps, and whether its blocks are recomputed."""
+    rollout, learner, shape = config.rollout, config.learner, model_shape(config)
+    prompt = rollout.max_model_len - rollout.max_tokens
+    samples = rollout.samples_per_prompt
+    prompts = 1 if learner.share_prompts else samples
+    of_step = config.train.groups_per_step * (prompts * prompt + samples * rollout.max_tokens)
+    positions = max(rollout.max_model_len, min(learner.micro_batch_tokens, of_step // learner.ranks))
+    completion_tokens = (
+        positions * samples * rollout.max_tokens // (prompts * prompt + samples * rollout.max_tokens)
+    )
+
+    def kept(recompute: bool) -> float:
+        return memory.activation_bytes(
+            shape,
+            positions=positions,
+            completion_tokens=completion_tokens,
+            bfloat16=learner.dtype == "bfloat16",
+            recompute=recompute,
+        )
+
+    free = float("inf") if free_bytes is None else free_bytes / 2 - memory.fixed_bytes(shape, learner)
+    recompute = memory.recomputes(learner, kept(False), free)
+    return kept(recompute), recompute
+
+
+def model_shape(config: RunConfig) -> memory.ModelShape:
+    """Sizes of the run's model, also where [sft] will make it."""
+    num_parameters = model_bytes(config) / memory.FLOAT32_BYTES
+    if not is_to_be_made(config):
+        return memory.ModelShape.read(model_directory(config.model), num_parameters)
+    s = config.sft
+    assert s is not None
+    return memory.ModelShape(
+        num_parameters=num_parameters,
+        num_layers=s.num_layers,
+        hidden=s.hidden_size,
+        queries=s.hidden_size,
+        keys=s.hidden_size,
+        feed_forward=s.intermediate_size,
+        vocabulary=110,
+    )
 
 
 def disk_needed(config: RunConfig) -> float:

@@ -174,12 +174,13 @@ def _naming_unknown_words(where: str, config: RunConfig) -> Iterator[None]:
 
 def check_memory(config: RunConfig) -> None:
     """The machine must have the memory that the plan adds up to."""
-    needed, available = sum(memory_needed(config).values()), psutil.virtual_memory().available
+    available = psutil.virtual_memory().available
+    needed = sum(memory_needed(config, available).values())
     if needed > available:
         workers = "scaling.max_rollout" if config.scaling else "rollout.workers"
         raise ValueError(
             f"this run needs about {needed / 2**30:.1f} GiB of memory, {available / 2**30:.1f} GiB are available: "
-            f"lower {workers} or rollout.kv_cache_mib, take a smaller model, or join a cluster with --address"
+            f"lower {workers}, learner.micro_batch_tokens or rollout.kv_cache_mib, take a smaller model, or join a cluster with --address"
         )
 
 

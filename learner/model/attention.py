@@ -23,7 +23,7 @@ import torch
 from torch.nn import functional
 from transformers import AttentionInterface
 
-from learner.step.layout import Layout, Places, Tile
+from learner.step.layout import Layout, Places
 
 NAME = "bonfire"
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
@@ -42,14 +42,14 @@ def attend(
     softcap: float | None = None,
     s_aux: torch.Tensor | None = None,
     layout: Layout | None = None,
-    **_: Any,
+    **_others: Any,
 ) -> tuple[torch.Tensor, None]:
     """transformers' attention function: query [R, H, L, D], key and value [R, h, L, D] -> [R, L, H, D].
 
     Without a layout every row is a sequence.
     """
     assert attention_mask is None, "the layout says what is seen, no mask"
-    num_rows, _, row_length, width = query.shape
+    num_rows, row_length, width = query.shape[0], *query.shape[2:]
     layout = layout or Layout.of_rows(num_rows, row_length)
     if torch.is_autocast_enabled(query.device.type):  # as scaled_dot_product_attention would under autocast
         dtype = torch.get_autocast_dtype(query.device.type)
@@ -57,7 +57,9 @@ def attend(
     value_width = value.shape[-1]
     if value_width < width:  # latent attention: the kernels want one width
         value = functional.pad(value, (0, width - value_width))
-    settings = Settings(scale=width**-0.5 if scaling is None else scaling, window=sliding_window, softcap=softcap)
+    settings = Settings(
+        scale=width**-0.5 if scaling is None else scaling, window=sliding_window, softcap=softcap
+    )
     if query.device.type == "cuda":
         from learner.model.gpu_attention import attend_on_gpu
 

@@ -18,7 +18,9 @@ from learner.step.batch import PackedBatch
 
 MAX_LOGITS = 2**26
 """Logits in float32 at a time, in elements: 256 MiB."""
-_recomputed = functools.partial(checkpoint, use_reentrant=False, preserve_rng_state=False)  # no dropout: no randomness
+_recomputed = functools.partial(
+    checkpoint, use_reentrant=False, preserve_rng_state=False
+)  # no dropout: no randomness
 
 
 def token_logprobs(
@@ -71,7 +73,7 @@ def _recomputing(policy: Any) -> Iterator[None]:
     """Each block's forward keeps its inputs only. transformers' own switch works in training mode, with dropout."""
     parts = blocks(policy)
     for part in parts:
-        part.forward = functools.partial(_recomputed, part.forward)  # type: ignore[method-assign]
+        part.forward = functools.partial(_recomputed, part.forward)
     try:
         yield
     finally:
@@ -106,7 +108,9 @@ class _TargetLogprobs(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, logits_TV: torch.Tensor, target_ids: torch.Tensor, temperature: float) -> torch.Tensor:
+    def forward(
+        ctx: Any, logits_TV: torch.Tensor, target_ids: torch.Tensor, temperature: float
+    ) -> torch.Tensor:
         scaled_TV = logits_TV.to(torch.promote_types(logits_TV.dtype, torch.float32)) / temperature
         lse_T = scaled_TV.logsumexp(-1)
         ctx.save_for_backward(logits_TV, target_ids, lse_T)
@@ -117,8 +121,10 @@ class _TargetLogprobs(torch.autograd.Function):
     def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
         logits_TV, target_ids, lse_T = ctx.saved_tensors
         scale_T = gradients[0] / ctx.temperature
-        gradient_TV = logits_TV.to(lse_T.dtype).div_(ctx.temperature) if logits_TV.dtype != lse_T.dtype else (
-            logits_TV / ctx.temperature
+        gradient_TV = (
+            logits_TV.to(lse_T.dtype).div_(ctx.temperature)
+            if logits_TV.dtype != lse_T.dtype
+            else (logits_TV / ctx.temperature)
         )
         gradient_TV.sub_(lse_T[:, None]).exp_().mul_(-scale_T[:, None])
         gradient_TV.scatter_add_(1, target_ids[:, None], scale_T[:, None])

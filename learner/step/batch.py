@@ -142,7 +142,9 @@ def bundles(
     order = chosen[np.argsort(sequences.groups[chosen], kind="stable")]
     for group in np.split(order, np.flatnonzero(np.diff(sequences.groups[order])) + 1):
         room = -1
-        for sequence, own in zip(group.tolist(), (sequences.completion_lengths[group] - 1).tolist(), strict=True):
+        for sequence, own in zip(
+            group.tolist(), (sequences.completion_lengths[group] - 1).tolist(), strict=True
+        ):
             if own > room:
                 parts.append([])
                 room = max_tokens - int(sequences.prompt_lengths[sequence])

@@ -44,7 +44,7 @@ class Tile:
     """No tile before it has the same queries. The first tiles together have every position of every segment once."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, weakref_slot=True)
 class Layout:
     """The segments of a micro-batch. Positions in no segment are padding; they see nothing and are seen by nobody."""
 

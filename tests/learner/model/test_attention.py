@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from learner.model.attention import attend
+from learner.model.attention import Settings, attend
+from learner.model.gpu_attention import by_flex
 from learner.step.layout import Layout
 from tests.learner.step.test_layout import random_layout, seen
 
@@ -104,3 +105,33 @@ def test_rows_with_padding_on_the_right_see_nothing_of_it():
         )
         torch.testing.assert_close(ours[row, :length], alone[0])
         assert not ours[row, length:].any()
+
+
+@pytest.mark.parametrize("window", [None, 4])
+@pytest.mark.parametrize("softcap", [None, 2.0])
+@pytest.mark.parametrize("has_sinks", [False, True])
+def test_what_a_gpu_computes_by_flex_attention_is_the_same(window, softcap, has_sinks):
+    """On the CPU, where it has no gradient and is not compiled: mask, soft cap and sinks as they are written."""
+    for seed in range(4):
+        torch.manual_seed(seed)
+        layout = random_layout(seed)
+        length = layout.num_positions
+        query, key, value = (torch.randn(1, heads, length, 16) for heads in (4, 2, 2))
+        sinks_H = torch.randn(4) if has_sinks else None
+        ours, _ = attend(
+            torch.nn.Module(),
+            query,
+            key,
+            value,
+            None,
+            scaling=0.7,
+            sliding_window=window,
+            softcap=softcap,
+            s_aux=sinks_H,
+            layout=layout,
+        )
+        lines = [tensor[0].transpose(0, 1) for tensor in (query, key, value)]
+        settings = Settings(scale=0.7, window=window, softcap=softcap)
+        theirs = by_flex(lines, sinks_H, layout, settings, is_compiled=False)
+        in_segment = torch.from_numpy(seen(layout, None).any(1))
+        torch.testing.assert_close(ours[0, in_segment], theirs[in_segment], rtol=0, atol=1e-5)

@@ -56,9 +56,7 @@ def test_a_shared_prompt_gives_the_same_loss_and_gradients(name, kl_coefficient)
     objective = objective_of(name)
     groups = [
         demonstrate(
-            make_group(
-                number, samples=6, prompt_length=4 + 3 * number, rewards=np.arange(6.0) <= number
-            )
+            make_group(number, samples=6, prompt_length=4 + 3 * number, rewards=np.arange(6.0) <= number)
         )
         for number in range(3)
     ]

@@ -159,8 +159,10 @@ def seen_by(layout):
     """position -> the positions it sees, as the layout's docstring says, those of its prefix first."""
     sees = {}
     for start, length, prefix in zip(layout.starts_G, layout.lengths_G, layout.prefixes_G, strict=True):
-        before = [] if prefix == NONE else range(
-            layout.starts_G[prefix], layout.starts_G[prefix] + layout.lengths_G[prefix]
+        before = (
+            []
+            if prefix == NONE
+            else range(layout.starts_G[prefix], layout.starts_G[prefix] + layout.lengths_G[prefix])
         )
         for position in range(start, start + length):
             assert position not in sees
@@ -260,7 +262,9 @@ def test_recomputing_keeps_nothing_inside_a_block_and_no_logits(policy, monkeypa
         ):
             token_logprobs(policy, batch, 1.0, recompute=recompute)
         weights = {parameter.data_ptr() for parameter in policy.parameters()}
-        widths[recompute] = {t.shape[-1] for t in kept if t.data_ptr() not in weights and t.is_floating_point()}
+        widths[recompute] = {
+            t.shape[-1] for t in kept if t.data_ptr() not in weights and t.is_floating_point()
+        }
     intermediate, vocabulary = 48, 23
     assert {intermediate, vocabulary} <= widths[False]
     assert not {intermediate, vocabulary} & widths[True]

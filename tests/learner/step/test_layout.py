@@ -34,7 +34,9 @@ def seen(layout: Layout, window: int | None) -> np.ndarray:
     """bool [X, X]: position by position along each sequence."""
     sees = np.zeros((layout.num_positions, layout.num_positions), bool)
     for start, length, prefix in zip(layout.starts_G, layout.lengths_G, layout.prefixes_G, strict=True):
-        before = [] if prefix == NONE else [layout.starts_G[prefix] + i for i in range(layout.lengths_G[prefix])]
+        before = (
+            [] if prefix == NONE else [layout.starts_G[prefix] + i for i in range(layout.lengths_G[prefix])]
+        )
         path = [*before, *range(start, start + length)]
         for i in range(len(before), len(path)):
             for j in range(i + 1):
