@@ -10,7 +10,7 @@ Shapes: `R` rows of `L` positions, `X` = R * L; `H` query heads, `h` key heads, 
 from __future__ import annotations
 
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -22,10 +22,8 @@ from torch.nn.attention.flex_attention import (
 )
 from torch.nn.attention.varlen import varlen_attn
 
+from learner.model.tiled_attention import Settings
 from learner.step.layout import NONE, Layout
-
-if TYPE_CHECKING:
-    from learner.model.attention import Settings
 
 _block_masks: WeakKeyDictionary[Layout, dict[int | None, BlockMask]] = WeakKeyDictionary()
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from learner.model.attention import Settings, attend
+from learner.model.attention import attend
 from learner.model.gpu_attention import by_flex
+from learner.model.tiled_attention import Settings
 from learner.step.layout import Layout
 from tests.learner.step.test_layout import random_layout, seen
 
@@ -112,7 +113,7 @@ def test_rows_with_padding_on_the_right_see_nothing_of_it():
 @pytest.mark.parametrize("has_sinks", [False, True])
 def test_what_a_gpu_computes_by_flex_attention_is_the_same(window, softcap, has_sinks):
     """On the CPU, where it has no gradient and is not compiled: mask, soft cap and sinks as they are written."""
-    for seed in range(4):
+    for seed in range(2):
         torch.manual_seed(seed)
         layout = random_layout(seed)
         length = layout.num_positions
