@@ -41,13 +41,13 @@ def attend_on_gpu(
     lines = [tensor.transpose(1, 2).flatten(0, 1) for tensor in (query, key, value)]
     is_plain = layout.is_line and not layout.has_prefixes and settings.softcap is None and sinks_H is None
     if is_plain and query.dtype in (torch.bfloat16, torch.float16):
-        out = _by_varlen(lines, layout, settings)
+        out = by_varlen(lines, layout, settings)
     else:
         out = by_flex(lines, sinks_H, layout, settings)
     return out.unflatten(0, (num_rows, row_length))
 
 
-def _by_varlen(lines: list[torch.Tensor], layout: Layout, settings: Settings) -> torch.Tensor:
+def by_varlen(lines: list[torch.Tensor], layout: Layout, settings: Settings) -> torch.Tensor:
     query, key, value = lines
     ends = torch.from_numpy(layout.lengths_G).cumsum(0)
     boundaries = torch.cat([ends.new_zeros(1), ends]).to(query.device, torch.int32)

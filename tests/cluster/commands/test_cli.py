@@ -151,7 +151,10 @@ def test_a_port_in_use_is_named(tmp_path, jsonl_config):
 
 def test_too_little_memory_is_said_in_gib(tmp_path, jsonl_config):
     error = one_error(bonfire("train", jsonl_config(GOOD_ROW), "rollout.kv_cache_mib=9999999", cwd=tmp_path))
-    assert "GiB of memory" in error and "lower rollout.workers, learner.micro_batch_tokens or rollout.kv_cache_mib" in error
+    assert (
+        "GiB of memory" in error
+        and "lower rollout.workers, learner.micro_batch_tokens or rollout.kv_cache_mib" in error
+    )
 
 
 def test_memory_is_reserved_for_as_many_workers_as_there_may_be(tmp_path, jsonl_config):
