@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from verifiers.resources_config import CustomResources
+from verifiers.resources_config import CustomResources, Dtype, dtype_by_device
 
 
 class ChatConfig(BaseModel):
@@ -66,12 +66,14 @@ class RolloutConfig(BaseModel):
         description="Groups leased to one worker at a time; 0: enough for twice max_num_seqs sequences.",
     )
     kv_cache_mib: int = Field(256, ge=16, description="KV cache of each engine, in MiB.")
-    dtype: Literal["float32", "bfloat16"] = Field("float32", description="Engine's weights and activations.")
     prefix_caching: bool = Field(True, description="Share the prompt's KV among the samples of a group.")
     chat: ChatConfig = ChatConfig()
     num_cpus: float = Field(1.0, ge=0, description="CPU cores a worker reserves; its OpenMP threads.")
     num_gpus: float = Field(
         0.0, ge=0, le=1, description="GPUs a worker reserves; 0: the CPU engine. An engine uses one at most."
+    )
+    dtype: Dtype = Field(
+        default_factory=dtype_by_device, description="Dtype of the engine's weights and activations."
     )
     resources: CustomResources = Field({})
     startup_timeout_s: float = Field(

@@ -6,10 +6,11 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from verifiers.resources_config import CustomResources
+from verifiers.resources_config import CustomResources, Dtype, dtype_by_device
 from verifiers.section_config import DependentSettings
 
 Importance = Literal["token", "sequence", "ppo_clip", "none"]
+Schedule = Literal["constant", "linear", "cosine"]
 
 WITHOUT_EFFECT_ON_RESULT = frozenset(
     {
@@ -28,6 +29,7 @@ WITHOUT_EFFECT_ON_RESULT = frozenset(
 )
 """Fields of `LearnerConfig` that may differ when a run is resumed: at most they change how sums are rounded."""
 
+_OF_DECAY = frozenset({"schedule_steps", "schedule_floor"})
 _CLIP = frozenset({"clip_low", "clip_high"})
 _WITHOUT_EFFECT: dict[Importance, frozenset[str]] = {
     "token": _CLIP,
@@ -38,18 +40,48 @@ _WITHOUT_EFFECT: dict[Importance, frozenset[str]] = {
 
 
 class LearnerConfig(DependentSettings):
-    """The optimizer, its memory budget and the checks on every batch."""
+    """The optimizer, its memory budget and the checks on every batch.
+
+    What is None follows from other sections: `RunConfig` fills it in.
+    """
 
     learning_rate: float = Field(
-        1e-4, gt=0, allow_inf_nan=False, description="AdamW's step size after the warm-up."
+        1e-6,
+        gt=0,
+        allow_inf_nan=False,
+        description="AdamW's step size after the warm-up. The default suits pretrained models, all of whose weights "
+        "are trained; one made from scratch by [sft] wants some 1e-4.",
     )
+    schedule: Schedule = Field(
+        "constant",
+        description="What the learning rate does after the warm-up: stay, or decay from the first step on.",
+    )
+    schedule_steps: int | None = Field(
+        None,
+        ge=1,
+        description="linear, cosine: steps after which the decay has reached its floor, where it stays; None: "
+        "train.steps. A run that is resumed keeps those it began with, also where train.steps is raised.",
+    )
+    schedule_floor: float = Field(
+        0.1, ge=0, le=1, description="linear, cosine: share of learning_rate that is left in the end."
+    )
+    warmup_steps: int = Field(10, ge=0, description="Steps over which the learning rate rises linearly.")
     betas: tuple[float, float] = Field((0.9, 0.95), description="AdamW's two averaging factors.")
     eps: float = Field(1e-8, gt=0, description="AdamW's denominator offset.")
     weight_decay: float = Field(0.0, ge=0, description="AdamW's decoupled decay, per unit of learning rate.")
-    max_grad_norm: float = Field(
-        1.0, gt=0, description="Global gradient norm above which gradients are scaled down."
+    loss_normaliser: float | None = Field(
+        None,
+        gt=0,
+        allow_inf_nan=False,
+        description="Constant that the loss, a sum over tokens, is divided by, so that the norm of its gradient is of "
+        "order one; None: rollout.max_tokens. Without clipping it changes nothing but what eps is compared with.",
     )
-    warmup_steps: int = Field(10, ge=0, description="Steps over which the learning rate rises linearly.")
+    max_grad_norm: float = Field(
+        1.0,
+        gt=0,
+        description="Norm of the whole gradient, after loss_normaliser, above which it is scaled down. Meant for rare "
+        "steps: see clipped_fraction.",
+    )
     micro_batch_tokens: int = Field(
         8192, ge=1, description="Token positions of one forward pass; bounds memory, not the result."
     )
@@ -62,11 +94,9 @@ class LearnerConfig(DependentSettings):
         True,
         description="Compute the prompt of a group once for all its samples, where the model's layers allow it.",
     )
-    dtype: Literal["float32", "bfloat16"] = Field(
-        "float32", description="Dtype of the computation (autocast); parameters and optimizer stay float32."
-    )
-    publish_dtype: Literal["float32", "bfloat16"] = Field(
-        "float32", description="Dtype of the published weights: the rollout engines' own."
+    publish_dtype: Dtype | None = Field(
+        None,
+        description="Dtype of the published weights, which must be the engines' own; None: rollout.dtype.",
     )
     importance: Importance = Field(
         "token",
@@ -108,6 +138,10 @@ class LearnerConfig(DependentSettings):
     )
     num_cpus: float = Field(1.0, ge=0, description="CPU cores each rank reserves; its torch threads.")
     num_gpus: float = Field(0.0, ge=0, description="GPUs each rank reserves; 0: it computes on the CPU.")
+    dtype: Dtype = Field(
+        default_factory=dtype_by_device,
+        description="Dtype of the computation (autocast); parameters and optimizer stay float32.",
+    )
     resources: CustomResources = Field({})
     startup_timeout_s: float = Field(
         180.0,
@@ -118,10 +152,14 @@ class LearnerConfig(DependentSettings):
     @model_validator(mode="after")
     def _refuse_settings_without_effect(self) -> Self:
         for field in sorted(self._without_effect() & self.model_fields_set):
-            other = next(name for name, without in _WITHOUT_EFFECT.items() if field not in without)
+            if field in _OF_DECAY:
+                chooser, other = "schedule", "cosine"
+            else:
+                chooser = "importance"
+                other = next(name for name, without in _WITHOUT_EFFECT.items() if field not in without)
             raise ValueError(
-                f"{field} = {getattr(self, field)!r} has no effect with importance = {self.importance!r}: "
-                f"remove it or set importance = {other!r}"
+                f"{field} = {getattr(self, field)!r} has no effect with {chooser} = {getattr(self, chooser)!r}: "
+                f"remove it or set {chooser} = {other!r}"
             )
         return self
 
@@ -134,8 +172,13 @@ class LearnerConfig(DependentSettings):
             )
         return self
 
+    @property
+    def decays(self) -> bool:
+        """Whether the learning rate falls in the course of the run."""
+        return self.schedule != "constant"
+
     def _without_effect(self) -> frozenset[str]:
-        return _WITHOUT_EFFECT[self.importance]
+        return _WITHOUT_EFFECT[self.importance] | (frozenset() if self.decays else _OF_DECAY)
 
 
 class SftConfig(BaseModel):
@@ -151,7 +194,7 @@ class SftConfig(BaseModel):
     seed: int = Field(0, ge=0, description="Seed of demonstrations, initial weights and batches.")
     steps: int = Field(1000, ge=1, description="Optimizer steps.")
     schedule_steps: int = Field(
-        1500, ge=1, description="Steps at which the cosine would reach its floor of 5 %."
+        1500, ge=1, description="Steps after which the cosine would reach its floor of 5 %."
     )
     batch_size: int = Field(128, ge=1, description="Demonstrations a step.")
     learning_rate: float = Field(2e-3, gt=0, description="AdamW's peak step size.")

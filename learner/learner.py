@@ -31,6 +31,7 @@ from learner.model.sharding import own_part
 from learner.objectives.config import ObjectiveConfig
 from learner.objectives.groups import demonstrations_of, stack
 from learner.objectives.table import OBJECTIVES
+from learner.schedule import learning_rate_at
 from learner.step.batch import (
     PackedBatch,
     Sequences,
@@ -50,7 +51,8 @@ class Learner:
     """The policy being trained. A fresh one serves `version`: the weights on disk.
 
     `model_path` is the run's model before training, also when a checkpoint is loaded afterwards: its
-    weights are the reference that `kl_coefficient` anchors to.
+    weights are the reference that `kl_coefficient` anchors to. Where the learning rate decays, `config` says over how
+    many steps; without a run to fill them in, `loss_normaliser` None is 1 and `publish_dtype` None is float32.
 
     In a gang every rank has a learner. Each call is made on all of them with the same arguments; each
     computes its share of the sequences and returns the same, but only rank 0 has buckets to hand out.
@@ -66,8 +68,14 @@ class Learner:
         version: int = 0,
         gang: Gang = ALONE,
     ) -> None:
+        if config.decays and config.schedule_steps is None:
+            raise ValueError(
+                f"learner.schedule = {config.schedule!r} decays over a number of steps that is not given: "
+                "set learner.schedule_steps"
+            )
         torch.manual_seed(seed)
         self._config = config
+        self._normaliser = config.loss_normaliser or 1.0
         self._objective = objective
         self._temperature = temperature
         self._gang = gang
@@ -98,7 +106,7 @@ class Learner:
         self._reference = self._policy.copy_weights() if config.kl_coefficient > 0 else None
         self._num_steps = 0
         self.version = version
-        self.manifest = make_manifest(model, config.publish_dtype)
+        self.manifest = make_manifest(model, config.publish_dtype or "float32")
         self._kept: dict[int, Weights] = {}
         self.published = self._publish()
 
@@ -139,7 +147,7 @@ class Learner:
             parity += self._compare(sequences, batch, logprobs_T.detach(), self.version)
             seconds["forward_s"] += time.perf_counter() - clock
             clock = time.perf_counter()
-            loss.backward()
+            (loss / self._normaliser).backward()
             self._synchronize()
             seconds["backward_s"] += time.perf_counter() - clock
 
@@ -151,7 +159,7 @@ class Learner:
         parity = parity.over(self._gang)
         seconds["parity_s"] = time.perf_counter() - clock
         clock = time.perf_counter()
-        learning_rate, grad_norm = self._update()
+        learning_rate, grad_norm, is_clipped = self._update()
         self._synchronize()
         seconds["optimizer_s"] = time.perf_counter() - clock
         seconds["stepped_at_s"] = time.time()
@@ -172,6 +180,7 @@ class Learner:
             fingerprint=self.published.fingerprint,
             facts={
                 "grad_norm": grad_norm,
+                "clipped": float(is_clipped),
                 "learning_rate": learning_rate,
                 "num_groups": float(len(groups)),
                 "num_samples": float(weights_BN.size),
@@ -214,8 +223,8 @@ class Learner:
             self._refuse("objective's weights", float("nan"))
         return weights_BN
 
-    def _update(self) -> tuple[float, float]:
-        """Clip and step. Returns the learning rate and the gradient norm before clipping."""
+    def _update(self) -> tuple[float, float, bool]:
+        """Clip and step. Returns the learning rate, the gradient norm before clipping, and whether that was too large."""
         gradients = []
         for parameter in self._parameters.values():
             if parameter.grad is None:
@@ -228,14 +237,19 @@ class Learner:
         )
         if not math.isfinite(norm):
             self._refuse("gradient norm", norm)
-        rate = self._config.learning_rate * min(
-            1.0, (self._num_steps + 1) / max(1, self._config.warmup_steps)
+        rate = learning_rate_at(
+            self._num_steps,
+            schedule=self._config.schedule,
+            peak=self._config.learning_rate,
+            warmup_steps=self._config.warmup_steps,
+            steps=self._config.schedule_steps,
+            floor=self._config.schedule_floor,
         )
         for group in self._optimizer.param_groups:
             group["lr"] = rate
         self._optimizer.step()
         self._optimizer.zero_grad()
-        return rate, norm
+        return rate, norm, norm > self._config.max_grad_norm
 
     def _refuse(self, what: str, value: float) -> NoReturn:
         raise ArithmeticError(

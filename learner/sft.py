@@ -23,13 +23,15 @@ from torch.nn import functional
 from transformers.utils import logging
 
 from learner.config import SftConfig
-from learner.schedule import warmup_cosine
+from learner.schedule import learning_rate_at
 from verifiers.countdown.puzzles import demonstrations
 from verifiers.countdown.steps import SPELLINGS
 
 PAD, EOS = "<pad>", "<eos>"
 VOCABULARY = (PAD, EOS, ":", "=", "+", "-", "*", "/", "(", ")", *(str(number) for number in range(100)))
 MAX_POSITIONS = 128
+FLOOR = 0.05
+"""Share of the learning rate that the cosine ends with."""
 PROGRESS_STEPS = 50
 PROGRESS_DEMONSTRATIONS = 1000
 
@@ -135,10 +137,15 @@ def completion_loss(model: Any, data: Demonstrations, chosen_S: torch.Tensor) ->
     return functional.cross_entropy(model.lm_head(hidden_SLD[targets_SL]), token_ids_SL[:, 1:][targets_SL])
 
 
-def learning_rate_at(step: int, config: SftConfig) -> float:
+def learning_rate(step: int, config: SftConfig) -> float:
     """The config's warm-up and cosine; `step` counts from 0."""
-    return warmup_cosine(
-        step, peak=config.learning_rate, warmup_steps=config.warmup_steps, steps=config.schedule_steps
+    return learning_rate_at(
+        step,
+        schedule="cosine",
+        peak=config.learning_rate,
+        warmup_steps=config.warmup_steps,
+        steps=config.schedule_steps,
+        floor=FLOOR,
     )
 
 
@@ -166,7 +173,7 @@ def train_base(
     )
     steps_began = time.perf_counter()
     for step in range(config.steps):
-        rate = learning_rate_at(step, config)
+        rate = learning_rate(step, config)
         for group in optimizer.param_groups:
             group["lr"] = rate
         chosen_S = torch.randint(0, len(data.lengths_D), (config.batch_size,))

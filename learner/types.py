@@ -19,7 +19,8 @@ class StepResult:
     version: int  # after the step
     fingerprint: int  # of the weights published as `version`
     facts: dict[str, float]
-    """Keys: `loss`, `grad_norm` (before clipping), `learning_rate`;
+    """Keys: `loss` (before it is divided by learner.loss_normaliser), `grad_norm` (after that, before clipping),
+    `clipped` (1 where the gradient was scaled down to learner.max_grad_norm, else 0), `learning_rate`;
 
     over trained tokens (of samples with a non-zero weight; of all samples when there is a reference policy):
     `trained_tokens`, `trained_sequences`, `ratio_mean` (pi / mu, before any bound), `ratio_truncated_fraction`

@@ -1,12 +1,19 @@
-"""Custom resources, which keep a role's workers on the nodes that offer them."""
+"""What a role's workers reserve, and what follows from it."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, PositiveInt
 
 SETTINGS_OF_THEIR_OWN = {"CPU": "num_cpus", "GPU": "num_gpus"}
+Dtype = Literal["float32", "bfloat16"]
+
+
+def dtype_by_device(settings: Mapping[str, Any]) -> Dtype:
+    """'float32' on the CPU, 'bfloat16' with num_gpus > 0"""
+    return "bfloat16" if settings.get("num_gpus", 0) > 0 else "float32"
 
 
 def _is_custom(resources: dict[str, int]) -> dict[str, int]:

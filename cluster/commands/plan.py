@@ -142,6 +142,8 @@ def _show_section(
             console.print(heading, soft_wrap=True)
         shown += 1
         default = "required" if field.is_required() else f"{field.default!r}"
+        if field.default_factory is not None:
+            default = field.default_factory.__doc__ or ""
         console.print(f"[bold]{prefix}{name}[/bold] = {escape(default)}", soft_wrap=True)
         # In a pipe a line is what grep finds; on a screen it is wrapped by words.
         console.print(f"    {escape(field.description or '')}", soft_wrap=not console.is_terminal)

@@ -62,7 +62,7 @@ def parse_config(
     try:
         return RunConfig.model_validate(settings)
     except ValidationError as error:
-        lines = [located(line) for problem in error.errors() for line in _describe(problem)]
+        lines = [located(line) for problem in _faults(error) for line in _describe(problem)]
         raise ValueError("\n".join(lines)) from None
 
 
@@ -74,7 +74,7 @@ def parse_section(section: type[Section], overrides: Sequence[str]) -> Section:
     try:
         return section.model_validate(settings)
     except ValidationError as error:
-        lines = [line for problem in error.errors() for line in _describe(problem, section)]
+        lines = [line for problem in _faults(error) for line in _describe(problem, section)]
         raise ValueError("\n".join(lines)) from None
 
 
@@ -106,6 +106,11 @@ def _apply_override(settings: dict[str, Any], override: str) -> None:
                 f"override {override!r}: {parent!r} is a setting, not a section"
             )
     section[leaf] = value
+
+
+def _faults(error: ValidationError) -> list[Any]:
+    """The user's own: a default that could not be found because of another fault is none."""
+    return [problem for problem in error.errors() if problem["type"] != "default_factory_not_called"]
 
 
 def _describe(problem: Any, model: type[BaseModel] = RunConfig) -> list[str]:

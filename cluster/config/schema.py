@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from actors.config import RolloutConfig
@@ -115,6 +117,18 @@ class RunConfig(BaseModel):
         return 1e-3 if self.rollout.dtype == self.learner.dtype == "float32" else 0.5
 
     @model_validator(mode="after")
+    def _fill_in_what_follows(self) -> RunConfig:
+        """The learner's settings that follow from the other sections where they are not given."""
+        learner = self.learner
+        following: dict[str, Any] = {
+            "publish_dtype": self.rollout.dtype,
+            "loss_normaliser": float(self.rollout.max_tokens),
+            **({"schedule_steps": self.train.steps} if learner.decays else {}),
+        }
+        missing = {name: value for name, value in following.items() if getattr(learner, name) is None}
+        return self.model_copy(update={"learner": learner.model_copy(update=missing)}) if missing else self
+
+    @model_validator(mode="after")
     def _roles_agree(self) -> RunConfig:
         n, needed = self.rollout.samples_per_prompt, self.objective.num_samples_needed
         if n < needed:
@@ -136,7 +150,8 @@ class RunConfig(BaseModel):
         if self.learner.publish_dtype != self.rollout.dtype:
             raise ValueError(
                 f"learner.publish_dtype = {self.learner.publish_dtype!r} differs from rollout.dtype = "
-                f"{self.rollout.dtype!r}: the engines must hold exactly what is published; set both alike"
+                f"{self.rollout.dtype!r}: the engines must hold exactly what is published; "
+                "leave the first out"
             )
         if self.rollout.max_tokens >= self.rollout.max_model_len:
             raise ValueError(

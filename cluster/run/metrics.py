@@ -23,7 +23,11 @@ LATENCY_SECONDS = (1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1, 10)
 
 LEARNER_GAUGES = {
     "loss": ("loss", "Loss of the newest step"),
-    "grad_norm": ("gradient_norm", "Global gradient norm before clipping"),
+    "grad_norm": ("gradient_norm", "Global gradient norm, of the loss over its normaliser, before clipping"),
+    "clipped_fraction": (
+        "clipped_steps_ratio",
+        "Share of the newest 20 steps whose gradient was scaled down",
+    ),
     "learning_rate": ("learning_rate", "Step size in use"),
     "kl": ("kl_nats", "KL from behaviour to learner policy per trained token"),
     "kl_reference": ("kl_reference_nats", "KL from learner to reference policy per sample; 0 when off"),
@@ -71,6 +75,10 @@ class Metrics:
         }
         self._version = self._gauge("bonfire_learner_version", "Policy version of the learner")
         self._steps = self._counter("bonfire_learner_steps", "Optimizer steps since this controller started")
+        self._clipped_steps = self._counter(
+            "bonfire_learner_clipped_steps",
+            "Optimizer steps since this controller started whose gradient was scaled down",
+        )
         self._trained_tokens = self._counter(
             "bonfire_learner_trained_tokens", "Tokens with a non-zero weight"
         )
@@ -153,6 +161,7 @@ class Metrics:
         self._wait_seconds.observe(facts["wait_s"])
         self._rate.set(facts["tokens_per_s"])
 
+        self._clipped_steps.inc(facts["clipped"])
     def observe_sync(self, seconds: float) -> None:
         self._sync_seconds.observe(seconds)
 

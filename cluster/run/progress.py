@@ -29,6 +29,7 @@ class Progress:
         self._num_select = num_select
         self._started_s = self._last_step_at_s = time.monotonic()
         self._recent_step_s: deque[float] = deque(maxlen=NUM_RECENT_STEPS)
+        self._recent_clipped: deque[float] = deque(maxlen=NUM_RECENT_STEPS)
         self._num_tokens = self._num_sequences = 0
         self._logged_s = float("-inf")
         self._waited_s = 0.0
@@ -72,17 +73,22 @@ class Progress:
     def finish_step(
         self, step: StepResult, groups: Sequence[ScoredGroup], seconds: dict[str, float]
     ) -> dict[str, Any]:
-        """The step's facts: of its batch, of the learner, and `seconds` spent in the loop's stages."""
+        """The step's facts: of its batch, of the learner, and `seconds` spent in the loop's stages.
+
+        `clipped_fraction`: share of the newest NUM_RECENT_STEPS steps, this one included, whose gradient was clipped.
+        """
         step_s = self.since_last_step_s
         self._last_step_at_s += step_s
         if self.newest:  # the first step's time is mostly the engines' start
             self._recent_step_s.append(step_s)
+        self._recent_clipped.append(step.facts["clipped"])
         self.newest = {
             "step": step.version,
             "version": step.version,
             "time": time.time(),
             **batch_facts(groups, num_select=self._num_select, version=step.version - 1),
             **step.facts,
+            "clipped_fraction": float(np.mean(self._recent_clipped)),
             "step_s": step_s,
             **seconds,
             "tokens_per_s": self._num_tokens / step_s,

@@ -158,4 +158,8 @@ def describe_training(facts: dict[str, Any], num_select: int) -> tuple[float, st
         f"staleness {facts['staleness_mean']:.2f} (max {facts['staleness_max']:.0f})   "
         f"engine-learner log-prob difference {facts['parity_max']:.0e}"
     )
-    return share, headline, [speed, *details]
+    gradient = (
+        f"learning rate {facts['learning_rate']:.2g}   gradient norm {facts['grad_norm']:.2g}, "
+        f"clipped in {facts['clipped_fraction']:.0%} of recent steps"
+    )
+    return share, headline, [speed, gradient, *details]

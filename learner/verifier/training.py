@@ -11,12 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from learner.schedule import warmup_cosine
+from learner.schedule import learning_rate_at
 from learner.verifier.config import VerifierTrainingConfig
 from learner.verifier.losses import LOSSES, LossRow
 from learner.verifier.model import EncodedProblem, Verifier, logits
 
 BETAS = (0.9, 0.98)
+FLOOR = 0.05
+"""Share of the learning rate that the cosine ends with."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,8 +106,13 @@ def _update(
 ) -> float:
     """One step of the optimizer; returns the loss before it."""
     for group in optimizer.param_groups:
-        group["lr"] = warmup_cosine(
-            step - 1, peak=config.learning_rate, warmup_steps=config.warmup_steps, steps=config.steps
+        group["lr"] = learning_rate_at(
+            step - 1,
+            schedule="cosine",
+            peak=config.learning_rate,
+            warmup_steps=config.warmup_steps,
+            steps=config.steps,
+            floor=FLOOR,
         )
     row, loss = LOSSES[config.loss], 0.0
     optimizer.zero_grad()

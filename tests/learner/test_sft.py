@@ -18,7 +18,7 @@ from learner.sft import (
     build_model,
     build_tokenizer,
     completion_loss,
-    learning_rate_at,
+    learning_rate,
     tokenise,
     train_base,
 )
@@ -89,12 +89,12 @@ def test_the_loss_is_the_mean_over_completion_tokens_of_a_slow_transcription():
 
 def test_the_learning_rate_warms_up_and_follows_the_cosine_to_its_floor():
     config = SftConfig()
-    assert learning_rate_at(0, config) == pytest.approx(2e-3 / 100)
-    assert learning_rate_at(99, config) == pytest.approx(
+    assert learning_rate(0, config) == pytest.approx(2e-3 / 100)
+    assert learning_rate(99, config) == pytest.approx(
         2e-3 * (0.05 + 0.475 * (1 + math.cos(math.pi * 99 / 1500)))
     )
-    assert learning_rate_at(750, config) == pytest.approx(2e-3 * 0.525)
-    assert learning_rate_at(1500, config) == learning_rate_at(9999, config) == pytest.approx(2e-3 * 0.05)
+    assert learning_rate(750, config) == pytest.approx(2e-3 * 0.525)
+    assert learning_rate(1500, config) == learning_rate(9999, config) == pytest.approx(2e-3 * 0.05)
 
 
 def test_the_default_model_has_the_size_that_was_studied():

@@ -99,6 +99,10 @@ def test_a_model_is_all_that_must_be_given():
         {"objective": {"num_select": 4, "baseline": "none"}, "rollout": {"samples_per_prompt": 4}},
         {"problems": {"source": "files", "train_path": "a.jsonl", "prompt_template": "Q: {prompt}"}},
         {"rollout": {"dtype": "bfloat16"}, "learner": {"publish_dtype": "bfloat16"}},
+        {"rollout": {"num_gpus": 1}},
+        {"learner": {"num_gpus": 1, "schedule": "cosine"}},
+        {"learner": {"loss_normaliser": 3, "schedule": "linear", "schedule_floor": 0}},
+        {"rollout": {"engine": {"enforce_eager": True, "attention_config": {"backend": "X"}}}},
         {"evaluation": {"ks": [1, 2], "samples_per_problem": 2}},
         {"rollout": {"chat": {"template": "never"}}},
         {"verifier": {"reward": "reward_model", "reward_model": {"model": "m"}}},
@@ -119,6 +123,46 @@ def test_a_resolved_example_reads_back_as_it_was(path):
     config = load_config(path)
     written = tomli_w.dumps(config.model_dump(mode="json", exclude_none=True))
     assert parse_config(tomllib.loads(written)) == config
+
+
+# What follows from other settings
+
+
+@pytest.mark.parametrize(
+    ("rollout", "learner", "dtypes"),
+    [
+        ({}, {}, ("float32", "float32", "float32")),
+        ({"num_gpus": 1}, {"num_gpus": 1}, ("bfloat16", "bfloat16", "bfloat16")),
+        ({"num_gpus": 0.5}, {}, ("bfloat16", "float32", "bfloat16")),
+        ({}, {"num_gpus": 1}, ("float32", "bfloat16", "float32")),
+        ({"num_gpus": 1, "dtype": "float32"}, {"num_gpus": 1}, ("float32", "bfloat16", "float32")),
+        ({"dtype": "bfloat16"}, {"dtype": "bfloat16"}, ("bfloat16", "bfloat16", "bfloat16")),
+    ],
+)
+def test_dtypes_follow_from_the_devices_and_what_is_published_from_the_engines(rollout, learner, dtypes):
+    config = parse_config(settings(rollout=rollout, learner=learner))
+    assert (config.rollout.dtype, config.learner.dtype, config.learner.publish_dtype) == dtypes
+
+
+def test_the_loss_is_divided_by_the_longest_completion_where_nothing_else_is_said():
+    assert parse_config(settings(rollout={"max_tokens": 300})).learner.loss_normaliser == 300
+    assert parse_config(settings(learner={"loss_normaliser": 1})).learner.loss_normaliser == 1
+
+
+def test_a_decay_takes_the_runs_steps_and_keeps_them_when_the_run_is_extended(tmp_path):
+    config = parse_config(settings(learner={"schedule": "cosine"}, train={"steps": 200}))
+    assert config.learner.schedule_steps == 200
+    path = tmp_path / "settings.toml"
+    path.write_text(tomli_w.dumps(config.model_dump(mode="json", exclude_none=True)))
+    extended = load_config(path, ["train.steps=400"])
+    assert (extended.train.steps, extended.learner.schedule_steps) == (400, 200)
+    constant = parse_config(settings(train={"steps": 200}))
+    assert constant.learner.schedule_steps is None
+    assert "schedule_steps" not in constant.learner.model_dump()
+
+
+def test_a_default_that_cannot_be_found_is_no_fault_of_its_own():
+    assert message(rollout={"num_gpus": -1}).startswith("run.toml: rollout.num_gpus = -1: ")
 
 
 # What is wrong
@@ -256,6 +300,10 @@ def test_a_single_sample_is_too_few_for_rloo():
             "objective.baseline = 'loo' has no effect when baseline_k = 3 is set: remove one of the two",
         ),
         (
+            {"learner": {"schedule_steps": 5}},
+            "learner.schedule_steps = 5 has no effect with schedule = 'constant': remove it or set schedule = 'cosine'",
+        ),
+        (
             {"problems": {"train_path": "a.jsonl"}},
             "problems.train_path = 'a.jsonl' has no effect with problems.source = 'countdown': remove it",
         ),
@@ -274,7 +322,7 @@ def test_engines_hold_the_dtype_that_is_published(rollout, published):
     text = message(rollout={"dtype": rollout}, learner={"publish_dtype": published})
     assert text == (
         f"run.toml: learner.publish_dtype = {published!r} differs from rollout.dtype = {rollout!r}: "
-        "the engines must hold exactly what is published; set both alike"
+        "the engines must hold exactly what is published; leave the first out"
     )
 
 

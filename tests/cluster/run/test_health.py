@@ -140,7 +140,7 @@ def test_staleness_is_warned_of_once_while_ten_steps_lie_too_far_on_average(
     assert [event.split(" ", 1)[1] for event in health.events] == caplog.messages
     assert caplog.messages == [
         f"samples too far from the policy they train: staleness_ratio = 0.21 in the 10 steps up to {step}, "
-        "above 0.2; lower train.max_staleness = 2 or learner.learning_rate = 0.0001"
+        "above 0.2; lower train.max_staleness = 2 or learner.learning_rate = 1e-06"
         for step in (17, 33)
     ]
 

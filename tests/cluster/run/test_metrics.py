@@ -6,6 +6,7 @@ import re
 import socket
 import urllib.error
 import urllib.request
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from cluster.config.schema import MetricsConfig
 from cluster.fleet.scaling import Decision
 from cluster.run.facts import batch_facts
 from cluster.run.metrics import BATCH_GAUGES, LEARNER_GAUGES, Metrics
+from cluster.run.progress import Progress
 from learner.config import LearnerConfig
 from learner.learner import Learner
 from learner.objectives.config import ObjectiveConfig
@@ -68,7 +70,14 @@ def scrape(metrics):
 
 def step_facts(**changes):
     facts = {fact: 0.0 for fact in (*LEARNER_GAUGES, *BATCH_GAUGES)}
-    timings = {"version": 3, "trained_tokens": 100, "learn_s": 0.3, "wait_s": 0.02, "tokens_per_s": 5000.0}
+    timings = {
+        "version": 3,
+        "clipped": 0.0,
+        "trained_tokens": 100,
+        "learn_s": 0.3,
+        "wait_s": 0.02,
+        "tokens_per_s": 5000.0,
+    }
     return {**facts, **timings, **changes}
 
 
@@ -130,7 +139,9 @@ def test_every_fact_of_a_step_is_shown_under_its_name(metrics, scrape):
 
 
 def test_gauges_show_the_newest_step_and_counters_all_of_them(metrics, scrape):
-    metrics.observe_step(step_facts(version=3, loss=0.5, trained_tokens=100, learn_s=0.3, wait_s=0.02))
+    metrics.observe_step(
+        step_facts(version=3, loss=0.5, trained_tokens=100, learn_s=0.3, wait_s=0.02, clipped=1.0)
+    )
     metrics.observe_step(step_facts(version=4, loss=-0.25, trained_tokens=40, learn_s=0.06, wait_s=7.0))
     metrics.observe_sync(0.2)
     shown = scrape()
@@ -143,6 +154,7 @@ def test_gauges_show_the_newest_step_and_counters_all_of_them(metrics, scrape):
     assert shown["bonfire_learner_step_seconds_bucket[0.05]"] == 0
     assert shown["bonfire_learner_step_seconds_bucket[0.1]"] == 1
     assert shown["bonfire_learner_step_seconds_bucket[0.5]"] == 2
+    assert shown["bonfire_learner_clipped_steps_total"] == 1
     assert shown["bonfire_learner_wait_seconds_sum"] == pytest.approx(7.02)
     assert shown["bonfire_weights_sync_seconds_count"] == 1
     assert shown["bonfire_weights_sync_seconds_sum"] == pytest.approx(0.2)
@@ -292,8 +304,26 @@ def test_the_learner_and_the_batch_give_every_fact_that_is_shown():
     groups = [make_group(number) for number in range(2)]
     learner = Learner(model_path(), LearnerConfig(), ObjectiveConfig(num_select=2), 1.0, seed=0)
     step = learner.train_step(groups)
-    timings = {"learn_s": 0.1, "wait_s": 0.1, "tokens_per_s": 1.0, "version": step.version}
-    Metrics().observe_step({**batch_facts(groups, num_select=2, version=0), **step.facts, **timings})
+    facts = Progress(steps=1, num_select=2).finish_step(step, groups, {"learn_s": 0.1, "wait_s": 0.1})
+    Metrics().observe_step(facts)
+    assert facts["clipped_fraction"] == facts["clipped"]
+
+
+def test_the_share_of_clipped_steps_is_that_of_the_newest_twenty():
+    groups = [make_group(0)]
+    step = Learner(model_path(), LearnerConfig(), ObjectiveConfig(num_select=2), 1.0, seed=0).train_step(
+        groups
+    )
+    progress = Progress(steps=100, num_select=2)
+    shares = [
+        progress.finish_step(replace(step, facts={**step.facts, "clipped": clipped}), groups, {})[
+            "clipped_fraction"
+        ]
+        for clipped in (1.0, 0.0, 0.0, 1.0, *[0.0] * 17)
+    ]
+    assert shares[:4] == pytest.approx([1, 1 / 2, 1 / 3, 1 / 2]) and shares[-2:] == pytest.approx(
+        [2 / 20, 1 / 20]
+    )
 
 
 def test_the_facts_of_a_batch_are_those_of_its_groups():
