@@ -6,7 +6,10 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from actors.engine_config import EngineArguments
 from verifiers.resources_config import CustomResources, Dtype, dtype_by_device
+
+KvAfterUpdate = Literal["recompute", "keep"]
 
 
 class ChatConfig(BaseModel):
@@ -67,6 +70,12 @@ class RolloutConfig(BaseModel):
     )
     kv_cache_mib: int = Field(256, ge=16, description="KV cache of each engine, in MiB.")
     prefix_caching: bool = Field(True, description="Share the prompt's KV among the samples of a group.")
+    kv_after_update: KvAfterUpdate = Field(
+        "recompute",
+        description="What sequences in flight go on with after an update: recompute = their prefix is computed again, so "
+        "that each later token is exactly the new policy's; keep = the KV that the older weights made, at no cost.",
+    )
+    engine: EngineArguments = Field({})
     chat: ChatConfig = ChatConfig()
     num_cpus: float = Field(1.0, ge=0, description="CPU cores a worker reserves; its OpenMP threads.")
     num_gpus: float = Field(

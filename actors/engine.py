@@ -4,12 +4,13 @@ The thread alternates between vLLM's `step()` and a queue of calls, so that what
 (new requests, a weight update) happens *between* two steps: an update is atomic with respect to
 sampling, and every token's policy version is exact. Pausing is not stepping.
 
-Only this module and `weights.py` import vLLM, and only when an engine is built.
+Only this module and `weights/receiver.py` import vLLM, and only when an engine is built.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import queue
 import threading
@@ -22,8 +23,10 @@ from typing import Any, TypeVar
 import numpy as np
 
 from actors.config import RolloutConfig
+from actors.engine_config import check_known
 from actors.environment import engine_environment
 from actors.heap import made_to_stay
+from actors.kv_cache import AFTER_UPDATE, salt
 from actors.types import Lease
 from actors.weights.manifest import WeightManifest
 
@@ -54,38 +57,48 @@ class Engine:
             from actors.weights import receiver
 
         receiver.keep_live_parameters()
-        arguments = EngineArgs(
-            model=model,
-            skip_tokenizer_init=True,
-            trust_remote_code=False,
-            load_format="safetensors",
-            dtype=config.dtype,
-            seed=0,
-            max_model_len=config.max_model_len,
-            max_num_seqs=config.max_num_seqs,
-            kv_cache_memory_bytes=config.kv_cache_mib << 20,
-            block_size=KV_BLOCK_TOKENS if config.num_gpus == 0 else None,
-            enforce_eager=config.num_gpus == 0,
-            enable_prefix_caching=config.prefix_caching,
+        check_known(config.engine, [field.name for field in dataclasses.fields(EngineArgs)])
+        arguments: dict[str, Any] = {
+            "model": model,
+            "skip_tokenizer_init": True,
+            "trust_remote_code": False,
+            "load_format": "safetensors",
+            "dtype": config.dtype,
+            "seed": 0,
+            "max_model_len": config.max_model_len,
+            "max_num_seqs": config.max_num_seqs,
+            "kv_cache_memory_bytes": config.kv_cache_mib << 20,
+            "block_size": KV_BLOCK_TOKENS if config.num_gpus == 0 else None,
+            "enforce_eager": config.num_gpus == 0,
+            "enable_prefix_caching": config.prefix_caching,
             # An update makes every running sequence prefill again. vLLM cannot rewind a seeded CPU
             # generator past a partial prefill, so there each prefill is done whole.
-            enable_chunked_prefill=config.num_gpus > 0,
-            max_num_batched_tokens=max(config.max_model_len, MAX_BATCHED_TOKENS),
+            "enable_chunked_prefill": config.num_gpus > 0,
+            "max_num_batched_tokens": max(config.max_model_len, MAX_BATCHED_TOKENS),
             # A step in flight during an update would label its tokens with the wrong version.
-            async_scheduling=False,
-            disable_log_stats=True,
-            logprobs_mode="processed_logprobs",
-            weight_transfer_config=WeightTransferConfig(backend=receiver.BACKEND),
-            worker_extension_cls=receiver.EXTENSION,
-        )
+            "async_scheduling": False,
+            "disable_log_stats": True,
+            "logprobs_mode": "processed_logprobs",
+            "weight_transfer_config": WeightTransferConfig(backend=receiver.BACKEND),
+            "worker_extension_cls": receiver.EXTENSION,
+        }
         self._config = config
         self._stop_token_ids = list(stop_token_ids)
-        self._llm = LLMEngine.from_engine_args(arguments)
+        try:
+            self._llm = LLMEngine.from_engine_args(EngineArgs(**(arguments | config.engine)))
+        except (ValueError, TypeError) as error:
+            if not config.engine:
+                raise
+            raise ValueError(
+                f"vLLM does not start with rollout.engine = {config.engine}: {' '.join(str(error).split())}"
+            ) from error
         self.version = 0
         self._llm.set_weight_version(str(self.version))
         self._calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._pending: dict[str, Future[Any]] = {}
         self._clock = [0.0, 0.0, 0.0]
+        self.num_reprefilled_tokens = 0
+        """Tokens of running sequences whose KV updates have dropped, so that they are computed again."""
         self._stopping = threading.Event()
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="vllm-stepping", daemon=True)
@@ -98,6 +111,7 @@ class Engine:
         The groups enter the engine between the same two steps, so that equal leases on equal
         weights form equal batches: what makes a seeded run repeatable to the last bit.
         """
+        from vllm.inputs import TokensPrompt
         from vllm.sampling_params import RequestOutputKind, SamplingParams
 
         futures: list[Future[Any]] = [Future() for _ in leases]
@@ -118,9 +132,10 @@ class Engine:
                         detokenize=False,
                         output_kind=RequestOutputKind.FINAL_ONLY,
                     )
-                    self._llm.add_request(
-                        request_id, {"prompt_token_ids": list(lease.prompt_token_ids)}, parameters
-                    )
+                    prompt = TokensPrompt(prompt_token_ids=list(lease.prompt_token_ids))
+                    if self._config.kv_after_update == "keep":
+                        prompt["cache_salt"] = salt(self.version)
+                    self._llm.add_request(request_id, prompt, parameters)
                 except Exception as error:  # noqa: BLE001 - vLLM's own types, which do not cross processes
                     future.set_exception(
                         ValueError(f"vLLM refuses problem {lease.problem_id!r} (group {request_id}): {error}")
@@ -141,9 +156,9 @@ class Engine:
     ) -> Future[int]:
         """Serve `version` from the next step on; the future resolves to the new weights' fingerprint.
 
-        Sequences in flight go on: their KV cache is rebuilt under the new weights, so that every
-        later token is sampled exactly from the new policy given its prefix. A version older than the engine's
-        changes nothing: Ray may run a call that nobody waits for any more after a later one.
+        Sequences in flight go on, as `rollout.kv_after_update` says: with "recompute" their KV cache is rebuilt under
+        the new weights, so that every later token is sampled exactly from the new policy given its prefix. A version
+        older than the engine's changes nothing: Ray may run a call that nobody waits for any more after a later one.
         """
 
         def update() -> int:
@@ -155,8 +170,9 @@ class Engine:
                 "update_weights", kwargs={"update_info": {"manifest": manifest, "buckets": buckets}}
             )
             self._llm.collective_rpc("finish_weight_update")
-            if not self._llm.reset_prefix_cache(reset_running_requests=True):
-                raise RuntimeError("vLLM kept its prefix cache after a weight update: stale KV would be used")
+            core: Any = self._llm.engine_core  # of this process, so that its scheduler is at hand
+            scheduler = core.engine_core.scheduler
+            self.num_reprefilled_tokens += AFTER_UPDATE[self._config.kv_after_update](scheduler, version)
             self._llm.set_weight_version(str(version))
             self.version = version
             (fingerprint,) = set(self._llm.collective_rpc("weights_fingerprint"))

@@ -39,6 +39,8 @@ class RolloutFacts:
     groups_in_flight: int
     num_sequences: int
     num_tokens: int
+    num_reprefilled_tokens: int
+    """Computed again because an update had dropped their KV."""
     busy_s: float
     idle_s: float
     updating_s: float
@@ -127,6 +129,7 @@ class RolloutWorker:
             groups_in_flight=len(self._in_flight),
             num_sequences=self._num_sequences,
             num_tokens=self._num_tokens,
+            num_reprefilled_tokens=self._engine.num_reprefilled_tokens,
             busy_s=clock.busy_s,
             idle_s=clock.idle_s,
             updating_s=clock.updating_s,

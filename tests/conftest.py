@@ -30,6 +30,8 @@ RUN_TOGETHER = {
     "tests/cluster/run/test_faulty_runs.py": "",
     "tests/cluster/evaluation/test_evaluation.py": "engine",
     "tests/actors/test_judge.py": "engine",
+    "tests/actors/test_kv_after_update.py": "engine",
+    "tests/actors/test_engine_arguments.py": "engine",
     "tests/actors/test_engine.py": "engine",
     "tests/cluster/run/test_synchronous_runs.py": "",
     "tests/learner/test_workers.py": "cluster",

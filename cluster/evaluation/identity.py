@@ -39,6 +39,7 @@ def sampling_identity(config: RunConfig, num_samples: int) -> dict[str, Any]:
         "rollout.max_tokens": config.rollout.max_tokens,
         "rollout.dtype": config.rollout.dtype,
         "rollout.chat": config.rollout.chat.model_dump(mode="json"),
+        **({"rollout.engine": config.rollout.engine} if config.rollout.engine else {}),
     }
 
 

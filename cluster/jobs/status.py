@@ -63,7 +63,7 @@ def describe_workers(facts: dict[str, Any]) -> list[str]:
     workers, ranks = [*facts["rollout_workers"], *facts["verifier_workers"]], facts["learner_ranks"]
     does = {
         **{
-            worker["name"]: f"serves version {worker['version']}"
+            worker["name"]: f"serves version {worker['version']}" + _prefilled_again(worker)
             for worker in facts["rollout_workers"]
             if worker["serving"]
         },
@@ -92,6 +92,16 @@ def describe_workers(facts: dict[str, Any]) -> list[str]:
     lines.append(f"wanted: {targets['rollout']} rollout, {targets['verifier']} verifier workers")
     lines.append(f"replaced: {restarts['rollout']} rollout, {restarts['verifier']} verifier workers")
     return lines
+
+
+def _prefilled_again(worker: dict[str, Any]) -> str:
+    num_tokens = worker.get("num_reprefilled_tokens", 0)
+    share = num_tokens / max(1, worker.get("num_tokens", 0))
+    return (
+        f", updates made it compute {num_tokens:,} tokens again ({share:.0%} of those sampled)"
+        if num_tokens
+        else ""
+    )
 
 
 def show_all(address: str | None) -> None:

@@ -118,6 +118,10 @@ class Metrics:
         self._discarded = self._counter("bonfire_cluster_discarded_groups", "Groups given back", ["reason"])
         self._sequences = self._counter("bonfire_rollout_sequences", "Sequences sampled")
         self._tokens = self._counter("bonfire_rollout_tokens", "Tokens sampled")
+        self._reprefilled = self._counter(
+            "bonfire_rollout_reprefilled_tokens",
+            "Tokens of running sequences whose KV an update of the weights dropped, so that they were computed again",
+        )
         self._rate = self._gauge(
             "bonfire_rollout_tokens_per_second", "Tokens sampled a second over the last step"
         )
@@ -135,6 +139,7 @@ class Metrics:
             "bonfire_verifier_latency_seconds", "Time of one verdict", LATENCY_SECONDS
         )
         self._rollout_names: set[str] = set()
+        self._reprefilled_by: dict[str, int] = {}
         self._startup_labels: set[tuple[str, str]] = set()
         for status in STATUSES:
             self._verdicts.labels(status)
@@ -156,12 +161,12 @@ class Metrics:
                 gauge.set(facts[fact])
         self._version.set(facts["version"])
         self._steps.inc()
+        self._clipped_steps.inc(facts["clipped"])
         self._trained_tokens.inc(facts["trained_tokens"])
         self._step_seconds.observe(facts["learn_s"])
         self._wait_seconds.observe(facts["wait_s"])
         self._rate.set(facts["tokens_per_s"])
 
-        self._clipped_steps.inc(facts["clipped"])
     def observe_sync(self, seconds: float) -> None:
         self._sync_seconds.observe(seconds)
 
@@ -225,12 +230,15 @@ class Metrics:
         gone, self._rollout_names = self._rollout_names, set()
         for name, fact in facts:
             self._rollout_names.add(name)
+            self._reprefilled.inc(fact.num_reprefilled_tokens - self._reprefilled_by.get(name, 0))
+            self._reprefilled_by[name] = fact.num_reprefilled_tokens
             for gauge, value in zip(
                 gauges, (fact.busy_s, fact.idle_s, fact.version, fact.resident_bytes), strict=True
             ):
                 gauge.labels(name).set(value)
         # A scrape may come at any moment: the living keep their series throughout.
         for name in gone - self._rollout_names:
+            del self._reprefilled_by[name]
             for gauge in gauges:
                 gauge.remove(name)
 

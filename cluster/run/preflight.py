@@ -17,6 +17,7 @@ from typing import Any
 
 import psutil
 
+from actors.engine_config import check_known, known_arguments
 from actors.tokens import encode_demonstrations, encode_prompts, load_tokenizer, stop_token_ids
 from cluster.config.schema import MetricsConfig, RunConfig
 from cluster.fleet.needs import disk_needed, is_to_be_made, memory_needed, model_directory
@@ -38,6 +39,7 @@ def prepare(config: RunConfig, run_dir: Path, *, local: bool, port_patience_s: f
     if config.sft is None or base_is_there(config):
         check_model(config.model)
     check_context(config)
+    check_engine(config)
     check_port(config.metrics, port_patience_s)
     train_problems = load_problems(config.problems, "train")
     test_problems = load_problems(config.problems, "test") if config.evaluation else []
@@ -84,6 +86,12 @@ def check_context(config: RunConfig) -> None:
             f"rollout.max_model_len = {config.rollout.max_model_len} is longer than the {positions} positions of "
             f"model = {config.model!r}: lower it"
         )
+
+
+def check_engine(config: RunConfig) -> None:
+    """Every argument of [rollout.engine] must be one of vLLM's; where that is not installed, workers find out."""
+    if config.rollout.engine and (known := known_arguments()):
+        check_known(config.rollout.engine, known)
 
 
 def tokenizer_of(config: RunConfig) -> Any:

@@ -83,10 +83,11 @@ def test_status_says_what_workers_do_what_is_waited_for_and_what_was_decided():
         state = {"leaving": False, "silent": False, "startup_s": startup_s}
         return {"name": name, "pid": pid, **state, **node, **facts}
 
+    counts = {"num_tokens": 10_000, "num_reprefilled_tokens": 2_500}
     facts = {
         "rollout_workers": [
             worker("rollout-0", 10, {"placed": 1.0}, serving=True, version=7),
-            worker("rollout-1", 11, {"placed": 1.0}, serving=True, version=6, leaving=True),
+            worker("rollout-1", 11, {"placed": 1.0}, serving=True, version=6, leaving=True, **counts),
             worker("rollout-2", 0, {}, serving=False, version=-1),
         ],
         "verifier_workers": [
@@ -102,7 +103,9 @@ def test_status_says_what_workers_do_what_is_waited_for_and_what_was_decided():
     }
     assert describe_workers(facts) == [
         "rollout-0: pid 10, serves version 7",
-        "rollout-1: pid 11, serves version 6, leaving",
+        (
+            "rollout-1: pid 11, serves version 6, updates made it compute 2,500 tokens again (25% of those sampled), leaving"
+        ),
         "rollout-2: no process yet, starting",
         "verifier-0: pid 12, judges",
         "verifier-1: pid 13, starting",

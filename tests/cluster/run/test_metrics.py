@@ -82,7 +82,13 @@ def step_facts(**changes):
 
 
 def rollout_facts(**changes):
-    fields = {"version": 2, "groups_in_flight": 1, "num_sequences": 8, "num_tokens": 70}
+    fields = {
+        "version": 2,
+        "groups_in_flight": 1,
+        "num_sequences": 8,
+        "num_tokens": 70,
+        "num_reprefilled_tokens": 0,
+    }
     times = {"busy_s": 5.0, "idle_s": 1.0, "updating_s": 0.5, "resident_bytes": 10**9}
     return RolloutFacts(**{**fields, **times, **changes})
 
@@ -148,13 +154,13 @@ def test_gauges_show_the_newest_step_and_counters_all_of_them(metrics, scrape):
     assert shown["bonfire_learner_loss"] == -0.25
     assert shown["bonfire_learner_version"] == 4
     assert shown["bonfire_learner_steps_total"] == 2
+    assert shown["bonfire_learner_clipped_steps_total"] == 1
     assert shown["bonfire_learner_trained_tokens_total"] == 140
     assert shown["bonfire_learner_step_seconds_count"] == 2
     assert shown["bonfire_learner_step_seconds_sum"] == pytest.approx(0.36)
     assert shown["bonfire_learner_step_seconds_bucket[0.05]"] == 0
     assert shown["bonfire_learner_step_seconds_bucket[0.1]"] == 1
     assert shown["bonfire_learner_step_seconds_bucket[0.5]"] == 2
-    assert shown["bonfire_learner_clipped_steps_total"] == 1
     assert shown["bonfire_learner_wait_seconds_sum"] == pytest.approx(7.02)
     assert shown["bonfire_weights_sync_seconds_count"] == 1
     assert shown["bonfire_weights_sync_seconds_sum"] == pytest.approx(0.2)
@@ -214,6 +220,21 @@ def test_a_dead_workers_series_vanish_and_the_livings_stay(metrics, scrape):
     assert shown["bonfire_rollout_version[rollout-2]"] == 3
     metrics.set_rollouts([])
     assert not [name for name in scrape() if "rollout-" in name]
+
+
+def test_tokens_computed_again_are_those_of_all_workers_also_of_the_dead(metrics, scrape):
+    name = "bonfire_rollout_reprefilled_tokens_total"
+    metrics.set_rollouts(
+        [("rollout-0", rollout_facts(num_reprefilled_tokens=5)), ("rollout-1", rollout_facts())]
+    )
+    assert scrape()[name] == 5
+    metrics.set_rollouts(
+        [("rollout-0", rollout_facts(num_reprefilled_tokens=9)), ("rollout-1", rollout_facts())]
+    )
+    assert scrape()[name] == 9
+    metrics.set_rollouts([("rollout-1", rollout_facts(num_reprefilled_tokens=3))])
+    metrics.set_rollouts([("rollout-2", rollout_facts(num_reprefilled_tokens=1))])
+    assert scrape()[name] == 13
 
 
 def test_targets_and_the_decisions_that_made_them_are_shown(metrics, scrape):

@@ -1,0 +1,131 @@
+"""`[rollout.engine]`: what reaches vLLM, and what is refused, by name."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+import actors.engine
+from actors.config import RolloutConfig
+from actors.engine import Engine
+from actors.engine_config import DECIDED, check_known, known_arguments
+from cluster.config.parse import load_config, parse_config
+from cluster.run.preflight import check_engine
+from tests.shared.engine import ENGINE
+from tests.shared.refusals import refusal
+
+
+def parse(name, value):
+    return parse_config({"model": "m", "rollout": {"engine": {name: value}}}, source="run.toml")
+
+
+TUNABLE = {"block_size", "enforce_eager", "max_num_batched_tokens"}
+"""What the engine sets and a user may set otherwise: they change its speed, not what is sampled."""
+
+
+def test_arguments_reach_the_engine_nested_tables_included(engine):
+    assert ENGINE.engine == {
+        "max_num_batched_tokens": 4096,
+        "structured_outputs_config": {"backend": "guidance"},
+    }
+    config = engine._llm.vllm_config
+    assert config.scheduler_config.max_num_batched_tokens == 4096
+    assert config.structured_outputs_config.backend == "guidance"
+
+
+def test_every_argument_that_the_engine_sets_is_its_own_or_one_of_speed():
+    tree = ast.parse(Path(actors.engine.__file__).read_text())
+    [arguments] = [
+        {key.value for key in node.keys if isinstance(key, ast.Constant)}
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Dict) and any(getattr(key, "value", None) == "model" for key in node.keys)
+    ]
+    assert len(arguments) > 15
+    assert arguments - set(DECIDED) == TUNABLE
+
+
+def test_the_names_read_from_the_source_are_those_of_the_class():
+    from vllm.engine.arg_utils import EngineArgs
+
+    names = {field.name for field in dataclasses.fields(EngineArgs)}
+    assert known_arguments() == names
+    assert set(DECIDED) <= names
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "instead"),
+    [
+        ("model", "other", "set model"),
+        ("dtype", "half", "set rollout.dtype"),
+        ("seed", 3, "every group has a seed of its own; set train.seed"),
+        ("gpu_memory_utilization", 0.5, "set rollout.kv_cache_mib"),
+        (
+            "tensor_parallel_size",
+            2,
+            "an engine has one device, which Ray gives it; set rollout.workers and rollout.num_gpus",
+        ),
+        ("trust_remote_code", True, "nothing of a model or a prompt may run code or read files here"),
+    ],
+)
+def test_what_the_system_decides_is_refused_with_what_to_do_instead(name, value, instead):
+    text = refusal(lambda: parse(name, value))
+    assert text == f"run.toml: rollout.engine.{name} = {value!r} is not yours to set: {instead}"
+
+
+def test_a_secret_is_refused_without_being_shown():
+    text = refusal(lambda: parse("hf_token", "hf_secret"))
+    assert (
+        text.startswith("run.toml: rollout.engine.hf_token is not yours to set") and "hf_secret" not in text
+    )
+    with pytest.raises(ValidationError) as caught:
+        RolloutConfig(engine={"hf_token": "hf_secret", "seed": 1})
+    assert "seed = 1 is not yours to set" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "closer"),
+    [
+        ("max_num_batched_token", " (did you mean rollout.engine.max_num_batched_tokens?)"),
+        ("attention-backend", " (did you mean rollout.engine.attention_backend?)"),
+        ("_api_process_count", ""),
+        ("zzz", ""),
+    ],
+)
+def test_an_unknown_argument_is_refused_before_anything_starts(name, closer):
+    config = parse_config({"model": "m", "rollout": {"engine": {name: 1, "max_num_batched_tokens": 9}}})
+    with pytest.raises(ValueError) as caught:
+        check_engine(config)
+    assert str(caught.value) == (
+        f"rollout.engine.{name} = 1: vLLM has no such argument{closer}; remove it or see vllm.EngineArgs"
+    )
+    with pytest.raises(ValueError, match="vLLM has no such argument"):
+        Engine("nowhere", config.rollout, stop_token_ids=[1])
+
+
+def test_what_vllm_itself_refuses_names_the_table(tiny_model):
+    config = ENGINE.model_copy(update={"engine": {"max_num_batched_tokens": 1}})
+    with pytest.raises(
+        ValueError, match=r"^vLLM does not start with rollout\.engine = \{'max_num_b.*: "
+    ) as caught:
+        Engine(str(tiny_model), config, stop_token_ids=[1])
+    assert "\n" not in str(caught.value)
+
+
+def test_an_argument_can_be_given_on_the_command_line(tmp_path):
+    path = tmp_path / "run.toml"
+    path.write_text(
+        'model = "m"\n[rollout.engine]\nenforce_eager = true\n[rollout.engine.attention_config]\na = 1\n'
+    )
+    config = load_config(
+        path, ["rollout.engine.max_num_batched_tokens=16384", "rollout.engine.attention_config.b=2"]
+    )
+    assert config.rollout.engine == {
+        "enforce_eager": True,
+        "max_num_batched_tokens": 16384,
+        "attention_config": {"a": 1, "b": 2},
+    }
+    check_known(config.rollout.engine, known_arguments())
