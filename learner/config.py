@@ -18,7 +18,7 @@ WITHOUT_EFFECT_ON_RESULT = frozenset(
         "share_prompts",
         "recompute",
         "publish_dtype",
-        "parity_sequences",
+        "parity_share",
         "parity_versions",
         "ranks",
         "num_cpus",
@@ -123,10 +123,12 @@ class LearnerConfig(DependentSettings):
         description="Weight of the KL divergence to the run's model before training, in rewards per nat and sample; "
         "0: off, else one more copy of the weights in memory and one more forward pass.",
     )
-    parity_sequences: int = Field(
-        64,
+    parity_share: float = Field(
+        0.05,
         ge=0,
-        description="Sequences a step re-computed under the weights they were sampled with; 0: none.",
+        allow_inf_nan=False,
+        description="Positions that the parity check computes, as a share of those trained; tokens of the newest "
+        "version in trained samples cost nothing and are compared besides.",
     )
     parity_versions: int = Field(
         4, ge=1, description="Newest published versions kept in memory for that, the current one included."

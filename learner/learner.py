@@ -43,7 +43,14 @@ from learner.step.batch import (
     pack_bundles,
 )
 from learner.step.loss import LossFacts, micro_batch_loss
-from learner.step.parity import ParityFacts, choose, compare
+from learner.step.parity import (
+    ParityFacts,
+    ParityTurns,
+    candidates_of,
+    compare,
+    nothing_compared,
+    of_one_version,
+)
 from learner.types import PublishedWeights, StepResult
 
 
@@ -56,6 +63,9 @@ class Learner:
 
     In a gang every rank has a learner. Each call is made on all of them with the same arguments; each
     computes its share of the sequences and returns the same, but only rank 0 has buckets to hand out.
+
+    `engines_keep_kv`: engines do not compute their KV cache again when weights change, so that log-probs of a
+    sequence sampled across an update are those of no weights at hand: it is left out of the parity check.
     """
 
     def __init__(
@@ -67,6 +77,8 @@ class Learner:
         seed: int,
         version: int = 0,
         gang: Gang = ALONE,
+        *,
+        engines_keep_kv: bool = False,
     ) -> None:
         if config.decays and config.schedule_steps is None:
             raise ValueError(
@@ -79,6 +91,7 @@ class Learner:
         self._objective = objective
         self._temperature = temperature
         self._gang = gang
+        self._engines_keep_kv = engines_keep_kv
         self._base_directory = resolve_model(model_path)
         self._device = torch.device("cuda" if config.num_gpus > 0 else "cpu")
         settings: dict[str, Any] = {"bfloat16": config.dtype == "bfloat16", "recompute": self._recomputes}
@@ -108,6 +121,7 @@ class Learner:
         self.version = version
         self.manifest = make_manifest(model, config.publish_dtype or "float32")
         self._kept: dict[int, Weights] = {}
+        self._turns = ParityTurns()
         self.published = self._publish()
 
     def train_step(self, groups: Sequence[ScoredGroup]) -> StepResult:
@@ -129,7 +143,8 @@ class Learner:
 
         self._optimizer.zero_grad()
         facts = LossFacts()
-        parity = compare(np.empty(0), np.empty(0, np.int64), len(sequences.worker_names))
+        comparable_M = of_one_version(sequences) if self._engines_keep_kv else np.ones(weights_BN.size, bool)
+        parity = nothing_compared(len(sequences.worker_names))
         clock = time.perf_counter()
         batches = self._share(sequences, trained)
         references: list[torch.Tensor | None] = [None] * len(batches)
@@ -141,10 +156,10 @@ class Learner:
             batch = cpu_batch.to(self._device)
             logprobs_T = self._policy.logprobs(batch)
             loss, batch_facts = micro_batch_loss(
-                logprobs_T, batch, weights_M, len(groups), self._config, reference_logprobs_T
+                logprobs_T, batch, weights_M, len(groups), self._config, reference_logprobs_T, self.version
             )
             facts += batch_facts
-            parity += self._compare(sequences, batch, logprobs_T.detach(), self.version)
+            parity += self._compare(sequences, batch, logprobs_T.detach(), self.version, comparable_M)
             seconds["forward_s"] += time.perf_counter() - clock
             clock = time.perf_counter()
             (loss / self._normaliser).backward()
@@ -155,8 +170,9 @@ class Learner:
         if not math.isfinite(facts.loss):
             self._refuse("loss", facts.loss)
         clock = time.perf_counter()
-        parity += self._compare_untrained(sequences, {self.version: trained})
-        parity = parity.over(self._gang)
+        untrained, num_parity_positions = self._compare_untrained(sequences, trained, comparable_M)
+        parity = (parity + untrained).over(self._gang)
+        self._turns.note(parity, sequences.worker_names, self._num_steps)
         seconds["parity_s"] = time.perf_counter() - clock
         clock = time.perf_counter()
         learning_rate, grad_norm, is_clipped = self._update()
@@ -186,9 +202,10 @@ class Learner:
                 "num_samples": float(weights_BN.size),
                 "positions": positions,
                 "prompt_sharing": int(sequences.num_positions_S[trained].sum()) / max(1.0, positions),
-                **facts.means(self._num_select()),
+                **facts.means(self._num_select(), self._turns.rounding_kl),
                 **({"demonstration_logprob": facts.demonstration_logprob} if demonstrations else {}),
                 **parity.facts(),
+                "parity_positions": float(num_parity_positions),
                 **dict(zip(seconds, slowest.tolist(), strict=True)),
             },
             parity_by_worker=parity.by_worker(sequences.worker_names),
@@ -201,7 +218,10 @@ class Learner:
             model=self._policy.model,
             optimizer=self._optimizer,
             state=checkpoint.LearnerState(
-                version=self.version, num_steps=self._num_steps, settings=self._settings()
+                version=self.version,
+                num_steps=self._num_steps,
+                settings=self._settings(),
+                parity=self._turns.to_json(),
             ),
             base_directory=self._base_directory,
             writes=self._gang.rank == 0,
@@ -213,6 +233,7 @@ class Learner:
             Path(directory), model=self._policy.model, optimizer=self._optimizer, settings=self._settings()
         )
         self.version, self._num_steps = state.version, state.num_steps
+        self._turns = ParityTurns.from_json(state.parity)
         self._kept.clear()
         self.published = self._publish()
 
@@ -302,30 +323,43 @@ class Learner:
         most = int(self._gang.largest(np.array(len(batches))))
         return batches + [empty_batch()] * (most - len(batches))
 
-    def _compare_untrained(self, sequences: Sequences, compared: dict[int, np.ndarray]) -> ParityFacts:
-        """Parity of at most `parity_sequences` more sequences, each under the weights it was sampled with."""
-        parity = compare(np.empty(0), np.empty(0, np.int64), len(sequences.worker_names))
-        chosen = choose(sequences, self._kept, compared, self._config.parity_sequences)
-        for version, ids in chosen.items():
-            batches = self._share(sequences, ids)
-            for batch, logprobs_T in zip(
-                batches, self._policy.logprobs_under(self._kept[version], batches), strict=True
-            ):
-                parity += self._compare(sequences, batch, logprobs_T.cpu(), version)
-        return parity
+    def _compare_untrained(
+        self, sequences: Sequences, trained: np.ndarray, comparable_M: np.ndarray
+    ) -> tuple[ParityFacts, int]:
+        """Parity of more samples under weights they were sampled with, and the positions computed for that:
+        about `parity_share` of the positions trained, over the steps."""
+        parity = nothing_compared(len(sequences.worker_names))
+        budget = self._config.parity_share * float(sequences.num_positions_S[trained].sum())
+        # Tokens of the current version in what is trained are compared already, at no cost.
+        candidates = candidates_of(sequences, self._kept, {self.version: trained}, comparable_M)
+        version, ids = self._turns.choose(
+            candidates, sequences, budget, step=self._num_steps, version=self.version
+        )
+        if len(ids) == 0:
+            return parity, 0
+        batches = self._share(sequences, ids)
+        for batch, logprobs_T in zip(
+            batches, self._policy.logprobs_under(self._kept[version], batches), strict=True
+        ):
+            parity += self._compare(sequences, batch, logprobs_T.cpu(), version, comparable_M)
+        return parity, int(sequences.num_positions_S[ids].sum())
 
     @staticmethod
     def _compare(
-        sequences: Sequences, batch: PackedBatch, logprobs_T: torch.Tensor, version: int
+        sequences: Sequences,
+        batch: PackedBatch,
+        logprobs_T: torch.Tensor,
+        version: int,
+        comparable_M: np.ndarray,
     ) -> ParityFacts:
-        """Tokens sampled under `version` only. Those before them in their sequence need not be: the
-        engine re-computed its cache under `version`, as a full forward pass does."""
-        of_version_U = batch.versions == version
-        differences_U = logprobs_T[: batch.num_sampled_tokens] - batch.behaviour_logprobs
-        differences = differences_U[of_version_U].abs().double().cpu().numpy()
-        sequence_ids_U = batch.sequence_ids[: batch.num_sampled_tokens]
-        workers = sequences.workers[sequence_ids_U[of_version_U].cpu().numpy()]
-        return compare(differences, workers, len(sequences.worker_names))
+        """Tokens sampled under `version` only, of comparable samples. Tokens before them in their sequence may be
+        of other versions: an engine that re-computes its cache under `version` does as a full forward pass does."""
+        num_sampled = batch.num_sampled_tokens
+        samples_U = batch.sequence_ids[:num_sampled].cpu().numpy()
+        log_ratios_U = (logprobs_T[:num_sampled] - batch.behaviour_logprobs).double().cpu().numpy()
+        kept_U = (batch.versions == version).cpu().numpy() & comparable_M[samples_U]
+        workers = sequences.workers[samples_U[kept_U]]
+        return compare(log_ratios_U[kept_U], workers, len(sequences.worker_names))
 
     def _num_select(self) -> int:
         return self._objective.num_select if self._objective.has_effect("num_select") else 1

@@ -2,12 +2,51 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
 STALENESS_WARNING = 0.2
 """`staleness_ratio` above which samples are too old for what corrects them: docs/off-policy.md."""
+
+
+def staleness_ratio(kl: float, num_select: int) -> float:
+    """(N - 1) * TV(pi, mu), for N = `num_select` and `kl` nats a sample from sampler mu to policy pi.
+
+    Exact where log (pi / mu) of a sample is normal: as E_mu[pi / mu] = 1 its mean is -kl and its variance 2 kl,
+    and TV = P(z < sqrt(2 kl) / 2) - P(z < -sqrt(2 kl) / 2) = erf(sqrt(kl) / 2). Source: docs/off-policy.md.
+    """
+    return (num_select - 1) * math.erf(math.sqrt(max(0.0, kl)) / 2)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerParity:
+    """How a rollout worker's log-probs differ from the learner's on the same tokens and weights.
+
+    log rho = learner - engine, in nats.
+    """
+
+    num_tokens: int
+    difference_sum: float  # of |log rho|
+    kl_sum: float  # of rho - 1 - log rho: the k3 estimate of KL(engine -> learner)
+    largest: float  # |log rho|; grows with the number of tokens, so it is shown and judges nothing
+
+    @property
+    def mean(self) -> float:
+        return self.difference_sum / self.num_tokens
+
+    @property
+    def kl(self) -> float:
+        return self.kl_sum / self.num_tokens
+
+    def __add__(self, other: WorkerParity) -> WorkerParity:
+        return WorkerParity(
+            num_tokens=self.num_tokens + other.num_tokens,
+            difference_sum=self.difference_sum + other.difference_sum,
+            kl_sum=self.kl_sum + other.kl_sum,
+            largest=max(self.largest, other.largest),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -25,9 +64,10 @@ class StepResult:
     over trained tokens (of samples with a non-zero weight; of all samples when there is a reference policy):
     `trained_tokens`, `trained_sequences`, `ratio_mean` (pi / mu, before any bound), `ratio_truncated_fraction`
     (share whose ratio was truncated or clipped), `kl` (behaviour to policy, nats a token),
-    `staleness_ratio` ((N - 1) * mean |pi / mu - 1| over sequences / 2, about N - 1 times the total variation
-    where samples of all kinds have a weight; N is the objective's num_select, or 1 without one; see
-    STALENESS_WARNING);
+    `staleness_kl` (behaviour to policy, nats a sample, of tokens of older versions, less what rounding makes of
+    them; below 0 by chance), `rounding_kl` (what was subtracted: nats a sample, 0 where nothing is old),
+    `staleness_ratio` (N - 1 times the total variation that `staleness_kl` means; N is the objective's num_select,
+    or 1 without one; see `staleness_ratio` and STALENESS_WARNING);
 
     over all samples: `kl_reference` (policy to reference, nats a sample, corrected by `learner.importance`;
     0 when learner.kl_coefficient is 0);
@@ -35,15 +75,16 @@ class StepResult:
     over demonstrations, with an objective that imitates them only: `demonstration_logprob` (mean log-prob of a
     whole demonstration at the run's temperature, nats);
 
-    over tokens whose own version's weights are at hand: `parity_mean`, `parity_max` (|log-prob of the
-    learner - log-prob of the engine|, nats) and their number `parity_tokens`;
+    over tokens whose own version's weights are at hand: their number `parity_tokens`, `parity_mean` and
+    `parity_max` (|log-prob of the learner - log-prob of the engine|, nats), `parity_kl` (k3 estimate of the KL
+    from engine to learner, nats a token); `parity_positions` (computed for the comparison alone);
 
     `num_groups`, `num_samples`, `positions` (computed in the passes that train),
     `prompt_sharing` (how many times as many they would be with a prompt for each sequence), and seconds
     `forward_s`, `backward_s`, `optimizer_s`, `parity_s`, `publish_s`, `step_s`; `stepped_at_s`, the wall clock
     (Unix time) when the parameters had their new values."""
-    parity_by_worker: dict[str, float]
-    """Largest log-prob difference, in nats, by rollout worker; only workers with tokens compared."""
+    parity_by_worker: dict[str, WorkerParity]
+    """By rollout worker; only workers with tokens compared."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

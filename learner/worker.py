@@ -49,6 +49,7 @@ class LearnerWorker:
         seed: int,
         version: int = 0,
         rank: int = 0,
+        engines_keep_kv: bool = False,
     ) -> None:
         with made_to_stay():
             import torch
@@ -58,7 +59,9 @@ class LearnerWorker:
         torch.set_num_threads(max(1, int(config.num_cpus)))
         self._config = config
         self._rank = rank
-        self._make = partial(Learner, model, config, objective, temperature, seed, version)
+        self._make = partial(
+            Learner, model, config, objective, temperature, seed, version, engines_keep_kv=engines_keep_kv
+        )
         self._store: Any = None
         if config.ranks == 1:
             with no_collection():

@@ -257,7 +257,7 @@ class Controller:
             step, published = await self._learner.train_step(groups)
             learned = time.perf_counter()
             assert step.groups_B.tolist() == batch  # the rows of its weights
-            self._health.check_parity(step.parity_by_worker)
+            self._health.check_parity(step.version, step.parity_by_worker)
             self._ledger.train(batch)
             for group in batch:
                 del self._buffer[group], self._received_s[group]
@@ -276,7 +276,7 @@ class Controller:
             }
             facts = self._progress.finish_step(step, groups, seconds)
             self.metrics.observe_step(facts)
-            self._health.check_staleness(step.version, step.facts["staleness_ratio"])
+            self._health.check_staleness(step.version, step.facts)
             self._record.append_metrics(facts)
             await asyncio.to_thread(self._record.write_trajectories, step.version, groups, step.weights_BN)
             if self._version % config.checkpoint_every == 0:

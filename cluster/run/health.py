@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
@@ -10,12 +11,16 @@ from pathlib import Path
 
 from cluster.config.schema import RunConfig
 from cluster.fleet.calls import Halt, WorkerLost
-from learner.types import STALENESS_WARNING
+from learner.types import STALENESS_WARNING, WorkerParity, staleness_ratio
 
 STARVING_S = 60.0
 NUM_STALE_STEPS = 10
+ROUNDING_UNCERTAINTY = 0.25
+"""By what share the rounding of the samples trained on may differ from that of the samples it is measured on."""
 NUM_SILENT_GROUPS = 50
 """Groups in a row without one candidate that was judged, from which on the verifier's settings are suspect."""
+NUM_PARITY_TOKENS = 256
+"""Tokens of one engine that are judged together: docs/off-policy.md#parity says how likely fewer mislead."""
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +53,8 @@ class Health:
         self._failures = Streak()
         self._is_ending = False
         self._unjudged: Counter[int] = Counter()
-        self._ratios: deque[float] = deque(maxlen=NUM_STALE_STEPS)
+        self._parity: dict[str, WorkerParity] = {}
+        self._shifts: deque[float] = deque(maxlen=NUM_STALE_STEPS)
         self._is_stale = False
         self._silent: Counter[str] = Counter()
         self._num_silent = 0
@@ -150,37 +156,49 @@ class Health:
             f"with engines: {engines}"
         )
 
-    def check_parity(self, difference_by_worker: Mapping[str, float]) -> None:
-        """Largest log-prob difference of each engine and the learner, in nats."""
-        limit = self._config.logprob_difference_limit
-        for worker, difference in difference_by_worker.items():
-            if not difference <= limit:
-                raise Halt(
-                    f"{worker} samples from another distribution than the learner trains: log-probs of the same "
-                    f"tokens under the same weights differ by {difference:.2g}, more than "
-                    f"train.max_logprob_difference = {limit:g}; check the model, rollout.dtype and the temperature"
-                )
+    def check_parity(self, step: int, parity_by_worker: Mapping[str, WorkerParity]) -> None:
+        """Judge each engine by its last tokens compared, once NUM_PARITY_TOKENS have come together."""
+        max_mean, max_kl = self._config.parity_limits
+        for worker, newest in parity_by_worker.items():
+            parity = self._parity[worker] + newest if worker in self._parity else newest
+            self._parity[worker] = parity
+            if parity.num_tokens < NUM_PARITY_TOKENS and math.isfinite(parity.difference_sum):
+                continue
+            del self._parity[worker]
+            for name, what, value, limit in (
+                ("max_parity_mean", "mean |log-prob difference|", parity.mean, max_mean),
+                ("max_parity_kl", "KL from engine to learner", parity.kl, max_kl),
+            ):
+                if not value <= limit:
+                    raise Halt(self._differing(worker, step, parity.num_tokens, name, what, value, limit))
 
-    def check_staleness(self, step: int, ratio: float) -> None:
+    def _differing(
+        self, worker: str, step: int, num_tokens: int, name: str, what: str, value: float, limit: float
+    ) -> str:
+        rollout, learner = self._config.rollout, self._config.learner
+        return (
+            f"{worker} samples from another distribution than the learner trains: on {num_tokens} tokens up to step "
+            f"{step}, under the weights it says it used, {what} is {value:.2g} nats a token, more than "
+            f"train.{name} = {limit:g}; check the model, rollout.dtype = {rollout.dtype!r}, learner.dtype = "
+            f"{learner.dtype!r} and the temperature, or raise the limit if the model rounds more than others"
+        )
+
+    def check_staleness(self, step: int, facts: Mapping[str, float]) -> None:
         """Warn when the samples of NUM_STALE_STEPS steps, on average, lie too far from the policy they train.
 
-        Once, until they no longer do. A single step's ratio is an average of few samples.
+        Once, until they no longer do. A single step's facts are averages of few samples; and rounding is not the
+        same in all samples, so that much of it may be left in what is called staleness.
         """
-        self._ratios.append(ratio)
-        mean = sum(self._ratios) / NUM_STALE_STEPS
-        was_stale, self._is_stale = self._is_stale, mean > STALENESS_WARNING
+        self._shifts.append(facts["staleness_kl"] - ROUNDING_UNCERTAINTY * facts["rounding_kl"])
+        train, objective = self._config.train, self._config.objective
+        num_select = objective.num_select if objective.has_effect("num_select") else 1
+        ratio = staleness_ratio(sum(self._shifts) / NUM_STALE_STEPS, num_select)
+        was_stale, self._is_stale = self._is_stale, ratio > STALENESS_WARNING
         if self._is_stale and not was_stale:
-            rollout, learner, train = self._config.rollout, self._config.learner, self._config.train
-            remedy = (
-                f"lower train.max_staleness = {train.max_staleness} or "
-                f"learner.learning_rate = {learner.learning_rate:g}"
-                if train.max_staleness > 0
-                else "they are of its own version, so engine and learner compute differently: compare "
-                f"rollout.dtype = {rollout.dtype!r} with learner.dtype = {learner.dtype!r}, and see parity_max"
-            )
             self.note(
-                f"samples too far from the policy they train: staleness_ratio = {mean:.3g} in the "
-                f"{NUM_STALE_STEPS} steps up to {step}, above {STALENESS_WARNING:g}; {remedy}"
+                f"samples too far from the policy they train: staleness_ratio = {ratio:.3g} in the "
+                f"{NUM_STALE_STEPS} steps up to {step}, above {STALENESS_WARNING:g}; lower train.max_staleness = "
+                f"{train.max_staleness} or learner.learning_rate = {self._config.learner.learning_rate:g}"
             )
 
 

@@ -38,12 +38,22 @@ LEARNER_GAUGES = {
     ),
     "staleness_ratio": (
         "group_shift_ratio",
-        "(N-1) * mean|rho-1| / 2: how far groups lie from the learner's policy",
+        "(N-1) times the total variation between groups and the learner's policy, rounding left out",
     ),
+    "staleness_kl": (
+        "staleness_kl_nats",
+        "KL from behaviour to learner policy per sequence, of older tokens, rounding left out",
+    ),
+    "rounding_kl": ("rounding_kl_nats", "What rounding adds to the KL of older tokens per sequence"),
     "parity_mean": (
         "logprob_difference_mean_nats",
         "Mean |log-prob| difference of engine and learner, equal weights",
     ),
+    "parity_kl": (
+        "engine_kl_nats",
+        "KL from engine to learner per token, equal weights",
+    ),
+    "parity_tokens": ("parity_tokens", "Tokens of the newest step compared with the engines"),
     "parity_max": (
         "logprob_difference_max_nats",
         "Largest |log-prob| difference of engine and learner, equal weights",

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 
 from learner.model.sharding import laid_out_as, whole
 
-FORMAT = 1
+FORMAT = 2
 TOKENIZER_FILES = (
     "tokenizer*",
     "special_tokens_map.json",
@@ -42,6 +42,8 @@ class LearnerState:
     num_steps: int
     settings: dict[str, Any]
     """JSON values; a resumed learner must have the same."""
+    parity: dict[str, Any]
+    """JSON values: what the parity check carries from step to step."""
 
 
 def save(
@@ -80,6 +82,7 @@ def save(
         "version": state.version,
         "num_steps": state.num_steps,
         "settings": state.settings,
+        "parity": state.parity,
     }
     (directory / "learner.json").write_text(json.dumps(facts, indent=2, sort_keys=True) + "\n")
 
@@ -131,7 +134,10 @@ def _read_state(file: Path, settings: Mapping[str, Any]) -> LearnerState:
         if facts["format"] != FORMAT:
             raise ValueError(f"checkpoint {file} has format {facts['format']}, this version reads {FORMAT}")
         state = LearnerState(
-            version=facts["version"], num_steps=facts["num_steps"], settings=facts["settings"]
+            version=facts["version"],
+            num_steps=facts["num_steps"],
+            settings=facts["settings"],
+            parity=facts["parity"],
         )
     except FileNotFoundError:
         raise ValueError(f"checkpoint file {file} is missing: use an older checkpoint") from None

@@ -16,6 +16,7 @@ import torch
 from learner.config import Importance, LearnerConfig
 from learner.gang import Gang
 from learner.step.batch import PackedBatch
+from learner.types import staleness_ratio
 
 MAX_LOG_RATIO = 20.0
 """Ratios are followed up to exp(20), beyond which no sample carries information."""
@@ -104,8 +105,10 @@ class LossFacts:
     num_cut: float = 0
     kl_sum: float = 0.0
     """k3 estimate of KL(behaviour -> policy): sum of rho - 1 - log rho, in nats."""
-    sequence_deviation_sum: float = 0.0
-    """Over samples: |prod_t rho_t - 1|."""
+    num_stale: float = 0
+    """Tokens sampled under older versions than the policy's."""
+    stale_kl_sum: float = 0.0
+    """The part of `kl_sum` that is theirs."""
     kl_reference: float = 0.0
     """The term of the loss without its coefficient: nats a sample, divided by the samples of the whole step."""
     demonstration_logprob: float = 0.0
@@ -121,9 +124,15 @@ class LossFacts:
         values = np.array([getattr(self, f.name) for f in fields(self)])
         return LossFacts(**dict(zip((f.name for f in fields(self)), gang.sum(values).tolist(), strict=True)))
 
-    def means(self, num_select: int) -> dict[str, float]:
-        """The facts of a step as `learner.types.StepResult` describes them, but for `demonstration_logprob`."""
+    def means(self, num_select: int, rounding_kl: float) -> dict[str, float]:
+        """The facts of a step as `learner.types.StepResult` describes them, but for `demonstration_logprob`.
+
+        `rounding_kl`: what tokens show that were compared under their own version, k3 in nats a token.
+        Source: docs/off-policy.md#how-stale-is-too-stale.
+        """
         num_tokens, num_sequences = max(1, self.num_tokens), max(1, self.num_sequences)
+        rounding_kl_sum = rounding_kl * self.num_stale
+        staleness_kl = (self.stale_kl_sum - rounding_kl_sum) / num_sequences
         return {
             "loss": self.loss,
             "trained_tokens": float(self.num_tokens),
@@ -132,7 +141,9 @@ class LossFacts:
             "ratio_truncated_fraction": self.num_cut / num_tokens,
             "kl": self.kl_sum / num_tokens,
             "kl_reference": self.kl_reference,
-            "staleness_ratio": (num_select - 1) * self.sequence_deviation_sum / num_sequences / 2,
+            "rounding_kl": rounding_kl_sum / num_sequences,
+            "staleness_kl": staleness_kl,
+            "staleness_ratio": staleness_ratio(staleness_kl, num_select),
         }
 
 
@@ -143,6 +154,7 @@ def micro_batch_loss(
     num_groups: int,
     config: LearnerConfig,
     reference_logprobs_T: torch.Tensor | None = None,
+    version: int | None = None,
 ) -> tuple[torch.Tensor, LossFacts]:
     """-(1/B) [sum_b sum_i w_bi sum_t f_t logp_t + sum_b log pi(y*_b)] + kl_coefficient (1/M) sum_b sum_i sum_t g_t k3_t.
 
@@ -173,15 +185,17 @@ def micro_batch_loss(
 
     ratios_U = log_ratios_U.exp()
     present_M = torch.zeros_like(weights_M).index_fill_(0, sequence_ids_U, 1.0)
-    sequence_deviations_M = (log_ratios_M.exp() - 1).abs() * present_M
+    k3_U = ratios_U - 1 - log_ratios_U
+    is_stale_U = torch.ones_like(factors.is_cut_U) if version is None else batch.versions != version
     sums = torch.stack(
         [
             loss.detach(),
             present_M.sum(),
             ratios_U.sum(),
             factors.is_cut_U.sum(),
-            (ratios_U - 1 - log_ratios_U).sum(),
-            sequence_deviations_M.sum(),
+            k3_U.sum(),
+            is_stale_U.sum(),
+            k3_U[is_stale_U].sum(),
             kl_reference.detach(),
             demonstrated.detach() / num_groups,
         ]
@@ -193,7 +207,8 @@ def micro_batch_loss(
         ratio_sum=sums[2],
         num_cut=sums[3],
         kl_sum=sums[4],
-        sequence_deviation_sum=sums[5],
-        kl_reference=sums[6],
-        demonstration_logprob=sums[7],
+        num_stale=sums[5],
+        stale_kl_sum=sums[6],
+        kl_reference=sums[7],
+        demonstration_logprob=sums[8],
     )

@@ -19,7 +19,7 @@ from learner.model.causal_lm import load_model
 from learner.model.logprobs import token_logprobs
 from learner.objectives.config import ObjectiveConfig
 from learner.step.batch import collect, micro_batches
-from learner.step.loss import micro_batch_loss
+from learner.step.loss import MAX_LOG_RATIO, micro_batch_loss
 from tests.shared.learners import make_learner
 from tests.shared.tiny_model import (
     VOCABULARY_SIZE,
@@ -180,18 +180,18 @@ def test_staleness_is_reported_in_numbers_of_a_slow_transcription():
     changes = [0.3 * rng.standard_normal(len(make_group(g).samples.logprobs)) - 0.4 for g in range(2)]
     groups = [shift_behaviour(make_group(g), change) for g, change in enumerate(changes)]
     objective = ObjectiveConfig(name="bon", num_select=3, baseline="none")
-    facts = make_learner(objective=objective).train_step(groups).facts
+    learner = make_learner(objective=objective, parity_share=0)
+    learner.version = 5  # all samples are of an older one
+    facts = learner.train_step(groups).facts
     log_ratios = -np.concatenate(changes)
-    sequences = [
-        -change[start:end].sum()
-        for group, change in zip(groups, changes, strict=True)
-        for start, end in zip(group.samples.offsets[:-1], group.samples.offsets[1:], strict=True)
-    ]
     assert facts["trained_tokens"] == len(log_ratios) and facts["trained_sequences"] == 8
     assert facts["ratio_mean"] == pytest.approx(np.exp(log_ratios).mean(), rel=1e-5)
     assert facts["kl"] == pytest.approx((np.exp(log_ratios) - 1 - log_ratios).mean(), rel=1e-4)
     assert facts["ratio_truncated_fraction"] == pytest.approx((np.exp(log_ratios) > 2).mean())
-    assert facts["staleness_ratio"] == pytest.approx(np.abs(np.exp(sequences) - 1).mean(), rel=1e-4)
+    k3 = np.exp(log_ratios) - 1 - log_ratios
+    assert facts["staleness_kl"] == pytest.approx(k3.sum() / 8, rel=1e-4)
+    expected = 2 * math.erf(math.sqrt(k3.sum() / 8) / 2)  # two others are selected from
+    assert facts["staleness_ratio"] == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -204,24 +204,48 @@ def test_staleness_is_reported_in_numbers_of_a_slow_transcription():
 )
 def test_staleness_counts_the_other_samples_of_a_selection(objective, num_others):
     group = shift_behaviour(make_group(0, lengths=(1, 1)), -0.1)
-    facts = make_learner(objective=objective).train_step([group]).facts
-    assert facts["staleness_ratio"] == pytest.approx(num_others * (math.exp(0.1) - 1) / 2, rel=1e-3)
+    learner = make_learner(objective=objective, parity_share=0)
+    learner.version = 1
+    facts = learner.train_step([group]).facts
+    expected = num_others * math.erf(math.sqrt(math.exp(0.1) - 1 - 0.1) / 2)
+    assert facts["staleness_ratio"] == pytest.approx(expected, rel=1e-3)
+
+
+ALL_TRAINED = ObjectiveConfig(name="rloo")
+"""Gives every sample a weight, so that all tokens of the newest version are compared at no cost."""
+EVERYTHING = 1e6
+"""A `parity_share` with which every sample of the version in turn is compared."""
 
 
 def test_an_engine_with_other_logprobs_is_named():
     groups = [make_group(0, worker="rollout-0"), make_group(1, worker="rollout-1")]
     error = np.zeros(len(groups[1].samples.logprobs))
     error[-1] = -0.25
-    for rewards in (np.arange(4.0), np.zeros(4)):  # trained on, and compared only
-        result = make_learner().train_step(
+    one_trained = np.array([1.0, 0.0, 0.0, 0.0])
+    for rewards in (np.arange(4.0), one_trained):  # all trained on, and most compared only
+        objective = ObjectiveConfig(name="bon", num_select=2, baseline="none")
+        result = make_learner(objective=objective, parity_share=EVERYTHING).train_step(
             [score(group.samples, rewards) for group in (groups[0], shift_behaviour(groups[1], error))]
         )
         num_tokens = sum(len(group.samples.token_ids) for group in groups)
         assert result.facts["parity_max"] == pytest.approx(0.25, abs=1e-5)
         assert result.facts["parity_tokens"] == num_tokens
         assert result.facts["parity_mean"] == pytest.approx(0.25 / num_tokens, abs=1e-5)
-        assert result.parity_by_worker["rollout-0"] < 1e-5
-        assert result.parity_by_worker["rollout-1"] == pytest.approx(0.25, abs=1e-5)
+        k3 = math.exp(0.25) - 1 - 0.25
+        assert result.facts["parity_kl"] == pytest.approx(k3 / num_tokens, abs=1e-6)
+        honest, other = (result.parity_by_worker[name] for name in ("rollout-0", "rollout-1"))
+        assert honest.largest < 1e-5 and honest.kl < 1e-9
+        assert honest.num_tokens + other.num_tokens == num_tokens
+        assert other.largest == pytest.approx(0.25, abs=1e-5)
+        assert other.mean == pytest.approx(0.25 / other.num_tokens, abs=1e-5)
+        assert other.kl == pytest.approx(k3 / other.num_tokens, abs=1e-6)
+
+
+def test_a_ratio_beyond_all_bounds_gives_a_divergence_that_is_finite():
+    group = shift_behaviour(make_group(0), -1000.0)
+    (parity,) = make_learner().train_step([group]).parity_by_worker.values()
+    assert parity.mean == pytest.approx(1000, rel=1e-3)
+    assert parity.kl == pytest.approx(math.exp(MAX_LOG_RATIO) - 1 - MAX_LOG_RATIO, rel=1e-6)
 
 
 def after_one_large_step(**settings):
@@ -233,18 +257,18 @@ def after_one_large_step(**settings):
 
 
 def test_stale_samples_are_compared_under_the_weights_they_were_sampled_with():
-    learner, old, new = after_one_large_step()
+    learner, old, new = after_one_large_step(objective=ALL_TRAINED, parity_share=EVERYTHING)
     honest = make_group(5, model=old, version=0, worker="honest")
     fresh = make_group(6, model=new, version=1, worker="fresh")
     mislabelled = make_group(7, model=new, version=0, worker="mislabelled")
     result = learner.train_step([honest, fresh, mislabelled])
-    assert result.parity_by_worker["honest"] < 1e-4
-    assert result.parity_by_worker["fresh"] < 1e-4
-    assert result.parity_by_worker["mislabelled"] > 0.1
+    assert result.parity_by_worker["honest"].largest < 1e-4
+    assert result.parity_by_worker["fresh"].largest < 1e-4
+    assert result.parity_by_worker["mislabelled"].mean > 0.1
 
 
 def test_a_sequence_sampled_across_an_update_is_compared_token_by_token():
-    learner, old, new = after_one_large_step()
+    learner, old, new = after_one_large_step(objective=ALL_TRAINED, parity_share=EVERYTHING)
     under_old, under_new = make_group(5, model=old, lengths=(6, 6)), make_group(5, model=new, lengths=(6, 6))
     is_new = np.arange(24) % 6 >= 3
     samples = replace(
@@ -253,24 +277,30 @@ def test_a_sequence_sampled_across_an_update_is_compared_token_by_token():
         logprobs=np.where(is_new, under_new.samples.logprobs, under_old.samples.logprobs),
     )
     assert np.abs(under_new.samples.logprobs - under_old.samples.logprobs).max() > 0.1
-    result = learner.train_step([score(samples, under_old.rewards)])
+    mixed = score(samples, under_old.rewards)
+    result = learner.train_step([mixed])
     assert result.facts["parity_tokens"] == 24
     assert result.facts["parity_max"] < 1e-4
 
 
-def test_versions_no_longer_kept_are_not_compared():
-    learner, old, new = after_one_large_step(parity_versions=1)
-    result = learner.train_step([make_group(5, model=old, version=0), make_group(6, model=new, version=1)])
-    assert result.facts["parity_tokens"] == len(make_group(6).samples.token_ids)
+def test_engines_that_keep_their_cache_are_compared_on_sequences_of_one_version():
+    learner, old, new = after_one_large_step(parity_share=EVERYTHING, engines_keep_kv=True)
+    across = make_group(5, model=new, version=1, lengths=(6, 6), worker="across")
+    versions = np.where(np.arange(24) % 6 >= 3, 1, 0).astype(np.int32)
+    versions[18:] = 1  # the last of four was sampled under one version
+    mixed = score(replace(across.samples, versions=versions), across.rewards)
+    before = make_group(6, model=old, version=0, lengths=(6, 6), worker="before")
+    result = learner.train_step([mixed, before])
+    assert result.parity_by_worker["across"].num_tokens == 6
+    assert result.parity_by_worker["before"].num_tokens == 24
     assert result.facts["parity_max"] < 1e-4
 
 
-def test_a_comparison_takes_a_bounded_number_of_sequences_from_every_worker():
-    groups = [make_group(g, worker=f"rollout-{g % 3}", rewards=np.zeros(4), lengths=(4, 4)) for g in range(6)]
-    result = make_learner(parity_sequences=7).train_step(groups)
-    assert result.facts["parity_tokens"] == 7 * 4
-    assert set(result.parity_by_worker) == {"rollout-0", "rollout-1", "rollout-2"}
-    assert make_learner(parity_sequences=0).train_step(groups).facts["parity_tokens"] == 0
+def test_versions_no_longer_kept_are_not_compared():
+    learner, old, new = after_one_large_step(parity_versions=1, parity_share=EVERYTHING)
+    result = learner.train_step([make_group(5, model=old, version=0), make_group(6, model=new, version=1)])
+    assert result.facts["parity_tokens"] == len(make_group(6).samples.token_ids)
+    assert result.facts["parity_max"] < 1e-4
 
 
 # Demonstrations
@@ -310,7 +340,7 @@ def test_what_a_demonstration_says_touches_no_fact_about_samples():
     groups = [shift_behaviour(make_group(number), -0.3) for number in range(2)]
     for objective in IMITATION.values():
         one, other = (
-            make_learner(objective=objective)
+            make_learner(objective=objective, parity_share=EVERYTHING)
             .train_step([demonstrate(group, seed=seed) for group in groups])
             .facts
             for seed in (0, 1)
@@ -451,10 +481,14 @@ def test_bfloat16_computes_about_the_same_step_on_float32_parameters():
 
 
 def test_an_engine_that_rounds_weights_to_bfloat16_is_compared_under_the_rounded_weights():
-    learner = make_learner(publish_dtype="bfloat16")
-    group = make_group(0, model=reference_model(weights_of(learner)), rewards=np.zeros(4))
-    assert learner.train_step([group]).facts["parity_max"] < 1e-4
-    assert make_learner().train_step([group]).facts["parity_max"] > 1e-3
+    learner = make_learner(publish_dtype="bfloat16", parity_share=EVERYTHING)
+    rounded = weights_of(learner)
+    learner.train_step([make_group(1)])
+    old = make_group(0, model=reference_model(rounded), version=0)
+    assert learner.train_step([old]).facts["parity_max"] < 1e-4
+    exact = make_learner(parity_share=EVERYTHING)
+    exact.train_step([make_group(1)])
+    assert exact.train_step([old]).facts["parity_max"] > 1e-3
 
 
 def test_config_modules_import_neither_torch_nor_ray():

@@ -13,7 +13,18 @@ OBJECTIVE = ObjectiveConfig(name="bon", num_select=2)
 
 
 def make_learner(
-    temperature: float = 1.0, objective: ObjectiveConfig = OBJECTIVE, **settings: Any
+    temperature: float = 1.0,
+    objective: ObjectiveConfig = OBJECTIVE,
+    *,
+    engines_keep_kv: bool = False,
+    **settings: Any,
 ) -> Learner:
     settings = {"learning_rate": 1e-4, **settings}  # a model made from scratch
-    return Learner(model_path(), LearnerConfig(**settings), objective, temperature, seed=0)
+    return Learner(
+        model_path(),
+        LearnerConfig(**settings),
+        objective,
+        temperature,
+        seed=0,
+        engines_keep_kv=engines_keep_kv,
+    )

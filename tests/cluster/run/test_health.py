@@ -10,7 +10,7 @@ import pytest
 from cluster.config.parse import parse_config
 from cluster.fleet.calls import Halt, WorkerLost
 from cluster.run.health import NUM_SILENT_GROUPS, Health
-from learner.types import STALENESS_WARNING
+from learner.types import STALENESS_WARNING, WorkerParity, staleness_ratio
 
 
 @pytest.fixture
@@ -122,24 +122,86 @@ def test_a_policy_that_has_the_format_to_learn_is_warned_of_once_and_goes_on(hea
             health.check_statuses(["timeout", "timeout", "wrong_format"])
 
 
-def test_an_engine_beyond_the_limit_ends_the_run_by_name(health: Health) -> None:
-    health.check_parity({"rollout-0": 1e-3, "rollout-1": 0.0})
-    for difference in (1.1e-3, float("nan")):
-        with pytest.raises(Halt, match="^rollout-1 samples from another distribution"):
-            health.check_parity({"rollout-0": 0.0, "rollout-1": difference})
+def differing(num_tokens: int, *, mean: float, kl: float, largest: float = 9.0) -> WorkerParity:
+    return WorkerParity(
+        num_tokens=num_tokens, difference_sum=mean * num_tokens, kl_sum=kl * num_tokens, largest=largest
+    )
+
+
+def in_precision(dtype: str, **train: float) -> Health:
+    settings = {
+        "model": "m",
+        "rollout": {"dtype": dtype},
+        "learner": {"dtype": dtype, "publish_dtype": dtype},
+        "train": train,
+    }
+    return Health(parse_config(settings))
+
+
+@pytest.mark.parametrize(("dtype", "max_mean", "max_kl"), [("float32", 1e-3, 1e-5), ("bfloat16", 0.1, 0.005)])
+def test_an_engine_beyond_a_limit_of_its_precision_ends_the_run_by_name(
+    dtype: str, max_mean: float, max_kl: float
+) -> None:
+    sound = differing(1000, mean=max_mean, kl=max_kl)
+    in_precision(dtype).check_parity(3, {"rollout-0": sound, "rollout-1": sound})
+    with pytest.raises(Halt) as halt:
+        other = differing(1000, mean=1.2 * max_mean, kl=0.0)
+        in_precision(dtype).check_parity(3, {"rollout-0": sound, "rollout-1": other})
+    assert str(halt.value) == (
+        "rollout-1 samples from another distribution than the learner trains: on 1000 tokens up to step 3, under the "
+        f"weights it says it used, mean |log-prob difference| is {1.2 * max_mean:.2g} nats a token, more than "
+        f"train.max_parity_mean = {max_mean:g}; check the model, rollout.dtype = {dtype!r}, learner.dtype = {dtype!r} "
+        "and the temperature, or raise the limit if the model rounds more than others"
+    )
+    for kl in (1.2 * max_kl, float("nan")):
+        with pytest.raises(
+            Halt, match=r"^rollout-1 .* KL from engine to learner is .* train\.max_parity_kl = "
+        ):
+            in_precision(dtype).check_parity(3, {"rollout-1": differing(1000, mean=0.0, kl=kl)})
+
+
+def test_limits_of_parity_can_be_set() -> None:
+    health = in_precision("bfloat16", max_parity_mean=0.3, max_parity_kl=0.04)
+    health.check_parity(1, {"rollout-0": differing(1000, mean=0.29, kl=0.039)})
+    for mean, kl in ((0.31, 0.0), (0.0, 0.041)):
+        with pytest.raises(Halt, match="more than train.max_parity_(mean = 0.3|kl = 0.04);"):
+            health.check_parity(2, {"rollout-0": differing(1000, mean=mean, kl=kl)})
+
+
+def test_a_few_tokens_are_judged_together_with_those_of_later_steps() -> None:
+    health = in_precision("bfloat16")
+    unlucky, usual = differing(100, mean=0.2, kl=0.008), differing(100, mean=0.04, kl=0.002)
+    for parity in (unlucky, usual, usual, unlucky, usual, usual):  # means of 300: 0.093, 0.004
+        health.check_parity(1, {"rollout-0": parity})
+    for _ in range(2):
+        health.check_parity(1, {"rollout-0": unlucky, "rollout-1": usual})
+    with pytest.raises(Halt, match="^rollout-0 .* on 300 tokens up to step 9,"):
+        health.check_parity(9, {"rollout-0": unlucky, "rollout-1": usual})
+
+
+def test_what_is_not_a_number_is_not_waited_with() -> None:
+    with pytest.raises(Halt, match="^rollout-0 .* on 1 tokens up to step 2,"):
+        in_precision("float32").check_parity(2, {"rollout-0": differing(1, mean=float("nan"), kl=0.0)})
+
+
+def shifted(kl: float, rounding: float = 0.0) -> dict[str, float]:
+    return {"staleness_kl": kl, "rounding_kl": rounding}
 
 
 def test_staleness_is_warned_of_once_while_ten_steps_lie_too_far_on_average(
     health: Health, caplog: pytest.LogCaptureFixture
 ) -> None:
-    high, low = STALENESS_WARNING * 1.5, 0.0
+    limit = (2 * 0.1773 / 15) ** 2  # nats a sample; erf(0.1773 / 15) = 0.2 / 15
+    assert staleness_ratio(limit, 16) == pytest.approx(STALENESS_WARNING, rel=1e-3)
+    high, low = shifted(1.5 * limit), shifted(0.0)
     with caplog.at_level(logging.WARNING, "cluster"):
-        # The mean of the last ten passes 0.2 with the seventh high one, and falls to it as they leave.
-        for step, ratio in enumerate([low] * 10 + [high] * 12 + [low] * 4 + [high] * 10, start=1):
-            health.check_staleness(step, ratio)
+        # The mean of the last ten passes the limit with the seventh high one, and falls to it as they leave.
+        for step, facts in enumerate([low] * 10 + [high] * 12 + [low] * 4 + [high] * 10, start=1):
+            health.check_staleness(step, facts)
     assert [event.split(" ", 1)[1] for event in health.events] == caplog.messages
+    ratio = staleness_ratio(1.05 * limit, 16)
     assert caplog.messages == [
-        f"samples too far from the policy they train: staleness_ratio = 0.21 in the 10 steps up to {step}, "
+        f"samples too far from the policy they train: staleness_ratio = {ratio:.3g} in the 10 steps up to {step}, "
         "above 0.2; lower train.max_staleness = 2 or learner.learning_rate = 1e-06"
         for step in (17, 33)
     ]
@@ -147,28 +209,24 @@ def test_staleness_is_warned_of_once_while_ten_steps_lie_too_far_on_average(
 
 def test_a_single_stale_step_is_no_reason_to_warn(health: Health) -> None:
     for step in range(20):
-        health.check_staleness(step, 9 * STALENESS_WARNING if step == 12 else 0.1 * STALENESS_WARNING)
+        health.check_staleness(step, shifted(1e-3 if step == 12 else 1e-6))
     assert health.events == []
 
 
-def test_samples_of_the_policys_own_version_are_not_called_old(caplog: pytest.LogCaptureFixture) -> None:
-    synchronous = Health(parse_config({"model": "m", "train": {"max_staleness": 0}}))
-    with caplog.at_level(logging.WARNING, "cluster"):
-        for step in range(1, 11):
-            synchronous.check_staleness(step, 0.21)
-    (message,) = caplog.messages
-    assert message == (
-        "samples too far from the policy they train: staleness_ratio = 0.21 in the 10 steps up to 10, above 0.2; "
-        "they are of its own version, so engine and learner compute differently: compare "
-        "rollout.dtype = 'float32' with learner.dtype = 'float32', and see parity_max"
-    )
+def test_what_rounding_may_have_left_is_no_reason_to_warn(health: Health) -> None:
+    for step in range(20):
+        health.check_staleness(step, shifted(0.05, rounding=0.3))
+    assert health.events == []
+    for step in range(20):
+        health.check_staleness(step, shifted(0.2, rounding=0.3))
+    assert len(health.events) == 1
 
 
 def test_warnings_are_no_failures(health: Health) -> None:
     health.note_failure("one")
     health.note_failure("two")
     for step in range(20):
-        health.check_staleness(step, (step % 2) * 9.0)
+        health.check_staleness(step, shifted((step % 2) * 9.0))
     health.note("starving")
     with pytest.raises(Halt, match="^3 failures in a row"):
         health.note_failure("three")

@@ -116,11 +116,11 @@ def test_settings_that_shape_the_result_must_be_the_same(saved):
         make_learner(objective=ObjectiveConfig(num_select=3)).load(saved[0])
     with pytest.raises(ValueError, match=r"temperature = 1\.0, this run has 0\.5"):
         make_learner(temperature=0.5).load(saved[0])
-    make_learner(micro_batch_tokens=64, parity_sequences=1).load(saved[0])
+    make_learner(micro_batch_tokens=64, parity_share=1).load(saved[0])
 
 
 def test_a_checkpoint_of_an_unknown_format_is_refused(damaged):
     facts = json.loads((damaged / "learner.json").read_text())
     (damaged / "learner.json").write_text(json.dumps(facts | {"format": 99}))
-    with pytest.raises(ValueError, match="has format 99, this version reads 1"):
+    with pytest.raises(ValueError, match="has format 99, this version reads 2"):
         make_learner().load(damaged)

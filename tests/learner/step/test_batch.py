@@ -13,7 +13,6 @@ from learner.model.causal_lm import load_model
 from learner.model.logprobs import token_logprobs
 from learner.step.batch import collect, micro_batches
 from learner.step.layout import NONE
-from learner.step.parity import choose
 from tests.shared.tiny_model import (
     build_model,
     completions,
@@ -119,18 +118,6 @@ def test_only_sampled_tokens_have_a_behaviour_and_they_come_first():
             samples, i = groups[sequence // 6].samples, sequence % 6
             ours = batch.behaviour_logprobs[batch.sequence_ids[: batch.num_sampled_tokens] == sequence]
             assert ours.tolist() == samples.logprobs[samples.offsets[i] : samples.offsets[i + 1]].tolist()
-
-
-def test_demonstrations_are_never_chosen_for_the_parity_check():
-    groups = [demonstrate(make_group(number, samples=6, version=number)) for number in range(4)]
-    samples = [group.samples for group in groups]
-    with_demonstrations = collect(samples, [group.demonstration for group in groups])
-    for max_sequences in (7, 100):
-        expected = choose(collect(samples), range(4), {}, max_sequences)
-        chosen = choose(with_demonstrations, range(4), {}, max_sequences)
-        assert {v: ids.tolist() for v, ids in chosen.items()} == {
-            v: ids.tolist() for v, ids in expected.items()
-        }
 
 
 @pytest.mark.parametrize("packing", ["shared", "packed", "rows"])

@@ -416,7 +416,7 @@ def test_demonstrations_add_their_cross_entropy_and_nothing_else(policy, max_tok
     _, without = step_gradient(policy, groups, weights_BN, MODES["token"], max_tokens=max_tokens)
     for name in ("num_tokens", "num_sequences", "num_cut"):
         assert getattr(facts, name) == getattr(without, name)
-    for name in ("ratio_sum", "kl_sum", "sequence_deviation_sum"):
+    for name in ("ratio_sum", "kl_sum", "stale_kl_sum"):
         assert getattr(facts, name) == pytest.approx(getattr(without, name), rel=1e-4)
 
 
