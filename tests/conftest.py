@@ -34,6 +34,7 @@ RUN_TOGETHER = {
     "tests/actors/test_engine_arguments.py": "engine",
     "tests/actors/test_engine.py": "engine",
     "tests/cluster/run/test_synchronous_runs.py": "",
+    "tests/cluster/run/test_parity_faults.py": "",
     "tests/learner/test_workers.py": "cluster",
     "tests/cluster/run/test_alarms.py": "cluster",
     "tests/cluster/run/test_launch.py": "cluster",
