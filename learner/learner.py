@@ -147,6 +147,8 @@ class Learner:
         parity = nothing_compared(len(sequences.worker_names))
         clock = time.perf_counter()
         batches = self._share(sequences, trained)
+        own_positions = sum(batch.input_ids.numel() for batch in batches)
+        positions = float(self._gang.sum(np.array([own_positions]))[0])
         references: list[torch.Tensor | None] = [None] * len(batches)
         if self._reference:
             references = [*self._policy.logprobs_under(self._reference, batches)]
@@ -170,7 +172,9 @@ class Learner:
         if not math.isfinite(facts.loss):
             self._refuse("loss", facts.loss)
         clock = time.perf_counter()
-        untrained, num_parity_positions = self._compare_untrained(sequences, trained, comparable_M)
+        untrained, num_parity_positions = self._compare_untrained(
+            sequences, trained, comparable_M, self._config.parity_share * positions
+        )
         parity = (parity + untrained).over(self._gang)
         self._turns.note(parity, sequences.worker_names, self._num_steps)
         seconds["parity_s"] = time.perf_counter() - clock
@@ -186,8 +190,6 @@ class Learner:
         seconds["publish_s"] = time.perf_counter() - clock
         seconds["step_s"] = time.perf_counter() - started
 
-        own_positions = sum(batch.input_ids.numel() for batch in batches)
-        positions = float(self._gang.sum(np.array([own_positions]))[0])
         slowest = self._gang.largest(np.array(list(seconds.values())))
         return StepResult(
             groups_B=np.array([group.samples.group for group in groups], np.int64),
@@ -324,12 +326,11 @@ class Learner:
         return batches + [empty_batch()] * (most - len(batches))
 
     def _compare_untrained(
-        self, sequences: Sequences, trained: np.ndarray, comparable_M: np.ndarray
+        self, sequences: Sequences, trained: np.ndarray, comparable_M: np.ndarray, budget: float
     ) -> tuple[ParityFacts, int]:
         """Parity of more samples under weights they were sampled with, and the positions computed for that:
-        about `parity_share` of the positions trained, over the steps."""
+        over the steps about as many as the budgets."""
         parity = nothing_compared(len(sequences.worker_names))
-        budget = self._config.parity_share * float(sequences.num_positions_S[trained].sum())
         # Tokens of the current version in what is trained are compared already, at no cost.
         candidates = candidates_of(sequences, self._kept, {self.version: trained}, comparable_M)
         version, ids = self._turns.choose(

@@ -149,6 +149,7 @@ class LearnerHandle:
             config.rollout.temperature,
             config.train.seed,
             rank=rank,
+            engines_keep_kv=config.rollout.kv_after_update == "keep",
         )
 
     @property
