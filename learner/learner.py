@@ -172,9 +172,7 @@ class Learner:
         if not math.isfinite(facts.loss):
             self._refuse("loss", facts.loss)
         clock = time.perf_counter()
-        untrained, num_parity_positions = self._compare_untrained(
-            sequences, trained, comparable_M, self._config.parity_share * positions
-        )
+        untrained, num_parity_positions = self._compare_untrained(sequences, trained, comparable_M)
         parity = (parity + untrained).over(self._gang)
         self._turns.note(parity, sequences.worker_names, self._num_steps)
         seconds["parity_s"] = time.perf_counter() - clock
@@ -326,11 +324,13 @@ class Learner:
         return batches + [empty_batch()] * (most - len(batches))
 
     def _compare_untrained(
-        self, sequences: Sequences, trained: np.ndarray, comparable_M: np.ndarray, budget: float
+        self, sequences: Sequences, trained: np.ndarray, comparable_M: np.ndarray
     ) -> tuple[ParityFacts, int]:
         """Parity of more samples under weights they were sampled with, and the positions computed for that:
-        over the steps about as many as the budgets."""
+        over the steps about `parity_share` of those trained, however many ranks there are."""
         parity = nothing_compared(len(sequences.worker_names))
+        parts = bundles(sequences, trained, self._config.micro_batch_tokens, self.packing)
+        budget = self._config.parity_share * sum(num_positions(sequences, part) for part in parts)
         # Tokens of the current version in what is trained are compared already, at no cost.
         candidates = candidates_of(sequences, self._kept, {self.version: trained}, comparable_M)
         version, ids = self._turns.choose(

@@ -129,7 +129,7 @@ def test_one_process_alone_exchanges_nothing(monkeypatch):
 )
 def test_two_ranks_take_the_steps_of_one(two, objective, settings):
     """Weights within 1e-5 of each tensor's norm; facts within 1e-4 relative or 1e-6 absolute."""
-    settings = SETTINGS | settings
+    settings = SETTINGS | {"parity_share": 0.5} | settings
     alone = make_learner(settings, objective)
     two.make(settings, objective)
     for step in range(3):
