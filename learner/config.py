@@ -94,6 +94,11 @@ class LearnerConfig(DependentSettings):
         True,
         description="Compute the prompt of a group once for all its samples, where the model's layers allow it.",
     )
+    weights_dtype: Dtype = Field(
+        "float32",
+        description="Dtype of the weights that are trained, of their gradients and of AdamW's averages: 16 bytes a "
+        "parameter with float32, 8 with bfloat16, whose updates are rounded at random (docs/models.md).",
+    )
     publish_dtype: Dtype | None = Field(
         None,
         description="Dtype of the published weights, which must be the engines' own; None: rollout.dtype.",
@@ -162,6 +167,15 @@ class LearnerConfig(DependentSettings):
             raise ValueError(
                 f"{field} = {getattr(self, field)!r} has no effect with {chooser} = {getattr(self, chooser)!r}: "
                 f"remove it or set {chooser} = {other!r}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _refuse_to_compute_more_exactly_than_the_weights_are(self) -> Self:
+        if self.weights_dtype == "bfloat16" and self.dtype != "bfloat16":
+            raise ValueError(
+                f"weights_dtype = 'bfloat16' with dtype = {self.dtype!r}: the weights are no more exact than that; "
+                "set dtype = 'bfloat16', or weights_dtype = 'float32'"
             )
         return self
 

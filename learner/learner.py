@@ -24,6 +24,7 @@ from learner.config import WITHOUT_EFFECT_ON_RESULT, LearnerConfig
 from learner.gang import ALONE, Gang
 from learner.model import checkpoint, memory
 from learner.model.causal_lm import load_model, resolve_model
+from learner.model.optimizer import make_optimizer
 from learner.model.packing import choose_packing
 from learner.model.policy import Policy, ShardedPolicy, Weights
 from learner.model.publish import make_manifest
@@ -98,23 +99,26 @@ class Learner:
         if gang.size == 1:
             model = load_model(str(self._base_directory), str(self._device))
             self.packing = choose_packing(model, model_path, share_prompts=config.share_prompts)
+            model.to(getattr(torch, config.weights_dtype))
             self._policy = Policy(model, self._device, temperature, **settings)
         else:
             model = load_model(str(self._base_directory))  # the whole of it need not fit on one device
             self.packing = choose_packing(model, model_path, share_prompts=config.share_prompts)
+            model.to(getattr(torch, config.weights_dtype))
             self._policy = ShardedPolicy(model, self._device, temperature, **settings, gang=gang)
         self._parameters = self._policy.parameters
         num_parameters = sum(parameter.numel() for parameter in self._parameters.values())
         self._shape = memory.ModelShape.read(self._base_directory, num_parameters)
-        yet_to_come = memory.fixed_bytes(self._shape, config) - memory.FLOAT32_BYTES * num_parameters
+        loaded = sum(parameter.nbytes for parameter in self._parameters.values())
+        yet_to_come = memory.fixed_bytes(self._shape, config) - loaded
         self._free_bytes = self._memory_left() - yet_to_come / gang.size
-        self._optimizer = torch.optim.AdamW(
-            self._parameters.values(),
-            lr=config.learning_rate,
+        self._optimizer = make_optimizer(
+            list(self._parameters.values()),
+            learning_rate=config.learning_rate,
             betas=config.betas,
             eps=config.eps,
             weight_decay=config.weight_decay,
-            fused=True,
+            seed=seed,
         )
         self._reference = self._policy.copy_weights() if config.kl_coefficient > 0 else None
         self._num_steps = 0

@@ -87,7 +87,8 @@ def activation_bytes(
 def fixed_bytes(shape: ModelShape, config: LearnerConfig) -> float:
     """Weights, gradients, AdamW's two averages, and the reference policy, on the device of the learner, all ranks."""
     copies = 4 + (config.kl_coefficient > 0)
-    return copies * FLOAT32_BYTES * shape.num_parameters
+    size = 2 if config.weights_dtype == "bfloat16" else FLOAT32_BYTES
+    return copies * size * shape.num_parameters
 
 
 def recomputes(config: LearnerConfig, needed_bytes: float, free_bytes: float) -> bool:

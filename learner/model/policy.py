@@ -59,7 +59,10 @@ class Policy:
     @torch.no_grad()
     def logprobs_under(self, weights: Weights, batches: Sequence[PackedBatch]) -> list[torch.Tensor]:
         """float32 [T] of each batch, with other weights in place of the policy's."""
-        named = {f"policy.{name}": value.to(self.device, torch.float32) for name, value in weights.items()}
+        named = {
+            f"policy.{name}": value.to(self.device, self.parameters[name].dtype)
+            for name, value in weights.items()
+        }
         with self._autocast():
             return [
                 torch.func.functional_call(self._module, named, (batch.to(self.device), self._temperature))
