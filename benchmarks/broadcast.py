@@ -39,6 +39,7 @@ from benchmarks.demo_run import machine
 from cluster.fleet import ray_cluster, rollouts
 from cluster.fleet.broadcast import Published, Turns
 from cluster.leasing.ledger import Ledger
+from learner.model.names import StoredLayout
 from learner.model.publish import make_manifest, pack
 from learner.sft import build_tokenizer
 
@@ -67,8 +68,9 @@ class Fleet:
 
     def __init__(self, model: Path) -> None:
         network = LlamaForCausalLM.from_pretrained(model, dtype=torch.float32)
-        self._manifest: WeightManifest = make_manifest(network, "float32")
-        self._buckets: list[np.ndarray] = pack(dict(network.named_parameters()), self._manifest)
+        layout = StoredLayout(network)
+        self._manifest: WeightManifest = make_manifest(layout, "float32")
+        self._buckets: list[np.ndarray] = pack(layout, dict(network.named_parameters()), self._manifest)
         self._version = 0
         self._fleet = rollouts.RolloutFleet(
             config=RolloutConfig(

@@ -123,7 +123,7 @@ class Learner:
         self._reference = self._policy.copy_weights() if config.kl_coefficient > 0 else None
         self._num_steps = 0
         self.version = version
-        self.manifest = make_manifest(model, config.publish_dtype or "float32")
+        self.manifest = make_manifest(self._policy.layout, config.publish_dtype or "float32")
         self._kept: dict[int, Weights] = {}
         self._turns = ParityTurns()
         self.published = self._publish()

@@ -18,6 +18,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from learner.model.names import StoredLayout
 from learner.model.sharding import laid_out_as, whole
 
 FORMAT = 2
@@ -101,8 +102,10 @@ def load(
     optimizer_file = directory / "optimizer.safetensors"
     moments = _read_tensors(optimizer_file)
     parameters = dict(model.named_parameters())
+    layout = StoredLayout(model)
+    for tensor in layout:
+        _check(weights, tensor.name, torch.Size(tensor.shape), directory / "model")
     for name, parameter in parameters.items():
-        _check(weights, name, parameter.shape, directory / "model")
         if state.num_steps:
             for key in _STATE:
                 _check(moments, f"{name}:{key}", parameter.shape if key != "step" else None, optimizer_file)
@@ -110,8 +113,11 @@ def load(
 
     optimizer.state.clear()
     with torch.no_grad():
+        for group in layout.groups:
+            if not group.is_buffers:
+                for name, value in layout.load(group, weights).items():
+                    parameters[name].copy_(laid_out_as(value, parameters[name]))
         for name, parameter in parameters.items():
-            parameter.copy_(laid_out_as(weights[name], parameter))
             if state.num_steps:
                 optimizer.state[parameter] = {
                     "step": moments[f"{name}:step"].to(parameter.device),

@@ -19,8 +19,9 @@ import torch
 from actors.weights.manifest import WeightManifest, views
 from learner.gang import Gang
 from learner.model.logprobs import TokenLogprobs
-from learner.model.publish import pack
-from learner.model.sharding import own_part, shard, whole
+from learner.model.names import StoredLayout, stored_buffers
+from learner.model.publish import pack, take_part
+from learner.model.sharding import own_part, shard
 from learner.step.batch import PackedBatch
 
 Weights = Mapping[str, torch.Tensor]
@@ -51,6 +52,11 @@ class Policy:
         """The same tensors always; between the passes of a sharded model its modules may hold others."""
         return dict(self.model.named_parameters())
 
+    @cached_property
+    def layout(self) -> StoredLayout:
+        """The weights as they are on disk and in the engines."""
+        return StoredLayout(self.model)
+
     def logprobs(self, batch: PackedBatch) -> torch.Tensor:
         """float32 [T], with a gradient."""
         with self._autocast():
@@ -77,8 +83,27 @@ class Policy:
 
         Both are in the CPU's memory.
         """
-        buckets = tuple(pack(self.parameters, manifest))
-        return dict(views(manifest, buckets)), buckets
+        buckets = tuple(pack(self.layout, self._sources, manifest))
+        return self._as_published(manifest, dict(views(manifest, buckets))), buckets
+
+    @cached_property
+    def _sources(self) -> dict[str, torch.Tensor]:
+        return {**self.parameters, **stored_buffers(self.model)}
+
+    def _as_published(self, manifest: WeightManifest, stored: Mapping[str, torch.Tensor]) -> Weights:
+        """This rank's parts, rounded: the stored tensor itself where the parameter is one, else a copy."""
+        dtypes = {entry.name: getattr(torch, entry.dtype) for entry in manifest.entries}
+        weights: dict[str, torch.Tensor] = {}
+        for group in self.layout.groups:
+            if group.is_buffers:
+                continue
+            if group.is_plain and group.tensors[0].name in stored:
+                weights[group.sources[0]] = stored[group.tensors[0].name]
+                continue
+            dtype = dtypes[group.tensors[0].name]
+            for name in group.sources:
+                weights[name] = own_part(self.parameters[name].detach()).to("cpu", dtype, copy=True)
+        return weights
 
     def _autocast(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self._bfloat16)
@@ -112,15 +137,11 @@ class ShardedPolicy(Policy):
             self._put(own)
 
     def publish(self, manifest: WeightManifest) -> tuple[Weights, tuple[np.ndarray, ...]]:
-        parameters = {entry.name: self.parameters[entry.name].detach() for entry in manifest.entries}
-        weights = {
-            entry.name: own_part(parameters[entry.name]).to("cpu", getattr(torch, entry.dtype), copy=True)
-            for entry in manifest.entries
-        }
+        weights = self._as_published(manifest, {})
+        sources = {name: source.detach() for name, source in self._sources.items()}
         if self._gang.rank == 0:
-            return weights, tuple(pack(parameters, manifest))
-        for parameter in parameters.values():
-            whole(parameter)  # this rank's part of what rank 0 packs, in that order
+            return weights, tuple(pack(self.layout, sources, manifest))
+        take_part(self.layout, sources)
         return weights, ()
 
     def _put(self, weights: Weights) -> None:

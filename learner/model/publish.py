@@ -2,34 +2,39 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
 import torch
 
 from actors.weights.manifest import TensorEntry, WeightManifest, views
+from learner.model.names import StoredLayout
 from learner.model.sharding import whole
 
 ALIGNMENT_BYTES = 64
 BUCKET_BYTES = 256 << 20
 
 
-def make_manifest(model: torch.nn.Module, dtype: str, bucket_bytes: int = BUCKET_BYTES) -> WeightManifest:
-    """Lay the parameters out in order, each at a multiple of 64 bytes and within one bucket.
+def make_manifest(layout: StoredLayout, dtype: str, bucket_bytes: int = BUCKET_BYTES) -> WeightManifest:
+    """Lay the tensors of a checkpoint out in order, each at a multiple of 64 bytes and within one bucket.
 
-    Tied parameters appear once. A tensor larger than `bucket_bytes` gets a bucket of its own.
+    They have the names and the cut that they have on disk, because that is what engines load; tied parameters
+    appear once. Parameters become `dtype`, buffers stay float32. A tensor larger than `bucket_bytes` gets a
+    bucket of its own.
     """
     entries: list[TensorEntry] = []
     bucket_sizes = [0]
-    for name, parameter in model.named_parameters():
-        size = parameter.numel() * getattr(torch, dtype).itemsize
+    for tensor in layout:
+        own_dtype = "float32" if tensor.is_buffer else dtype
+        size = math.prod(tensor.shape) * getattr(torch, own_dtype).itemsize
         if bucket_sizes[-1] and bucket_sizes[-1] + size > bucket_bytes:
             bucket_sizes.append(0)
         entries.append(
             TensorEntry(
-                name=name,
-                dtype=dtype,
-                shape=tuple(parameter.shape),
+                name=tensor.name,
+                dtype=own_dtype,
+                shape=tensor.shape,
                 bucket=len(bucket_sizes) - 1,
                 offset_bytes=bucket_sizes[-1],
             )
@@ -39,12 +44,25 @@ def make_manifest(model: torch.nn.Module, dtype: str, bucket_bytes: int = BUCKET
 
 
 @torch.no_grad()
-def pack(parameters: Mapping[str, torch.Tensor], manifest: WeightManifest) -> list[np.ndarray]:
-    """Copies of the named tensors as the manifest lays them out, rounded to its dtypes.
+def pack(
+    layout: StoredLayout, sources: Mapping[str, torch.Tensor], manifest: WeightManifest
+) -> list[np.ndarray]:
+    """Copies of a model's parameters and buffers, by their names in it, as the manifest lays them out.
 
-    Sharded ones are put together one at a time, for which every rank must call `whole` in this order.
+    Sharded ones are put together one group of the layout at a time, for which every other rank must call
+    `take_part`.
     """
     buckets = [np.zeros(size, np.uint8) for size in manifest.bucket_sizes]
-    for name, view in views(manifest, buckets):
-        view.copy_(whole(parameters[name]))
+    destinations = dict(views(manifest, buckets))
+    for group in layout.groups:
+        stored = layout.store(group, {name: whole(sources[name]) for name in group.sources})
+        for name, tensor in stored.items():
+            destinations[name].copy_(tensor)
     return buckets
+
+
+def take_part(layout: StoredLayout, sources: Mapping[str, torch.Tensor]) -> None:
+    """This rank's part of what another one packs."""
+    for group in layout.groups:
+        for name in group.sources:
+            whole(sources[name])

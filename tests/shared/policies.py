@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from actors.weights.fingerprint import param_fingerprint
 from actors.weights.manifest import WeightManifest, views
+from learner.model.names import StoredLayout, stored_buffers
 from learner.model.publish import make_manifest, pack
 from tests.shared.engine import TIMEOUT_S
 
@@ -31,8 +32,9 @@ def make_policy(tiny_model: Path, seed: int | None = None) -> Any:
 
 
 def publish(policy: Any) -> tuple[WeightManifest, list[np.ndarray], int]:
-    manifest = make_manifest(policy, "float32")
-    buckets = pack(dict(policy.named_parameters()), manifest)
+    layout = StoredLayout(policy)
+    manifest = make_manifest(layout, "float32")
+    buckets = pack(layout, {**dict(policy.named_parameters()), **stored_buffers(policy)}, manifest)
     return manifest, buckets, param_fingerprint(views(manifest, buckets))
 
 
