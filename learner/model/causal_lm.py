@@ -9,6 +9,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from learner.model import attention
+from learner.model.head import check_head
 
 
 def resolve_model(model: str) -> Path:
@@ -36,48 +37,48 @@ def resolve_model(model: str) -> Path:
 def load_model(model: str, device: str = "cpu") -> Any:
     """Float32 weights, in inference mode (no dropout) but with gradients.
 
-    Raises ValueError for a missing or damaged checkpoint.
+    Raises ValueError for a missing, damaged or incomplete checkpoint, and for a head that cannot be called alone.
     """
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
     directory = resolve_model(model)
-    names_on_disk = _names_on_disk(directory)
+    _check_files(directory)
     logging.disable_progress_bar()
     try:
-        policy = AutoModelForCausalLM.from_pretrained(
+        read: Any = AutoModelForCausalLM.from_pretrained(
             directory,
             dtype=torch.float32,
             use_safetensors=True,
             trust_remote_code=False,
             attn_implementation=attention.NAME,
+            output_loading_info=True,
         )
     except (OSError, ValueError, SafetensorError) as error:
         raise ValueError(
             f"model = {model!r} does not load: {(str(error).splitlines() or [repr(error)])[0]}"
         ) from error
-    policy.eval().to(device)
-    renamed = [name for name, _ in policy.named_parameters() if name not in names_on_disk]
-    if renamed:
+    policy, loaded = read
+    unread = sorted({*loaded["missing_keys"], *(name for name, *_ in loaded["mismatched_keys"])})
+    if unread:
         raise ValueError(
-            f"model = {model!r} lacks {renamed[0]!r} among its stored weights ({len(renamed)} such names): "
-            "it is incomplete, or of an architecture whose stored weights are laid out otherwise, "
-            "which cannot be published to the engines"
+            f"model = {model!r} lacks {unread[0]!r} among its stored weights ({len(unread)} such names), or has it in "
+            "another shape: it is incomplete, or its config.json belongs to another model"
         )
+    policy.eval().to(device)
+    check_head(policy, model)
     return policy
 
 
-def _names_on_disk(directory: Path) -> set[str]:
+def _check_files(directory: Path) -> None:
     files = sorted(directory.glob("*.safetensors"))
     if not files:
         raise ValueError(
             f"model = {str(directory)!r} has no *.safetensors: convert its weights to safetensors"
         )
-    names: set[str] = set()
     for file in files:
         try:
-            with safe_open(file, "pt") as tensors:
-                names.update(tensors.keys())
+            with safe_open(file, "pt"):
+                pass
         except SafetensorError as error:
             raise ValueError(f"{file} is damaged ({error}): copy or download it again") from error
-    return names

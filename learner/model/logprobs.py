@@ -6,14 +6,14 @@ Shapes: `R` rows of `L` positions, `T` completion tokens, `V` vocabulary, `D` ch
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from learner.model.head import head_of
 from learner.step.batch import PackedBatch
 
 MAX_LOGITS = 2**26
@@ -32,11 +32,11 @@ def token_logprobs(
     and each chunk of the logits, once more instead of keeping what is inside.
     """
     hidden_TD = hidden_states(policy, batch, recompute=recompute)
-    head = policy.get_output_embeddings()
-    chunk = max(1, MAX_LOGITS // head.weight.shape[0])
+    head = head_of(policy)
+    chunk = max(1, MAX_LOGITS // policy.get_output_embeddings().weight.shape[0])
     run = _recomputed if recompute else _at_once
     pieces = [
-        run(_head_logprobs, hidden, head.weight, head.bias, targets, temperature)
+        run(_head_logprobs, hidden, head, targets, temperature)
         for hidden, targets in zip(hidden_TD.split(chunk), batch.target_ids.split(chunk), strict=True)
     ]
     return torch.cat(pieces)
@@ -92,12 +92,11 @@ def _at_once(function: Any, *arguments: Any) -> torch.Tensor:
 
 def _head_logprobs(
     hidden_TD: torch.Tensor,
-    weight_VD: torch.Tensor,
-    bias_V: torch.Tensor | None,
+    head: Callable[[torch.Tensor], torch.Tensor],
     target_ids: torch.Tensor,
     temperature: float,
 ) -> torch.Tensor:
-    return _TargetLogprobs.apply(functional.linear(hidden_TD, weight_VD, bias_V), target_ids, temperature)
+    return _TargetLogprobs.apply(head(hidden_TD), target_ids, temperature)
 
 
 class _TargetLogprobs(torch.autograd.Function):
