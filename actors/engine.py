@@ -56,7 +56,7 @@ class Engine:
 
             from actors.weights import receiver
 
-        receiver.keep_live_parameters()
+        receiver.prepare_vllm()
         check_known(config.engine, [field.name for field in dataclasses.fields(EngineArgs)])
         arguments: dict[str, Any] = {
             "model": model,

@@ -13,9 +13,10 @@ def param_fingerprint(named_tensors: Mapping[str, torch.Tensor] | Iterable[tuple
     """Sum of every element's raw bits, read as integers, modulo 2**64 (as a signed 64-bit integer).
 
     Addition is exact and commutative, so learner and engine agree to the last bit although vLLM
-    concatenates q, k and v (or pads the vocabulary with zeros). One changed element always changes
-    it; two changes cancel only if their bit patterns do; a permutation of elements goes unseen.
-    Tied tensors (same memory) count once.
+    concatenates q, k and v, packs experts in another order, or pads the vocabulary with zeros. A bfloat16
+    counts as the float32 of its value, because some of what is sent so is kept as float32. One changed
+    element always changes it; two changes cancel only if their bit patterns do; a permutation of elements
+    goes unseen. Tied tensors (same memory) count once.
     """
     pairs = named_tensors.items() if isinstance(named_tensors, Mapping) else named_tensors
     total = 0
@@ -26,5 +27,10 @@ def param_fingerprint(named_tensors: Mapping[str, torch.Tensor] | Iterable[tuple
             continue
         seen.add(identity)
         bits = tensor.detach().contiguous().view(_BITS[tensor.element_size()])
-        total += int(bits.sum(dtype=torch.int64))
-    return (total + 2**63) % 2**64 - 2**63
+        total += int(bits.sum(dtype=torch.int64)) << (16 if tensor.dtype == torch.bfloat16 else 0)
+    return add_fingerprints([total])
+
+
+def add_fingerprints(fingerprints: Iterable[int]) -> int:
+    """The fingerprint of several sets of weights together, which share no memory."""
+    return (sum(fingerprints) + 2**63) % 2**64 - 2**63
