@@ -80,6 +80,7 @@ def check_context(config: RunConfig) -> None:
         positions = MAX_POSITIONS
     else:
         settings = json.loads((model_directory(config.model) / "config.json").read_text())
+        settings = settings.get("text_config", settings)  # a multimodal model's language model
         positions = settings.get("max_position_embeddings") or config.rollout.max_model_len
     if config.rollout.max_model_len > positions:
         raise ValueError(
