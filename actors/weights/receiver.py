@@ -112,6 +112,8 @@ class ObjectStoreTransfer(WeightTransferEngine[ObjectStoreInit, ObjectStoreUpdat
         with torch.no_grad():
             for _, weight in self._packed_experts():
                 weight.zero_()  # the packed zeros of padding are not where the loader leaves padding
+            for module in self._packed_convolutions():
+                module.weight.data = module._cpu_unpacked_conv_weight[:, None]
             self.model.load_weights(views(update_info.manifest, update_info.buckets))  # type: ignore[operator]
 
     def finish_weight_update(self) -> None:
@@ -121,6 +123,8 @@ class ObjectStoreTransfer(WeightTransferEngine[ObjectStoreInit, ObjectStoreUpdat
                 for module in self.model.modules():
                     if hasattr(module, "cpu_linear"):
                         _pack_for_cpu(module, remove_weight=False)
+                for module in self._packed_convolutions():
+                    _pack_for_cpu(module, remove_weight=False)
                 for experts, weight in self._packed_experts():
                     weight.copy_(cpu_prepack_moe_weight(weight, experts.isa))
             else:
@@ -141,6 +145,10 @@ class ObjectStoreTransfer(WeightTransferEngine[ObjectStoreInit, ObjectStoreUpdat
                 yield experts, module.w13_weight.data
                 yield experts, module.w2_weight.data
 
+    def _packed_convolutions(self) -> list[Any]:
+        """Layers whose short convolution the CPU build holds in its kernel's layout, in bfloat16."""
+        return [module for module in self.model.modules() if hasattr(module, "_cpu_unpacked_conv_weight")]
+
     def shutdown(self) -> None:
         pass
 
@@ -153,7 +161,8 @@ class FingerprintExtension:
     def weights_fingerprint(self) -> int:
         """Of what a checkpoint gives: parameters and persistent buffers, but for those that vLLM adds.
 
-        Those are an attention layer's own (latent attention's parts of kv_b_proj, scales of its cache).
+        Those are an attention layer's own (latent attention's parts of kv_b_proj) and what begins with `_` (scales of
+        its cache).
         """
         model = self.model_runner.get_model()
         added = {
@@ -170,7 +179,7 @@ class FingerprintExtension:
         held = {
             name: tensor
             for name, tensor in model.state_dict().items()
-            if name not in added and name not in computed
+            if name not in added and name not in computed and "._" not in name
         }
         return add_fingerprints([param_fingerprint(held), *computed.values()])
 
