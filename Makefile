@@ -8,7 +8,7 @@ SIDE_BY_SIDE := -n 3
 # Without cached bytecode every engine would compile vLLM anew at its start: 20 s each time.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: install demo test test-fast test-slow study study-quick chaos lint format lock clean help
+.PHONY: install demo test test-fast test-slow models study study-quick chaos lint format lock clean help
 
 help: ## List the commands
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -26,6 +26,9 @@ test-fast: $(VENV)/.ready ## Run the tests that need neither Ray nor vLLM (about
 
 test-slow: $(VENV)/.ready ## Run the tests that take minutes each
 	$(BIN)/python -m pytest -m slow
+
+models: $(VENV)/.ready ## Measure every architecture of docs/models.md anew, engines included, and write its table
+	MODELS_PAGE=write $(BIN)/python -m pytest tests/learner/model/test_served_models.py
 
 study: $(VENV)/.ready ## The paper in miniature: 10 arms, tuned, 5 seeds (hours; goes on where it was)
 	$(BIN)/python -m benchmarks.study run

@@ -21,6 +21,7 @@ from learner.model.causal_lm import load_model
 from learner.model.logprobs import token_logprobs
 from learner.objectives.config import ObjectiveConfig
 from learner.step.batch import divide, empty_batch
+from tests.shared.architectures import by_name, save
 from tests.shared.ranks import Ranks, make_learner
 from tests.shared.tiny_model import (
     build_model,
@@ -333,3 +334,20 @@ def test_a_gang_listens_on_its_own_address_only(two):
         if connection.status == psutil.CONN_LISTEN
     }
     assert listening == {"127.0.0.1"}
+
+
+@pytest.mark.parametrize("name", ["Mixtral", "DeepSeek-V3", "Gemma 2", "gpt-oss", "Falcon-H1"])
+def test_two_ranks_train_publish_and_store_what_is_fused_renamed_or_a_buffer_as_one_does(two, name, tmp_path):
+    save(by_name(name), tmp_path / "base")
+    alone = make_learner(SETTINGS, BON, str(tmp_path / "base"))
+    two.make(SETTINGS, BON, str(tmp_path / "base"))
+    assert two.published()[0].fingerprint == alone.published.fingerprint
+    groups = [make_group(g, temperature=0.7) for g in range(3)]
+    expected, result = alone.train_step(groups), two.train_step(groups)[0]
+    assert result.facts["parity_max"] == pytest.approx(expected.facts["parity_max"], rel=1e-4)
+    ours = weights_of(alone, two.published()[0].buckets)
+    for stored, value in weights_of(alone).items():
+        assert (ours[stored] - value).norm() <= 1e-4 * value.norm(), stored
+    two.save(tmp_path / "saved")
+    alone.load(tmp_path / "saved")
+    assert alone.published.fingerprint == result.fingerprint != expected.fingerprint
