@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
@@ -19,8 +18,8 @@ ROUNDING_UNCERTAINTY = 0.25
 """By what share the rounding of the samples trained on may differ from that of the samples it is measured on."""
 NUM_SILENT_GROUPS = 50
 """Groups in a row without one candidate that was judged, from which on the verifier's settings are suspect."""
-NUM_PARITY_TOKENS = 256
-"""Tokens of one engine that are judged together: docs/off-policy.md#parity says how likely fewer mislead."""
+NUM_PARITY_TOKENS = 1024
+"""Tokens of one engine that are judged together; fewer may be unlike by chance (docs/off-policy.md#parity)."""
 
 logger = logging.getLogger(__name__)
 
@@ -157,20 +156,23 @@ class Health:
         )
 
     def check_parity(self, step: int, parity_by_worker: Mapping[str, WorkerParity]) -> None:
-        """Judge each engine by its last tokens compared, once NUM_PARITY_TOKENS have come together."""
+        """Judge each engine by NUM_PARITY_TOKENS of its tokens, of one step or of several.
+
+        Sooner where they would be too much even if those that are still to come were no different at all.
+        """
         max_mean, max_kl = self._config.parity_limits
         for worker, newest in parity_by_worker.items():
-            parity = self._parity[worker] + newest if worker in self._parity else newest
-            self._parity[worker] = parity
-            if parity.num_tokens < NUM_PARITY_TOKENS and math.isfinite(parity.difference_sum):
-                continue
-            del self._parity[worker]
-            for name, what, value, limit in (
-                ("max_parity_mean", "mean |log-prob difference|", parity.mean, max_mean),
-                ("max_parity_kl", "KL from engine to learner", parity.kl, max_kl),
+            parity = self._parity.pop(worker) + newest if worker in self._parity else newest
+            at_least = max(parity.num_tokens, NUM_PARITY_TOKENS)
+            for name, what, total, limit in (
+                ("max_parity_mean", "mean |log-prob difference|", parity.difference_sum, max_mean),
+                ("max_parity_kl", "KL from engine to learner", parity.kl_sum, max_kl),
             ):
-                if not value <= limit:
+                if not total / at_least <= limit:
+                    value = total / parity.num_tokens
                     raise Halt(self._differing(worker, step, parity.num_tokens, name, what, value, limit))
+            if parity.num_tokens < NUM_PARITY_TOKENS:
+                self._parity[worker] = parity
 
     def _differing(
         self, worker: str, step: int, num_tokens: int, name: str, what: str, value: float, limit: float

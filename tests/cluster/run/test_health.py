@@ -138,17 +138,17 @@ def in_precision(dtype: str, **train: float) -> Health:
     return Health(parse_config(settings))
 
 
-@pytest.mark.parametrize(("dtype", "max_mean", "max_kl"), [("float32", 1e-3, 1e-5), ("bfloat16", 0.1, 0.005)])
+@pytest.mark.parametrize(("dtype", "max_mean", "max_kl"), [("float32", 5e-4, 1e-6), ("bfloat16", 0.1, 0.005)])
 def test_an_engine_beyond_a_limit_of_its_precision_ends_the_run_by_name(
     dtype: str, max_mean: float, max_kl: float
 ) -> None:
-    sound = differing(1000, mean=max_mean, kl=max_kl)
+    sound = differing(2000, mean=max_mean, kl=max_kl)
     in_precision(dtype).check_parity(3, {"rollout-0": sound, "rollout-1": sound})
     with pytest.raises(Halt) as halt:
-        other = differing(1000, mean=1.2 * max_mean, kl=0.0)
+        other = differing(2000, mean=1.2 * max_mean, kl=0.0)
         in_precision(dtype).check_parity(3, {"rollout-0": sound, "rollout-1": other})
     assert str(halt.value) == (
-        "rollout-1 samples from another distribution than the learner trains: on 1000 tokens up to step 3, under the "
+        "rollout-1 samples from another distribution than the learner trains: on 2000 tokens up to step 3, under the "
         f"weights it says it used, mean |log-prob difference| is {1.2 * max_mean:.2g} nats a token, more than "
         f"train.max_parity_mean = {max_mean:g}; check the model, rollout.dtype = {dtype!r}, learner.dtype = {dtype!r} "
         "and the temperature, or raise the limit if the model rounds more than others"
@@ -157,26 +157,32 @@ def test_an_engine_beyond_a_limit_of_its_precision_ends_the_run_by_name(
         with pytest.raises(
             Halt, match=r"^rollout-1 .* KL from engine to learner is .* train\.max_parity_kl = "
         ):
-            in_precision(dtype).check_parity(3, {"rollout-1": differing(1000, mean=0.0, kl=kl)})
+            in_precision(dtype).check_parity(3, {"rollout-1": differing(2000, mean=0.0, kl=kl)})
 
 
 def test_limits_of_parity_can_be_set() -> None:
     health = in_precision("bfloat16", max_parity_mean=0.3, max_parity_kl=0.04)
-    health.check_parity(1, {"rollout-0": differing(1000, mean=0.29, kl=0.039)})
+    health.check_parity(1, {"rollout-0": differing(2000, mean=0.29, kl=0.039)})
     for mean, kl in ((0.31, 0.0), (0.0, 0.041)):
         with pytest.raises(Halt, match="more than train.max_parity_(mean = 0.3|kl = 0.04);"):
-            health.check_parity(2, {"rollout-0": differing(1000, mean=mean, kl=kl)})
+            health.check_parity(2, {"rollout-0": differing(2000, mean=mean, kl=kl)})
 
 
 def test_a_few_tokens_are_judged_together_with_those_of_later_steps() -> None:
     health = in_precision("bfloat16")
-    unlucky, usual = differing(100, mean=0.2, kl=0.008), differing(100, mean=0.04, kl=0.002)
-    for parity in (unlucky, usual, usual, unlucky, usual, usual):  # means of 300: 0.093, 0.004
+    unlucky, usual = differing(400, mean=0.2, kl=0.008), differing(400, mean=0.04, kl=0.002)
+    for parity in (unlucky, usual, usual, unlucky, usual, usual):  # means of 1200: 0.093, 0.004
         health.check_parity(1, {"rollout-0": parity})
-    for _ in range(2):
-        health.check_parity(1, {"rollout-0": unlucky, "rollout-1": usual})
-    with pytest.raises(Halt, match="^rollout-0 .* on 300 tokens up to step 9,"):
-        health.check_parity(9, {"rollout-0": unlucky, "rollout-1": usual})
+    for step in (7, 8):
+        health.check_parity(step, {"rollout-0": differing(400, mean=0.11, kl=0.002), "rollout-1": usual})
+    with pytest.raises(Halt, match=r"^rollout-0 .* on 1200 tokens up to step 9, .* is 0\.11 nats"):
+        health.check_parity(9, {"rollout-0": differing(400, mean=0.11, kl=0.002), "rollout-1": usual})
+
+
+def test_an_engine_that_is_far_off_is_not_waited_for() -> None:
+    """50 tokens of 3 nats are too many even among 1,024."""
+    with pytest.raises(Halt, match=r"^rollout-0 .* on 50 tokens up to step 1, .* is 3 nats a token"):
+        in_precision("bfloat16").check_parity(1, {"rollout-0": differing(50, mean=3.0, kl=2.0)})
 
 
 def test_what_is_not_a_number_is_not_waited_with() -> None:

@@ -13,7 +13,7 @@ from cluster.fleet.calls import Halt
 from tests.shared.parity_faults import FAULTS, Pair, engine_of
 
 NUM_STEPS = 4
-"""By which the policy has moved from the weights that a wrong engine still has: each by up to 8e-4."""
+"""Of learning rate 2e-4: how far the policy has moved from the weights that a wrong engine still has."""
 
 
 pytestmark = pytest.mark.cluster
