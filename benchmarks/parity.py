@@ -88,7 +88,9 @@ class Bench:
         from learner.model.causal_lm import load_model
         from learner.model.policy import Policy
 
-        return Policy(load_model(self.model), torch.device("cpu"), 1.0, bfloat16=False)
+        return Policy(
+            load_model(self.model), torch.device("cpu"), 1.0, bfloat16=False, recompute=lambda _: False
+        )
 
     def learner(self, rate: float, version: int) -> Any:
         from learner.config import LearnerConfig
