@@ -62,13 +62,13 @@ class Pair:
     @contextmanager
     def kept_cache(self) -> Iterator[None]:
         """Updates leave the KV of the weights before in the cache."""
-        llm: Any = self.engine._llm
-        reset = llm.reset_prefix_cache
-        llm.reset_prefix_cache = lambda **_: True
+        core: Any = self.engine._llm.engine_core
+        scheduler = core.engine_core.scheduler
+        scheduler.reset_prefix_cache = lambda **_: True
         try:
             yield
         finally:
-            llm.reset_prefix_cache = reset
+            del scheduler.reset_prefix_cache
 
     def sample(
         self, meanwhile: Callable[[], None] = lambda: None, temperature: float | None = None

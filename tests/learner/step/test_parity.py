@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -17,18 +18,26 @@ from learner.step.parity import ParityTurns, candidates_of, compare, nothing_com
 from tests.shared.tiny_model import demonstrate, make_group
 
 
+@cache
+def samples_of(number, lengths):
+    return make_group(number, lengths=lengths).samples
+
+
 def batch_of(step, *, workers, staleness, num_groups=8, lengths=(2, 9)):
-    """Samples of several workers, from 0 to `staleness` versions old."""
-    groups = [
-        make_group(
-            num_groups * step + g,
-            worker=f"rollout-{g % workers}",
-            version=max(0, step - (g // workers) % (staleness + 1)),
-            lengths=lengths,
+    """Samples of several workers, from 0 to `staleness` versions old; the same tokens come again after 40 steps."""
+    groups = []
+    for g in range(num_groups):
+        samples = samples_of(num_groups * (step % 40) + g, lengths)
+        version = max(0, step - (g // workers) % (staleness + 1))
+        groups.append(
+            replace(
+                samples,
+                group=num_groups * step + g,
+                worker=f"rollout-{g % workers}",
+                versions=np.full_like(samples.versions, version),
+            )
         )
-        for g in range(num_groups)
-    ]
-    return collect([group.samples for group in groups])
+    return collect(groups)
 
 
 def everything(sequences):
@@ -42,7 +51,7 @@ def training(turns, *, steps, share, num_trained=4, workers=3, staleness=2, firs
         sequences = batch_of(step, workers=workers, staleness=staleness, **settings)
         trained = np.arange(num_trained)
         positions = float(sequences.num_positions_S[trained].sum())
-        candidates = candidates_of(sequences, range(step + 1), {step: trained}, everything(sequences))
+        candidates = candidates_of(sequences, range(max(0, step - 8), step + 1), {step: trained}, everything(sequences))
         version, ids = turns.choose(candidates, sequences, share * positions, step=step, version=step)
         assert set(ids) <= set(candidates[version].tolist()) and np.all(np.diff(ids) > 0)
         names = [sequences.worker_names[worker] for worker in sequences.workers[ids]]
