@@ -122,7 +122,6 @@ def measure(model: Path, name: str, directory: Path, steps: int, overrides: list
         "metrics.port=0",
         "train.max_staleness=2",
         "train.checkpoint_every=1",
-        "learner.parity_versions=3",
     ]
     config = load_config(EXAMPLE, [f"model={model}", f"train.steps={steps}", *every, *overrides])
     watch = trained(config, run_dir, None)

@@ -30,8 +30,9 @@ from learner.model import attention
 from learner.model.gpu_attention import by_flex, by_varlen
 from learner.model.logprobs import token_logprobs
 from learner.model.tiled_attention import Settings
-from learner.step.batch import PackedBatch, Packing, collect, micro_batches
+from learner.step.batch import PackedBatch, collect, micro_batches
 from learner.step.layout import NONE, Layout
+from learner.types import Packing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -93,7 +93,6 @@ def main() -> None:
         "metrics.port=0",
         "train.steps=100000",
         "train.max_staleness=2",
-        "learner.parity_versions=3",
         "rollout.workers=2",
         # With the learner's 1 that leaves room on two cores for a third engine; each has one thread all the same.
         "rollout.num_cpus=0.25",

@@ -97,7 +97,7 @@ class LearnerConfig(DependentSettings):
     weights_dtype: Dtype = Field(
         "float32",
         description="Dtype of the weights that are trained, of their gradients and of AdamW's averages: 16 bytes a "
-        "parameter with float32, 8 with bfloat16, whose updates are rounded at random (docs/models.md).",
+        "parameter with float32, 8 with bfloat16, whose updates are rounded at random (docs/learner.md).",
     )
     publish_dtype: Dtype | None = Field(
         None,
@@ -135,8 +135,11 @@ class LearnerConfig(DependentSettings):
         description="Positions that the parity check computes, as a share of those trained; tokens of the newest "
         "version in trained samples cost nothing and are compared besides.",
     )
-    parity_versions: int = Field(
-        4, ge=1, description="Newest published versions kept in memory for that, the current one included."
+    parity_versions: int | None = Field(
+        None,
+        ge=1,
+        description="Newest published versions kept in memory for that, the current one included; None: "
+        "train.max_staleness + 1, all that a sample may be of.",
     )
     ranks: int = Field(
         1,

@@ -26,12 +26,13 @@ from learner.model import checkpoint, memory
 from learner.model.causal_lm import load_model, resolve_model
 from learner.model.optimizer import make_optimizer
 from learner.model.packing import choose_packing
-from learner.model.policy import Policy, ShardedPolicy, Weights
+from learner.model.policy import Policy, ShardedPolicy
 from learner.model.publish import make_manifest
 from learner.model.sharding import own_part
 from learner.objectives.config import ObjectiveConfig
 from learner.objectives.groups import demonstrations_of, stack
 from learner.objectives.table import OBJECTIVES
+from learner.parity_check import ParityCheck
 from learner.schedule import learning_rate_at
 from learner.step.batch import (
     PackedBatch,
@@ -44,14 +45,7 @@ from learner.step.batch import (
     pack_bundles,
 )
 from learner.step.loss import LossFacts, micro_batch_loss
-from learner.step.parity import (
-    ParityFacts,
-    ParityTurns,
-    candidates_of,
-    compare,
-    nothing_compared,
-    of_one_version,
-)
+from learner.step.parity import ParityTurns, nothing_compared
 from learner.types import PublishedWeights, StepResult
 
 
@@ -60,7 +54,8 @@ class Learner:
 
     `model_path` is the run's model before training, also when a checkpoint is loaded afterwards: its
     weights are the reference that `kl_coefficient` anchors to. Where the learning rate decays, `config` says over how
-    many steps; without a run to fill them in, `loss_normaliser` None is 1 and `publish_dtype` None is float32.
+    many steps; without a run to fill them in, `loss_normaliser` None is 1,
+    `publish_dtype` None is float32 and `parity_versions` None is 4.
 
     In a gang every rank has a learner. Each call is made on all of them with the same arguments; each
     computes its share of the sequences and returns the same, but only rank 0 has buckets to hand out.
@@ -92,7 +87,6 @@ class Learner:
         self._objective = objective
         self._temperature = temperature
         self._gang = gang
-        self._engines_keep_kv = engines_keep_kv
         self._base_directory = resolve_model(model_path)
         self._device = torch.device("cuda" if config.num_gpus > 0 else "cpu")
         settings: dict[str, Any] = {"bfloat16": config.dtype == "bfloat16", "recompute": self._recomputes}
@@ -124,8 +118,9 @@ class Learner:
         self._num_steps = 0
         self.version = version
         self.manifest = make_manifest(self._policy.layout, config.publish_dtype or "float32")
-        self._kept: dict[int, Weights] = {}
-        self._turns = ParityTurns()
+        self._parity = ParityCheck(
+            self._policy, num_versions=config.parity_versions or 4, engines_keep_kv=engines_keep_kv
+        )
         self.published = self._publish()
 
     def train_step(self, groups: Sequence[ScoredGroup]) -> StepResult:
@@ -147,7 +142,6 @@ class Learner:
 
         self._optimizer.zero_grad()
         facts = LossFacts()
-        comparable_M = of_one_version(sequences) if self._engines_keep_kv else np.ones(weights_BN.size, bool)
         parity = nothing_compared(len(sequences.worker_names))
         clock = time.perf_counter()
         batches = self._share(sequences, trained)
@@ -165,7 +159,7 @@ class Learner:
                 logprobs_T, batch, weights_M, len(groups), self._config, reference_logprobs_T, self.version
             )
             facts += batch_facts
-            parity += self._compare(sequences, batch, logprobs_T.detach(), self.version, comparable_M)
+            parity += self._parity.of_pass(sequences, batch, logprobs_T.detach(), self.version)
             seconds["forward_s"] += time.perf_counter() - clock
             clock = time.perf_counter()
             (loss / self._normaliser).backward()
@@ -176,9 +170,18 @@ class Learner:
         if not math.isfinite(facts.loss):
             self._refuse("loss", facts.loss)
         clock = time.perf_counter()
-        untrained, num_parity_positions = self._compare_untrained(sequences, trained, comparable_M)
+        parts = bundles(sequences, trained, self._config.micro_batch_tokens, self.packing)
+        untrained, num_parity_positions = self._parity.of_others(
+            sequences,
+            trained,
+            # However many ranks there are.
+            budget=self._config.parity_share * sum(num_positions(sequences, part) for part in parts),
+            step=self._num_steps,
+            version=self.version,
+            divide=self._share,
+        )
         parity = (parity + untrained).over(self._gang)
-        self._turns.note(parity, sequences.worker_names, self._num_steps)
+        self._parity.turns.note(parity, sequences.worker_names, self._num_steps)
         seconds["parity_s"] = time.perf_counter() - clock
         clock = time.perf_counter()
         learning_rate, grad_norm, is_clipped = self._update()
@@ -206,7 +209,7 @@ class Learner:
                 "num_samples": float(weights_BN.size),
                 "positions": positions,
                 "prompt_sharing": int(sequences.num_positions_S[trained].sum()) / max(1.0, positions),
-                **facts.means(self._num_select(), self._turns.rounding_kl),
+                **facts.means(self._num_select(), self._parity.turns.rounding_kl),
                 **({"demonstration_logprob": facts.demonstration_logprob} if demonstrations else {}),
                 **parity.facts(),
                 "parity_positions": float(num_parity_positions),
@@ -225,7 +228,7 @@ class Learner:
                 version=self.version,
                 num_steps=self._num_steps,
                 settings=self._settings(),
-                parity=self._turns.to_json(),
+                parity=self._parity.turns.to_json(),
             ),
             base_directory=self._base_directory,
             writes=self._gang.rank == 0,
@@ -237,8 +240,8 @@ class Learner:
             Path(directory), model=self._policy.model, optimizer=self._optimizer, settings=self._settings()
         )
         self.version, self._num_steps = state.version, state.num_steps
-        self._turns = ParityTurns.from_json(state.parity)
-        self._kept.clear()
+        self._parity.turns = ParityTurns.from_json(state.parity)
+        self._parity.forget()
         self.published = self._publish()
 
     def _weights(self, groups: Sequence[ScoredGroup], demonstrations: Sequence[Demonstration]) -> np.ndarray:
@@ -284,9 +287,8 @@ class Learner:
 
     def _publish(self) -> PublishedWeights:
         """The current version as it is served; it is also kept, to compare with what engines will sample under it."""
-        self._kept[self.version], buckets = self._policy.publish(self.manifest)
-        for version in sorted(self._kept)[: -self._config.parity_versions]:
-            del self._kept[version]
+        weights, buckets = self._policy.publish(self.manifest)
+        self._parity.keep(self.version, weights)
         own_fingerprint = param_fingerprint(views(self.manifest, buckets)) if buckets else 0
         return PublishedWeights(
             version=self.version,
@@ -326,45 +328,6 @@ class Learner:
         batches = list(pack_bundles(sequences, mine, most_tokens, self.packing))
         most = int(self._gang.largest(np.array(len(batches))))
         return batches + [empty_batch()] * (most - len(batches))
-
-    def _compare_untrained(
-        self, sequences: Sequences, trained: np.ndarray, comparable_M: np.ndarray
-    ) -> tuple[ParityFacts, int]:
-        """Parity of more samples under weights they were sampled with, and the positions computed for that:
-        over the steps about `parity_share` of those trained, however many ranks there are."""
-        parity = nothing_compared(len(sequences.worker_names))
-        parts = bundles(sequences, trained, self._config.micro_batch_tokens, self.packing)
-        budget = self._config.parity_share * sum(num_positions(sequences, part) for part in parts)
-        # Tokens of the current version in what is trained are compared already, at no cost.
-        candidates = candidates_of(sequences, self._kept, {self.version: trained}, comparable_M)
-        version, ids = self._turns.choose(
-            candidates, sequences, budget, step=self._num_steps, version=self.version
-        )
-        if len(ids) == 0:
-            return parity, 0
-        batches = self._share(sequences, ids)
-        for batch, logprobs_T in zip(
-            batches, self._policy.logprobs_under(self._kept[version], batches), strict=True
-        ):
-            parity += self._compare(sequences, batch, logprobs_T.cpu(), version, comparable_M)
-        return parity, int(sequences.num_positions_S[ids].sum())
-
-    @staticmethod
-    def _compare(
-        sequences: Sequences,
-        batch: PackedBatch,
-        logprobs_T: torch.Tensor,
-        version: int,
-        comparable_M: np.ndarray,
-    ) -> ParityFacts:
-        """Tokens sampled under `version` only, of comparable samples. Tokens before them in their sequence may be
-        of other versions: an engine that re-computes its cache under `version` does as a full forward pass does."""
-        num_sampled = batch.num_sampled_tokens
-        samples_U = batch.sequence_ids[:num_sampled].cpu().numpy()
-        log_ratios_U = (logprobs_T[:num_sampled] - batch.behaviour_logprobs).double().cpu().numpy()
-        kept_U = (batch.versions == version).cpu().numpy() & comparable_M[samples_U]
-        workers = sequences.workers[samples_U[kept_U]]
-        return compare(log_ratios_U[kept_U], workers, len(sequences.worker_names))
 
     def _num_select(self) -> int:
         return self._objective.num_select if self._objective.has_effect("num_select") else 1

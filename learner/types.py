@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
+
+Packing = Literal["shared", "packed", "rows"]
+"""shared: one row, and the prompt of a group once; packed: one row, each sequence with its prompt; rows: a
+row for each sequence, for models whose layers carry a state from one position to the next."""
 
 STALENESS_WARNING = 0.2
 """`staleness_ratio` above which samples are too old for what corrects them: docs/off-policy.md."""

@@ -19,6 +19,7 @@ from actors.types import scored_from_batch
 from actors.weights.manifest import WeightManifest
 from learner.config import LearnerConfig
 from learner.objectives.config import ObjectiveConfig
+from learner.types import Packing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +29,7 @@ class LearnerFacts:
     pid: int
     node_id: str
     manifest: WeightManifest
+    packing: Packing
 
 
 @ray.remote(max_restarts=0)
@@ -100,6 +102,7 @@ class LearnerWorker:
             pid=os.getpid(),
             node_id=ray.get_runtime_context().get_node_id(),
             manifest=self._learner.manifest,
+            packing=self._learner.packing,
         )
 
     def train_step(self, batch: pa.RecordBatch) -> tuple[Any, ...]:

@@ -134,6 +134,7 @@ class RunConfig(BaseModel):
         following: dict[str, Any] = {
             "publish_dtype": self.rollout.dtype,
             "loss_normaliser": float(self.rollout.max_tokens),
+            "parity_versions": self.train.max_staleness + 1,
             **({"schedule_steps": self.train.steps} if learner.decays else {}),
         }
         missing = {name: value for name, value in following.items() if getattr(learner, name) is None}
@@ -153,7 +154,7 @@ class RunConfig(BaseModel):
             raise ValueError(
                 f"rollout.samples_per_prompt = {n} is too few: {why} from {needed} samples on; {remedy}"
             )
-        if self.learner.parity_versions <= self.train.max_staleness:
+        if (self.learner.parity_versions or 0) <= self.train.max_staleness:
             raise ValueError(
                 f"learner.parity_versions = {self.learner.parity_versions} must exceed train.max_staleness = "
                 f"{self.train.max_staleness}: the weights a group was sampled under are needed to check its log-probs"

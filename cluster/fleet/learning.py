@@ -78,6 +78,16 @@ class LearnerHandle:
         weights = await reply(about, timeout_s=self._startup_timeout_s, of=self._names[0], doing="publishing")
         return self._published(weights["version"], weights["fingerprint"], buckets)
 
+    @property
+    def note(self) -> str | None:
+        """What a user should know of how the model is trained, in one line."""
+        if self.ranks[0].packing != "rows":
+            return None
+        return (
+            f"layers of model = {self._config.model!r} carry a state from one position to the next: every sequence "
+            "has a row of its own, and the prompt of a group is computed for each of its samples"
+        )
+
     async def wait(self, event: asyncio.Event) -> None:
         """Until the event is set, as long as all ranks answer meanwhile, asked every second, however often it is set."""
         waiting = asyncio.ensure_future(event.wait())

@@ -62,7 +62,7 @@ def memory_needed(config: RunConfig, free_bytes: float | None = None) -> dict[st
 def learner_memory(config: RunConfig, free_bytes: float | None = None) -> float:
     """Estimated bytes of all ranks: weights, optimizer, kept versions, and the largest pass, on the CPU's side."""
     learner, shape = config.learner, model_shape(config)
-    num_kept = min(learner.parity_versions, config.train.max_staleness + 1 + bool(learner.parity_versions))
+    num_kept = learner.parity_versions or 1
     size = 2 if learner.publish_dtype == "bfloat16" else memory.FLOAT32_BYTES
     kept = num_kept * size * shape.num_parameters
     fixed = memory.fixed_bytes(shape, learner)

@@ -241,6 +241,8 @@ class Controller:
     async def _train(self) -> None:
         config = self._config.train
         self._rollouts.announce(await self._learner.start(self._checkpoint))
+        if self._learner.note:
+            self._health.note(self._learner.note)
         self._stage = "training"
         logger.info("training from step %d on; metrics at port %d", self._version, self._metrics_port)
         while self._version < config.steps:

@@ -13,7 +13,8 @@ import torch
 from actors.types import SampleGroup
 from learner.model import attention
 from learner.model.logprobs import hidden_states
-from learner.step.batch import Packing, collect, micro_batches
+from learner.step.batch import collect, micro_batches
+from learner.types import Packing
 
 TOLERANCE = 1e-4
 """Of the norm of a hidden state: far above float32's rounding, far below what another sequence's state changes."""

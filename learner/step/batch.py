@@ -15,17 +15,13 @@ from bisect import bisect_left, insort
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from heapq import heapreplace
-from typing import Literal
 
 import numpy as np
 import torch
 
 from actors.types import Demonstration, SampleGroup
 from learner.step.layout import NONE, Layout
-
-Packing = Literal["shared", "packed", "rows"]
-"""shared: one row, and the prompt of a group once; packed: one row, each sequence with its prompt; rows: a
-row for each sequence, for models whose layers carry a state from one position to the next."""
+from learner.types import Packing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

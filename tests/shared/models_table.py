@@ -161,7 +161,7 @@ def check_serving(architecture: Architecture, directory: Path, scratch: Path) ->
 def _differences(learner: Learner, version: int, samples: list[SampleGroup]) -> np.ndarray:
     sequences = collect(samples)
     batches = list(micro_batches(sequences, np.arange(sequences.num_samples), 4096, learner.packing))
-    logprobs = learner._policy.logprobs_under(learner._kept[version], batches)
+    logprobs = learner._policy.logprobs_under(learner._parity._kept[version], batches)
     pairs = zip(batches, logprobs, strict=True)
     return torch.cat([(ours - batch.behaviour_logprobs).abs() for batch, ours in pairs]).numpy()
 

@@ -51,7 +51,9 @@ def training(turns, *, steps, share, num_trained=4, workers=3, staleness=2, firs
         sequences = batch_of(step, workers=workers, staleness=staleness, **settings)
         trained = np.arange(num_trained)
         positions = float(sequences.num_positions_S[trained].sum())
-        candidates = candidates_of(sequences, range(max(0, step - 8), step + 1), {step: trained}, everything(sequences))
+        candidates = candidates_of(
+            sequences, range(max(0, step - 8), step + 1), {step: trained}, everything(sequences)
+        )
         version, ids = turns.choose(candidates, sequences, share * positions, step=step, version=step)
         assert set(ids) <= set(candidates[version].tolist()) and np.all(np.diff(ids) > 0)
         names = [sequences.worker_names[worker] for worker in sequences.workers[ids]]

@@ -116,7 +116,7 @@ def test_it_is_about_zero_for_an_older_version_of_the_same_weights_in_bfloat16()
 def test_rounding_is_remembered_where_no_token_can_be_compared():
     learner, sampler = learner_after(0)
     learner.train_step(drawn_from(sampler, 0, sd_rounding=0.2))
-    learner._kept.clear()
+    learner._parity.forget()
     facts = learner.train_step(drawn_from(sampler, 0, sd_rounding=0.2)).facts
     assert facts["parity_tokens"] == 0
     assert facts["rounding_kl"] == pytest.approx(NUM_TOKENS * 0.02, rel=0.2)
