@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,15 +12,19 @@ from pydantic import BaseModel, ValidationError
 
 from cluster.config.schema import RunConfig
 from learner.objectives.config import SETTINGS, ObjectiveConfig
+from verifiers.problems.config import WITHOUT_EFFECT
 from verifiers.section_config import did_you_mean
 
 Section = TypeVar("Section", bound=BaseModel)
+_OBJECTIVES_WITHOUT = {
+    name: ObjectiveConfig.model_fields.keys() - {"name", *own} for name, own in SETTINGS.items()
+}
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     """Read a TOML file and apply `key.path=value` overrides (values in TOML syntax; bare words are strings).
 
-    An override of `objective.name` leaves out what the file sets for its own objective only.
+    An override of `objective.name` or `problems.source` leaves out what the file sets for its own only.
     Raises ValueError, one line per problem, each naming the dotted path, the value and the remedy.
     """
     try:
@@ -31,7 +35,8 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
         raise ValueError(f"config {path} cannot be read ({error.strerror}): give a TOML file") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"config {path} is not valid TOML: {error}") from None
-    _make_room_for_objective(settings, overrides)
+    _make_room(settings, overrides, "objective.name", _OBJECTIVES_WITHOUT)
+    _make_room(settings, overrides, "problems.source", WITHOUT_EFFECT)
     for override in overrides:
         _apply_override(settings, override)
     given = [override.partition("=")[0].strip() for override in overrides]
@@ -78,15 +83,21 @@ def parse_section(section: type[Section], overrides: Sequence[str]) -> Section:
         raise ValueError("\n".join(lines)) from None
 
 
-def _make_room_for_objective(settings: dict[str, Any], overrides: Sequence[str]) -> None:
-    """Drop from the file's [objective] what has no effect on the objective that an override names."""
+def _make_room(
+    settings: dict[str, Any],
+    overrides: Sequence[str],
+    key: str,
+    without_effect: Mapping[str, Collection[str]],
+) -> None:
+    """Drop from the file's section what has no effect beside the value that an override gives to `key`."""
+    section_name = key.partition(".")[0]
     pairs = [override.partition("=") for override in overrides]
-    names = [text.strip(" \"'") for key, _, text in pairs if key.strip() == "objective.name"]
-    section = settings.get("objective")
-    if not names or names[-1] not in SETTINGS or not isinstance(section, dict):
+    values = [text.strip(" \"'") for name, _, text in pairs if name.strip() == key]
+    section = settings.get(section_name)
+    if not values or values[-1] not in without_effect or not isinstance(section, dict):
         return
-    others = ObjectiveConfig.model_fields.keys() - SETTINGS[names[-1]]
-    settings["objective"] = {name: value for name, value in section.items() if name not in others}
+    others = without_effect[values[-1]]
+    settings[section_name] = {name: value for name, value in section.items() if name not in others}
 
 
 def _apply_override(settings: dict[str, Any], override: str) -> None:

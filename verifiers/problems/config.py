@@ -43,11 +43,12 @@ _ROWS = (
     "max_test",
     "max_invalid_rows",
 )
-_WITHOUT_EFFECT = {
+WITHOUT_EFFECT = {
     "countdown": (*_FILES, *_HUB, *_ROWS),
     "files": (*_GENERATOR, *_HUB),
     "hub": (*_GENERATOR, *_FILES),
 }
+"""Settings that each source does not read."""
 
 
 class ProblemsConfig(DependentSettings):
@@ -227,7 +228,7 @@ class ProblemsConfig(DependentSettings):
         return faults
 
     def _without_effect(self) -> tuple[str, ...]:
-        return _WITHOUT_EFFECT[self.source]
+        return WITHOUT_EFFECT[self.source]
 
 
 def as_written(value: Any) -> Any:

@@ -449,6 +449,19 @@ def test_an_override_of_the_objective_leaves_out_what_the_file_sets_for_its_own(
         load_config(demo, ["objective.name=rloo", "objective.num_select=8"])
 
 
+def test_an_override_of_the_source_leaves_out_what_the_file_sets_for_its_own():
+    example = ROOT / "examples/gsm8k_cpu.toml"
+    files = ["problems.source=files", "problems.train_path=a.jsonl", "problems.test_path=b.jsonl"]
+    ours, theirs = load_config(example, files).problems, load_config(example).problems
+    assert theirs.dataset == "openai/gsm8k" and ours.dataset is None
+    assert (ours.source, ours.train_path, ours.test_path) == ("files", ("a.jsonl",), ("b.jsonl",))
+    assert ours.format == theirs.format == "gsm8k" and ours.max_test == theirs.max_test
+    with pytest.raises(
+        ValueError, match="problems.subset = 'main' has no effect with problems.source = 'files'"
+    ):
+        load_config(example, [*files, "problems.subset=main"])
+
+
 # The models themselves
 
 
