@@ -232,6 +232,7 @@ class Controller:
             begun_s = begun_s or time.monotonic()
             self._health.check_starving(
                 min(self._progress.since_last_step_s, time.monotonic() - begun_s),
+                usual_s=self._progress.usual_step_s or 0.0,
                 num_scored=len(self._ledger.buffered),
                 num_queued=self._verifying.queue_depth,
                 held=self._rollouts.leases_by_worker(),

@@ -139,14 +139,16 @@ class Health:
         )
 
     def check_starving(
-        self, starving_s: float, *, num_scored: int, num_queued: int, held: Mapping[str, int]
+        self, starving_s: float, *, usual_s: float, num_scored: int, num_queued: int, held: Mapping[str, int]
     ) -> None:
-        """Say every STARVING_S that the learner has had no batch for so long, and where its groups are; `held`: by
-        engine.
+        """Say that the learner has had no batch for so long, and where its groups are; `held`: by engine.
+
+        Every STARVING_S, or every second `usual_s`, the seconds that recent steps took (0: there is none yet), where that
+        is longer.
         """
         if starving_s < self._told_starving_s:
             self._told_starving_s = 0.0
-        if starving_s <= self._told_starving_s + STARVING_S:
+        if starving_s <= self._told_starving_s + max(STARVING_S, 2 * usual_s):
             return
         self._told_starving_s = starving_s
         engines = ", ".join(f"{name} {count}" for name, count in held.items()) or "there is none"

@@ -45,11 +45,15 @@ class Progress:
     def elapsed_s(self) -> float:
         return time.monotonic() - self._started_s
 
+    @property
+    def usual_step_s(self) -> float | None:
+        """Mean seconds of the recent steps; None before there is one."""
+        return float(np.mean(self._recent_step_s)) if self._recent_step_s else None
+
     def time_left_s(self, step: int) -> float | None:
         """Seconds until the last step, from the pace of the recent ones; None before there is one."""
-        if not self._recent_step_s:
-            return None
-        return (self._steps - step) * float(np.mean(self._recent_step_s))
+        usual_s = self.usual_step_s
+        return None if usual_s is None else (self._steps - step) * usual_s
 
     @property
     def waited_s(self) -> float:

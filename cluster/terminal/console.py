@@ -141,7 +141,7 @@ def describe_training(facts: dict[str, Any], num_select: int) -> tuple[float, st
     if "reward" not in facts:
         groups = facts["groups"]
         starting = (
-            f"sampling the first batch: {groups['buffered']} groups scored"
+            f"sampling the first batch: {groups['buffered']} groups scored, {groups['leased']} being sampled or scored"
             if any(worker["serving"] for worker in facts["rollout_workers"])
             else "engines and learner are starting"
         )

@@ -58,9 +58,10 @@ def test_a_finished_group_forgives_the_failures_before_it(health: Health) -> Non
 
 
 def test_a_learner_without_a_batch_is_told_of_once_a_minute_until_a_step_comes(health: Health) -> None:
+    held = {"rollout-0": 4, "rollout-2": 0}
     for starving_s in [0.0, 59.0, 61.0, 62.0, 100.0, 122.0, 0.5, 59.0, 60.5]:
-        health.check_starving(starving_s, num_scored=3, num_queued=1, held={"rollout-0": 4, "rollout-2": 0})
-    health.check_starving(200.0, num_scored=0, num_queued=0, held={})
+        health.check_starving(starving_s, usual_s=20.0, num_scored=3, num_queued=1, held=held)
+    health.check_starving(200.0, usual_s=0.0, num_scored=0, num_queued=0, held={})
     told = [event.split(" ", 1)[1] for event in health.events]
     assert [message.partition(";")[0] for message in told] == [
         "no step for 61 s",
@@ -70,6 +71,15 @@ def test_a_learner_without_a_batch_is_told_of_once_a_minute_until_a_step_comes(h
     ]
     assert told[0].endswith("3 scored, 1 wait for a verdict, with engines: rollout-0 4, rollout-2 0")
     assert told[3].endswith("with engines: there is none")
+
+
+def test_steps_that_take_minutes_anyway_are_no_starving(health: Health) -> None:
+    for starving_s in [61.0, 150.0, 199.0, 201.0, 300.0, 402.0]:
+        health.check_starving(starving_s, usual_s=100.0, num_scored=0, num_queued=0, held={})
+    assert [event.split(" ", 1)[1].partition(";")[0] for event in health.events] == [
+        "no step for 201 s",
+        "no step for 402 s",
+    ]
 
 
 def test_failures_of_a_run_that_is_ending_are_said_and_do_not_count(health: Health) -> None:
