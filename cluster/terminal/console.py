@@ -153,10 +153,15 @@ def describe_training(facts: dict[str, Any], num_select: int) -> tuple[float, st
     )
     if abs(facts["bon"] - facts["pass_at_n"]) > 1e-9:
         headline += f"   best-of-{num_select} {facts['bon']:.3f}"
+    difference = (
+        f"{facts['parity_mean']:.0e} (max {facts['parity_max']:.0e})"
+        if facts["parity_tokens"]
+        else "not looked at: no sample of the step had a weight"
+    )
     speed = (
         f"{facts['tokens_per_s']:,.0f} tokens/s   {facts['sequences_per_s']:,.0f} sequences/s   "
         f"staleness {facts['staleness_mean']:.2f} (max {facts['staleness_max']:.0f})   "
-        f"engine-learner log-prob difference {facts['parity_mean']:.0e} (max {facts['parity_max']:.0e})"
+        f"engine-learner log-prob difference {difference}"
     )
     gradient = (
         f"learning rate {facts['learning_rate']:.2g}   gradient norm {facts['grad_norm']:.2g}, "

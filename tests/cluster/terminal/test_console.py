@@ -1,0 +1,39 @@
+"""What the console says of a run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cluster.terminal.console import describe_training
+
+FACTS: dict[str, Any] = {
+    "step": 3, "steps": 9, "eta_s": 61.0, "metrics_url": "URL", "reward": 0.25, "pass_at_n": 0.5, "bon": 0.5,
+    "tokens_per_s": 400.0, "sequences_per_s": 3.0, "staleness_mean": 0.5, "staleness_max": 1.0,
+    "parity_tokens": 900.0, "parity_mean": 0.04, "parity_max": 0.6,
+    "learning_rate": 5e-6, "grad_norm": 0.3, "clipped_fraction": 0.0,
+}  # fmt: skip
+
+
+def test_a_step_says_reward_speed_parity_and_gradient():
+    share, headline, details = describe_training(FACTS, 8)
+    assert (share, headline) == (1 / 3, "step 3/9, 1:01 left   reward 0.250   pass@8 0.500")
+    assert details == [
+        "400 tokens/s   3 sequences/s   staleness 0.50 (max 1)   engine-learner log-prob difference 4e-02 (max 6e-01)",
+        "learning rate 5e-06   gradient norm 0.3, clipped in 0% of recent steps",
+        "metrics URL",
+    ]
+
+
+def test_a_step_without_weights_claims_no_parity():
+    _, _, details = describe_training(
+        {**FACTS, "parity_tokens": 0.0, "parity_mean": 0.0, "parity_max": 0.0}, 8
+    )
+    assert details[0].endswith("log-prob difference not looked at: no sample of the step had a weight")
+
+
+def test_before_the_first_step_it_says_what_is_waited_for():
+    facts = {"step": 0, "steps": 9, "metrics_url": "URL", "groups": {"buffered": 1, "leased": 15}}
+    starting = describe_training({**facts, "rollout_workers": [{"serving": False}]}, 8)
+    assert starting == (0.0, "engines and learner are starting", ["metrics URL"])
+    _, headline, _ = describe_training({**facts, "rollout_workers": [{"serving": True}]}, 8)
+    assert headline == "sampling the first batch: 1 groups scored, 15 being sampled or scored"
