@@ -3,7 +3,7 @@
     .venv/bin/python -m benchmarks.learner MODEL > benchmarks/results/learner.json
     .venv/bin/python -m benchmarks.learner MODEL lengths sharing      # some of its parts
 
-MODEL is a checkpoint with a Llama's usual sizes, such as SmolLM2-135M (`make real-model`). Everything is in
+MODEL is a checkpoint with a Llama's usual sizes, such as SmolLM2-135M (`make real-model`, runs/smollm2). Everything is in
 bfloat16 autocast as `examples/gsm8k_cpu.toml` has it; ratios are of alternating calls in one process.
 
 lengths: positions/s of forward and backward over packed sequences of 512, 2,048 and 8,192 tokens, against
@@ -22,6 +22,7 @@ import multiprocessing
 import os
 import resource
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -315,7 +316,12 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []], default=[])
     arguments = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = str(THREADS)
-    found = {name: list(PARTS[name](arguments.model)) for name in arguments.parts or PARTS}
+    found: dict[str, list[dict[str, Any]]] = {}
+    for name in arguments.parts or PARTS:
+        found[name] = []
+        for row in PARTS[name](arguments.model):
+            print(name, row, file=sys.stderr, flush=True)
+            found[name].append(row)
     print(json.dumps({"machine": machine(), "threads": THREADS, **found}, indent=1))
 
 
