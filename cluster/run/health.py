@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import statistics
 import time
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,7 @@ ROUNDING_UNCERTAINTY = 0.25
 """By what share the rounding of the samples trained on may differ from that of the samples it is measured on."""
 NUM_SILENT_GROUPS = 50
 """Groups in a row without one candidate that was judged, from which on the verifier's settings are suspect."""
+NUM_UNCOMPARED_STEPS = 20
 NUM_PARITY_TOKENS = 1024
 """Tokens of one engine that are judged together; fewer may be unlike by chance (docs/off-policy.md#parity)."""
 
@@ -53,6 +55,7 @@ class Health:
         self._is_ending = False
         self._unjudged: Counter[int] = Counter()
         self._parity: dict[str, WorkerParity] = {}
+        self._num_uncompared = 0
         self._shifts: deque[float] = deque(maxlen=NUM_STALE_STEPS)
         self._is_stale = False
         self._silent: Counter[str] = Counter()
@@ -162,6 +165,13 @@ class Health:
 
         Sooner where they would be too much even if those that are still to come were no different at all.
         """
+        self._num_uncompared = 0 if parity_by_worker else self._num_uncompared + 1
+        if self._num_uncompared == NUM_UNCOMPARED_STEPS and self._config.learner.parity_share > 0:
+            self.note(
+                f"parity has compared no token in the {NUM_UNCOMPARED_STEPS} steps up to {step}: no sample of them had a "
+                "weight, or none was of one version only (rollout.kv_after_update = "
+                f"{self._config.rollout.kv_after_update!r}); a wrong engine would go unseen"
+            )
         max_mean, max_kl = self._config.parity_limits
         for worker, newest in parity_by_worker.items():
             parity = self._parity.pop(worker) + newest if worker in self._parity else newest
@@ -190,14 +200,20 @@ class Health:
     def check_staleness(self, step: int, facts: Mapping[str, float]) -> None:
         """Warn when the samples of NUM_STALE_STEPS steps, on average, lie too far from the policy they train.
 
-        Once, until they no longer do. A single step's facts are averages of few samples; and rounding is not the
-        same in all samples, so that much of it may be left in what is called staleness.
+        Once, until they no longer do. A step's facts are averages of few samples, so what counts is their mean less
+        two standard errors; and rounding is not the same in all samples, so that much of it may be left in what is
+        called staleness.
         """
         self._shifts.append(facts["staleness_kl"] - ROUNDING_UNCERTAINTY * facts["rounding_kl"])
+        if len(self._shifts) < NUM_STALE_STEPS:
+            return
         train, objective = self._config.train, self._config.objective
         num_select = objective.num_select if objective.has_effect("num_select") else 1
-        ratio = staleness_ratio(sum(self._shifts) / NUM_STALE_STEPS, num_select)
-        was_stale, self._is_stale = self._is_stale, ratio > STALENESS_WARNING
+        mean = statistics.mean(self._shifts)
+        surely = mean - 2 * statistics.stdev(self._shifts) / NUM_STALE_STEPS**0.5
+        ratio = staleness_ratio(mean, num_select)
+        was_stale = self._is_stale
+        self._is_stale = staleness_ratio(surely, num_select) > STALENESS_WARNING
         if self._is_stale and not was_stale:
             self.note(
                 f"samples too far from the policy they train: staleness_ratio = {ratio:.3g} in the "
