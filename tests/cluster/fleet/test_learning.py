@@ -16,12 +16,13 @@ import ray
 from ray.util import placement_group_table, remove_placement_group
 
 from actors.weights.fingerprint import param_fingerprint
-from actors.weights.manifest import views
+from actors.weights.manifest import WeightManifest, views
 from cluster.config.parse import parse_config
 from cluster.config.schema import RunConfig
 from cluster.fleet.broadcast import Published
 from cluster.fleet.calls import Halt, WorkerLost
 from cluster.fleet.learning import LearnerHandle
+from learner.worker import LearnerFacts
 from tests.shared.tiny_model import make_group, model_path
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -163,3 +164,20 @@ def test_room_that_a_killed_controller_had_reserved_is_free_for_the_next() -> No
         remove_placement_group(placement)
 
     run(test)
+
+
+def test_a_model_whose_sequences_cannot_share_a_row_is_told_of() -> None:
+    handle = LearnerHandle(make_config(1))
+    for packing, told in (("shared", False), ("packed", False), ("rows", True)):
+        handle.ranks = [
+            LearnerFacts(
+                pid=1,
+                node_id="",
+                manifest=WeightManifest(entries=(), bucket_sizes=()),
+                packing=packing,
+            )
+        ]
+        assert bool(handle.note) == told
+    assert (
+        handle.note and "every sequence has a row of its own" in handle.note and model_path() in handle.note
+    )
