@@ -33,8 +33,9 @@ from typing import Any
 
 import numpy as np
 
-from actors.types import SampleGroup, ScoredGroup
+from actors.types import ScoredGroup
 from benchmarks.demo_run import machine
+from benchmarks.random_samples import random_samples
 
 VOCABULARY = 49_000
 THREADS = 2
@@ -44,24 +45,14 @@ def group(
     number: int, samples: int, prompt: int, completion: int, *, weighted: int | None = None
 ) -> ScoredGroup:
     """Random tokens; `weighted` of the samples have a reward of one."""
-    rng = np.random.default_rng(number)
-    num_tokens = samples * completion
-    group = SampleGroup(
-        group=number,
-        problem_id=str(number),
-        worker="rollout-0",
-        seed=number,
-        prompt_token_ids=rng.integers(0, VOCABULARY, prompt).astype(np.int32),
-        offsets=(np.arange(samples + 1) * completion).astype(np.int32),
-        token_ids=rng.integers(0, VOCABULARY, num_tokens).astype(np.int32),
-        logprobs=np.full(num_tokens, -10.0, np.float32),
-        versions=np.zeros(num_tokens, np.int32),
-        texts=("",) * samples,
-        finish_reasons=("length",) * samples,
+    samples_of_group = random_samples(
+        number, samples=samples, prompt=prompt, completion=completion, vocabulary=VOCABULARY
     )
-    rewards = rng.random(samples) if weighted is None else (np.arange(samples) < weighted).astype(float)
+    rewards = np.random.default_rng(number).random(samples)
+    if weighted is not None:
+        rewards = (np.arange(samples) < weighted).astype(float)
     return ScoredGroup(
-        samples=group,
+        samples=samples_of_group,
         scores=rewards,
         rewards=rewards,
         statuses=("ok",) * samples,

@@ -26,6 +26,7 @@ import numpy as np
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from benchmarks.random_samples import random_samples
 from learner.model import attention
 from learner.model.gpu_attention import by_flex, by_varlen
 from learner.model.logprobs import token_logprobs
@@ -92,22 +93,8 @@ def make_model(scale: Scale, layers: int | None = None) -> Any:
 
 def batch_of(scale: Scale, samples: int, prompt: int, completion: int, packing: Packing) -> PackedBatch:
     """One micro-batch of a group of random tokens."""
-    from actors.types import SampleGroup
-
-    rng = np.random.default_rng(0)
-    num_tokens = samples * completion
-    group = SampleGroup(
-        group=0,
-        problem_id="",
-        worker="",
-        seed=0,
-        prompt_token_ids=rng.integers(0, scale.vocabulary, prompt).astype(np.int32),
-        offsets=(np.arange(samples + 1) * completion).astype(np.int32),
-        token_ids=rng.integers(0, scale.vocabulary, num_tokens).astype(np.int32),
-        logprobs=np.zeros(num_tokens, np.float32),
-        versions=np.zeros(num_tokens, np.int32),
-        texts=("",) * samples,
-        finish_reasons=("length",) * samples,
+    group = random_samples(
+        0, samples=samples, prompt=prompt, completion=completion, vocabulary=scale.vocabulary
     )
     (batch,) = micro_batches(collect([group]), np.arange(samples), 2**30, packing)
     return batch.to(torch.device(scale.device))

@@ -90,15 +90,13 @@ class Learner:
         self._base_directory = resolve_model(model_path)
         self._device = torch.device("cuda" if config.num_gpus > 0 else "cpu")
         settings: dict[str, Any] = {"bfloat16": config.dtype == "bfloat16", "recompute": self._recomputes}
+        # The whole of a model to be sharded need not fit on one device.
+        model = load_model(str(self._base_directory), str(self._device) if gang.size == 1 else "cpu")
+        self.packing = choose_packing(model, model_path, share_prompts=config.share_prompts)
+        model.to(getattr(torch, config.weights_dtype))
         if gang.size == 1:
-            model = load_model(str(self._base_directory), str(self._device))
-            self.packing = choose_packing(model, model_path, share_prompts=config.share_prompts)
-            model.to(getattr(torch, config.weights_dtype))
             self._policy = Policy(model, self._device, temperature, **settings)
         else:
-            model = load_model(str(self._base_directory))  # the whole of it need not fit on one device
-            self.packing = choose_packing(model, model_path, share_prompts=config.share_prompts)
-            model.to(getattr(torch, config.weights_dtype))
             self._policy = ShardedPolicy(model, self._device, temperature, **settings, gang=gang)
         self._parameters = self._policy.parameters
         num_parameters = sum(parameter.numel() for parameter in self._parameters.values())
@@ -307,10 +305,10 @@ class Learner:
         return memory.recomputes(self._config, needed, self._free_bytes)
 
     def _memory_left(self) -> float:
-        """Bytes: of a GPU all that is free, of the machine's half, for there are engines that take some."""
+        """Bytes: of a GPU all that is free, of the machine's memory a share."""
         if self._device.type == "cuda":
             return torch.cuda.mem_get_info(self._device)[0]
-        return psutil.virtual_memory().available / 2
+        return psutil.virtual_memory().available * memory.SHARE_OF_MACHINE
 
     def _share(self, sequences: Sequences, chosen: np.ndarray) -> list[PackedBatch]:
         """This rank's micro-batches of the chosen sequences.

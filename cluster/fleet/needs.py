@@ -98,7 +98,9 @@ def largest_pass(config: RunConfig, free_bytes: float | None = None) -> tuple[fl
             recompute=recompute,
         )
 
-    free = float("inf") if free_bytes is None else free_bytes / 2 - memory.fixed_bytes(shape, learner)
+    free = float("inf")
+    if free_bytes is not None:
+        free = free_bytes * memory.SHARE_OF_MACHINE - memory.fixed_bytes(shape, learner)
     recompute = memory.recomputes(learner, kept(False), free)
     return kept(recompute), recompute
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -18,9 +18,8 @@ from learner.step.batch import PackedBatch
 
 MAX_LOGITS = 2**26
 """Logits in float32 at a time, in elements: 256 MiB."""
-_recomputed = functools.partial(
-    checkpoint, use_reentrant=False, preserve_rng_state=False
-)  # no dropout: no randomness
+# Without dropout there is no random state to preserve.
+_recomputed = functools.partial(checkpoint, use_reentrant=False, preserve_rng_state=False)
 
 
 def token_logprobs(
@@ -44,7 +43,7 @@ def token_logprobs(
 
 def hidden_states(policy: Any, batch: PackedBatch, *, recompute: bool = False) -> torch.Tensor:
     """[T, D]: what the head sees where each completion token is predicted."""
-    with _recomputing(policy) if recompute else _as_it_is():
+    with _recomputing(policy) if recompute else nullcontext():
         hidden_RLD = policy.base_model(
             input_ids=batch.input_ids, position_ids=batch.position_ids, layout=batch.layout, use_cache=False
         ).last_hidden_state
@@ -79,11 +78,6 @@ def _recomputing(policy: Any) -> Iterator[None]:
     finally:
         for part in parts:
             del part.forward
-
-
-@contextmanager
-def _as_it_is() -> Iterator[None]:
-    yield
 
 
 def _at_once(function: Any, *arguments: Any) -> torch.Tensor:

@@ -3,7 +3,7 @@
 A block of a transformer keeps for its backward pass, a position: what its two norms read (their input and
 the normalised one, in float32), the inputs of its linear layers, queries, keys, values and the attention's
 output, and four of the feed-forward layer's width. With `recompute` only its input, in float32, and all of
-this for one block at a time. Kernels need some more for a moment; benchmarks/memory.py compares with what
+this for one block at a time. Kernels need some more for a moment; benchmarks/learner.py compares with what
 was measured.
 """
 
@@ -18,6 +18,8 @@ from typing import Any
 from learner.config import LearnerConfig
 
 FLOAT32_BYTES = 4
+SHARE_OF_MACHINE = 0.5
+"""Of the memory that is free on the CPU's side, what passes may fill: there are engines that take some."""
 MAX_LOGITS_BYTES = 3 * 2**28
 """Logits, their exponentials and gradients in float32 at a time: three chunks of `logprobs.MAX_LOGITS`."""
 

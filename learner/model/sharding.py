@@ -13,7 +13,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from learner.gang import Gang
-from learner.model.logprobs import TokenLogprobs
+from learner.model.logprobs import TokenLogprobs, blocks
 
 
 def shard(module: TokenLogprobs, gang: Gang, device: torch.device) -> FSDPModule:
@@ -25,10 +25,8 @@ def shard(module: TokenLogprobs, gang: Gang, device: torch.device) -> FSDPModule
     terms of one loss, whose denominators count the whole step.
     """
     mesh = init_device_mesh(device.type, (gang.size,))
-    blocks = set(module.policy._no_split_modules or ())
-    for part in module.policy.modules():
-        if type(part).__name__ in blocks:
-            fully_shard(part, mesh=mesh)
+    for part in blocks(module.policy):
+        fully_shard(part, mesh=mesh)
     # The wrapper, not the policy: its forward uses the head's weight itself, and the policy keeps its class.
     root = fully_shard(module, mesh=mesh)
     for part in module.modules():

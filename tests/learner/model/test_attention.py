@@ -26,6 +26,22 @@ def slow_attention(query, key, value, sees, *, scale, softcap=None, sinks_H=None
     return (shares @ value.repeat_interleave(groups, 1)).transpose(1, 2)
 
 
+def attended(query, key, value, layout, *, window, softcap, sinks_H):
+    out, _ = attend(
+        torch.nn.Module(),
+        query,
+        key,
+        value,
+        None,
+        scaling=0.7,
+        sliding_window=window,
+        softcap=softcap,
+        s_aux=sinks_H,
+        layout=layout,
+    )
+    return out
+
+
 @pytest.mark.parametrize("window", [None, 1, 4, 9])
 @pytest.mark.parametrize("softcap", [None, 2.0])
 @pytest.mark.parametrize("has_sinks", [False, True])
@@ -44,18 +60,7 @@ def test_outputs_and_gradients_are_those_of_a_dense_mask(window, softcap, has_si
         inputs = [query, key, value, *([sinks_H] if has_sinks else [])]
         sees = torch.from_numpy(seen(layout, window))
         in_segment = sees.any(1)
-        ours, _ = attend(
-            torch.nn.Module(),
-            query,
-            key,
-            value,
-            None,
-            scaling=0.7,
-            sliding_window=window,
-            softcap=softcap,
-            s_aux=sinks_H,
-            layout=layout,
-        )
+        ours = attended(query, key, value, layout, window=window, softcap=softcap, sinks_H=sinks_H)
         theirs = slow_attention(query, key, value, sees, scale=0.7, softcap=softcap, sinks_H=sinks_H)
         weights = torch.randn_like(theirs) * in_segment[None, :, None, None]
         torch.testing.assert_close(ours[:, in_segment], theirs[:, in_segment], rtol=0, atol=1e-12)
@@ -119,18 +124,7 @@ def test_what_a_gpu_computes_by_flex_attention_is_the_same(window, softcap, has_
         length = layout.num_positions
         query, key, value = (torch.randn(1, heads, length, 16) for heads in (4, 2, 2))
         sinks_H = torch.randn(4) if has_sinks else None
-        ours, _ = attend(
-            torch.nn.Module(),
-            query,
-            key,
-            value,
-            None,
-            scaling=0.7,
-            sliding_window=window,
-            softcap=softcap,
-            s_aux=sinks_H,
-            layout=layout,
-        )
+        ours = attended(query, key, value, layout, window=window, softcap=softcap, sinks_H=sinks_H)
         lines = [tensor[0].transpose(0, 1) for tensor in (query, key, value)]
         settings = Settings(scale=0.7, window=window, softcap=softcap)
         theirs = by_flex(lines, sinks_H, layout, settings, is_compiled=False)

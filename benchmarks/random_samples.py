@@ -1,0 +1,28 @@
+"""Groups of random tokens, for benchmarks in which only their lengths matter. Imports neither Ray nor vLLM."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from actors.types import SampleGroup
+
+
+def random_samples(
+    number: int, *, samples: int, prompt: int, completion: int, vocabulary: int
+) -> SampleGroup:
+    """`samples` completions of one length on one prompt, of version 0, each token with a log-prob of -10."""
+    rng = np.random.default_rng(number)
+    num_tokens = samples * completion
+    return SampleGroup(
+        group=number,
+        problem_id=str(number),
+        worker="rollout-0",
+        seed=number,
+        prompt_token_ids=rng.integers(0, vocabulary, prompt).astype(np.int32),
+        offsets=(np.arange(samples + 1) * completion).astype(np.int32),
+        token_ids=rng.integers(0, vocabulary, num_tokens).astype(np.int32),
+        logprobs=np.full(num_tokens, -10.0, np.float32),
+        versions=np.zeros(num_tokens, np.int32),
+        texts=("",) * samples,
+        finish_reasons=("length",) * samples,
+    )
