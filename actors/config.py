@@ -11,6 +11,20 @@ from verifiers.resources_config import CustomResources, Dtype, dtype_by_device
 
 KvAfterUpdate = Literal["recompute", "keep"]
 
+DECIDED_OF_TEMPLATES = {
+    *(
+        "conversation",
+        "messages",
+        "chat_template",
+        "add_generation_prompt",
+        "continue_final_message",
+        "tokenize",
+    ),
+    *("padding", "truncation", "max_length", "return_tensors", "return_dict", "return_assistant_tokens_mask"),
+    *("tokenizer_kwargs", "processor_kwargs", "tools", "documents"),
+}
+"""Names that the rendering of a template takes for itself."""
+
 
 class ChatConfig(BaseModel):
     """How a prompt becomes a conversation, for models that have a chat template."""
@@ -33,6 +47,11 @@ class ChatConfig(BaseModel):
     @model_validator(mode="after")
     def _check(self) -> ChatConfig:
         faults = [
+            f"rollout.chat.arguments.{name} is not yours to set: it says how a template is rendered, and is no variable "
+            "of one; remove it"
+            for name in sorted(DECIDED_OF_TEMPLATES & self.arguments.keys())
+        ]
+        faults += [
             f"rollout.chat.{name} = {value!r} has no effect with rollout.chat.template = 'never': remove it"
             for name, value in self.only_with_template.items()
             if self.template == "never"

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from actors.chat import end_of_turn_id, plain_prompt, rendered_prompt, uses_chat_template
 from actors.config import ChatConfig
 from verifiers.types import Problem
 
@@ -52,35 +53,6 @@ def stop_token_ids(model: str, tokenizer: Any, chat: ChatConfig = NO_SETTINGS) -
     return sorted([*missing, *stops], key=lambda token: token != first)
 
 
-def uses_chat_template(tokenizer: Any, chat: ChatConfig) -> bool:
-    """Whether prompts go through the tokenizer's chat template. Raises ValueError if they should and it has none."""
-    there = bool(getattr(tokenizer, "chat_template", None))
-    if not there and chat.template == "always":
-        raise ValueError(
-            "rollout.chat.template = 'always', and the model's tokenizer has no chat template: "
-            "set it to 'auto', or take a chat model"
-        )
-    if not there and chat.only_with_template:
-        name, value = next(iter(chat.only_with_template.items()))
-        raise ValueError(
-            f"rollout.chat.{name} = {value!r} has no effect, as the model's tokenizer has no chat template: remove it"
-        )
-    return there and chat.template != "never"
-
-
-def end_of_turn_id(tokenizer: Any, chat: ChatConfig) -> int | None:
-    """The special token that the chat template puts after an assistant's text; None if it puts none.
-
-    The configs of many models name it, but not those of base models whose tokenizer has a chat template.
-    """
-    text = "bonfire"
-    turns = [{"role": "user", "content": text}, {"role": "assistant", "content": text}]
-    rendered = _render(tokenizer, turns, chat, add_generation_prompt=False)
-    after = tokenizer(rendered.rpartition(text)[2].lstrip(), add_special_tokens=False).input_ids
-    special = {token for token, content in tokenizer.added_tokens_decoder.items() if content.special}
-    return after[0] if after and after[0] in special else None
-
-
 def encode_prompts(
     tokenizer: Any, problems: Sequence[Problem], chat: ChatConfig = NO_SETTINGS
 ) -> list[tuple[int, ...]]:
@@ -88,37 +60,12 @@ def encode_prompts(
     if not problems:
         return []
     if uses_chat_template(tokenizer, chat):
-        system = [{"role": "system", "content": chat.system_prompt}] if chat.system_prompt else []
-        rendered = [
-            _render(
-                tokenizer,
-                [*system, {"role": "user", "content": problem.prompt}],
-                chat,
-                add_generation_prompt=True,
-            )
-            for problem in problems
-        ]
+        rendered = [rendered_prompt(tokenizer, problem, chat) for problem in problems]
         # The template writes the special tokens itself: the tokenizer's own would be there twice.
         ids = tokenizer(rendered, add_special_tokens=False).input_ids
     else:
-        ids = tokenizer([problem.prompt for problem in problems]).input_ids
+        ids = tokenizer([plain_prompt(problem) for problem in problems]).input_ids
     return [tuple(prompt) for prompt in ids]
-
-
-def _render(
-    tokenizer: Any, turns: Sequence[dict[str, str]], chat: ChatConfig, *, add_generation_prompt: bool
-) -> str:
-    from jinja2.exceptions import TemplateError
-
-    try:
-        return tokenizer.apply_chat_template(
-            turns, add_generation_prompt=add_generation_prompt, tokenize=False, **chat.arguments
-        )
-    except TemplateError as error:
-        raise ValueError(
-            f"the chat template refuses {[turn['role'] for turn in turns]} ({error}): "
-            "change rollout.chat, or set rollout.chat.template = 'never'"
-        ) from error
 
 
 def encode_demonstrations(

@@ -16,6 +16,9 @@ facts about the *candidate*: its reward is real and it stays in its group. `cras
 the *verifier*: score and reward are NaN, the group is sampled again and never trained as it is.
 """
 
+Turn = tuple[str, str]
+"""Of a conversation: its role (`system`, `user`, `assistant`) and its text."""
+
 STATUSES: tuple[str, ...] = get_args(Status)
 
 
@@ -29,6 +32,8 @@ class Problem:
     difficulty: str = ""
     demonstration: str | None = None
     """An expert's completion, for the imitation objectives. Verifiers are not told it."""
+    turns: tuple[Turn, ...] = ()
+    """What was said before the prompt, which is the user's last turn, where the row is a conversation."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

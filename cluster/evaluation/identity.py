@@ -45,7 +45,7 @@ def sampling_identity(config: RunConfig, num_samples: int) -> dict[str, Any]:
 
 def verdict_identity(config: RunConfig, problems: Sequence[Problem]) -> dict[str, Any]:
     """What was asked and who judges: problems with their truth, the verifier's settings other than defaults."""
-    asked = json.dumps([[p.id, p.prompt, dict(p.truth)] for p in problems], sort_keys=True)
+    asked = json.dumps([[p.id, p.prompt, dict(p.truth), *p.turns] for p in problems], sort_keys=True)
     settings = config.verifier.model_dump(
         mode="json", exclude_defaults=True, exclude=WITHOUT_EFFECT_ON_VERDICTS
     )

@@ -17,7 +17,7 @@ def identity(config: RunConfig, problems: Sequence[Problem]) -> dict[str, Any]:
     """What a resumed run must have in common with its checkpoint: what is asked, and how it is learned."""
     content = hashlib.sha256()
     for problem in problems:
-        asked: tuple[Any, ...] = (problem.id, problem.prompt, sorted(problem.truth.items()))
+        asked: tuple[Any, ...] = (problem.id, problem.prompt, sorted(problem.truth.items()), *problem.turns)
         if config.objective.needs_demonstrations:
             asked += (problem.demonstration,)
         content.update(repr(asked).encode())

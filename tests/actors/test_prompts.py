@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
+from actors.chat import end_of_turn_id, unread_arguments
 from actors.config import ChatConfig
-from actors.tokens import encode_demonstrations, encode_prompts, end_of_turn_id, stop_token_ids
+from actors.tokens import encode_demonstrations, encode_prompts, stop_token_ids
 from cluster.config.parse import parse_config
 from cluster.evaluation.identity import sampling_identity
 from cluster.run.preflight import check_demonstrations, check_prompts
 from cluster.run_directory.identity import identity
 from learner.sft import build_tokenizer
+from tests.shared.refusals import refusal
 from verifiers.problems.prompt_template import field_names, fill
 from verifiers.types import Problem
 
@@ -260,3 +264,78 @@ def test_the_countdown_model_that_is_made_here_has_no_chat_template() -> None:
     tokenizer = build_tokenizer()
     problem = Problem(id="p", prompt="1 2 = 3 :")
     assert encode_prompts(tokenizer, [problem]) == [tuple(tokenizer("1 2 = 3 :").input_ids)]
+
+
+# Conversations, and templates that leave something out
+
+
+SAID = (("system", "Be brief."), ("user", "0+0?"), ("assistant", "0"))
+IGNORES_USER = (
+    "{% for m in messages %}{% if m.role == 'system' %}{{ m.content }}{% endif %}{% endfor %}<|im_start|>"
+)
+IGNORES_SYSTEM = CHATML.replace("{% for m in messages %}", "{% for m in messages if m.role != 'system' %}")
+
+
+def test_what_was_said_before_the_prompt_goes_through_the_template() -> None:
+    tokenizer = make_tokenizer(CHATML)
+    (ids,) = encode_prompts(tokenizer, [replace(PROBLEM, turns=SAID)])
+    assert tokenizer.decode(ids) == (
+        "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n0+0?<|im_end|>\n"
+        "<|im_start|>assistant\n0<|im_end|>\n<|im_start|>user\n1+1?<|im_end|>\n<|im_start|>assistant\n"
+    )
+
+
+def test_without_a_template_the_system_turn_stands_above_the_prompt_and_other_talk_is_refused() -> None:
+    tokenizer = make_tokenizer(None)
+    (ids,) = encode_prompts(tokenizer, [replace(PROBLEM, turns=SAID[:1])])
+    assert tokenizer.decode(ids) == "<bos>Be brief.\n\n1+1?"
+    assert refusal(lambda: encode_prompts(tokenizer, [replace(PROBLEM, turns=SAID)])).startswith(
+        "problem 'p' is a conversation with turns of the assistant, and no chat template writes them: take a chat model"
+    )
+
+
+def test_two_system_turns_are_one_too_many() -> None:
+    problem, chat = replace(PROBLEM, turns=SAID[:1]), ChatConfig(system_prompt="Think.")
+    assert refusal(lambda: encode_prompts(make_tokenizer(CHATML), [problem], chat)) == (
+        "problem 'p' begins with a system turn of its own, 'Be brief.', and rollout.chat.system_prompt is set: remove "
+        "one of the two"
+    )
+
+
+@pytest.mark.parametrize(
+    ("template", "role"),
+    [("<|im_start|>assistant", "system"), (IGNORES_USER, "user"), (IGNORES_SYSTEM, "system")],
+)
+def test_a_template_that_leaves_a_text_out_is_refused(template: str, role: str) -> None:
+    problem = replace(PROBLEM, turns=SAID[:1])
+    assert refusal(lambda: encode_prompts(make_tokenizer(template), [problem])).startswith(
+        f"the chat template leaves the {role}'s turn of problem 'p' out, "
+    )
+
+
+def test_a_template_may_trim_and_fold_what_it_writes() -> None:
+    problem = Problem(id="p", prompt="  1 +\n\n 1? ")
+    template = "{% for m in messages %}{{ m.content | trim | replace('\n', ' ') }}{% endfor %}"
+    (ids,) = encode_prompts(make_tokenizer(template), [problem])
+    assert len(ids) == len("1 +   1?")
+
+
+@pytest.mark.parametrize(
+    "broken", ["{{ messages[5].content }}", "{{ messages + 1 }}", "{{ 1 // 0 }}", "{% if %}"]
+)
+def test_a_template_that_fails_in_any_way_is_one_line(broken: str) -> None:
+    assert "the chat template refuses ['user'] (" in refusal(
+        lambda: encode_prompts(make_tokenizer(broken), [PROBLEM])
+    )
+
+
+def test_arguments_that_no_template_reads_are_known() -> None:
+    chat = ChatConfig(arguments={"enable_thinking": False, "enable_thinkin": True})
+    assert unread_arguments(make_tokenizer(CHATML), chat) == ["enable_thinkin"]
+    assert unread_arguments(make_tokenizer({"default": CHATML}), chat) == ["enable_thinkin"]
+
+
+@pytest.mark.parametrize("name", ["tokenize", "add_generation_prompt", "tools", "chat_template"])
+def test_what_the_rendering_takes_for_itself_is_no_variable(name: str) -> None:
+    with pytest.raises(ValidationError, match=rf"rollout\.chat\.arguments\.{name} is not yours to set"):
+        ChatConfig(arguments={name: True})

@@ -177,6 +177,7 @@ class VerifierProcess:
                     "prompt": problem.prompt,
                     "truth": dict(problem.truth),
                     "difficulty": problem.difficulty,
+                    **({"turns": problem.turns} if problem.turns else {}),
                 },
                 "candidates": [[index, completions[index]] for index in pending],
             }
