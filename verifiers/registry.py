@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from verifiers.one_answer import with_one_answer
 from verifiers.types import CRASHED, STATUSES, Problem, Verdict
 
 
@@ -23,6 +24,8 @@ class Row:
     """Ends a candidate that takes too long by itself, so that its process need not be killed for it."""
     warm_spare: bool = False
     """Starts slowly: a second process waits, so that killing the first costs no more than the time limit."""
+    one_answer: bool = False
+    """Compares with one text or number, also where the truth's `answer` is published as a list."""
     memory_mib: int | None = None
     """Address space its process may have: a candidate that makes it want more is refused. None: no limit."""
 
@@ -31,10 +34,11 @@ class Row:
 VERIFIERS = {
     "countdown": Row(path="verifiers.countdown.puzzles:verify"),
     "countdown_steps": Row(path="verifiers.countdown.steps:verify"),
-    "exact_match": Row(path="verifiers.exact_match:verify"),
+    "exact_match": Row(path="verifiers.exact_match:verify", one_answer=True),
     "math": Row(
         path="verifiers.math.verifier:MathVerifier",
         settings="verifiers.math.config:MathConfig",
+        one_answer=True,
         warm_spare=True,
         memory_mib=2048,
     ),
@@ -85,6 +89,8 @@ def resolve(
             verify, verify_batch = getattr(judge, "verify", None), getattr(judge, "verify_batch", None)
         else:
             verify, verify_batch = target, None
+        if row.one_answer and verify is not None:
+            verify = _with_one_answer(verify)
         return Verifier(row=row, verify=verify, verify_batch=verify_batch)
     row = Row(path=name)
     judge = _load(name, row.path)
@@ -116,9 +122,16 @@ def resolve(
 
 def problem_check(name: str) -> Callable[[Problem], None] | None:
     """`check_problem` of the verifier's module: raises ValueError for a problem that `verify` could not judge."""
-    path = VERIFIERS[name].path if name in VERIFIERS else name
-    _load(name, path)
-    return getattr(importlib.import_module(path.partition(":")[0]), "check_problem", None)
+    row = VERIFIERS.get(name, Row(path=name))
+    _load(name, row.path)
+    check = getattr(importlib.import_module(row.path.partition(":")[0]), "check_problem", None)
+    if check is None or not row.one_answer:
+        return check
+    return lambda problem: check(with_one_answer(problem))
+
+
+def _with_one_answer(verify: Callable[[Problem, str], Verdict]) -> Callable[[Problem, str], Verdict]:
+    return lambda problem, completion: verify(with_one_answer(problem), completion)
 
 
 def _load(name: str, path: str) -> Any:
@@ -132,9 +145,14 @@ def _load(name: str, path: str) -> Any:
             f"verifier {name!r} is unknown{did_you_mean(name, VERIFIERS)}: choose one of {known}, or name a function or class of your own "
             "as package.module:name"
         )
+    if not all(part.isidentifier() for part in [*module_name.split("."), *attribute.split(".")]):
+        raise ValueError(
+            f"verifier {name!r}: {module_name!r} is no module's full name, or {attribute!r} no name in one: write "
+            "package.module:name, as after import in Python"
+        )
     try:
         module = importlib.import_module(module_name)
-    except (ImportError, SyntaxError) as error:
+    except (ImportError, SyntaxError, ValueError) as error:  # ValueError: a null byte in the source, say
         raise ValueError(
             f"verifier {name!r}: cannot import {module_name!r} ({error}): "
             "add the folder that holds it to PYTHONPATH"

@@ -1,7 +1,8 @@
 """What a row means: the published formats, and rows of the user's own.
 
 A format has own names for fields; where a row has them, they are used. A name that the config sets
-must be in every row. Messages leave out the row's place, which the caller knows.
+must be in every row; it may be a path into nested fields (`verifiers.problems.fields`). Messages leave out
+the row's place, which the caller knows.
 """
 
 from __future__ import annotations
@@ -14,12 +15,17 @@ from typing import Any
 
 from verifiers.countdown.puzzles import prompt_text
 from verifiers.math.text import boxed_answer
+from verifiers.one_answer import as_one_answer
+from verifiers.problems import fields as row_fields
 from verifiers.problems import prompt_template, row_checks
 from verifiers.problems.config import ProblemsConfig
+from verifiers.problems.conversation import read_messages
+from verifiers.problems.json_values import half_character, is_plain, storable
 from verifiers.problems.rows import Row
-from verifiers.types import Problem
+from verifiers.types import Problem, Turn
 
 Fields = Mapping[str, Any]
+MAX_SHOWN_CHARS = 200
 Reader = Callable[[Fields, str], Any]
 """From a row's fields and the name of its solution's field to a part of the truth; None: the row has none."""
 
@@ -38,6 +44,8 @@ class Format:
     """None: every field that nothing else names, under its own name."""
     make_prompt: Callable[[Fields], str] | None = None
     """For rows that have no prompt."""
+    has_one_answer: bool = False
+    """Its truth is an `answer`, also where it is published as a list."""
     clean_demonstration: Callable[[str], str] = str
     why_invalid: Callable[[Problem], str | None] = lambda problem: None
     """What is wrong with a problem that no verifier could judge rightly, and the remedy."""
@@ -49,7 +57,7 @@ def to_problem(row: Row, config: ProblemsConfig, *, demonstrates: bool) -> tuple
     Raises ValueError for a row of which no problem can be made.
     """
     kind, fields = FORMATS[config.format], row.fields
-    prompt_field, prompt = _prompt(fields, config, kind)
+    prompt_field, turns, prompt = _prompt(fields, config, kind)
     template = kind.prompt_template if config.prompt_template is None else config.prompt_template
     difficulty = _value(fields, config.difficulty_field, kind.difficulty_field, "difficulty_field")
     problem = Problem(
@@ -58,7 +66,13 @@ def to_problem(row: Row, config: ProblemsConfig, *, demonstrates: bool) -> tuple
         truth=_truth(fields, prompt_field, config, kind),
         difficulty="" if difficulty is None else str(difficulty),
         demonstration=_demonstration(fields, config, kind) if demonstrates else None,
+        turns=turns,
     )
+    if half := half_character([problem.id, problem.prompt, problem.truth, problem.demonstration, *turns]):
+        raise ValueError(
+            f"a text of it has half of a character, {half}, without its other half: correct the row, or raise "
+            "problems.max_invalid_rows"
+        )
     if why := kind.why_invalid(problem):
         raise ValueError(why)
     return prompt, problem
@@ -79,32 +93,58 @@ def _demonstration(fields: Fields, config: ProblemsConfig, kind: Format) -> str 
     text = _value(fields, config.demonstration_field, kind.demonstration_field, "demonstration_field")
     if text is None and config.demonstration_field is None:
         return None
+    if isinstance(text, list) and len(text) == 1:  # OlympiadBench's solution
+        text = text[0]
     return kind.clean_demonstration(_text(text, config.demonstration_field or kind.demonstration_field))
 
 
 def _truth(fields: Fields, prompt_field: str, config: ProblemsConfig, kind: Format) -> dict[str, Any]:
-    truth = {name: _take(fields, field, "truth_fields") for name, field in config.truth_fields.items()}
+    truth = {
+        name: _storable(_take(fields, field, "truth_fields"), field)
+        for name, field in config.truth_fields.items()
+    }
     if kind.truth is not None:
         solution_field = config.demonstration_field or kind.demonstration_field
         for name, read in kind.truth.items():
             if name not in truth and (value := read(fields, solution_field)) is not None:
-                truth[name] = value
+                truth[name] = _storable(value, name)
+        if kind.has_one_answer:
+            truth["answer"] = as_one_answer(truth["answer"])
     elif not truth:
         # Not even a held-out row's demonstration is part of the truth.
         named = {prompt_field, config.id_field, config.difficulty_field, config.demonstration_field}
-        truth = {name: value for name, value in fields.items() if name not in named}
+        others = row_fields.without(fields, {name for name in named if name})
+        truth = {name: storable(value) for name, value in others.items() if is_plain(value)}
     return truth
 
 
-def _prompt(fields: Fields, config: ProblemsConfig, kind: Format) -> tuple[str, str]:
-    """The field that holds the prompt (empty: none does), and the prompt."""
+def _storable(value: Any, field: str) -> Any:
+    try:
+        return storable(value)
+    except ValueError as error:
+        raise ValueError(f"field {field!r} {error}, or name another in problems.truth_fields") from error
+
+
+def _prompt(fields: Fields, config: ProblemsConfig, kind: Format) -> tuple[str, tuple[Turn, ...], str]:
+    """The field that holds the prompt (empty: none does), what was said before it, and the prompt."""
     chosen = config.prompt_field
     names = kind.prompt_fields if chosen is None else (chosen,)
-    name = next((name for name in names if name in fields), None)
-    if name is not None:
-        return name, _text(fields[name], name)
+    for name in names:
+        try:
+            value = row_fields.look_up(fields, name)
+        except row_fields.Missing:
+            continue
+        if isinstance(value, list) and value and isinstance(value[0], Mapping):
+            return name, *read_messages(value, name)
+        prompt = _text(value, name)
+        if not any(letter.isprintable() and not letter.isspace() for letter in prompt):
+            raise ValueError(
+                f"field {name!r} is {prompt[:40]!r}, blanks only: make it a text that is not empty, or raise "
+                "problems.max_invalid_rows"
+            )
+        return name, (), prompt
     if chosen is None and kind.make_prompt is not None:
-        return "", kind.make_prompt(fields)
+        return "", (), kind.make_prompt(fields)
     raise _missing(fields, names, "prompt_field")
 
 
@@ -113,21 +153,36 @@ def _value(fields: Fields, chosen: str | None, own: str, setting: str) -> Any:
     return fields.get(own) if chosen is None else _take(fields, chosen, setting)
 
 
-def _take(fields: Fields, name: str, setting: str) -> Any:
-    if name not in fields:
-        raise _missing(fields, (name,), setting)
-    return fields[name]
+def _take(fields: Fields, path: str, setting: str) -> Any:
+    try:
+        return row_fields.look_up(fields, path)
+    except row_fields.Missing:
+        raise _missing(fields, (path,), setting) from None
 
 
 def _missing(fields: Fields, names: tuple[str, ...], setting: str) -> ValueError:
-    wanted, known = " or ".join(map(repr, names)), ", ".join(map(repr, fields)) or "no field"
-    return ValueError(f"field {wanted} is missing; it has {known}: set problems.{setting}")
+    wanted = " or ".join(map(repr, names))
+    return ValueError(f"field {wanted} is missing; it has {row_fields.names(fields)}: set problems.{setting}")
 
 
 def _text(value: Any, name: str) -> str:
     if not isinstance(value, str) or not value:
-        raise ValueError(f"field {name!r} is {value!r}: make it a text that is not empty")
+        raise ValueError(
+            f"field {name!r} is {_short(value)}: make it a text that is not empty{_path_to(value, name)}"
+        )
     return value
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= MAX_SHOWN_CHARS else f"{text[:MAX_SHOWN_CHARS]}..."
+
+
+def _path_to(value: Any, name: str) -> str:
+    """For messages: how to name a text that the value holds."""
+    keys = value if isinstance(value, Mapping) else range(len(value)) if isinstance(value, list) else ()
+    inner = next((key for key in keys if isinstance(value[key], str) and value[key]), None)
+    return "" if inner is None else f", or name one that it holds, {f'{name}.{inner}'!r}"
 
 
 def _column(*names: str, required: bool = True) -> Reader:
@@ -144,10 +199,10 @@ def _column(*names: str, required: bool = True) -> Reader:
     return read
 
 
-def _math_answer(fields: Fields, solution_field: str) -> str:
+def _math_answer(fields: Fields, solution_field: str) -> Any:
     """The field `answer` where there is one, as in MATH-500; else what the solution boxes last, as the verifier reads it."""
     if solution_field != "answer" and fields.get("answer") is not None:
-        answer = fields["answer"]
+        answer = as_one_answer(storable(fields["answer"]))
         return str(answer) if type(answer) in (int, float) else _text(answer, "answer")
     solution = _text(_take(fields, solution_field, "demonstration_field"), solution_field)
     boxed = boxed_answer(solution)
@@ -199,6 +254,7 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
             difficulty_field="level",
             demonstration_field="solution",
             truth={"answer": _math_answer},
+            has_one_answer=True,
             why_invalid=row_checks.why_not_demonstrated,
         ),
         # https://github.com/openai/grade-school-math
@@ -207,6 +263,7 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
             prompt_template="{prompt}\nReason step by step, and end with a line '#### ' and the answer.",
             demonstration_field="answer",
             truth={"answer": _gsm8k_answer},
+            has_one_answer=True,
             clean_demonstration=_without_calculator,
             why_invalid=row_checks.why_not_demonstrated,
         ),

@@ -3,7 +3,8 @@ r"""Prompts from templates: braces around a name stand for a field, all other br
 | written            | becomes                                                              |
 |--------------------|----------------------------------------------------------------------|
 | `{prompt}`         | the prompt field, whatever its name                                  |
-| `{name}`           | the row's field of that name; an error where the row has none        |
+| `{name}`           | the row's field of that name, `{a.b}` a nested one; an error where   |
+|                    | the row has none                                                     |
 | `{{name}}`         | `{name}`                                                             |
 | `\boxed{name}`     | itself: what follows a LaTeX command is no field (else a template    |
 |                    | that asks for `\boxed{answer}` would give the answer away)           |
@@ -17,9 +18,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any
 
-_NAME = r"[A-Za-z_]\w*"
+from verifiers.problems.fields import Missing, look_up, names
+
+_NAME = r"[A-Za-z_]\w*(?:\.\w+)*"
 _PATTERN = re.compile(
     rf"(?P<latex>\\[A-Za-z]+(?:\{{[^{{}}]*\}})+)|\{{\{{(?P<literal>{_NAME})\}}\}}|\{{(?P<field>{_NAME})\}}"
 )
@@ -48,13 +52,15 @@ def fill(template: str, prompt: str, fields: Mapping[str, Any]) -> str:
 
 
 def _as_text(name: str, fields: Mapping[str, Any]) -> str:
-    if name not in fields:
-        known = ", ".join(map(repr, fields)) or "no field"
+    try:
+        value = look_up(fields, name)
+    except Missing:
         raise ValueError(
-            f"problems.prompt_template asks for {{{name}}}; it has {known}: correct the name, or write {{{{{name}}}}} "
-            "for the braces themselves"
-        )
-    value = fields[name]
+            f"problems.prompt_template asks for {{{name}}}; it has {names(fields)}: correct the name, or write "
+            f"{{{{{name}}}}} for the braces themselves"
+        ) from None
+    if isinstance(value, Decimal):
+        return format(value, "f")
     if isinstance(value, str):
         return value
     if isinstance(value, int | float):

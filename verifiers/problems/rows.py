@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from verifiers.problems.config import ProblemsConfig
+from verifiers.problems.file_kinds import check_regular, not_utf8, open_binary, why_not_utf8
 
 Split = Literal["train", "test"]
 
@@ -55,13 +56,22 @@ def read_files(patterns: Sequence[str], setting: str) -> Iterator[Row]:
     common = Path(os.path.commonpath([path.absolute().parent for path in paths]))
     for path in paths:
         name = path.absolute().relative_to(common)
+        reader = _reader(path, setting)
+        num_read = 0
         try:
-            for number, where, fields in _reader(path, setting)(path):
+            check_regular(path, setting)
+            for number, where, fields in reader(path):
+                num_read += 1
                 yield Row(where=where, key=f"{name}:{number}", fields=fields)
-        except (OSError, EOFError, zlib.error) as error:
-            reason = getattr(error, "strerror", None) or error
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise ValueError(
-                f"{setting} = {str(path)!r} cannot be read ({reason}, in {Path.cwd()}): correct the path"
+                f"{setting} = {str(path)!r} is cut off or damaged after {num_read} rows ({_one_line(error)}): copy or "
+                "download it again"
+            ) from error
+        except OSError as error:
+            raise ValueError(
+                f"{setting} = {str(path)!r} cannot be read ({error.strerror or error}, in {Path.cwd()}): "
+                f"{_CURES.get(type(error), 'copy it to another disk')}"
             ) from error
 
 
@@ -106,13 +116,20 @@ def read_hub(
         yield Row(where=f"{name} {split}, row {number}", key=f"{split}:{number}", fields=fields)
 
 
+_CURES: dict[type[OSError], str] = {
+    FileNotFoundError: "correct the path",
+    NotADirectoryError: "correct the path",
+    IsADirectoryError: "name the files in it",
+    PermissionError: "make it readable for this user",
+}
+
 _Place = tuple[int, str, dict[str, Any]]
 """Number, place for messages, fields."""
 
 
 def _read_json_lines(path: Path) -> Iterator[_Place]:
     """Blank lines are skipped, and counted."""
-    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+    with open_binary(path) as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():
                 continue
@@ -120,20 +137,30 @@ def _read_json_lines(path: Path) -> Iterator[_Place]:
             try:
                 fields = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
             except (ValueError, RecursionError) as error:
-                raise ValueError(f"{where}: not JSON ({error}): put one JSON object on each line") from error
+                remedy = "put one JSON object on each line"
+                raise ValueError(_why_no_json(path, where, error, remedy)) from error
             yield number, where, _object(fields, where)
 
 
 def _read_json(path: Path) -> Iterator[_Place]:
     try:
-        content = json.loads(path.read_bytes().decode("utf-8-sig"))
+        with open_binary(path) as file:
+            content = json.loads(file.read().decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
-        raise ValueError(
-            f"{path}: not JSON ({error}): make it a list of objects, or name it .jsonl if it has one on each line"
-        ) from error
+        remedy = "make it a list of objects, or name it .jsonl if it has one on each line"
+        raise ValueError(_why_no_json(path, str(path), error, remedy)) from error
     for number, fields in enumerate(content if isinstance(content, list) else [content], start=1):
         where = f"{path}, row {number}"
         yield number, where, _object(fields, where)
+
+
+def _why_no_json(path: Path, where: str, error: Exception, remedy: str) -> str:
+    """In one line: the file may be another kind, or in another encoding; else the place and the remedy."""
+    if other := why_not_utf8(path):
+        return other
+    if isinstance(error, UnicodeDecodeError):
+        return not_utf8(path, where, error)
+    return f"{where}: not JSON ({error}): {remedy}"
 
 
 def _read_parquet(path: Path) -> Iterator[_Place]:
@@ -147,7 +174,10 @@ def _read_parquet(path: Path) -> Iterator[_Place]:
                 for fields in batch.to_pylist():
                     number += 1
                     yield number, f"{path}, row {number}", fields
-    except pa.ArrowException as error:
+    except (pa.ArrowException, UnicodeDecodeError) as error:
+        if number:
+            what = f"cut off, damaged or not readable after {number} rows"
+            raise ValueError(f"{path}: {what} ({_one_line(error)}): copy it again, or convert it") from error
         raise ValueError(
             f"{path}: not Parquet ({_one_line(error)}): convert it, or correct its name"
         ) from error

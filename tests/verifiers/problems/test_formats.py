@@ -317,8 +317,8 @@ def test_a_fact_for_the_verifier_is_taken_from_the_field_that_is_named(tmp_path:
         ),
         (
             "math",
-            {"problem": "p", "solution": "\\boxed{2}", "answer": [2]},
-            "field 'answer' is [2]: make it a text that is not empty",
+            {"problem": "p", "solution": "\\boxed{2}", "answer": [[2], 3]},
+            "field 'answer' is [[2], 3]: make it a text that is not empty",
         ),
         (
             "gsm8k",

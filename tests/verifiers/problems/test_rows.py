@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -85,9 +87,8 @@ def test_a_file_that_is_no_file_of_rows_is_named_with_the_remedy(tmp_path: Path)
     assert message(tmp_path / "*.parquet").startswith(
         f"problems.train_path = '{tmp_path}/*.parquet' matches no file"
     )
-    assert message(damaged).startswith(
-        f"problems.train_path = '{damaged}' cannot be read (Compressed file ended"
-    )
+    assert message(damaged).startswith(f"problems.train_path = '{damaged}' is cut off or damaged after ")
+    assert message(damaged).endswith(": copy or download it again")
     (tmp_path / "none.parquet").write_text("{}")
     assert message(tmp_path / "none.parquet").startswith(f"{tmp_path}/none.parquet: not Parquet (")
 
@@ -205,3 +206,83 @@ def test_a_wrong_subset_or_split_is_answered_with_those_there_are(
 
 def test_a_directory_has_no_revision(hub: Path) -> None:
     assert hub_message(hub, "main", "v1", "train").startswith("problems.revision = 'v1' has no effect: ")
+
+
+# Files that are not what their name says
+
+
+TEXT = '{"prompt": "é?", "answer": "2"}\n{"prompt": "1+1 €?", "answer": "2"}\n'
+
+
+@pytest.mark.parametrize(
+    ("encoding", "named"),
+    [
+        ("cp1252", "WINDOWS-1252"),
+        ("utf-16", "UTF-16"),
+        ("utf-16-le", "UTF-16LE"),
+        ("utf-16-be", "UTF-16BE"),
+        ("utf-32", "UTF-32"),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".jsonl.gz"])
+def test_another_encoding_is_named_with_a_command_that_converts_it(
+    tmp_path: Path, encoding: str, named: str, suffix: str
+) -> None:
+    content = (
+        TEXT
+        if suffix != ".json"
+        else json.dumps([json.loads(line) for line in TEXT.splitlines()], ensure_ascii=False)
+    )
+    path = tmp_path / f"my rows{suffix}"
+    raw = content.encode(encoding)
+    path.write_bytes(gzip.compress(raw) if suffix == ".jsonl.gz" else raw)
+    text = message(path)
+    assert f"iconv -f {named} -t UTF-8" in text
+    subprocess.run(text.partition("convert it with: ")[2], shell=True, check=True)
+    (converted,) = tmp_path.glob("my rows.utf8.*")
+    assert [row.fields["prompt"] for row in read(converted)] == ["é?", "1+1 €?"]
+
+
+def test_a_gzip_is_read_whatever_its_name(tmp_path: Path) -> None:
+    for name, content in [("x.jsonl", gzip.compress(TEXT.encode())), ("y.jsonl.gz", TEXT.encode())]:
+        (tmp_path / name).write_bytes(content)
+        assert [row.fields["prompt"] for row in read(tmp_path / name)] == ["é?", "1+1 €?"]
+
+
+@pytest.mark.parametrize(
+    ("head", "cure"),
+    [
+        (b"PAR1\x15\x04\xff", "it is Parquet: name it .parquet"),
+        (b"PK\x03\x04\x14\x00", "it is a zip archive: unpack it"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "fetch it with git lfs pull"),
+        (b"<!DOCTYPE html><html>", "it is a web page: download the file itself"),
+    ],
+)
+def test_a_file_of_another_kind_is_told_by_its_first_bytes(tmp_path: Path, head: bytes, cure: str) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(head)
+    assert message(path).startswith(f"{path}: ") and message(path).endswith(cure)
+
+
+def test_a_gzip_that_is_cut_off_or_damaged_says_to_copy_it_again(tmp_path: Path) -> None:
+    path, whole = tmp_path / "x.jsonl.gz", gzip.compress(b'{"prompt": "p"}\n' * 1000, mtime=0)
+    for content in (whole[:-20], whole[:5], whole[:-8] + b"\0" * 8):
+        path.write_bytes(content)
+        assert message(path).endswith("copy or download it again")
+
+
+def test_a_pipe_or_a_device_is_refused_and_never_opened(tmp_path: Path) -> None:
+    pipe, device = tmp_path / "pipe.jsonl", tmp_path / "zero.parquet"
+    os.mkfifo(pipe)
+    device.symlink_to("/dev/zero")
+    assert message(pipe).startswith(f"problems.train_path = '{pipe}' is a named pipe, not a regular file")
+    assert message(device).startswith(f"problems.train_path = '{device}' is a device, not a regular file")
+
+
+def test_a_file_that_may_not_be_read_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_text("{}")
+    path.chmod(0)
+    if os.access(path, os.R_OK):
+        pytest.skip("root may read everything")
+    assert message(path).endswith("make it readable for this user")
