@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from actors.chat import end_of_turn_id, plain_prompt, rendered_prompt, uses_chat_template
 from actors.config import ChatConfig
+from actors.model_files import GENERATION_CONFIG, end_tokens, read_object
 from verifiers.types import Problem
 
 NO_SETTINGS = ChatConfig()
 
 
 def load_tokenizer(model: str) -> Any:
-    """The tokenizer of a local checkpoint or hub id. Raises ValueError naming a model without one."""
+    """The tokenizer of a local checkpoint or hub id. Raises ValueError, in one line, for a model without one."""
     from transformers import AutoTokenizer
 
     try:
         return AutoTokenizer.from_pretrained(model, trust_remote_code=False)
-    except (OSError, ValueError) as error:
+    except (
+        Exception
+    ) as error:  # of damaged files: KeyError, TypeError, and the tokenizers library's own Exception
+        why = next(iter(str(error).splitlines()), "")
+        if not isinstance(error, OSError | ValueError):
+            why = f"{type(error).__name__}: {why}"
         raise ValueError(
-            f"model = {model!r} has no tokenizer that loads ({str(error).splitlines()[0]}): "
+            f"model = {model!r} has no tokenizer that loads ({why[:300]}): "
             "give a checkpoint directory or a hub id with tokenizer files"
         ) from error
 
@@ -37,9 +42,9 @@ def stop_token_ids(model: str, tokenizer: Any, chat: ChatConfig = NO_SETTINGS) -
     from transformers import GenerationConfig
 
     stop: Any = None
-    path = Path(model) / "generation_config.json"
+    path = Path(model) / GENERATION_CONFIG
     if path.exists():
-        stop = json.loads(path.read_text()).get("eos_token_id")
+        stop = end_tokens(path, read_object(path))
     elif not Path(model).exists():
         stop = GenerationConfig.from_pretrained(model).eos_token_id
     if stop is None:

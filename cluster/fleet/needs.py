@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
+from actors.model_files import CONFIG, read_object
 from cluster.config.schema import RunConfig
 from learner.model import memory
 
@@ -31,7 +31,7 @@ def model_bytes(config: RunConfig) -> float:
     if not is_to_be_made(config):
         path = model_directory(config.model)
         files = list(path.glob("*.safetensors"))
-        settings = json.loads((path / "config.json").read_text())
+        settings = read_object(path / CONFIG)
         dtype = settings.get("dtype") or settings.get("torch_dtype") or "float32"
         return sum(file.stat().st_size for file in files) * (1 if dtype == "float32" else 2)
     s = config.sft

@@ -5,7 +5,6 @@ Each check raises ValueError with one line that names the thing, its value and t
 
 from __future__ import annotations
 
-import json
 import shutil
 import socket
 import time
@@ -18,10 +17,12 @@ from typing import Any
 import psutil
 
 from actors.engine_config import check_known, known_arguments
+from actors.model_files import CONFIG, read_object, text_settings
 from actors.tokens import encode_demonstrations, encode_prompts, load_tokenizer, stop_token_ids
 from cluster.config.schema import MetricsConfig, RunConfig
 from cluster.fleet.needs import disk_needed, is_to_be_made, memory_needed, model_directory
 from cluster.run.base_model import base_is_there
+from cluster.run.model_checks import check_files, check_token_range, warn_of_unread_arguments
 from verifiers.problems.loading import check_problems, load_problems, warn_of_shared_prompts
 from verifiers.types import Problem
 
@@ -52,24 +53,24 @@ def prepare(config: RunConfig, run_dir: Path, *, local: bool, port_patience_s: f
 
 
 def check_model(model: str) -> None:
-    """A local model must be a directory with a config and safetensors; anything else is a hub id, fetched here."""
+    """A local model must be a directory with a config and safetensors; anything else is a hub id, fetched here.
+
+    Its files must fit together (`cluster.run.model_checks`).
+    """
     path = Path(model)
     looks_local = path.exists() or model.startswith((".", "/", "~", "runs/")) or model.count("/") > 1
-    if not looks_local:
-        from learner.model.causal_lm import resolve_model
-
-        resolve_model(model)
-        return
-    if not path.is_dir():
+    if looks_local and not path.is_dir():
         raise ValueError(
             f"model = {model!r} is not a directory: give a checkpoint directory, a hub id, or an [sft] section to make one"
         )
-    if not (path / "config.json").is_file():
+    directory = model_directory(model)
+    if not (directory / CONFIG).is_file():
         raise ValueError(f"model = {model!r} has no config.json: it is no transformers checkpoint")
-    if not list(path.glob("*.safetensors")):
+    if not list(directory.glob("*.safetensors")):
         raise ValueError(
             f"model = {model!r} has no *.safetensors file: other formats are not loaded; convert it with save_pretrained"
         )
+    check_files(model, directory)
 
 
 def check_context(config: RunConfig) -> None:
@@ -79,8 +80,7 @@ def check_context(config: RunConfig) -> None:
 
         positions = MAX_POSITIONS
     else:
-        settings = json.loads((model_directory(config.model) / "config.json").read_text())
-        settings = settings.get("text_config", settings)  # a multimodal model's language model
+        settings = text_settings(read_object(model_directory(config.model) / CONFIG))
         positions = settings.get("max_position_embeddings") or config.rollout.max_model_len
     if config.rollout.max_model_len > positions:
         raise ValueError(
@@ -101,7 +101,9 @@ def tokenizer_of(config: RunConfig) -> Any:
         from learner.sft import build_tokenizer
 
         return build_tokenizer()
-    return load_tokenizer(config.model)
+    tokenizer = load_tokenizer(config.model)
+    warn_of_unread_arguments(config, tokenizer)
+    return tokenizer
 
 
 def check_port(metrics: MetricsConfig, patience_s: float = 0.0) -> None:
@@ -131,6 +133,7 @@ def check_prompts(config: RunConfig, problems: Sequence[Problem], tokenizer: Any
                 f"{config.rollout.max_model_len} less rollout.max_tokens = {config.rollout.max_tokens} leaves {room}: "
                 "raise the first, lower the second, or drop the problem"
             )
+    check_token_range(config, "the prompt", problems, prompts, tokenizer)
     return prompts
 
 
@@ -165,6 +168,7 @@ def check_demonstrations(
                 f"the demonstration of problem {problem.id!r} has {len(ids)} tokens with its stop token, more than "
                 f"rollout.max_tokens = {config.rollout.max_tokens}: raise that, or drop the problem"
             )
+    check_token_range(config, "the demonstration", problems, demonstrations, tokenizer)
     return demonstrations
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 
+from actors.model_files import stored_shapes
 from learner.model import attention
 from learner.model.head import check_head
 
@@ -65,20 +66,20 @@ def load_model(model: str, device: str = "cpu") -> Any:
             f"model = {model!r} lacks {unread[0]!r} among its stored weights ({len(unread)} such names), or has it in "
             "another shape: it is incomplete, or its config.json belongs to another model"
         )
+    broken = next((name for name, weight in policy.named_parameters() if not weight.isfinite().all()), None)
+    if broken is not None:
+        raise ValueError(
+            f"model = {model!r} has weights that are NaN or infinite, {broken!r} first: take an earlier checkpoint, or copy or "
+            "download it again"
+        )
     policy.eval().to(device)
     check_head(policy, model)
     return policy
 
 
 def _check_files(directory: Path) -> None:
-    files = sorted(directory.glob("*.safetensors"))
-    if not files:
+    if not list(directory.glob("*.safetensors")):
         raise ValueError(
             f"model = {str(directory)!r} has no *.safetensors: convert its weights to safetensors"
         )
-    for file in files:
-        try:
-            with safe_open(file, "pt"):
-                pass
-        except SafetensorError as error:
-            raise ValueError(f"{file} is damaged ({error}): copy or download it again") from error
+    stored_shapes(directory)

@@ -9,12 +9,12 @@ was measured.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from actors.model_files import CONFIG, check_sizes, read_object, text_settings
 from learner.config import LearnerConfig
 
 FLOAT32_BYTES = 4
@@ -42,7 +42,7 @@ class ModelShape:
     @classmethod
     def of(cls, settings: Mapping[str, Any], num_parameters: float) -> ModelShape:
         """From a config.json, `text_config` where it is nested."""
-        text = settings.get("text_config", settings)
+        text = text_settings(settings)
         heads = text.get("num_attention_heads", 1)
         hidden = text.get("hidden_size", 0)
         head = text.get("head_dim") or hidden // heads
@@ -66,7 +66,16 @@ class ModelShape:
 
     @classmethod
     def read(cls, directory: Path, num_parameters: float) -> ModelShape:
-        return cls.of(json.loads((directory / "config.json").read_text()), num_parameters)
+        """Raises ValueError for a config.json with sizes that are no numbers."""
+        path = directory / CONFIG
+        settings = read_object(path)
+        check_sizes(path, text_settings(settings))
+        try:
+            return cls.of(settings, num_parameters)
+        except (TypeError, AttributeError, ZeroDivisionError) as error:
+            raise ValueError(
+                f"{path} has sizes that cannot be reckoned with ({error}): take the file that came with the model"
+            ) from error
 
 
 def activation_bytes(

@@ -1,0 +1,72 @@
+"""What can be known of a model from its files, before a process is started for it: minutes of loading are saved.
+
+Each check raises ValueError with one line that names the thing, its value and the remedy.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from actors.chat import unread_arguments, uses_chat_template
+from actors.model_files import CONFIG, check_settings, read_object, stored_shapes, text_settings
+from cluster.config.schema import RunConfig
+from cluster.fleet.needs import is_to_be_made, model_directory
+from verifiers.types import Problem
+
+_EMBEDDINGS = (
+    "embed_tokens.weight",
+    "wte.weight",
+    "word_embeddings.weight",
+    "embed_in.weight",
+    "tok_embeddings.weight",
+)
+
+
+def check_files(model: str, directory: Path) -> None:
+    """Settings, architecture and weights of a model fit together, as far as files tell."""
+    from learner.model.fit import check_architecture, check_weights
+
+    check_settings(directory)
+    stored = stored_shapes(directory)
+    config = check_architecture(directory, model)
+    check_weights(config, stored, directory)
+
+
+def embedding_rows(directory: Path) -> int | None:
+    """Rows of the input embedding: tokens beyond them cannot be read. None where no file tells."""
+    for name, stored in stored_shapes(directory).items():
+        if name.endswith(_EMBEDDINGS) and len(stored.shape) == 2:
+            return stored.shape[0]
+    return text_settings(read_object(directory / CONFIG)).get("vocab_size")
+
+
+def check_token_range(
+    config: RunConfig, what: str, problems: Sequence[Problem], ids: Iterable[Sequence[int]], tokenizer: Any
+) -> None:
+    """Every token of the prompts, or of the demonstrations, must have a row in the model's embedding."""
+    rows = None if is_to_be_made(config) else embedding_rows(model_directory(config.model))
+    if rows is None:
+        return
+    for problem, tokens in zip(problems, ids, strict=True):
+        if (largest := max(tokens, default=0)) >= rows:
+            raise ValueError(
+                f"{what} of problem {problem.id!r} has the token {largest} ({tokenizer.convert_ids_to_tokens(largest)!r}), "
+                f"model = {config.model!r} has an embedding of {rows} rows: its tokenizer belongs to another model, or has "
+                "tokens added; take the model's own, or call resize_token_embeddings and save both"
+            )
+
+
+def warn_of_unread_arguments(config: RunConfig, tokenizer: Any) -> None:
+    """Say on standard error which of `rollout.chat.arguments` the template does not mention."""
+    chat = config.rollout.chat
+    if not chat.arguments or not uses_chat_template(tokenizer, chat):
+        return
+    for name in unread_arguments(tokenizer, chat):
+        print(
+            f"bonfire: warning: rollout.chat.arguments.{name} = {chat.arguments[name]!r} changes nothing: the chat template of "
+            f"model = {config.model!r} does not mention {name!r}; correct the name, or remove it",
+            file=sys.stderr,
+        )

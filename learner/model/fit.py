@@ -1,0 +1,81 @@
+"""Whether a checkpoint's files fit its config.json, by names and shapes alone: nothing is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from actors.model_files import StoredShape
+from learner.model.names import StoredLayout
+
+SHARE_TO_COMPARE = 0.5
+"""Of the stored names that must be expected ones: with fewer the files use others, which only loading can tell."""
+
+
+def check_architecture(directory: Path, model: str) -> Any:
+    """The model's config, of a class that has a causal language model. Raises ValueError in one line."""
+    from transformers import AutoConfig
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    try:
+        config = AutoConfig.from_pretrained(directory, trust_remote_code=False)
+    except Exception as error:  # checks of transformers' own, of each architecture's, and no end of types
+        raise ValueError(
+            f"model = {model!r}: transformers cannot read its config.json ({_why(error)}): take the config.json that came with "
+            "the model, or a model of an architecture that this transformers has"
+        ) from error
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise ValueError(
+            f"model = {model!r}: config.json has model_type {config.model_type!r}, of which transformers has no causal language "
+            "model: take a model that writes text"
+        )
+    return config
+
+
+def check_weights(config: Any, stored: Mapping[str, StoredShape], directory: Path) -> None:
+    """Raises ValueError for the first tensor that the config asks for and the files have not, or in another shape.
+
+    Says nothing of files in another naming, nor where the model cannot be laid out without its weights.
+    """
+    expected, tied = _expected(config)
+    there = {name for name in expected if name in stored}
+    for name in sorted(there):
+        if stored[name].shape != expected[name]:
+            raise ValueError(
+                f"{directory}: {name!r} has the shape {list(stored[name].shape)}, config.json asks for "
+                f"{list(expected[name])}: they belong to two models; take both from one"
+            )
+    missing = sorted(expected.keys() - there - tied)
+    if missing and len(there) > SHARE_TO_COMPARE * len(stored):
+        raise ValueError(
+            f"{directory}: {missing[0]!r} is not among its stored weights ({len(missing)} such names), and config.json asks "
+            "for it: copy or download the model again, or take the config.json that belongs to it"
+        )
+
+
+def _expected(config: Any) -> tuple[dict[str, tuple[int, ...]], set[str]]:
+    """Shapes of all parameters by their names on disk, and the names of those that are tied to another."""
+    from transformers import AutoModelForCausalLM
+
+    try:
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+        layout = StoredLayout(model)
+    except Exception:  # noqa: BLE001  the learner will say it when it loads the model
+        return {}, set()
+    tied = dict(getattr(model, "all_tied_weights_keys", None) or {})
+    shapes = {tensor.name: tensor.shape for tensor in layout if not tensor.is_buffer}
+    return shapes, {*tied, *tied.values()}
+
+
+def _why(error: BaseException) -> str:
+    """The last line that says something: transformers' checks put the cause there."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if not lines:
+        return repr(error)
+    # The advice that follows an unknown model_type is longer than what is wrong.
+    cause = lines[-1] if "alidation error" in lines[0] else lines[0]
+    return cause[:300]
