@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from actors.engine_config import EngineArguments
+from verifiers.number_config import Finite, Reserved, Seconds, Temperature
 from verifiers.resources_config import CustomResources, Dtype, dtype_by_device
 
 KvAfterUpdate = Literal["recompute", "keep"]
@@ -40,7 +41,7 @@ class ChatConfig(BaseModel):
         min_length=1,
         description="System turn before the user's; None: what the template says without one.",
     )
-    arguments: dict[str, str | int | float | bool] = Field(
+    arguments: dict[str, str | int | Finite | bool] = Field(
         {}, description="Variables of the chat template, such as { enable_thinking = false }."
     )
 
@@ -74,9 +75,8 @@ class RolloutConfig(BaseModel):
 
     workers: int = Field(1, ge=1, description="Rollout workers to start with (one vLLM engine each).")
     samples_per_prompt: int = Field(32, ge=1, description="n: samples drawn of each prompt; at least N.")
-    temperature: float = Field(
+    temperature: Temperature = Field(
         1.0,
-        gt=0,
         description="Sampling temperature, in training and in evaluation. No truncation (top-p, top-k).",
     )
     max_tokens: int = Field(256, ge=1, description="Longest completion, in tokens, stop token included.")
@@ -96,32 +96,32 @@ class RolloutConfig(BaseModel):
     )
     engine: EngineArguments = Field({})
     chat: ChatConfig = ChatConfig()
-    num_cpus: float = Field(1.0, ge=0, description="CPU cores a worker reserves; its OpenMP threads.")
-    num_gpus: float = Field(
+    num_cpus: Reserved = Field(1.0, ge=0, description="CPU cores a worker reserves; its OpenMP threads.")
+    num_gpus: Reserved = Field(
         0.0, ge=0, le=1, description="GPUs a worker reserves; 0: the CPU engine. An engine uses one at most."
     )
     dtype: Dtype = Field(
         default_factory=dtype_by_device, description="Dtype of the engine's weights and activations."
     )
     resources: CustomResources = Field({})
-    startup_timeout_s: float = Field(
+    startup_timeout_s: Seconds = Field(
         180.0,
         gt=0,
         description="Seconds an engine may take to come up, from when its worker has its resources.",
     )
-    group_timeout_s: float = Field(
+    group_timeout_s: Seconds = Field(
         600.0, gt=1, description="Seconds one group may take in an engine before its worker counts as stuck."
     )
-    heartbeat_timeout_s: float = Field(
+    heartbeat_timeout_s: Seconds = Field(
         60.0, gt=1, description="Seconds without a sign of life after which a worker is replaced."
     )
-    suspect_after_s: float = Field(
+    suspect_after_s: Seconds = Field(
         3.0,
         gt=0,
         description="Seconds that a sign of life, due every second, may be late before others are given a worker's "
         "groups, and another is started where there is room. It goes on if it answers within heartbeat_timeout_s.",
     )
-    drain_timeout_s: float = Field(
+    drain_timeout_s: Seconds = Field(
         60.0,
         ge=0,
         description="Seconds a worker that is to leave may take to finish its groups; others sample the rest anew.",

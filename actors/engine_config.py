@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
+from verifiers.number_config import not_finite
 from verifiers.section_config import did_you_mean
 
 ENGINE_ARGUMENTS = "EngineArgs"
@@ -68,6 +69,8 @@ def _is_free(arguments: dict[str, Any]) -> dict[str, Any]:
         for name in arguments
         if name in DECIDED
     ]
+    if place := not_finite(arguments):
+        faults.append(f"{place} is not finite: give a large number, or leave it out")
     if faults:
         raise ValueError("\n".join(faults))
     return arguments

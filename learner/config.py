@@ -6,6 +6,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from verifiers.number_config import Averaging, Decay, Finite, Reserved, Seconds, StepSize
 from verifiers.resources_config import CustomResources, Dtype, dtype_by_device
 from verifiers.section_config import DependentSettings
 
@@ -45,10 +46,9 @@ class LearnerConfig(DependentSettings):
     What is None follows from other sections: `RunConfig` fills it in.
     """
 
-    learning_rate: float = Field(
+    learning_rate: StepSize = Field(
         1e-6,
         gt=0,
-        allow_inf_nan=False,
         description="AdamW's step size after the warm-up. The default suits pretrained models, all of whose weights "
         "are trained; one made from scratch by [sft] wants some 1e-4.",
     )
@@ -62,21 +62,20 @@ class LearnerConfig(DependentSettings):
         description="linear, cosine: steps after which the decay has reached its floor, where it stays; None: "
         "train.steps. A run that is resumed keeps those it began with, also where train.steps is raised.",
     )
-    schedule_floor: float = Field(
+    schedule_floor: Finite = Field(
         0.1, ge=0, le=1, description="linear, cosine: share of learning_rate that is left in the end."
     )
     warmup_steps: int = Field(10, ge=0, description="Steps over which the learning rate rises linearly.")
-    betas: tuple[float, float] = Field((0.9, 0.95), description="AdamW's two averaging factors.")
-    eps: float = Field(1e-8, gt=0, description="AdamW's denominator offset.")
-    weight_decay: float = Field(0.0, ge=0, description="AdamW's decoupled decay, per unit of learning rate.")
-    loss_normaliser: float | None = Field(
+    betas: tuple[Averaging, Averaging] = Field((0.9, 0.95), description="AdamW's two averaging factors.")
+    eps: Finite = Field(1e-8, ge=1e-12, description="AdamW's denominator offset.")
+    weight_decay: Decay = Field(0.0, ge=0, description="AdamW's decoupled decay, per unit of learning rate.")
+    loss_normaliser: Finite | None = Field(
         None,
-        gt=0,
-        allow_inf_nan=False,
+        ge=1e-6,
         description="Constant that the loss, a sum over tokens, is divided by, so that the norm of its gradient is of "
         "order one; None: rollout.max_tokens. Without clipping it changes nothing but what eps is compared with.",
     )
-    max_grad_norm: float = Field(
+    max_grad_norm: Finite = Field(
         1.0,
         gt=0,
         description="Norm of the whole gradient, after loss_normaliser, above which it is scaled down. Meant for rare "
@@ -109,29 +108,26 @@ class LearnerConfig(DependentSettings):
         "over sampler), sequence = every sample by the product of its ratios, ppo_clip = by token, without a gradient "
         "where the ratio has left the clip range in the direction of the weight, none = not at all.",
     )
-    max_importance_ratio: float = Field(
+    max_importance_ratio: Finite = Field(
         2.0, ge=1, description="token, sequence: upper bound of the ratio pi / mu."
     )
-    clip_low: float = Field(
+    clip_low: Finite = Field(
         0.2, gt=0, le=1, description="ppo_clip: a negative weight counts while pi / mu >= 1 - clip_low."
     )
-    clip_high: float = Field(
+    clip_high: Finite = Field(
         0.2,
         gt=0,
-        allow_inf_nan=False,
         description="ppo_clip: a positive weight counts while pi / mu <= 1 + clip_high.",
     )
-    kl_coefficient: float = Field(
+    kl_coefficient: Finite = Field(
         0.0,
         ge=0,
-        allow_inf_nan=False,
         description="Weight of the KL divergence to the run's model before training, in rewards per nat and sample; "
         "0: off, else one more copy of the weights in memory and one more forward pass.",
     )
-    parity_share: float = Field(
+    parity_share: Finite = Field(
         0.05,
         ge=0,
-        allow_inf_nan=False,
         description="Positions that the parity check computes, as a share of those trained; tokens of the newest "
         "version in trained samples cost nothing and are compared besides.",
     )
@@ -146,14 +142,14 @@ class LearnerConfig(DependentSettings):
         ge=1,
         description="Processes over which parameters, gradients and optimizer are sharded, and a batch divided.",
     )
-    num_cpus: float = Field(1.0, ge=0, description="CPU cores each rank reserves; its torch threads.")
-    num_gpus: float = Field(0.0, ge=0, description="GPUs each rank reserves; 0: it computes on the CPU.")
+    num_cpus: Reserved = Field(1.0, ge=0, description="CPU cores each rank reserves; its torch threads.")
+    num_gpus: Reserved = Field(0.0, ge=0, description="GPUs each rank reserves; 0: it computes on the CPU.")
     dtype: Dtype = Field(
         default_factory=dtype_by_device,
         description="Dtype of the computation (autocast); parameters and optimizer stay float32.",
     )
     resources: CustomResources = Field({})
-    startup_timeout_s: float = Field(
+    startup_timeout_s: Seconds = Field(
         180.0,
         gt=0,
         description="Seconds until all ranks must have their resources, and then each phase of their start may take.",
@@ -209,18 +205,18 @@ class SftConfig(BaseModel):
     notation: Literal["expression", "steps"] = Field(
         "expression", description="How they are written; see problems.notation."
     )
-    corruption: float = Field(0.2, ge=0, le=1, description="Fraction of demonstrations with a wrong target.")
+    corruption: Finite = Field(0.2, ge=0, le=1, description="Fraction of demonstrations with a wrong target.")
     seed: int = Field(0, ge=0, description="Seed of demonstrations, initial weights and batches.")
     steps: int = Field(1000, ge=1, description="Optimizer steps.")
     schedule_steps: int = Field(
         1500, ge=1, description="Steps after which the cosine would reach its floor of 5 %."
     )
     batch_size: int = Field(128, ge=1, description="Demonstrations a step.")
-    learning_rate: float = Field(2e-3, gt=0, description="AdamW's peak step size.")
+    learning_rate: StepSize = Field(2e-3, gt=0, description="AdamW's peak step size.")
     warmup_steps: int = Field(100, ge=0, description="Steps over which the learning rate rises linearly.")
-    weight_decay: float = Field(0.01, ge=0, description="AdamW's decoupled decay, per unit of learning rate.")
-    betas: tuple[float, float] = Field((0.9, 0.98), description="AdamW's two averaging factors.")
-    max_grad_norm: float = Field(
+    weight_decay: Decay = Field(0.01, ge=0, description="AdamW's decoupled decay, per unit of learning rate.")
+    betas: tuple[Averaging, Averaging] = Field((0.9, 0.98), description="AdamW's two averaging factors.")
+    max_grad_norm: Finite = Field(
         1.0, gt=0, description="Global gradient norm above which gradients are scaled down."
     )
     hidden_size: int = Field(96, ge=1, description="Width of the residual stream.")
@@ -229,3 +225,11 @@ class SftConfig(BaseModel):
         3, ge=1, description="Attention heads; vLLM's CPU attention needs 32 channels or more a head."
     )
     intermediate_size: int = Field(256, ge=1, description="Width of the feed-forward layer.")
+
+    @model_validator(mode="after")
+    def _heads_divide_the_width(self) -> Self:
+        if self.hidden_size % self.num_heads:
+            raise ValueError(
+                f"hidden_size = {self.hidden_size} is not a multiple of num_heads = {self.num_heads}: change one of them"
+            )
+        return self

@@ -10,13 +10,14 @@ from pydantic import Field, model_validator
 from verifiers.math.config import MathConfig
 from verifiers.models.judge_config import JudgeConfig
 from verifiers.models.reward_model_config import RewardModelConfig
+from verifiers.number_config import Finite, Reserved, Seconds, not_finite
 from verifiers.programs.config import PythonTestsConfig
 from verifiers.resources_config import CustomResources
 from verifiers.section_config import DependentSettings
 from verifiers.shape_config import FormatConfig, LengthConfig
 
 Name = Annotated[str, Field(min_length=1)]
-Weights = Annotated[dict[Name, Annotated[float, Field(allow_inf_nan=False)]], Field(min_length=1)]
+Weights = Annotated[dict[Name, Finite], Field(min_length=1)]
 
 SECTIONS = ("math", "python_tests", "reward_model", "judge", "format", "length")
 """Verifiers with settings of their own, in the section of their name."""
@@ -38,32 +39,28 @@ class VerifierConfig(DependentSettings):
         None, description="What selects among N, named like reward; None: the scores of reward's verifiers."
     )
     workers: int = Field(1, ge=1, description="Verifier workers to start with.")
-    num_cpus: float = Field(
-        0.0, ge=0, allow_inf_nan=False, description="CPUs that Ray reserves for each worker; 0 reserves none."
+    num_cpus: Reserved = Field(
+        0.0, ge=0, description="CPUs that Ray reserves for each worker; 0 reserves none."
     )
-    num_gpus: float = Field(
+    num_gpus: Reserved = Field(
         0.0,
         ge=0,
-        allow_inf_nan=False,
         description="GPUs that Ray reserves for each worker and that its models may use; 0 hides them.",
     )
     resources: CustomResources = Field({})
-    timeout_s: float = Field(
+    timeout_s: Seconds = Field(
         2.0,
         gt=0,
-        allow_inf_nan=False,
         description="Seconds of wall time one candidate may take before it is a timeout.",
     )
-    batch_timeout_s: float = Field(
+    batch_timeout_s: Seconds = Field(
         300.0,
         gt=0,
-        allow_inf_nan=False,
         description="Seconds a verifier that judges a whole group at once (a model) may take for it.",
     )
-    startup_timeout_s: float = Field(
+    startup_timeout_s: Seconds = Field(
         300.0,
         gt=0,
-        allow_inf_nan=False,
         description="Seconds a verifier may take to start: imports, loading a model.",
     )
     max_candidate_chars: int = Field(
@@ -72,16 +69,14 @@ class VerifierConfig(DependentSettings):
     retries: int = Field(
         2, ge=0, description="Times a candidate is judged again after the verifier's process died on it."
     )
-    heartbeat_timeout_s: float = Field(
+    heartbeat_timeout_s: Seconds = Field(
         20.0,
         gt=1,
-        allow_inf_nan=False,
         description="Seconds without a sign of life after which a worker is replaced.",
     )
-    suspect_after_s: float = Field(
+    suspect_after_s: Seconds = Field(
         3.0,
         gt=0,
-        allow_inf_nan=False,
         description="Seconds that a sign of life, due every second, may be late before others are given a worker's "
         "groups too, and another is started where there is room. It goes on if it answers within heartbeat_timeout_s.",
     )
@@ -139,6 +134,10 @@ class VerifierConfig(DependentSettings):
             except TypeError as error:
                 faults.append(
                     f"options.{name!r} cannot be sent to the verifier's process ({error}): use only JSON's types"
+                )
+            if place := not_finite(options):
+                faults.append(
+                    f"options.{name!r}: {place} is not finite: give a large number, or leave it out"
                 )
         for setting, weights in (("reward", self.reward_weights), ("score", self.score_weights or {})):
             faults += [

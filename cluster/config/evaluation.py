@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-# Below 0.01 vLLM samples at 0.01.
-Temperature = Annotated[float, Field(ge=0.01, allow_inf_nan=False)]
+from verifiers.number_config import Temperature
 
 
 class EvalConfig(BaseModel):

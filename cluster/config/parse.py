@@ -136,7 +136,11 @@ def _describe(problem: Any, model: type[BaseModel] = RunConfig) -> list[str]:
         return [f"{path} is missing: set it in the file or give {path}=... on the command line"]
     if problem["type"] == "value_error":
         section = f"{path}." if path else ""
-        return [section + line.removeprefix(section) for line in message.splitlines()]
+        # A setting's own check begins with what is wrong with the value: `= 'x' is no ...`.
+        return [
+            f"{path} {line}" if line.startswith("= ") else section + line.removeprefix(section)
+            for line in message.splitlines()
+        ]
     if problem["type"] == "literal_error" and isinstance(problem["input"], str):
         choices = re.findall(r"'([^']+)'", problem["ctx"]["expected"])
         message += did_you_mean(problem["input"], choices)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from verifiers.number_config import Finite, Seconds
+
 
 class ScalingConfig(BaseModel):
     """The policy that adds and removes workers while the run trains; without the section there is none."""
@@ -14,33 +16,30 @@ class ScalingConfig(BaseModel):
     max_rollout: int = Field(ge=1, description="Most rollout workers, also by `bonfire scale`.")
     min_verifier: int = Field(1, ge=1, description="Fewest verifier workers, also by `bonfire scale`.")
     max_verifier: int = Field(ge=1, description="Most verifier workers, also by `bonfire scale`.")
-    every_s: float = Field(
+    every_s: Seconds = Field(
         10.0,
         ge=1,
-        allow_inf_nan=False,
         description="Seconds between two looks; each is at the time since the last.",
     )
     patience: int = Field(3, ge=1, description="Looks in a row that must ask for the same before it is done.")
-    cooldown_s: float = Field(
+    cooldown_s: Seconds = Field(
         60.0,
         ge=0,
-        allow_inf_nan=False,
         description="Seconds after a change, also by `bonfire scale`, in which nothing is looked at.",
     )
-    starved_above: float = Field(
+    starved_above: Finite = Field(
         0.2,
         gt=0,
         lt=1,
         description="Share of its time, 0 to 1, that the learner must wait for batches before workers are added.",
     )
-    queue_above: float = Field(
+    queue_above: Finite = Field(
         4.0,
         gt=0,
-        allow_inf_nan=False,
         description="Groups waiting for a verdict, per verifier worker, above which the verifiers hold the learner "
         "up and not the engines.",
     )
-    busy_below: float = Field(
+    busy_below: Finite = Field(
         0.7,
         gt=0,
         lt=1,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from actors.config import RolloutConfig
 from cluster.config.evaluation import EvalConfig
@@ -12,6 +12,7 @@ from cluster.config.scaling import ScalingConfig
 from learner.config import LearnerConfig, SftConfig
 from learner.objectives.config import ObjectiveConfig
 from verifiers.config import VerifierConfig
+from verifiers.number_config import Finite, Seconds
 from verifiers.problems.config import ProblemsConfig
 
 
@@ -30,13 +31,13 @@ class TrainConfig(BaseModel):
         50, ge=1, description="Steps between checkpoints; the last step always has one."
     )
     keep_checkpoints: int = Field(2, ge=1, description="Newest checkpoints kept.")
-    max_parity_mean: float | None = Field(
+    max_parity_mean: Finite | None = Field(
         None,
         gt=0,
         description="Mean |log-prob| difference, in nats, of an engine and the learner on the same tokens and weights, "
         "above which the run stops; None: 5e-4 with float32 engines and learner, 0.1 when either is bfloat16.",
     )
-    max_parity_kl: float | None = Field(
+    max_parity_kl: Finite | None = Field(
         None,
         gt=0,
         description="The same for the KL divergence from engine to learner (k3, nats a token); None: 1e-6 with "
@@ -58,7 +59,9 @@ class TrainConfig(BaseModel):
         description="Times in a row, without a new checkpoint between, that the run goes on by itself from its newest "
         "checkpoint when its learner or controller died or hangs.",
     )
-    step_timeout_s: float = Field(600.0, gt=0, description="Seconds one learner step or broadcast may take.")
+    step_timeout_s: Seconds = Field(
+        600.0, gt=0, description="Seconds one learner step or broadcast may take."
+    )
 
 
 class MetricsConfig(BaseModel):
@@ -75,6 +78,21 @@ class MetricsConfig(BaseModel):
             f"metrics.port = {self.port} on {self.host} cannot be used ({error.strerror}): "
             "choose another, or metrics.port=0 for any free one"
         )
+
+    @field_validator("host")
+    @classmethod
+    def _is_a_name_of_hosts(cls, host: str) -> str:
+        try:
+            host.encode("idna")
+        except UnicodeError:
+            raise ValueError(
+                f"= {host!r} is no name of a host: give an address of this machine, such as 127.0.0.1"
+            ) from None
+        if "\0" in host or any(letter.isspace() for letter in host):
+            raise ValueError(
+                f"= {host!r} is no name of a host: give an address of this machine, such as 127.0.0.1"
+            )
+        return host
 
 
 class RunConfig(BaseModel):

@@ -6,6 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from verifiers.number_config import Finite
 from verifiers.section_config import DependentSettings
 
 Baseline = Literal["none", "loo", "loo1"]
@@ -69,10 +70,9 @@ class ObjectiveConfig(DependentSettings):
         description="bon, pass_at_k, max_at_k: any other k for the baseline, in place of `baseline`; "
         "below the number of samples drawn per prompt",
     )
-    max_weight: float = Field(
+    max_weight: Finite = Field(
         default=8.0,
         gt=0,
-        allow_inf_nan=False,
         description="bon_rlb: largest g+ and g-, the closed forms' weights of a success and of a failure; "
         "without it g- sets the size of the update wherever most samples fail",
     )
@@ -91,10 +91,9 @@ class ObjectiveConfig(DependentSettings):
         description="bon_sft: the tilt's strength gives it Best-of-N's divergence from the policy (kl) or its mean "
         "rank (moment)",
     )
-    sample_weight: float = Field(
+    sample_weight: Finite = Field(
         default=1.0,
         ge=0,
-        allow_inf_nan=False,
         description="bon_sft: multiplier of the samples' weights, whose absolute values add up to as much as "
         "num_select against 1 for the demonstration; 0 is sft",
     )

@@ -6,6 +6,8 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from verifiers.number_config import Decay, Finite, StepSize
+
 VerifierLoss = Literal["pointwise", "pairwise"]
 
 
@@ -19,9 +21,8 @@ class VerifierTrainingConfig(BaseModel):
         description="pointwise = cross-entropy of each candidate, sigmoid(logit) is P(correct); pairwise = "
         "Bradley-Terry over a problem's (correct, wrong) pairs, ranks within a problem and is no probability.",
     )
-    label_threshold: float | None = Field(
+    label_threshold: Finite | None = Field(
         None,
-        allow_inf_nan=False,
         description="Reward above which a candidate counts as correct; None: rewards must be 0 or 1.",
     )
     template: str | None = Field(
@@ -35,10 +36,10 @@ class VerifierTrainingConfig(BaseModel):
         description="Tokens of the longest input; a longer candidate is refused: not trained on, and in the "
         "test never chosen. None: the model's positions.",
     )
-    validation_share: float = Field(
+    validation_share: Finite = Field(
         0.1, gt=0, lt=1, description="Share of the problems that choose the best step."
     )
-    test_share: float = Field(0.2, gt=0, lt=1, description="Share of the problems held out for the report.")
+    test_share: Finite = Field(0.2, gt=0, lt=1, description="Share of the problems held out for the report.")
     ks: tuple[int, ...] = Field(
         (1, 2, 4, 8, 16, 32),
         description="Values of k of the Best-of-k report; those above the samples of a held-out problem are left out.",
@@ -50,10 +51,10 @@ class VerifierTrainingConfig(BaseModel):
         ge=2,
         description="Distinct candidates of a problem, at most, in a step's batch and in the validation.",
     )
-    learning_rate: float = Field(3e-4, gt=0, allow_inf_nan=False, description="AdamW's peak step size.")
+    learning_rate: StepSize = Field(3e-4, gt=0, description="AdamW's peak step size.")
     warmup_steps: int = Field(50, ge=0, description="Steps over which the learning rate rises linearly.")
-    weight_decay: float = Field(0.01, ge=0, description="AdamW's decoupled decay, per unit of learning rate.")
-    max_grad_norm: float = Field(
+    weight_decay: Decay = Field(0.01, ge=0, description="AdamW's decoupled decay, per unit of learning rate.")
+    max_grad_norm: Finite = Field(
         1.0, gt=0, description="Global gradient norm above which gradients are scaled down."
     )
     validate_every: int = Field(

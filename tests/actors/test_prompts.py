@@ -234,6 +234,7 @@ def test_a_chat_that_cannot_be_had_is_refused_in_one_line(
 
 def test_the_runs_chat_settings_are_used_and_are_part_of_what_is_compared(tmp_path: Path) -> None:
     (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": EOS}))
+    (tmp_path / "config.json").write_text("{}")
 
     def config(**chat: Any) -> Any:
         rollout = {"chat": chat, "max_model_len": 128, "max_tokens": 16}

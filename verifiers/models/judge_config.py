@@ -7,6 +7,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from verifiers.number_config import Temperature
+
 PROMPT_TEMPLATE = """\
 Below are a problem and a proposed solution. Find out whether the solution is correct.
 
@@ -32,9 +34,7 @@ class JudgeConfig(BaseModel):
     votes: int = Field(
         4, ge=1, description="Times each candidate is judged; the score is the share of votes for it."
     )
-    temperature: float = Field(
-        0.7, gt=0, allow_inf_nan=False, description="Sampling temperature of the judge. No truncation."
-    )
+    temperature: Temperature = Field(0.7, description="Sampling temperature of the judge. No truncation.")
     max_tokens: int = Field(1024, ge=1, description="Longest judgement, in tokens.")
     max_model_len: int = Field(
         4096,

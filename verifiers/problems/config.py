@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from verifiers.number_config import Finite
 from verifiers.section_config import DependentSettings
 
-Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Weight = Annotated[Finite, Field(ge=0)]
 Name = Annotated[str, Field(min_length=1)]
 Paths = Annotated[
     tuple[Name, ...],
     Field(min_length=1),
     BeforeValidator(lambda path: (path,) if isinstance(path, str) else path),
 ]
+MAX_PUZZLES = 1_000_000
+"""They are made anew at every start, in memory, in a minute or two."""
 
 _GENERATOR = (
     "num_train",
@@ -137,7 +141,7 @@ class ProblemsConfig(DependentSettings):
         description="Text of the prompt: {prompt} stands for the prompt field, {name} for the row's field of that "
         "name; None: the format's own (files, hub).",
     )
-    test_fraction: float | None = Field(
+    test_fraction: Finite | None = Field(
         None,
         gt=0,
         lt=1,
@@ -184,6 +188,8 @@ class ProblemsConfig(DependentSettings):
                 f"problems.min_target = {self.min_target} exceeds "
                 f"problems.max_target = {self.max_target}: lower it"
             )
+        if self.source == "countdown":
+            faults += self._faults_of_counts()
         if not any(self.operator_weights):
             faults.append(
                 f"problems.operator_weights = {list(self.operator_weights)} allows no operator: "
@@ -194,6 +200,21 @@ class ProblemsConfig(DependentSettings):
         if faults:
             raise ValueError("\n".join(faults))
         return self
+
+    def _faults_of_counts(self) -> list[str]:
+        # Numbers in any order, and a target: no two puzzles have the same.
+        multisets = math.comb(self.max_number + self.num_operands - 1, self.num_operands)
+        there = multisets * max(0, self.max_target - self.min_target + 1)
+        why = (
+            f"there are at most {there:,} with these numbers and targets; lower it, or raise problems.max_number"
+            if there <= MAX_PUZZLES
+            else f"{MAX_PUZZLES:,} are generated at most; lower it, or write them into a file and set problems.source = 'files'"
+        )
+        return [
+            f"problems.{name} = {getattr(self, name)} is more puzzles than can be had: {why}"
+            for name in ("num_train", "num_test")
+            if getattr(self, name) > min(there, MAX_PUZZLES)
+        ]
 
     def _faults_of_splits(self) -> list[str]:
         kind = "path" if self.source == "files" else "split"

@@ -232,7 +232,7 @@ def test_a_wrong_type_is_named_with_its_value_and_what_is_valid(sections, expect
     ("sections", "expected"),
     [
         ({"rollout": {"workers": 0}}, "rollout.workers = 0: input should be greater than or equal to 1"),
-        ({"rollout": {"temperature": 0.0}}, "rollout.temperature = 0.0: input should be greater than 0"),
+        ({"rollout": {"temperature": 0.0}}, "rollout.temperature = 0.0: input should be greater than or equal to 0.01"),
         ({"train": {"max_staleness": -1}}, "train.max_staleness = -1: input should be greater than or equal to 0"),
         ({"metrics": {"port": 70000}}, "metrics.port = 70000: input should be less than or equal to 65535"),
         ({"sft": {"corruption": 1.5}}, "sft.corruption = 1.5: input should be less than or equal to 1"),
