@@ -41,12 +41,27 @@ def new_run_dir(config: RunConfig, name: str) -> Path:
     """The configured directory, or a fresh one under runs/."""
     if config.run_dir:
         path = Path(config.run_dir)
+        check_can_be_directory(path)
         if holds_run(path):
             raise ValueError(
                 f"run_dir = {config.run_dir!r} holds a run already: choose another, or --resume {path}"
             )
         return path
     return Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def check_can_be_directory(run_dir: Path) -> None:
+    """Raises ValueError for a run directory that can never be made there."""
+    try:
+        if "\0" in str(run_dir):
+            raise ValueError("embedded null byte")
+        there = next(path for path in (run_dir, *run_dir.absolute().parents) if path.exists())
+    except (OSError, ValueError) as error:  # a name too long, or with a null byte
+        why = getattr(error, "strerror", None) or error
+        shown = str(run_dir) if len(str(run_dir)) <= 100 else f"{str(run_dir)[:100]}..."
+        raise ValueError(f"run_dir = {shown!r} can be no directory ({why}): choose another") from None
+    if not there.is_dir():
+        raise ValueError(f"run_dir = {str(run_dir)!r}: {there} is a file: choose another directory")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

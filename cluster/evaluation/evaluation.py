@@ -15,6 +15,7 @@ from cluster.evaluation.identity import fingerprint, sampling_identity, verdict_
 from cluster.evaluation.session import STAGE, Progress, run_keeping_samples, telling_how_to_go_on
 from cluster.evaluation.store import SETTINGS_FILE, Cell, EvalStore, check_names
 from cluster.fleet import ray_cluster
+from cluster.fleet.capacity import check_private_has
 from cluster.run.preflight import check_context, check_engine, check_model, check_prompts, tokenizer_of
 from cluster.run_directory.commit import git_commit
 from cluster.terminal.console import View
@@ -45,6 +46,8 @@ def evaluate_models(
     for path in named.values():
         check_model(path)
     check_engine(config)
+    if address is None:
+        check_private_has(config, trains=False)
     problems = load_problems(config.problems, "test")
     check_problems(problems, config.verifier)
     with (

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from cluster.config.schema import RunConfig
+from cluster.fleet.capacity import check_private_has
 from cluster.fleet.needs import cpus_needed, model_bytes
 from cluster.fleet.nodes import HUNG_WORKER_SETTINGS
+from cluster.fleet.watcher import watch_this_process
 
 CONTROLLER_NAME = "bonfire-controller"
 """Of each run's controller on its cluster, in a namespace of the run's name."""
@@ -31,7 +33,8 @@ def start_ray(
     """Join the cluster at `address`, or start one for this process alone; returns its address.
 
     The private cluster listens on 127.0.0.1, asks for a token, and dies with this process. `publishes`:
-    the learner's weights will go through its object store.
+    there is a learner, whose weights will go through its object store. Raises ValueError where this machine can
+    never have what the workers reserve.
     """
     set_ray_environment(local=address is None)
     import ray
@@ -52,6 +55,8 @@ def start_ray(
                 "and that RAY_AUTH_TOKEN_PATH names the cluster's token"
             ) from error
     else:
+        check_private_has(config, trains=publishes)
+        watch_this_process()
         published_bytes = int(STORED_VERSIONS * model_bytes(config)) if publishes else 0
         store_bytes = max(OBJECT_STORE_BYTES, published_bytes)
         num_cpus = max(os.cpu_count() or 1, int(cpus_needed(config) + 0.999))

@@ -20,6 +20,7 @@ from actors.engine_config import check_known, known_arguments
 from actors.model_files import CONFIG, read_object, text_settings
 from actors.tokens import encode_demonstrations, encode_prompts, load_tokenizer, stop_token_ids
 from cluster.config.schema import MetricsConfig, RunConfig
+from cluster.fleet.capacity import check_private_has
 from cluster.fleet.needs import disk_needed, is_to_be_made, memory_needed, model_directory
 from cluster.run.base_model import base_is_there
 from cluster.run.model_checks import check_files, check_token_range, warn_of_unread_arguments
@@ -37,6 +38,8 @@ class Prepared:
 
 def prepare(config: RunConfig, run_dir: Path, *, local: bool, port_patience_s: float = 0.0) -> Prepared:
     """Run all checks that need no model; `local`: the workers will run on this machine."""
+    if local:
+        check_private_has(config)
     if config.sft is None or base_is_there(config):
         check_model(config.model)
     check_context(config)
