@@ -120,6 +120,11 @@ def resolve(
     return Verifier(row=row, verify=lambda problem, completion: _to_verdict(judge(problem, completion)))
 
 
+def import_verifier(name: str) -> None:
+    """Import the module that has it, and nothing more. Raises ValueError where there is none such."""
+    _load(name, VERIFIERS.get(name, Row(path=name)).path)
+
+
 def problem_check(name: str) -> Callable[[Problem], None] | None:
     """`check_problem` of the verifier's module: raises ValueError for a problem that `verify` could not judge."""
     row = VERIFIERS.get(name, Row(path=name))

@@ -20,6 +20,7 @@ from cluster.run.preflight import check_context, check_engine, check_model, chec
 from cluster.run_directory.commit import git_commit
 from cluster.terminal.console import View
 from verifiers.problems.loading import check_problems, load_problems
+from verifiers.process.trial import try_imports
 from verifiers.types import Problem
 
 if TYPE_CHECKING:  # they import Ray and torch, which must not come with the command line
@@ -49,6 +50,7 @@ def evaluate_models(
     if address is None:
         check_private_has(config, trains=False)
     problems = load_problems(config.problems, "test")
+    try_imports(config.verifier)
     check_problems(problems, config.verifier)
     with (
         EvalStore(directory, identity_of(config, problems), problems) as store,

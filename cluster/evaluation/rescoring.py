@@ -24,6 +24,7 @@ from cluster.evaluation.store import (
 from cluster.fleet import ray_cluster
 from cluster.terminal.console import View
 from verifiers.problems.loading import check_problems, load_problems
+from verifiers.process.trial import try_imports
 from verifiers.types import Problem
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ def rescore(
             f"{directory}: leave out the larger ones"
         )
     problems = find_problems(read_problems(directory), load_problems(config.problems, "test"))
+    try_imports(config.verifier)
     check_problems(problems, config.verifier)
     identity = {
         **{name: sampled[name] for name in sampling_identity(config, num_samples) if name in sampled},

@@ -25,6 +25,7 @@ from cluster.fleet.needs import disk_needed, is_to_be_made, memory_needed, model
 from cluster.run.base_model import base_is_there
 from cluster.run.model_checks import check_files, check_token_range, warn_of_unread_arguments
 from verifiers.problems.loading import check_problems, load_problems, warn_of_shared_prompts
+from verifiers.process.trial import try_imports
 from verifiers.types import Problem
 
 
@@ -47,6 +48,7 @@ def prepare(config: RunConfig, run_dir: Path, *, local: bool, port_patience_s: f
     check_port(config.metrics, port_patience_s)
     train_problems = load_problems(config.problems, "train")
     test_problems = load_problems(config.problems, "test") if config.evaluation else []
+    try_imports(config.verifier)
     check_problems([*train_problems, *test_problems], config.verifier)
     warn_of_shared_prompts(train_problems, test_problems)
     if local:

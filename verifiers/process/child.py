@@ -7,6 +7,7 @@ it starts fast.
 from __future__ import annotations
 
 import ctypes
+import errno
 import faulthandler
 import hashlib
 import json
@@ -19,7 +20,7 @@ import sys
 import time
 from typing import Any
 
-from verifiers.registry import Verifier, resolve
+from verifiers.registry import Verifier, import_verifier, resolve
 from verifiers.types import CRASHED, REFUSED, Problem
 
 FLUSH_S = 0.002
@@ -33,12 +34,17 @@ Native, so that each half is one aligned store; only a dead child's halves are r
 """
 IDLE = -1
 
+CLOSED_FILES = 86
+"""Exit code where the verifier has closed the files that the child answers through: nothing else can be said then."""
 _PR_SET_PDEATHSIG = 1
 _Row = tuple[int, float, float, str, float, str | None]
 
 
 def judge_requests(page_descriptor: int, parent_pid: int) -> None:
-    """Read what `resolve` takes and then requests from stdin until it ends, write verdicts to stdout."""
+    """Read what `resolve` takes and then requests from stdin until it ends, write verdicts to stdout.
+
+    With `only_imports` among what it takes, it imports the verifier's module, says that it could, and ends.
+    """
     _die_with_parent(parent_pid)
     faulthandler.enable()
     requests = os.fdopen(os.dup(0), "rb")
@@ -50,11 +56,21 @@ def judge_requests(page_descriptor: int, parent_pid: int) -> None:
     page = mmap.mmap(page_descriptor, PAGE.size)
 
     def send(message: dict[str, Any]) -> None:
-        replies.write(json.dumps(message, separators=(",", ":")).encode() + b"\n")
-        replies.flush()
+        try:
+            replies.write(json.dumps(message, separators=(",", ":")).encode() + b"\n")
+            replies.flush()
+        except OSError as error:
+            if error.errno == errno.EBADF:
+                os._exit(CLOSED_FILES)
+            raise
 
     try:
-        verifier = resolve(**json.loads(requests.readline()))
+        start = json.loads(requests.readline())
+        if start.pop("only_imports", False):
+            import_verifier(start["name"])
+            send({"ready": True})
+            return
+        verifier = resolve(**start)
     except BaseException as error:  # noqa: BLE001  a user's module may raise anything
         send({"failed": str(error) if isinstance(error, ValueError) else _one_line(error)})
         return

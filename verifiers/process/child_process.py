@@ -12,13 +12,17 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from verifiers.config import SECTIONS, VerifierConfig
-from verifiers.process.child import IDLE, PAGE
+from verifiers.process.child import CLOSED_FILES, IDLE, PAGE
 
 EXIT_TIMEOUT_S = 10.0
+LAST_MOMENT_S = 0.5
+TELL_AFTER_S = 5.0
+TELL_EVERY_S = 30.0
 STDERR_TAIL_BYTES = 8192
 
 
@@ -29,7 +33,8 @@ class VerifierStartError(RuntimeError):
 class ChildProcess:
     """One child process and the parent's ends of its pipes; none of its methods waits without a limit."""
 
-    def __init__(self, config: VerifierConfig, name: str) -> None:
+    def __init__(self, config: VerifierConfig, name: str, *, only_imports: bool = False) -> None:
+        """`only_imports`: it imports the verifier's module and ends, and is never asked."""
         self._name = name
         self.facts: dict[str, Any] = {}
         """What it said of itself when it was ready."""
@@ -58,12 +63,13 @@ class ChildProcess:
         self._inbox = b""
         self._stderr_tail = b""
         self._ended = False
+        self._closed_files = False
         self._selector = selectors.DefaultSelector()
         for stream in (self._stdin, self._stdout, self._stderr):
             os.set_blocking(stream.fileno(), False)
         for stream in (self._stdout, self._stderr):
             self._selector.register(stream, selectors.EVENT_READ)
-        self.send(_start_message(config, name))
+        self.send(_start_message(config, name) | ({"only_imports": True} if only_imports else {}))
 
     @property
     def pid(self) -> int:
@@ -107,6 +113,12 @@ class ChildProcess:
     def kill(self) -> tuple[int, float]:
         """End the child and its process group; returns the index it was at, and for how many seconds."""
         now = time.monotonic()
+        if self._ended and self._process.returncode is None:
+            # Its pipe is at an end: so is it in a moment, or it lives on and nobody can hear it.
+            try:
+                self._process.wait(LAST_MOMENT_S)
+            except subprocess.TimeoutExpired:
+                self._closed_files = True
         if self._process.returncode is None:  # once reaped, its id may be somebody else's
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._process.pid, signal.SIGKILL)
@@ -125,18 +137,27 @@ class ChildProcess:
         code = self._process.returncode
         if code is None:
             cause = "could not be killed"
+        elif code == CLOSED_FILES or self._closed_files:
+            cause = "closed the files through which it answers: have it close only those that it opened"
         elif code >= 0:
             cause = f"exited with code {code}"
         else:
             cause = f"died of {signal.Signals(-code).name}"
-        stderr = self._stderr_tail.decode(errors="replace").strip()
+        stderr = " ".join(self._stderr_tail.decode(errors="replace").split())
         return cause + (f" (stderr ends: {stderr[-1000:]})" if stderr else "")
 
-    def wait_until_ready(self, timeout_s: float) -> None:
-        """Returns when it can judge; kills it and raises VerifierStartError if it cannot."""
-        deadline = time.monotonic() + timeout_s
+    def wait_until_ready(self, timeout_s: float, tell: Callable[[float], None] | None = None) -> None:
+        """Returns when it can judge; kills it and raises VerifierStartError if it cannot.
+
+        `tell` hears after TELL_AFTER_S seconds, and then every TELL_EVERY_S, for how long that has taken.
+        """
+        begun = time.monotonic()
+        deadline, tell_at = begun + timeout_s, begun + TELL_AFTER_S
         while (remaining_s := deadline - time.monotonic()) > 0:
-            messages = self.exchange(remaining_s)
+            if tell is not None and time.monotonic() >= tell_at:
+                tell(time.monotonic() - begun)
+                tell_at += TELL_EVERY_S
+            messages = self.exchange(remaining_s if tell is None else min(remaining_s, TELL_AFTER_S))
             if messages is None:
                 self.kill()
                 raise VerifierStartError(
