@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from verifiers.number_config import Temperature
+
+DEFAULT_KS = (1, 4, 8, 16, 32)
+
+
+def ks_within(settings: Mapping[str, Any]) -> tuple[int, ...]:
+    """(1, 4, 8, 16, 32), those of them that samples_per_problem reaches"""
+    return tuple(k for k in DEFAULT_KS if k <= settings["samples_per_problem"])
 
 
 class EvalConfig(BaseModel):
@@ -17,7 +27,7 @@ class EvalConfig(BaseModel):
         (), description="Sampling temperatures, each model at each; none: rollout.temperature alone."
     )
     ks: tuple[int, ...] = Field(
-        (1, 4, 8, 16, 32),
+        default_factory=ks_within,
         description="k of pass@k, Best-of-k and majority@k, each at most samples_per_problem.",
     )
     seed: int = Field(1, ge=0, lt=2**31, description="Seed of the samples and the bootstrap.")

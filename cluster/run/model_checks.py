@@ -27,10 +27,10 @@ _EMBEDDINGS = (
 
 def check_files(model: str, directory: Path) -> None:
     """Settings, architecture and weights of a model fit together, as far as files tell."""
-    from learner.model.fit import check_architecture, check_weights
-
     check_settings(directory)
     stored = stored_shapes(directory)
+    from learner.model.fit import check_architecture, check_weights  # it takes seconds to import torch
+
     config = check_architecture(directory, model)
     check_weights(config, stored, directory)
 

@@ -40,8 +40,8 @@ def check_regular(path: Path, setting: str) -> None:
     kind = stat.S_IFMT(path.stat().st_mode)
     if kind in _TYPES:
         raise ValueError(
-            f"{setting} = {str(path)!r} is {_TYPES[kind]}, not a regular file, and is read more than once: write its "
-            "rows into a file, and name that"
+            f"{setting} = {str(path)!r} is {_TYPES[kind]}, not a regular file: write its rows into one, and name "
+            "that"
         )
 
 

@@ -138,7 +138,7 @@ class ChildProcess:
         if code is None:
             cause = "could not be killed"
         elif code == CLOSED_FILES or self._closed_files:
-            cause = "closed the files through which it answers: have it close only those that it opened"
+            cause = "closed the files through which it answers (let it close only those that it opened)"
         elif code >= 0:
             cause = f"exited with code {code}"
         else:

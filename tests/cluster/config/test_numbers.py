@@ -148,3 +148,12 @@ def test_what_is_accepted_can_be_written_as_toml_and_json_and_read_back() -> Non
     dumped = config.model_dump(mode="json", exclude_none=True)
     assert tomllib.loads(tomli_w.dumps(dumped)) == dumped
     assert RunConfig.model_validate(json.loads(json.dumps(dumped))) == config
+
+
+def test_few_samples_alone_leave_out_the_ks_that_they_do_not_reach() -> None:
+    for samples, ks in [(4, (1, 4)), (64, (1, 4, 8, 16, 32)), (1, (1,))]:
+        evaluation = parse(evaluation={"samples_per_problem": samples}).evaluation
+        assert evaluation is not None and evaluation.ks == ks
+    assert refusal(lambda: parse(evaluation={"samples_per_problem": 0})).startswith(
+        "config: evaluation.samples_per_problem = 0: input should be"
+    )

@@ -197,7 +197,7 @@ def test_the_time_limit_is_each_candidates_own(hostile: Callable[..., VerifierPr
         ("exit 0", "exited with code 0"),
         ("segfault", "died of SIGSEGV (stderr ends: Fatal Python error: Segmentation fault"),
         ("kill", "died of SIGKILL"),
-        ("close", "closed the files through which it answers: have it close only those that it opened"),
+        ("close", "closed the files through which it answers (let it close only those that it opened)"),
     ],
 )
 def test_a_candidate_that_kills_the_process_is_crashed_and_the_others_are_judged(

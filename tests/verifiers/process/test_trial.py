@@ -44,7 +44,7 @@ def test_a_module_that_can_be_imported_is_and_ours_are_not_asked(attempt: Callab
     [
         (
             "import os; os.closerange(0, 100)",
-            "closed the files through which it answers: have it close only those",
+            "closed the files through which it answers (let it close only those",
         ),
         (
             "import os, time; os.closerange(0, 100); time.sleep(60)",
