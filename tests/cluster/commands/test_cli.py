@@ -69,9 +69,9 @@ def test_dry_run_prints_the_plan_and_leaves_nothing(tmp_path):
 
 
 def test_the_plan_shows_the_custom_resources_that_a_worker_reserves(tmp_path):
-    result = bonfire(
-        "train", EXAMPLE, "--dry-run", "rollout.resources.gpu_80g=2", "metrics.port=0", cwd=tmp_path
-    )
+    asked = ("train", EXAMPLE, "--dry-run", "rollout.resources.gpu_80g=2", "metrics.port=0")
+    assert "a Ray cluster of this machine alone has 0" in one_error(bonfire(*asked, cwd=tmp_path))
+    result = bonfire(*asked, "--address", "head:6379", cwd=tmp_path)
     assert "rollout 1 x 1 CPU, 0 GPU, 2 gpu_80g" in " ".join(result.stdout.split())
 
 
