@@ -47,22 +47,32 @@ def check_regular(path: Path, setting: str) -> None:
 
 def open_binary(path: Path) -> closing[IO[bytes]]:
     """The file's bytes, decompressed if it is a gzip, whatever its name."""
+    return closing(cast(IO[bytes], gzip.open(path)) if _is_gzip(path) else path.open("rb"))
+
+
+def _is_gzip(path: Path) -> bool:
     with path.open("rb") as file:
-        is_gzip = file.read(2) == GZIP_MAGIC
-    return closing(cast(IO[bytes], gzip.open(path)) if is_gzip else path.open("rb"))
+        return file.read(2) == GZIP_MAGIC
+
+
+def what_else(path: Path) -> str | None:
+    """What a file is that its name does not say, and the cure, by its first bytes; None: they tell nothing."""
+    with open_binary(path) as file:
+        head = file.read(64)
+    return next((f"{path}: it is {what}" for magic, what in _MAGIC.items() if head.startswith(magic)), None)
 
 
 def why_not_utf8(path: Path) -> str | None:
     """What to do with a file of which the text cannot be read, from its first bytes; None: it looks like UTF-8."""
+    if other := what_else(path):
+        return other
     with open_binary(path) as file:
-        head = file.read(4096)
-    for magic, what in _MAGIC.items():
-        if head.startswith(magic):
-            return f"{path}: it is {what}"
+        head = file.read(64)
     encoding = next((name for mark, name in _MARKS.items() if head.startswith(mark)), None)
-    if encoding is None and b"\0" in head:
-        # Two bytes a letter: the zeros are all in odd places, or all in even ones.
-        encoding = "UTF-16BE" if head[:2].startswith(b"\0") else "UTF-16LE"
+    if (
+        encoding is None and head[:2].strip(b"{[ \n\t\r") == b"\0"
+    ):  # two bytes a letter, and the first is JSON's
+        encoding = "UTF-16BE" if head.startswith(b"\0") else "UTF-16LE"
     return None if encoding is None else _convert(path, encoding, f"its encoding is {encoding}, not UTF-8")
 
 
@@ -79,8 +89,8 @@ def _convert(path: Path, encoding: str, what: str, where: str = "") -> str:
     new = path.with_name(f"{stem}.utf8.{suffix}")
     source, target = shlex.quote(str(path)), shlex.quote(str(new))
     read = (
-        f"gunzip -c {source} | iconv -f {encoding} -t UTF-8"
-        if plain != path.name
+        f"gzip -dc < {source} | iconv -f {encoding} -t UTF-8"
+        if _is_gzip(path)
         else (f"iconv -f {encoding} -t UTF-8 {source}")
     )
     return f"{where or path}: {what}: convert it with: {read} > {target}"

@@ -7,6 +7,7 @@ the row's place, which the caller knows.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -68,7 +69,7 @@ def to_problem(row: Row, config: ProblemsConfig, *, demonstrates: bool) -> tuple
         demonstration=_demonstration(fields, config, kind) if demonstrates else None,
         turns=turns,
     )
-    if half := half_character([problem.id, problem.prompt, problem.truth, problem.demonstration, *turns]):
+    if half := half_character(dataclasses.astuple(problem)):
         raise ValueError(
             f"a text of it has half of a character, {half}, without its other half: correct the row, or raise "
             "problems.max_invalid_rows"

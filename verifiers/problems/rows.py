@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from verifiers.problems.config import ProblemsConfig
-from verifiers.problems.file_kinds import check_regular, not_utf8, open_binary, why_not_utf8
+from verifiers.problems.file_kinds import check_regular, not_utf8, open_binary, what_else, why_not_utf8
 
 Split = Literal["train", "test"]
 
@@ -171,15 +171,16 @@ def _read_parquet(path: Path) -> Iterator[_Place]:
     try:
         with ParquetFile(path) as file:
             for batch in file.iter_batches():
-                for fields in batch.to_pylist():
+                for fields in batch.to_pylist(maps_as_pydicts="lossy"):
                     number += 1
                     yield number, f"{path}, row {number}", fields
     except (pa.ArrowException, UnicodeDecodeError) as error:
         if number:
             what = f"cut off, damaged or not readable after {number} rows"
             raise ValueError(f"{path}: {what} ({_one_line(error)}): copy it again, or convert it") from error
+        other = None if (seems := what_else(path)) and "Parquet: name" in seems else seems
         raise ValueError(
-            f"{path}: not Parquet ({_one_line(error)}): convert it, or correct its name"
+            other or f"{path}: not Parquet ({_one_line(error)}): convert it, or correct its name"
         ) from error
 
 

@@ -235,7 +235,8 @@ def test_another_encoding_is_named_with_a_command_that_converts_it(
     )
     path = tmp_path / f"my rows{suffix}"
     raw = content.encode(encoding)
-    path.write_bytes(gzip.compress(raw) if suffix == ".jsonl.gz" else raw)
+    # A gzip by its name, and one that is none.
+    path.write_bytes(gzip.compress(raw) if suffix == ".jsonl.gz" or encoding == "utf-16-be" else raw)
     text = message(path)
     assert f"iconv -f {named} -t UTF-8" in text
     subprocess.run(text.partition("convert it with: ")[2], shell=True, check=True)
@@ -258,8 +259,13 @@ def test_a_gzip_is_read_whatever_its_name(tmp_path: Path) -> None:
         (b"<!DOCTYPE html><html>", "it is a web page: download the file itself"),
     ],
 )
-def test_a_file_of_another_kind_is_told_by_its_first_bytes(tmp_path: Path, head: bytes, cure: str) -> None:
-    path = tmp_path / "x.jsonl"
+@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".parquet"])
+def test_a_file_of_another_kind_is_told_by_its_first_bytes(
+    tmp_path: Path, head: bytes, cure: str, suffix: str
+) -> None:
+    path = tmp_path / f"x{suffix}"
+    if suffix == ".parquet" and head.startswith(b"PAR1"):
+        cure = "convert it, or correct its name"
     path.write_bytes(head)
     assert message(path).startswith(f"{path}: ") and message(path).endswith(cure)
 
@@ -286,3 +292,15 @@ def test_a_file_that_may_not_be_read_says_so(tmp_path: Path, monkeypatch: pytest
     if os.access(path, os.R_OK):
         pytest.skip("root may read everything")
     assert message(path).endswith("make it readable for this user")
+
+
+def test_a_zero_in_a_line_does_not_make_it_another_encoding(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(b'{"prompt": "a\x00b"}\n')
+    assert "not JSON (Invalid control character" in message(path)
+
+
+def test_a_map_of_parquet_is_an_object(tmp_path: Path) -> None:
+    table = pa.table({"info": pa.array([[("answer", "2")]], type=pa.map_(pa.string(), pa.string()))})
+    pq.write_table(table, tmp_path / "x.parquet")
+    assert [row.fields for row in read(tmp_path / "x.parquet")] == [{"info": {"answer": "2"}}]
