@@ -28,13 +28,16 @@ def uses_chat_template(tokenizer: Any, chat: ChatConfig) -> bool:
     return there and chat.template != "never"
 
 
-def rendered_prompt(tokenizer: Any, problem: Problem, chat: ChatConfig) -> str:
+def rendered_prompt(tokenizer: Any, problem: Problem, chat: ChatConfig, *, checks_text: bool) -> str:
     """The problem as the template writes it, up to where the model begins to answer.
 
-    Raises ValueError for turns that the template refuses, and for those of which it leaves the text out.
+    Raises ValueError for turns that the template refuses and, with `checks_text`, for those of which it leaves the
+    text out.
     """
     turns = _turns(problem, chat)
     rendered = render(tokenizer, turns, chat, add_generation_prompt=True)
+    if not checks_text:
+        return rendered
     there = _without_blanks(rendered)
     for role, text in turns:
         # A template may shorten what the assistant said: what it thought, say.

@@ -150,7 +150,9 @@ class Judge:
                 seed=first_seed(problem, completion),
                 temperature=self._config.temperature,
             )
-            for completion, prompt in zip(shown, encode_prompts(self._tokenizer, asks), strict=True)
+            for completion, prompt in zip(
+                shown, encode_prompts(self._tokenizer, asks, checks_text=False), strict=True
+            )
             if len(prompt) <= max_prompt_tokens
         }
         futures = self._engine.sample(list(leases.values()))

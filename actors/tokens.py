@@ -59,13 +59,18 @@ def stop_token_ids(model: str, tokenizer: Any, chat: ChatConfig = NO_SETTINGS) -
 
 
 def encode_prompts(
-    tokenizer: Any, problems: Sequence[Problem], chat: ChatConfig = NO_SETTINGS
+    tokenizer: Any, problems: Sequence[Problem], chat: ChatConfig = NO_SETTINGS, *, checks_text: bool = True
 ) -> list[tuple[int, ...]]:
-    """Token ids of each prompt, in the chat template if there is one to be used."""
+    """Token ids of each prompt, in the chat template if there is one to be used.
+
+    `checks_text`: raise ValueError where it leaves out what is said; not for what a policy wrote.
+    """
     if not problems:
         return []
     if uses_chat_template(tokenizer, chat):
-        rendered = [rendered_prompt(tokenizer, problem, chat) for problem in problems]
+        rendered = [
+            rendered_prompt(tokenizer, problem, chat, checks_text=checks_text) for problem in problems
+        ]
         # The template writes the special tokens itself: the tokenizer's own would be there twice.
         ids = tokenizer(rendered, add_special_tokens=False).input_ids
     else:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -40,7 +42,7 @@ def check_weights(config: Any, stored: Mapping[str, StoredShape], directory: Pat
 
     Says nothing of files in another naming, nor where the model cannot be laid out without its weights.
     """
-    expected, tied = _expected(config)
+    expected, tied, ignored = _expected(config)
     there = {name for name in expected if name in stored}
     for name in sorted(there):
         if stored[name].shape != expected[name]:
@@ -54,10 +56,29 @@ def check_weights(config: Any, stored: Mapping[str, StoredShape], directory: Pat
             f"{directory}: {missing[0]!r} is not among its stored weights ({len(missing)} such names), and config.json asks "
             "for it: copy or download the model again, or take the config.json that belongs to it"
         )
+    last: dict[str, int] = {}
+    for stack, number in map(_layer, expected):
+        last[stack] = max(number, last.get(stack, -1))
+    beyond = [name for name in stored if _layer(name)[1] > last.get(_layer(name)[0], sys.maxsize)]
+    beyond = [name for name in beyond if not any(re.search(pattern, name) for pattern in ignored)]
+    if beyond and not missing and not hasattr(config, "num_nextn_predict_layers"):
+        first = min(beyond, key=_layer)
+        raise ValueError(
+            f"{directory}: {first!r} is stored, and config.json asks for {last[_layer(first)[0]] + 1} layers: take the "
+            "config.json that belongs to the weights"
+        )
 
 
-def _expected(config: Any) -> tuple[dict[str, tuple[int, ...]], set[str]]:
-    """Shapes of all parameters by their names on disk, and the names of those that are tied to another."""
+def _layer(name: str) -> tuple[str, int]:
+    """What stacks the block that a tensor belongs to, and the block's number; -1: it belongs to none."""
+    found = re.match(r"(.*?\b(?:layers|h|blocks))\.(\d+)\.", name)
+    return (found[1], int(found[2])) if found else ("", -1)
+
+
+def _expected(config: Any) -> tuple[dict[str, tuple[int, ...]], set[str], list[str]]:
+    """Shapes of all parameters by their names on disk, names of those that are tied to another, and patterns of names
+    that may be on disk besides.
+    """
     from transformers import AutoModelForCausalLM
 
     try:
@@ -65,10 +86,10 @@ def _expected(config: Any) -> tuple[dict[str, tuple[int, ...]], set[str]]:
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
         layout = StoredLayout(model)
     except Exception:  # noqa: BLE001  the learner will say it when it loads the model
-        return {}, set()
+        return {}, set(), []
     tied = dict(getattr(model, "all_tied_weights_keys", None) or {})
     shapes = {tensor.name: tensor.shape for tensor in layout if not tensor.is_buffer}
-    return shapes, {*tied, *tied.values()}
+    return shapes, {*tied, *tied.values()}, list(model._keys_to_ignore_on_load_unexpected or [])
 
 
 def _why(error: BaseException) -> str:

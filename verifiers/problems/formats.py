@@ -23,10 +23,9 @@ from verifiers.problems.config import ProblemsConfig
 from verifiers.problems.conversation import read_messages
 from verifiers.problems.json_values import half_character, is_plain, storable
 from verifiers.problems.rows import Row
+from verifiers.problems.values import Fields, filled_text, missing, take
 from verifiers.types import Problem, Turn
 
-Fields = Mapping[str, Any]
-MAX_SHOWN_CHARS = 200
 Reader = Callable[[Fields, str], Any]
 """From a row's fields and the name of its solution's field to a part of the truth; None: the row has none."""
 
@@ -96,12 +95,12 @@ def _demonstration(fields: Fields, config: ProblemsConfig, kind: Format) -> str 
         return None
     if isinstance(text, list) and len(text) == 1:  # OlympiadBench's solution
         text = text[0]
-    return kind.clean_demonstration(_text(text, config.demonstration_field or kind.demonstration_field))
+    return kind.clean_demonstration(filled_text(text, config.demonstration_field or kind.demonstration_field))
 
 
 def _truth(fields: Fields, prompt_field: str, config: ProblemsConfig, kind: Format) -> dict[str, Any]:
     truth = {
-        name: _storable(_take(fields, field, "truth_fields"), field)
+        name: _storable(take(fields, field, "truth_fields"), field)
         for name, field in config.truth_fields.items()
     }
     if kind.truth is not None:
@@ -137,7 +136,7 @@ def _prompt(fields: Fields, config: ProblemsConfig, kind: Format) -> tuple[str, 
             continue
         if isinstance(value, list) and value and isinstance(value[0], Mapping):
             return name, *read_messages(value, name)
-        prompt = _text(value, name)
+        prompt = filled_text(value, name)
         if not any(letter.isprintable() and not letter.isspace() for letter in prompt):
             raise ValueError(
                 f"field {name!r} is {prompt[:40]!r}, blanks only: make it a text that is not empty, or raise "
@@ -146,44 +145,12 @@ def _prompt(fields: Fields, config: ProblemsConfig, kind: Format) -> tuple[str, 
         return name, (), prompt
     if chosen is None and kind.make_prompt is not None:
         return "", (), kind.make_prompt(fields)
-    raise _missing(fields, names, "prompt_field")
+    raise missing(fields, names, "prompt_field")
 
 
 def _value(fields: Fields, chosen: str | None, own: str, setting: str) -> Any:
     """Of the field that the setting names; else of the format's own, and None where the row has none."""
-    return fields.get(own) if chosen is None else _take(fields, chosen, setting)
-
-
-def _take(fields: Fields, path: str, setting: str) -> Any:
-    try:
-        return row_fields.look_up(fields, path)
-    except row_fields.Missing:
-        raise _missing(fields, (path,), setting) from None
-
-
-def _missing(fields: Fields, names: tuple[str, ...], setting: str) -> ValueError:
-    wanted = " or ".join(map(repr, names))
-    return ValueError(f"field {wanted} is missing; it has {row_fields.names(fields)}: set problems.{setting}")
-
-
-def _text(value: Any, name: str) -> str:
-    if not isinstance(value, str) or not value:
-        raise ValueError(
-            f"field {name!r} is {_short(value)}: make it a text that is not empty{_path_to(value, name)}"
-        )
-    return value
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= MAX_SHOWN_CHARS else f"{text[:MAX_SHOWN_CHARS]}..."
-
-
-def _path_to(value: Any, name: str) -> str:
-    """For messages: how to name a text that the value holds."""
-    keys = value if isinstance(value, Mapping) else range(len(value)) if isinstance(value, list) else ()
-    inner = next((key for key in keys if isinstance(value[key], str) and value[key]), None)
-    return "" if inner is None else f", or name one that it holds, {f'{name}.{inner}'!r}"
+    return fields.get(own) if chosen is None else take(fields, chosen, setting)
 
 
 def _column(*names: str, required: bool = True) -> Reader:
@@ -194,7 +161,7 @@ def _column(*names: str, required: bool = True) -> Reader:
             if fields.get(name) is not None:
                 return fields[name]
         if required:
-            raise _missing(fields, names, "truth_fields")
+            raise missing(fields, names, "truth_fields")
         return None
 
     return read
@@ -204,8 +171,8 @@ def _math_answer(fields: Fields, solution_field: str) -> Any:
     """The field `answer` where there is one, as in MATH-500; else what the solution boxes last, as the verifier reads it."""
     if solution_field != "answer" and fields.get("answer") is not None:
         answer = as_one_answer(storable(fields["answer"]))
-        return str(answer) if type(answer) in (int, float) else _text(answer, "answer")
-    solution = _text(_take(fields, solution_field, "demonstration_field"), solution_field)
+        return str(answer) if type(answer) in (int, float) else filled_text(answer, "answer")
+    solution = filled_text(take(fields, solution_field, "demonstration_field"), solution_field)
     boxed = boxed_answer(solution)
     if boxed is None:
         raise ValueError(
@@ -217,7 +184,7 @@ def _math_answer(fields: Fields, solution_field: str) -> Any:
 
 def _gsm8k_answer(fields: Fields, solution_field: str) -> str:
     """What follows the last `####`, without thousands separators."""
-    solution = _text(_take(fields, solution_field, "demonstration_field"), solution_field)
+    solution = filled_text(take(fields, solution_field, "demonstration_field"), solution_field)
     _, marker, rest = solution.rpartition("####")
     answer = rest.strip().partition("\n")[0].replace(",", "").strip()
     if not (marker and answer):

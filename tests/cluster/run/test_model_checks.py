@@ -199,6 +199,10 @@ def test_a_shard_that_is_not_there_is_named(model: Path) -> None:
     [
         ({"vocab_size": 57}, "'lm_head.weight' has the shape [110, 64], config.json asks for [57, 64]"),
         ({"intermediate_size": 64}, "has the shape [64, 96], config.json asks for [64, 64]"),
+        (
+            {"num_hidden_layers": 1},
+            "is stored, and config.json asks for 1 layers: take the config.json that belongs to the weights",
+        ),
         ({"num_hidden_layers": 5}, "is not among its stored weights (27 such names)"),
     ],
 )
@@ -207,6 +211,13 @@ def test_weights_of_another_model_than_the_config_are_known_by_shape_and_name(
 ) -> None:
     edit(model / "config.json", **changes)
     assert fault in refused(model)
+
+
+def test_what_is_stored_besides_the_language_model_is_no_layer_of_it(model: Path) -> None:
+    path = model / "model.safetensors"
+    tensors = load_file(path)
+    save_file(tensors | {"visual.blocks.9.weight": tensors["model.norm.weight"]}, path)
+    check_model(str(model))
 
 
 def test_a_tensor_that_is_missing_is_named(model: Path) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from pathlib import Path
 
 import pytest
 
+from actors.model_files import StoredShape, stored_shapes
+from learner.model.fit import check_architecture, check_weights
 from tests.shared.architectures import ARCHITECTURES, Architecture, save
 from tests.shared.models_table import (
     MODELS_PAGE,
@@ -41,6 +44,17 @@ def test_a_step_trains_every_parameter_and_is_published_as_a_checkpoint_has_it(
     learner = make_learner(directory_of(architecture))
     check_training(learner)
     check_names(learner, directory_of(architecture), tmp_path)
+
+
+@by_architecture
+def test_the_files_of_every_architecture_fit_its_config(architecture, directory_of):
+    directory = directory_of(architecture)
+    config = check_architecture(directory, architecture.name)
+    stored = stored_shapes(directory)
+    check_weights(config, stored, directory)
+    name = max(stored, key=lambda name: stored[name].shape)
+    with pytest.raises(ValueError, match=re.escape(f"{name!r} has the shape [1]")):
+        check_weights(config, stored | {name: StoredShape(dtype="F32", shape=(1,))}, directory)
 
 
 def test_the_page_lists_exactly_these_architectures():
