@@ -55,12 +55,15 @@ def text_settings(settings: Mapping[str, Any]) -> Mapping[str, Any]:
     return nested if isinstance(nested, dict) else settings
 
 
-def check_settings(directory: Path) -> None:
-    """The JSON files of a model are objects with the parts and the kinds of values that a model's must have."""
+def check_settings(directory: Path, *, trains: bool = True) -> None:
+    """The JSON files of a model are objects with the parts and the kinds of values that a model's must have; those of
+    one that `trains` are not quantised.
+    """
     found = {name: read_object(directory / name) for name in OBJECTS if (directory / name).exists()}
     config = found.get(CONFIG, {})
     check_sizes(directory / CONFIG, text_settings(config))
-    _check_not_quantised(directory / CONFIG, config)
+    if trains:
+        _check_not_quantised(directory / CONFIG, config)
     if "tokenizer.json" in found:
         _check_parts(directory / "tokenizer.json", found["tokenizer.json"])
     if GENERATION_CONFIG in found:

@@ -14,6 +14,7 @@ from actors.chat import unread_arguments, uses_chat_template
 from actors.model_files import CONFIG, check_settings, read_object, stored_shapes, text_settings
 from cluster.config.schema import RunConfig
 from cluster.fleet.needs import is_to_be_made, model_directory
+from verifiers.config import VerifierConfig
 from verifiers.types import Problem
 
 _EMBEDDINGS = (
@@ -33,6 +34,13 @@ def check_files(model: str, directory: Path) -> None:
 
     config = check_architecture(directory, model)
     check_weights(config, stored, directory)
+
+
+def check_verifier_models(config: VerifierConfig) -> None:
+    """The settings of models that judge, where they are directories here; the rest is said when a verifier starts."""
+    for section in (config.reward_model, config.judge):
+        if section is not None and Path(section.model).is_dir():
+            check_settings(Path(section.model), trains=False)
 
 
 def embedding_rows(directory: Path) -> int | None:

@@ -23,7 +23,12 @@ from cluster.config.schema import MetricsConfig, RunConfig
 from cluster.fleet.capacity import check_private_has
 from cluster.fleet.needs import disk_needed, is_to_be_made, memory_needed, model_directory
 from cluster.run.base_model import base_is_there
-from cluster.run.model_checks import check_files, check_token_range, warn_of_unread_arguments
+from cluster.run.model_checks import (
+    check_files,
+    check_token_range,
+    check_verifier_models,
+    warn_of_unread_arguments,
+)
 from verifiers.problems.loading import check_problems, load_problems, warn_of_shared_prompts
 from verifiers.process.trial import try_imports
 from verifiers.types import Problem
@@ -43,6 +48,7 @@ def prepare(config: RunConfig, run_dir: Path, *, local: bool, port_patience_s: f
         check_private_has(config)
     if config.sft is None or base_is_there(config):
         check_model(config.model)
+    check_verifier_models(config.verifier)
     check_context(config)
     check_engine(config)
     check_port(config.metrics, port_patience_s)

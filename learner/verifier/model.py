@@ -15,6 +15,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from actors.model_files import check_settings
 from actors.tokens import load_tokenizer
 from learner.model.causal_lm import resolve_model
 from learner.verifier.config import VerifierTrainingConfig
@@ -65,6 +66,7 @@ def load_verifier(base: str, config: VerifierTrainingConfig, problems: Sequence[
     from transformers.utils import logging
 
     directory = resolve_model(base)
+    check_settings(directory)
     tokenizer = load_tokenizer(str(directory))
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token

@@ -15,12 +15,13 @@ from safetensors.numpy import load_file, save_file
 from actors.model_files import read_object, stored_shapes
 from actors.tokens import load_tokenizer, stop_token_ids
 from cluster.config.schema import RunConfig
-from cluster.run.model_checks import warn_of_unread_arguments
+from cluster.run.model_checks import check_verifier_models, warn_of_unread_arguments
 from cluster.run.preflight import check_context, check_demonstrations, check_model, check_prompts
 from learner.model.causal_lm import load_model
 from learner.model.memory import ModelShape
 from tests.actors.test_prompts import CHATML, make_tokenizer
 from tests.shared.refusals import refusal
+from verifiers.config import VerifierConfig
 from verifiers.types import Problem
 
 
@@ -287,6 +288,15 @@ def test_readers_of_single_sizes_say_it_in_one_line_too(model: Path) -> None:
     (model / "config.json").write_text("[]")
     assert "not a JSON object" in refusal(lambda: check_context(run_config(model)))
     assert "cannot be read" in refusal(lambda: read_object(model / "none.json"))
+
+
+@pytest.mark.parametrize("section", ["reward_model", "judge"])
+def test_the_settings_of_a_model_that_judges_are_looked_at_too(model: Path, section: str) -> None:
+    config = VerifierConfig.model_validate({"reward": section, section: {"model": str(model)}})
+    edit(model / "config.json", quantization_config={"quant_method": "awq"})
+    check_verifier_models(config)  # it is not trained
+    (model / "config.json").write_text("null")
+    assert "config.json holds None, not a JSON object" in refusal(lambda: check_verifier_models(config))
 
 
 # Tokens that the model has no row for
