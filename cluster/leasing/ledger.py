@@ -1,7 +1,8 @@
 """Who has which group: every group of the run is trained exactly once, whatever dies.
 
 A group is a place in the run's order of prompts: group g asks problem `order(g // P)[g % P]`, where
-`order(e)` is the seeded permutation of the P problems in epoch e. It goes
+`order(e)` is the seeded permutation of the P problems in epoch e; where that problem is set aside, the next one in the
+order that is not. It goes
 
     pending ──lease──▶ leased ──receive, commit──▶ buffered ──train──▶ trained
        ▲                  │                            │
@@ -51,13 +52,28 @@ class Ledger:
         self._trained_below = 0
         self._trained_above: set[int] = set()
         self._orders: dict[int, np.ndarray] = {}
+        self.set_aside: set[int] = set()
+        """Problems that no group leased from now on asks, by index; never all of them."""
+        self._substitutes: dict[int, int] = {}
+        """Of groups whose own problem was set aside: the problem that they ask instead."""
 
     def problem_index(self, group: int) -> int:
-        """Which problem group `group` asks."""
+        """Which problem group `group` asks, or asked if it is trained."""
         epoch, position = divmod(group, self.num_problems)
         if epoch not in self._orders:
             self._orders[epoch] = np.random.default_rng([self.seed, epoch]).permutation(self.num_problems)
-        return int(self._orders[epoch][position])
+        order = self._orders[epoch]
+        index = int(self._substitutes.get(group, order[position]))
+        if index in self.set_aside and not self._is_trained(group):
+            following = (
+                int(order[(position + step) % self.num_problems]) for step in range(self.num_problems)
+            )
+            index = self._substitutes[group] = next(i for i in following if i not in self.set_aside)
+        return index
+
+    def trained_problems(self) -> set[int]:
+        """Indices of all problems that a trained group asked."""
+        return {self.problem_index(group) for group in (*range(self._trained_below), *self._trained_above)}
 
     @property
     def num_trained(self) -> int:
@@ -156,6 +172,8 @@ class Ledger:
             "seed": self.seed,
             "trained_below": self._trained_below,
             "trained_above": sorted(self._trained_above),
+            "set_aside": sorted(self.set_aside),
+            "substitutes": sorted([group, index] for group, index in self._substitutes.items()),
         }
 
     @classmethod
@@ -168,6 +186,8 @@ class Ledger:
         )
         ledger._trained_below = record["trained_below"]
         ledger._trained_above = set(record["trained_above"])
+        ledger.set_aside = set(record.get("set_aside", ()))
+        ledger._substitutes = dict(record.get("substitutes", ()))
         first_unseen = max(ledger._trained_above, default=ledger._trained_below - 1) + 1
         if first_unseen > ledger.num_groups:
             raise ValueError(

@@ -167,4 +167,6 @@ def describe_training(facts: dict[str, Any], num_select: int) -> tuple[float, st
         f"learning rate {facts['learning_rate']:.2g}   gradient norm {facts['grad_norm']:.2g}, "
         f"clipped in {facts['clipped_fraction']:.0%} of recent steps"
     )
-    return share, headline, [speed, gradient, *details]
+    idle_steps = facts["steps_without_learning"]
+    idle = [f"nothing learned for {idle_steps} steps: no sample had a weight"] if idle_steps > 1 else []
+    return share, headline, [*idle, speed, gradient, *details]

@@ -24,7 +24,7 @@ import textwrap
 from verifiers.programs.config import PythonTestsConfig
 from verifiers.sandbox.kernel import Limits
 from verifiers.sandbox.sandbox import Job, Sandbox
-from verifiers.types import Problem, Verdict
+from verifiers.types import Problem, Trial, Verdict
 
 _FENCED = re.compile(r"^[ \t]*```[^\n]*\n(.*?)(?:^[ \t]*```|\Z)", re.MULTILINE | re.DOTALL)
 _FENCE = re.compile(r"^[ \t]*```", re.MULTILINE)
@@ -114,6 +114,13 @@ def check_problem(problem: Problem) -> None:
     setup = truth.get("test_setup_code") or ""
     _require(problem, "test_setup_code", isinstance(setup, str), "a text")
     _require_code(problem, "test_setup_code", setup)
+
+
+def trials(problem: Problem) -> list[Trial]:
+    """The solution that the data set gives, if it gives one; else an empty program, which shows that the tests run."""
+    if problem.demonstration is not None:
+        return [Trial(completion=problem.demonstration, is_right=True)]
+    return [Trial(completion="", is_right=False)]
 
 
 def _require(problem: Problem, name: str, condition: bool, needed: str) -> None:
