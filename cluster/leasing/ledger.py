@@ -12,11 +12,15 @@ and no group is in two places. A lease is held by a worker until its samples are
 the controller until they are judged. A worker that has fallen silent may still deliver what it had as long as nobody else
 has leased it. What is on record is what a checkpoint needs: everything that is not
 trained is pending again after a restart, since its samples died with the run or may be stale.
+
+Whatever happens to a group costs O(log n), whoever asks for a worker's leases pays for those alone, and how many groups
+are leased or buffered under each version is counted along: with a thousand workers these are asked for every group.
 """
 
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -45,9 +49,15 @@ class Ledger:
         self.leased: dict[int, LeaseRecord] = {}
         self.buffered: dict[int, int] = {}
         """Group to the version its lease was given under."""
+        self.num_leased_by_version: Counter[int] = Counter()
+        self.num_buffered_by_version: Counter[int] = Counter()
+        self._held: dict[str, dict[int, None]] = {}
+        """Groups leased to each holder, in the order in which it got them."""
         self._doubted: dict[int, LeaseRecord] = {}
         """Of pending groups: the lease of a silent worker, from which the samples may come after all."""
         self._returned: list[int] = []
+        """A heap of pending groups that were leased before; those that came after all are in it still."""
+        self._came_after_all: set[int] = set()
         self._next = 0
         self._trained_below = 0
         self._trained_above: set[int] = set()
@@ -92,6 +102,8 @@ class Ledger:
 
     def lease(self, worker: str, *, version: int, now_s: float) -> int | None:
         """The earliest pending group, now leased to `worker`; None when none is pending."""
+        while self._returned and self._returned[0] in self._came_after_all:
+            self._came_after_all.remove(heapq.heappop(self._returned))
         if self._returned:
             group = heapq.heappop(self._returned)
             self._doubted.pop(group, None)
@@ -99,7 +111,7 @@ class Ledger:
             group, self._next = self._next, self._next + 1
         else:
             return None
-        self.leased[group] = LeaseRecord(worker, version, now_s)
+        self._hold(group, LeaseRecord(worker, version, now_s))
         return group
 
     def receive(self, group: int, worker: str, *, version: int | None = None) -> bool:
@@ -113,12 +125,11 @@ class Ledger:
         if record is None or record.worker != worker:
             return False
         if self._doubted.pop(group, None):
-            self._returned.remove(group)
-            heapq.heapify(self._returned)
-        self.leased[group] = record
-        record.worker = CONTROLLER
-        if version is not None:
-            record.version = min(record.version, version)
+            self._came_after_all.add(group)
+        else:
+            self._let_go(group)
+        oldest = record.version if version is None else min(record.version, version)
+        self._hold(group, LeaseRecord(CONTROLLER, oldest, record.since_s))
         return True
 
     def doubt(self, worker: str) -> None:
@@ -133,24 +144,26 @@ class Ledger:
         record = self.leased.get(group)
         if record is None or record.worker != CONTROLLER:
             return False
-        self.buffered[group] = self.leased.pop(group).version
+        self._let_go(group)
+        self.buffered[group] = record.version
+        self.num_buffered_by_version[record.version] += 1
         return True
 
     def release(self, groups: Iterable[int]) -> None:
         """Leased groups that will not come back are pending again, in their old place."""
         for group in groups:
-            del self.leased[group]
-            heapq.heappush(self._returned, group)
+            self._let_go(group)
+            self._return(group)
 
     def discard(self, group: int) -> None:
         """A buffered group that must not be trained (too stale) is pending again."""
-        del self.buffered[group]
-        heapq.heappush(self._returned, group)
+        self._take_from_buffer(group)
+        self._return(group)
 
     def train(self, groups: Iterable[int]) -> None:
         """Buffered groups have been trained on, once and for all."""
         for group in groups:
-            del self.buffered[group]
+            self._take_from_buffer(group)
             self._trained_above.add(group)
         while self._trained_below in self._trained_above:
             self._trained_above.remove(self._trained_below)
@@ -162,7 +175,10 @@ class Ledger:
         self._doubted = {group: record for group, record in self._doubted.items() if record.worker != worker}
 
     def leases_of(self, worker: str) -> list[int]:
-        return [group for group, record in self.leased.items() if record.worker == worker]
+        return list(self._held.get(worker, ()))
+
+    def num_leases_of(self, worker: str) -> int:
+        return len(self._held.get(worker, ()))
 
     def to_json(self) -> dict[str, Any]:
         """What a checkpoint keeps; leased and buffered groups are pending in it."""
@@ -200,5 +216,35 @@ class Ledger:
         ]
         return ledger
 
+    def _hold(self, group: int, record: LeaseRecord) -> None:
+        self.leased[group] = record
+        self._held.setdefault(record.worker, {})[group] = None
+        self.num_leased_by_version[record.version] += 1
+
+    def _let_go(self, group: int) -> LeaseRecord:
+        record = self.leased.pop(group)
+        held = self._held[record.worker]
+        del held[group]
+        if not held:
+            del self._held[record.worker]
+        _subtract(self.num_leased_by_version, record.version)
+        return record
+
+    def _take_from_buffer(self, group: int) -> None:
+        _subtract(self.num_buffered_by_version, self.buffered.pop(group))
+
+    def _return(self, group: int) -> None:
+        if group in self._came_after_all:  # it is in the heap already
+            self._came_after_all.remove(group)
+        else:
+            heapq.heappush(self._returned, group)
+
     def _is_trained(self, group: int) -> bool:
         return group < self._trained_below or group in self._trained_above
+
+
+def _subtract(counts: Counter[int], version: int) -> None:
+    """One less; a version with none is no longer counted."""
+    counts[version] -= 1
+    if not counts[version]:
+        del counts[version]

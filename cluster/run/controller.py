@@ -290,20 +290,17 @@ class Controller:
 
     async def _next_batch(self) -> list[int] | None:
         """Groups to train next, in their order; None when the run is to stop."""
-        train = self._config.train
+        train, ledger = self._config.train, self._ledger
         bounds = {"groups_per_step": train.groups_per_step, "max_staleness": train.max_staleness}
         while not self._stopping:
-            leased = {group: record.version for group, record in self._ledger.leased.items()}
-            stale = admission.too_stale(version=self._version, buffered=self._ledger.buffered, **bounds)
+            stale = admission.too_stale(ledger, version=self._version, **bounds)
             for group in stale:
                 self._ledger.discard(group)
                 del self._buffer[group], self._received_s[group]
                 self.metrics.observe_discarded("stale")
             if stale:
                 self._rollouts.top_up()
-            batch = admission.cut_batch(
-                version=self._version, leased=leased, buffered=self._ledger.buffered, **bounds
-            )
+            batch = admission.cut_batch(ledger, version=self._version, **bounds)
             if batch is not None:
                 return sorted(batch)
             self._buffer_changed.clear()

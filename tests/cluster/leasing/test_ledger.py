@@ -397,6 +397,13 @@ class Run(RuleBasedStateMachine):
         places = [*self.ledger.leased, *self.ledger.buffered, *self.trained]
         assert max(Counter(places).values(), default=1) == 1
         assert self.ledger.num_trained == len(self.trained)
+        by_version = Counter(record.version for record in self.ledger.leased.values())
+        assert self.ledger.num_leased_by_version == by_version
+        assert self.ledger.num_buffered_by_version == Counter(self.ledger.buffered.values())
+        for holder in {record.worker for record in self.ledger.leased.values()} | {"nobody"}:
+            held = {group for group, record in self.ledger.leased.items() if record.worker == holder}
+            assert set(self.ledger.leases_of(holder)) == held
+            assert self.ledger.num_leases_of(holder) == len(held)
         assert self.ledger.num_outstanding == len(self.ledger.leased) + len(self.ledger.buffered)
 
     def teardown(self):
