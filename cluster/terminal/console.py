@@ -156,7 +156,8 @@ def describe_training(facts: dict[str, Any], num_select: int) -> tuple[float, st
     difference = (
         f"{facts['parity_mean']:.0e} (max {facts['parity_max']:.0e})"
         if facts["parity_tokens"]
-        else "not looked at: no sample of the step had a weight"
+        else "not compared in this step"
+        + (", no sample had a weight" if facts["steps_without_learning"] else "")
     )
     speed = (
         f"{facts['tokens_per_s']:,.0f} tokens/s   {facts['sequences_per_s']:,.0f} sequences/s   "

@@ -33,9 +33,14 @@ def test_steps_in_which_nothing_is_learned_are_said_from_the_second_on():
 
 def test_a_step_without_weights_claims_no_parity():
     _, _, details = describe_training(
-        {**FACTS, "parity_tokens": 0.0, "parity_mean": 0.0, "parity_max": 0.0}, 8
+        {**FACTS, "parity_tokens": 0.0, "parity_mean": 0.0, "parity_max": 0.0, "steps_without_learning": 1}, 8
     )
-    assert details[0].endswith("log-prob difference not looked at: no sample of the step had a weight")
+    assert details[0].endswith("log-prob difference not compared in this step, no sample had a weight")
+
+
+def test_a_step_in_which_parity_had_no_turn_claims_neither_parity_nor_that_nothing_was_learned():
+    _, _, details = describe_training({**FACTS, "parity_tokens": 0.0}, 8)
+    assert details[0].endswith("log-prob difference not compared in this step")
 
 
 def test_before_the_first_step_it_says_what_is_waited_for():
