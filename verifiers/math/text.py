@@ -27,12 +27,18 @@ _BOX_NAME = re.compile(r"\\(?:boxed|fbox)(?![a-zA-Z])")
 # No two neighbouring parts can match the same character: with an overlap, a run of spaces takes quadratic time.
 _BETWEEN_BOXES = re.compile(r"[\s$]*(?:[,;]\s*(?:(?:and|or)\b)?|(?:and|or)\b)[\s$]*(?:\w{1,5}\s*=[\s$]*)?")
 # A number behind "####", as GSM8K has it, and perhaps its unit; "#### 1. First step" is a heading.
-_HASHES = re.compile(r"^####[ \t]*(?!\d+\.\s)([-+$\\]*\.?[0-9][^\n]{0,200})$", re.MULTILINE)
-_LAST_WORDS = re.compile(r"(?:\s+[a-zA-Z]+)+[\s.]*$")
+_HASHES = re.compile(r"^####[ \t]*(?!\d+\.\s)([-+−–$€£¥\\]*\.?[0-9][^\n]{0,200})$", re.MULTILINE)
 _DENIAL = re.compile(
     r"(?i)\banswer\s+(?:is\s+not|isn't|can(?:not|'t)\s+be)\b[^\n]*?(?:\.(?=\s)|$)", re.MULTILINE
 )
 _PHRASE = re.compile(r"(?i)\banswer(?:\s+is\b|\s*:)[\s*:]*([^\n]*?)(?=\.?[\s*]*$|\.\s)", re.MULTILINE)
+# What follows an answer in its sentence, and words without which it is another answer.
+_REASON = re.compile(r"(?i)[,;]?\s+(?:because|since|as|which|where|so|when|if|but|for)\b|[,;]\s+(?=[a-z]{2,}\s+[a-z])")
+_TURNS = re.compile(r"(?i)\b(?:between|not|least|most|less|more|minus|negative|either|neither|below|above)\b")
+_BEGINS_ANSWER = re.compile(
+    r"(?i)[-+−–$€£`.]*(?:[0-9(\[{\\$]|[a-z]\b|(?:about|approximately|roughly|exactly)\b)|(?:\S+\s+){0,2}[^\s0-9]+$"
+)
+_TAG, _END_TAG = "<answer>", "</answer>"
 
 
 def _fraction(repeating: re.Match[str]) -> str:
@@ -82,21 +88,41 @@ class FoundAnswer:
 def find_answer(completion: str, *, boxed_only: bool = False) -> FoundAnswer | None:
     r"""The last of what marks an answer, None if there is nothing to read.
 
-    In this order: the last complete `\boxed{}` or `\fbox{}`, with those before it that are its equals
-    (`\boxed{3} or \boxed{5}` answers both); the last line `#### 42`; the rest of the sentence after the
-    last "answer is" or "answer:", if it is one word; the end of the completion, as prose. Where boxes were
-    begun and none is complete, or the last is empty, there is no answer, whatever else the text says.
+    In this order: what the last `<answer>` and `</answer>` enclose, unless a box follows; the last complete
+    `\boxed{}` or `\fbox{}`, with those before it that are its equals (`\boxed{3} or \boxed{5}` answers both);
+    the last line `#### 42`; the rest of the sentence after the last "answer is" or "answer:", where an answer
+    stands there; the end of the completion, as prose. Where boxes were begun and none is complete, or the
+    last is empty, there is no answer, whatever else the text says.
     """
+    if (tagged := _tagged(completion)) is not None:
+        found = _find_untagged(tagged, boxed_only)
+        is_whole = found is not None and not found.is_marked and "\n" not in tagged
+        return FoundAnswer(text=tagged, is_marked=True) if is_whole else found
+    return _find_untagged(completion, boxed_only)
+
+
+def _tagged(completion: str) -> str | None:
+    """What stands in the last pair of tags, if no box comes behind it."""
+    end = completion.rfind(_END_TAG)
+    start = completion.rfind(_TAG, 0, end) if end >= 0 else -1
+    if start < 0 or _BOX_NAME.search(completion, end):
+        return None
+    return completion[start + len(_TAG) : end].strip()
+
+
+def _find_untagged(completion: str, boxed_only: bool) -> FoundAnswer | None:
     boxes, is_begun = _boxes(completion)
     if boxes or is_begun or boxed_only:
         boxed = _joined(completion, boxes) if boxes else ""
         return FoundAnswer(text=boxed, is_marked=True) if boxed else None
     if hashes := _HASHES.findall(completion):
-        return FoundAnswer(text=_LAST_WORDS.sub("", hashes[-1]), is_marked=True)
+        return FoundAnswer(text=hashes[-1].rstrip(), is_marked=True)
     tail = _DENIAL.sub("", _tail(completion))
     phrases = _PHRASE.findall(tail)
-    if phrases and (phrase := phrases[-1].strip("*_ ")) and not any(map(str.isspace, phrase)):
-        return FoundAnswer(text=phrase, is_marked=True)
+    if phrases and (phrase := phrases[-1].strip("*_` ")):
+        clause = _REASON.split(phrase)[0].strip("*_` ")
+        if _BEGINS_ANSWER.match(clause) or _TURNS.search(clause):
+            return FoundAnswer(text=clause, is_marked=True)
     return FoundAnswer(text=tail, is_marked=False) if tail.strip() else None
 
 

@@ -1,0 +1,323 @@
+r"""Whether two expressions have one value: exactly where both are rational, else at many digits, at fixed points.
+
+Variables take the same values on every machine, made of their names. The number of digits grows with the numbers
+in the expressions, so that `1-\frac{1}{2^{100}}\pi` is not taken for `\pi`. No time limit decides anything: what
+would be too large is an error, and the expression then equals only itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from fractions import Fraction
+from typing import Any
+
+from verifiers.math.expression import (
+    Call,
+    Constant,
+    Expression,
+    Number,
+    Power,
+    Product,
+    Sum,
+    Symbol,
+    TooLarge,
+)
+
+MIN_DIGITS = 60
+MAX_DIGITS = 4_000
+MAX_EXPONENT = 100_000
+"""Of e, in a power that has no exact value."""
+MAX_TERMS = 400
+"""Of a sum or product that the text writes with a sign: \\sum_{n=1}^{400}."""
+
+Point = Mapping[str, Any]
+
+
+class Undefined(ValueError):
+    """No value there, or none that can be told."""
+
+
+def _context() -> Any:
+    import mpmath  # not before a formula needs it: a process that judges numbers starts without
+
+    return mpmath.mp
+
+
+def _real_power(base: Any, exponent: Any, fraction: Fraction | None) -> Any:
+    mp = _context()
+    if base == 0:
+        if _real(exponent) <= 0:
+            raise Undefined("a power of 0")
+        return base
+    size = abs(exponent) * (abs(mp.log(abs(base))) + 4)
+    if size > MAX_EXPONENT:
+        raise TooLarge("a power of too many digits")
+    # The root that is real, where there is one: (-8)^{1/3} is -2.
+    if fraction is not None and fraction.denominator % 2 == 1 and _is_real(base) and _real(base) < 0:
+        value = mp.power(-_real(base), exponent)
+        return value if fraction.numerator % 2 == 0 else -value
+    return mp.power(base, exponent)
+
+
+def _is_real(value: Any) -> bool:
+    return not hasattr(value, "imag") or value.imag == 0
+
+
+def _real(value: Any) -> Any:
+    if not _is_real(value):
+        raise Undefined("not real")
+    return value.real
+
+
+def _whole(name: str) -> Callable[..., Any]:
+    def compute(*values: Any) -> Any:
+        mp = _context()
+        numbers = [_real(value) for value in values]
+        if any(number != mp.floor(number) or abs(number) > 10**30 for number in numbers):
+            raise Undefined("not whole")
+        import math
+
+        return mp.mpf(getattr(math, name)(*(int(number) for number in numbers)))
+
+    return compute
+
+
+def _gamma_of(value: Any) -> Any:
+    if abs(value) > 10_000:
+        raise TooLarge("a factorial of too many digits")
+    return _context().gamma(value + 1)
+
+
+def _binomial(n: Any, k: Any) -> Any:
+    return _gamma_of(n) / (_gamma_of(k) * _gamma_of(n - k))
+
+
+def _inverse(name: str) -> Callable[[Any], Any]:
+    return lambda value: 1 / getattr(_context(), name)(_bounded(value))
+
+
+def _plain(name: str) -> Callable[[Any], Any]:
+    return lambda value: getattr(_context(), name)(_bounded(value))
+
+
+def _bounded(value: Any) -> Any:
+    if abs(value) > MAX_EXPONENT:
+        raise TooLarge("an argument of too many digits")
+    return value
+
+
+def _logarithm(value: Any, base: Any) -> Any:
+    mp = _context()
+    return mp.log(value) / mp.log(base)
+
+
+FUNCTIONS: dict[str, Callable[..., Any]] = {
+    **{name: _plain(name) for name in ("sin", "cos", "tan", "cot", "sec", "csc", "sinh", "cosh", "tanh")},
+    **{name: _plain(name) for name in ("exp",)},
+    **{f"arc{name}": _plain(f"a{name}") for name in ("sin", "cos", "tan", "cot", "sec", "csc")},
+    "ln": lambda value: _context().log(value),
+    "log": lambda value: _context().log10(value),
+    "log_base": _logarithm,
+    "abs": abs,
+    "floor": lambda value: _context().floor(_real(value)),
+    "ceil": lambda value: _context().ceil(_real(value)),
+    "max": lambda *values: max(map(_real, values)),
+    "min": lambda *values: min(map(_real, values)),
+    "gcd": _whole("gcd"),
+    "lcm": _whole("lcm"),
+    "factorial": _gamma_of,
+    "binomial": _binomial,
+}
+
+
+def _opaque(name: str, values: list[Any]) -> Any:
+    """A function that only has a name: some value that depends on all its arguments, not linearly."""
+    result = _named_value(name, 7)
+    for index, value in enumerate(values):
+        result = result * (index + 2) + value * (value + _named_value(name, index)) ** 2
+    return result
+
+
+def _named_value(name: str, index: int) -> Any:
+    """Between 0.2 and 1.8, and not a number that a text would name."""
+    digest = hashlib.sha256(f"{index} {name}".encode("utf-8", "surrogatepass")).digest()
+    return _context().mpf(int.from_bytes(digest[:6], "big")) / 2**48 * 8 / 5 + _context().mpf(1) / 5
+
+
+def evaluate(expression: Expression, point: Point, *, is_complex: bool) -> Any:
+    """The value at `point`, at mpmath's present precision; Undefined, TooLarge, ZeroDivisionError.
+
+    Where `is_complex` is false, a value that is not real on the way (the root of -2) is Undefined.
+    """
+    mp = _context()
+
+    def value(part: Expression) -> Any:
+        result = compute(part)
+        if not is_complex and not _is_real(result):
+            raise Undefined("not real")
+        return result
+
+    def compute(part: Expression) -> Any:
+        match part:
+            case Number():
+                return mp.mpf(part.value.numerator) / part.value.denominator
+            case Constant():
+                if part.name == "infinity":
+                    raise Undefined("infinite")
+                return {"pi": +mp.pi, "e": +mp.e, "i": mp.mpc(0, 1), "degree": mp.pi / 180}[part.name]
+            case Symbol():
+                return point[part.name]
+            case Sum():
+                return sum((value(term) for term in part.terms), mp.mpf(0))
+            case Product():
+                result = mp.mpf(1)
+                for factor in part.factors:
+                    result *= value(factor)
+                return result
+            case Power():
+                exponent = part.exponent
+                fraction = exponent.value if isinstance(exponent, Number) else None
+                return _real_power(value(part.base), value(exponent), fraction)
+            case Call():
+                if part.name in SERIES:
+                    return _series(part, point, is_complex=is_complex)
+                values = [value(argument) for argument in part.arguments]
+                function = FUNCTIONS.get(part.name)
+                return function(*values) if function else _opaque(part.name, values)
+        raise AssertionError(part)
+
+    return value(expression)
+
+
+SERIES = ("sum", "prod")
+
+
+def _series(call: Call, point: Point, *, is_complex: bool) -> Any:
+    """`\\sum_{n=a}^{b}`: arguments are the body, the index, its first and its last value.
+
+    Without an end it is followed until its terms vanish, which they do soon near 0 or not at all.
+    """
+    body, index, low, high = call.arguments
+    assert isinstance(index, Symbol)
+    mp = _context()
+    first = evaluate(low, point, is_complex=False)
+    is_endless = isinstance(high, Constant)
+    last = first + MAX_TERMS if is_endless else evaluate(high, point, is_complex=False)
+    if first != mp.floor(first) or last != mp.floor(last):
+        raise Undefined("bounds that are not whole")
+    if last - first > MAX_TERMS:
+        raise TooLarge("a sum of too many terms")
+    result = mp.mpf(0 if call.name == "sum" else 1)
+    current = first
+    while current <= last:
+        term = evaluate(body, {**point, index.name: current}, is_complex=is_complex)
+        result = result + term if call.name == "sum" else result * term
+        current += 1
+    # A series is only told apart where the rest cannot be seen: all but the last digits are right.
+    if is_endless and abs(term if call.name == "sum" else term - 1) > mp.mpf(10) ** (-MIN_DIGITS - 10):
+        raise Undefined("a series that converges slowly")
+    return result
+
+
+def equal_values(first: Expression, second: Expression) -> bool:
+    """Whether they are equal for all values of their variables, as far as fixed points can tell."""
+    return _agree(first, second, lambda one, other, _: _is_close(one, other))
+
+
+def constant_value(expression: Expression) -> Any:
+    """The value of an expression without variables, at many digits; Undefined where there is none."""
+    if expression.names or expression.has("infinity"):
+        raise Undefined("not a number")
+    with _context().workdps(_digits(expression)):
+        try:
+            return evaluate(expression, {}, is_complex=True)
+        except (ZeroDivisionError, OverflowError) as error:
+            raise Undefined(str(error)) from error
+
+
+def proportional(first: Expression, second: Expression) -> int:
+    """The sign of their ratio where it is one number everywhere, else 0: x - y and 2x - 2y."""
+    ratios: list[Any] = []
+
+    def remember(one: Any, other: Any, _: int) -> bool:
+        if other == 0 or one == 0:
+            return False
+        ratios.append(one / other)
+        return bool(_is_close(ratios[0], ratios[-1]))
+
+    if not _agree(first, second, remember) or not _is_real(ratios[0]):
+        return 0
+    return 1 if _real(ratios[0]) > 0 else -1
+
+
+def _digits(*expressions: Expression) -> int:
+    digits = MIN_DIGITS + 2 * sum(expression.num_digits for expression in expressions)
+    if digits > MAX_DIGITS:
+        raise TooLarge("numbers of too many digits")
+    return digits
+
+
+def _is_close(first: Any, second: Any) -> bool:
+    """Equal but for the last third of the digits; what is left of 0 after cancelling counts as 0."""
+    mp = _context()
+    noise = mp.mpf(10) ** (-mp.dps * 2 // 3)
+    difference, size = abs(first - second), max(abs(first), abs(second))
+    return bool(difference <= noise * size)
+
+
+def _agree(first: Expression, second: Expression, test: Callable[[Any, Any, int], bool]) -> bool:
+    """Whether `test` holds of both values at all points; False where there are none."""
+    mp = _context()
+    names = sorted(first.names | second.names)
+    if len(names) > 12:
+        return False
+    is_complex = first.has("i") or second.has("i")
+    num_tested = 0
+    try:
+        with mp.workdps(_digits(first, second)):
+            for index in range(4):
+                point = {name: _named_value(name, index) for name in names}
+                # The last is near 0, where series converge.
+                signs = [point if index < 3 else {name: value / 16 for name, value in point.items()}]
+                if index == 0 and not is_complex:  # and of mixed signs: |x| is not x
+                    signs += [{**point, name: -point[name]} for name in names]
+                for signed in signs:
+                    values = [_defined(part, signed, is_complex or not names) for part in (first, second)]
+                    if values[0] is None and values[1] is None:
+                        continue
+                    if values[0] is None or values[1] is None or not test(values[0], values[1], index):
+                        return False
+                    num_tested += 1
+                if not names:
+                    break
+    except TooLarge:
+        return False
+    return num_tested >= (1 if not names else 3)
+
+
+def _defined(expression: Expression, point: Point, is_complex: bool) -> Any:
+    """The value, None where there is none; 0 where only noise is left of a difference."""
+    mp = _context()
+    try:
+        value = evaluate(expression, point, is_complex=is_complex)
+        if mp.isnan(value) or mp.isinf(value):
+            return None
+        if value != 0 and abs(value) < mp.mpf(10) ** (-mp.dps // 2):
+            with mp.workdps(mp.dps * 2):
+                again = evaluate(expression, point, is_complex=is_complex)
+            if abs(again) < abs(value) / 10**10:
+                return mp.mpf(0)
+        return _without_noise(value)
+    except (Undefined, ZeroDivisionError, OverflowError, ValueError) as error:
+        if isinstance(error, TooLarge):
+            raise
+        return None
+
+
+def _without_noise(value: Any) -> Any:
+    """The roots of unity and their like sum to real numbers: what is left of the imaginary part is noise."""
+    mp = _context()
+    if isinstance(value, mp.mpc) and abs(value.imag) <= mp.mpf(10) ** (-mp.dps * 2 // 3) * abs(value):
+        return value.real
+    return value

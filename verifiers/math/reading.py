@@ -1,0 +1,396 @@
+r"""What a text answers: its tokens to one of `forms`. All of them go into it, or it is Words.
+
+Forms in which value and spelling part ways have a grammar of their own here and in `quantities`, and are tried
+before the text is read as a formula: times of day, labels, bases, amounts with units, lists, sets, chains.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+from verifiers.math import real_sets
+from verifiers.math.expression import Expression, Number, TooLarge
+from verifiers.math.evaluation import Undefined
+from verifiers.math.formula import Unreadable, parse_formula
+from verifiers.math.forms import (
+    BaseNumber,
+    Choice,
+    FiniteSet,
+    Form,
+    Interval,
+    Listing,
+    Matrix,
+    Named,
+    Point,
+    Ratio,
+    RealSet,
+    TimeOfDay,
+    Words,
+)
+from verifiers.math.quantities import read_amount, read_compound, read_dimensions
+from verifiers.math.relations import RELATIONS, read_relation
+from verifiers.math.splitting import drop_outer, is_enclosed, split, split_at
+from verifiers.math.tokens import Token, Untokenizable, flat, normal_text, tokenize
+
+MAX_MEMBERS = 60
+"""Of a list or matrix."""
+_LEAD = re.compile(
+    r"(?:(?:therefore|thus|hence|so|\\therefore),? ?)?"
+    r"(?:(?:the|our|my|final|correct|required|desired)? ?(?:final |correct )?"
+    r"(?:answer|result|solution|value|total|probability|sum)s? ?(?:is|are|equals|was|:|=)[ :=]*"
+    r"|(?:it|this|that|there) (?:is|are|equals) |is |equals )?"
+    r"(?:approximately |about |roughly |around |exactly |equal to )?",
+    re.IGNORECASE,
+)
+_NEGATIVE = {"minus", "negative"}
+_TIME = re.compile(r"([0-9]{1,2})(?::([0-9]{2}))?(?::([0-9]{2}))?\s*([aApP]\s?\.?\s?[mM]\s?\.?)?")
+_BASE_NAMES = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen".split()
+)
+_DIGITS = r"\(?(-?[0-9A-F]*[0-9][0-9A-F]*(?:\.[0-9A-F]+)?)\)?"
+_BASE = re.compile(rf"{_DIGITS}(?:_\{{?\(?(?:base)?|(?:in)?base)([0-9]{{1,2}}|{'|'.join(_BASE_NAMES[2:])})\)?\}}?")
+_LABEL = re.compile(r"[A-J]")
+_ALL_REALS = {"all real numbers", "all reals", "every real number", "all real x", "real numbers"}
+
+
+def read(text: str) -> Form:
+    """The answer that the text gives."""
+    text = text.strip().strip("`").strip()
+    if text.startswith("**") and text.endswith("**") and len(text) > 4:
+        text = text[2:-2]
+    try:
+        return read_tokens(tokenize(text))
+    except Untokenizable:
+        return Words(" ".join(text.split()))
+
+
+def read_tokens(tokens: list[Token]) -> Form:
+    tokens = _without_ends(tokens)
+    for recognize in (_read_time, _read_ratio, _read_base, _read_choice, _read_list):
+        try:
+            form = recognize(tokens)
+        except (Unreadable, TooLarge, Undefined, ValueError, ZeroDivisionError):
+            continue
+        if form is not None:
+            return form
+    return _as_words(tokens)
+
+
+def _as_words(tokens: list[Token]) -> Words:
+    """The case of letters counts in a formula only."""
+    text = normal_text(tokens)
+    is_prose = all(token.kind in ("word", "letter", "number") for token in tokens)
+    return Words(text.lower() if is_prose else text)
+
+
+def _without_ends(tokens: list[Token]) -> list[Token]:
+    """Without the words that lead to the answer, and without the full stop."""
+    while tokens and tokens[-1].text in (".", ",", ";", ":") and tokens[-1].kind == "mark":
+        tokens = tokens[:-1]
+    lead = _LEAD.match(flat(tokens))
+    assert lead
+    rest = len(flat(tokens)) - lead.end()
+    while lead.end() and tokens and len(flat(tokens)) > rest:
+        tokens = tokens[1:]
+    while tokens and tokens[0].text in ("=", r"\approx", ":"):
+        tokens = tokens[1:]
+    if len(tokens) > 1 and tokens[0].kind == "word" and tokens[0].text.lower() in _NEGATIVE:
+        tokens = [Token("mark", "-"), *tokens[1:]]
+    while len(tokens) > 2 and is_enclosed(tokens, "{"):
+        tokens = tokens[1:-1]
+    return tokens
+
+
+def _read_time(tokens: list[Token]) -> Form | None:
+    """`4:30 p.m.`, `12:50`, `4 PM`."""
+    text = flat(tokens)
+    if text.lower() in ("noon", "midnight"):
+        return TimeOfDay(43_200 if text.lower() == "noon" else 0, True)
+    match = _TIME.fullmatch(text)
+    if not match or not (match[2] or match[4]):
+        return None
+    hour, minute, second = (int(part or 0) for part in match.groups()[:3])
+    if minute > 59 or second > 59 or hour > 24:
+        return None
+    has_half = hour > 12 or hour == 0
+    if half := match[4]:
+        if has_half:
+            return None
+        hour = hour % 12 + (12 if half[0] in "pP" else 0)
+        has_half = True
+    return TimeOfDay(hour * 3600 + minute * 60 + second, has_half)
+
+
+def _read_ratio(tokens: list[Token]) -> Form | None:
+    parts = split_at(tokens, (":",))
+    if len(parts) < 2 or any(not part for part in parts):
+        return None
+    if tokens[0].text.startswith("\\begin") or any(token.text in RELATIONS for token in tokens):
+        return None
+    return Ratio(tuple(parse_formula(part) for part in parts))
+
+
+def _read_base(tokens: list[Token]) -> Form | None:
+    text = "".join(token.text.lower() if token.kind == "word" else token.text for token in tokens)
+    if not (match := _BASE.fullmatch(text)):
+        return None
+    base = int(match[2]) if match[2].isdigit() else _BASE_NAMES.index(match[2])
+    if not 2 <= base <= 36 or any(int(digit, 36) >= base for digit in match[1] if digit.isalnum()):
+        return None
+    digits = match[1].lstrip("-").lstrip("0") or "0"
+    return BaseNumber(("-" if match[1].startswith("-") else "") + digits, base)
+
+
+def _read_choice(tokens: list[Token]) -> Form | None:
+    """`(D) 73`, `B. 14`. A label alone is a letter."""
+    texts = [token.text for token in tokens]
+    if texts[:1] == ["("] and texts[2:3] == [")"] and _LABEL.fullmatch(texts[1]):
+        label, content = texts[1], tokens[3:]
+        is_label = bool(content) and (content[0].is_spaced or tokens[0].is_upright)
+    elif _LABEL.fullmatch(texts[0] if texts else "") and texts[1:2] and texts[1] in (".", ")", ":"):
+        label, content = texts[0], tokens[2:]
+        is_label = bool(content) and content[0].is_spaced and not tokens[1].is_spaced
+    else:
+        return None
+    return Choice(label, read_tokens(content)) if is_label else None
+
+
+def _read_list(tokens: list[Token]) -> Form | None:
+    """One answer, or several with commas, "and" or "or" between them."""
+    if not tokens:
+        return None
+    if normal_text(tokens).lower() in _ALL_REALS:
+        return RealSet(real_sets.REALS)
+    for whole in (read_compound, read_dimensions):
+        if (form := whole(tokens)) is not None:
+            return form
+    parts, joiners = split(tokens)
+    if len(parts) == 1:
+        members = read_members(tokens)
+        return members[0] if len(members) == 1 else Listing(tuple(members))
+    if len(parts) > MAX_MEMBERS or any(not part for part in parts):
+        raise Unreadable("a list with a gap")
+    members = [member for part in parts for member in read_members(_with_words(part))]
+    if all(isinstance(member, RealSet) and member.variable for member in members):
+        sets = [member for member in members if isinstance(member, RealSet)]
+        if len({one.variable for one in sets}) == 1 and len(set(joiners)) == 1 and joiners[0] != ",":
+            pieces = sets[0].pieces
+            for one in sets[1:]:
+                combined = (*pieces, *one.pieces)
+                is_union = joiners[0] == "or"
+                pieces = real_sets.union(combined) if is_union else real_sets.intersection(pieces, one.pieces)
+            return RealSet(pieces, sets[0].variable)
+    return Listing(tuple(members))
+
+
+def _with_words(tokens: list[Token]) -> list[Token]:
+    """`x = 1 or x = 2` may be written with braces around each."""
+    return tokens[1:-1] if len(tokens) > 2 and is_enclosed(tokens, "{") else tokens
+
+
+def read_members(tokens: list[Token]) -> list[Form]:
+    r"""One member, or both that `\pm` stands for."""
+    if any(token.text in (r"\pm", r"\mp") for token in tokens):
+        return [read_member(tokens, 1), read_member(tokens, -1)]
+    return [read_member(tokens, 1)]
+
+
+def read_member(tokens: list[Token], sign: int) -> Form:
+    """What stands between two commas. Unreadable where no form fits but words, which then are the whole text."""
+    if not tokens:
+        raise Unreadable("nothing")
+    if (relation := read_relation(tokens, sign, read_member)) is not None:
+        return relation
+    for recognize in (_read_set_operation, _read_set, _read_brackets, _read_matrix):
+        if (form := recognize(tokens, sign)) is not None:
+            return form
+    if all(token.kind == "word" for token in tokens) and not _is_formula_word(tokens):
+        return Words(normal_text(tokens))
+    return read_amount(tokens, sign)
+
+
+def _is_formula_word(tokens: list[Token]) -> bool:
+    """Of a single word: `ab` is a product, `AB` and `north` are texts."""
+    text = tokens[0].text
+    if text.lower() in ("yes", "no", "odd", "all", "one", "two", "ten", "six"):
+        return False
+    if len(tokens) > 1 or text in ("pi", "infinity", "inf", "e"):
+        return len(tokens) == 1
+    return len(text) == 1 or (len(text) < 4 and text.islower() and not tokens[0].is_upright)
+
+
+# --- sets
+
+
+def _read_set_operation(tokens: list[Token], sign: int) -> Form | None:
+    r"""`\cup`, `\cap` and `\setminus`, from left to right."""
+    operators = (r"\cup", r"\cap", r"\backslash")
+    if not any(token.text in operators for token in tokens):
+        if not (len(tokens) > 3 and tokens[0].text == r"\mathbbR" and tokens[1].text == "-"):
+            return None
+        tokens = [tokens[0], Token("command", r"\backslash"), *tokens[2:]]
+    parts = split_at(tokens, operators)
+    if len(parts) == 1:
+        return None
+    found = [token.text for token in _at_depth_0(tokens, operators)]
+    pieces = _pieces(read_member(parts[0], sign))
+    for operator, part in zip(found, parts[1:], strict=True):
+        other = _pieces(read_member(part, sign))
+        if operator == r"\cup":
+            pieces = real_sets.union((*pieces, *other))
+        else:
+            within = other if operator == r"\cap" else real_sets.complement(other)
+            pieces = real_sets.intersection(pieces, within)
+    return RealSet(pieces)
+
+
+def _at_depth_0(tokens: list[Token], texts: tuple[str, ...]) -> list[Token]:
+    lengths = [len(part) for part in split_at(tokens, texts)]
+    positions = [sum(lengths[: index + 1]) + index for index in range(len(lengths) - 1)]
+    return [tokens[position] for position in positions]
+
+
+def _pieces(form: Form) -> tuple[Interval, ...]:
+    """The set that a form is between others."""
+    if isinstance(form, RealSet):
+        return form.pieces
+    if isinstance(form, Point) and (pieces := as_interval(form)) is not None:
+        return pieces
+    if isinstance(form, FiniteSet):
+        if not all(isinstance(member, Expression) for member in form.members):
+            raise Unreadable("a set of other than numbers")
+        return real_sets.union(real_sets.point(m) for m in form.members if isinstance(m, Expression))
+    raise Unreadable("no set")
+
+
+def as_interval(form: Point) -> tuple[Interval, ...] | None:
+    """What `(2, 5)` is where a set is meant."""
+    if len(form.members) != 2 or form.bracket != "(":
+        return None
+    low, high = form.members
+    if not isinstance(low, Expression) or not isinstance(high, Expression):
+        return None
+    try:
+        piece = real_sets.interval(low, high, False, False)
+    except (Undefined, ValueError):
+        return None
+    return (piece,) if piece else None
+
+
+def _read_set(tokens: list[Token], sign: int) -> Form | None:
+    r"""`\{1,2\}`, `\{x \mid x > 2\}`, `\emptyset`, `\mathbb{R}`."""
+    if len(tokens) == 1 and tokens[0].text == r"\emptyset":
+        return FiniteSet(())
+    if len(tokens) == 1 and tokens[0].text == r"\mathbbR":
+        return RealSet(real_sets.REALS)
+    if len(tokens) < 2 or not is_enclosed(tokens, r"\{"):
+        return None
+    inner = tokens[1:-1]
+    if not inner:
+        return FiniteSet(())
+    for bar in ("|", ":"):
+        parts = split_at(inner, (bar,))
+        if len(parts) == 2:
+            return _read_builder(*parts, sign)
+    parts, _ = split(inner)
+    if len(parts) == 1 and (pair := _split_number(inner)):
+        parts = pair
+    if len(parts) > MAX_MEMBERS:
+        raise Unreadable("too many members")
+    return FiniteSet(tuple(_plain(member) for part in parts for member in read_members(part)))
+
+
+def _read_builder(left: list[Token], right: list[Token], sign: int) -> Form:
+    variable = left[:1]
+    if len(left) > 1 and [token.text for token in left[1:]] != [r"\in", r"\mathbbR"]:
+        raise Unreadable("a set of something else")
+    form = _read_list(right)
+    if not variable or not isinstance(form, RealSet) or form.variable != variable[0].text:
+        raise Unreadable("a set by another condition")
+    return replace(form, variable="")
+
+
+def _plain(form: Form) -> Form:
+    """Members of sets and points have no names of their own."""
+    if isinstance(form, Words | Expression | Point | Named | FiniteSet | RealSet):
+        return form
+    raise Unreadable("a member of another form")
+
+
+def _split_number(tokens: list[Token]) -> list[list[Token]] | None:
+    """`(100,200)` is two numbers; only `(1,000)` is one."""
+    if len(tokens) != 1 or tokens[0].kind != "number" or "," not in tokens[0].text:
+        return None
+    parts = tokens[0].text.split(",")
+    if any(part.startswith("0") for part in parts[1:]):
+        return None
+    return [[Token("number", part)] for part in parts]
+
+
+def _read_brackets(tokens: list[Token], sign: int) -> Form | None:
+    """Points and intervals; `]2,5]` has 5 and not 2."""
+    if len(tokens) < 3:
+        return None
+    first, last = tokens[0].text, tokens[-1].text
+    if first == r"\langle" and last == r"\rangle":
+        first, last = "(", ")"
+    opening = {"(": False, "[": True, "]": False}.get(first)
+    ending = {")": False, "]": True, "[": False}.get(last)
+    if opening is None or ending is None:
+        return None
+    inner = tokens[1:-1]
+    if not _is_balanced(inner):
+        return None
+    parts = split_at(inner, (",", ";"))
+    if len(parts) == 1:
+        parts = _split_number(inner) or parts
+    if len(parts) == 1 or len(parts) > MAX_MEMBERS:
+        return None
+    members = [_plain(read_member(part, sign)) for part in parts]
+    is_point = first == "(" and last == ")"
+    if len(members) == 2:
+        low, high = members
+        if isinstance(low, Expression) and isinstance(high, Expression):
+            has_infinity = low.has("infinity") or high.has("infinity")
+            if has_infinity or not is_point:
+                piece = real_sets.interval(low, high, opening, ending)
+                if piece is not None:
+                    return RealSet((piece,))
+    if is_point:
+        return Point(tuple(members))
+    if first == "[" and last == "]":
+        return Point(tuple(members), "[")
+    raise Unreadable("brackets around no interval")
+
+
+def _is_balanced(tokens: list[Token]) -> bool:
+    depth = 0
+    for token in tokens:
+        depth += (token.text in ("(", "[", r"\{", "{")) - (token.text in (")", "]", r"\}", "}"))
+        if depth < 0:
+            return False
+    return depth == 0
+
+
+def _read_matrix(tokens: list[Token], sign: int) -> Form | None:
+    texts = [token.text for token in tokens]
+    if texts[0] in ("(", "[", "|") and len(tokens) > 3 and texts[1] == r"\begin:array":
+        bars = texts[0] == "|"
+        tokens, texts = tokens[1:-1], texts[1:-1]
+    else:
+        bars = False
+    if not texts[0].startswith(r"\begin:") or texts[-1] != texts[0].replace("begin", "end"):
+        return None
+    if texts.count(texts[0]) != 1 or texts[0] == r"\begin:cases":
+        raise Unreadable("not a plain matrix")
+    rows = split_at(tokens[1:-1], (r"\\",))
+    if rows and not rows[-1]:
+        rows = rows[:-1]
+    cells = [split_at(row, ("&",)) for row in rows]
+    if len({len(row) for row in cells}) != 1 or sum(map(len, cells)) > MAX_MEMBERS:
+        raise Unreadable("rows of different length")
+    return Matrix(
+        tuple(tuple(parse_formula(cell, sign) for cell in row) for row in cells),
+        bars or texts[0] in (r"\begin:vmatrix", r"\begin:Vmatrix"),
+    )

@@ -1,0 +1,212 @@
+r"""Equations, inequalities and chains of them: `x = 5`, `2^5 = 32`, `a < b \leq c`, `x \in [2, 5)`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from verifiers.math import real_sets
+from verifiers.math.evaluation import Undefined, constant_value, equal_values
+from verifiers.math.expression import Call, Constant, Expression, Symbol
+from verifiers.math.formula import Unreadable, parse_formula
+from verifiers.math.forms import FiniteSet, Form, Identity, Interval, Named, Point, RealSet, Relation
+from verifiers.math.splitting import split_at
+from verifiers.math.tokens import Token, normal_text
+
+RELATIONS = ("=", "<", ">", r"\leq", r"\geq", r"\neq", r"\approx", r"\in")
+FLIPPED = {"<": ">", ">": "<", r"\leq": r"\geq", r"\geq": r"\leq", "=": "=", r"\neq": r"\neq"}
+NEAR = 0.05
+r"""How far `a \approx b` may be from the truth, relatively: \frac{1}{3} \approx 0.33 is one answer."""
+
+ReadMember = Callable[[list[Token], int], Form]
+
+
+def read_relation(tokens: list[Token], sign: int, read_member: ReadMember) -> Form | None:
+    """None where no relation stands in the text outside of brackets."""
+    parts = split_at(tokens, RELATIONS)
+    if len(parts) == 1:
+        return None
+    if any(not part for part in parts):
+        raise Unreadable("a relation without a side")
+    signs = _signs(tokens, parts)
+    if signs == [r"\in"]:
+        return _membership(parts[0], read_member(parts[1], sign))
+    if set(signs) <= {"=", r"\approx"}:
+        return _equation(parts, signs, sign, read_member)
+    if r"\in" in signs or r"\approx" in signs:
+        raise Unreadable("relations of several kinds")
+    members = tuple(parse_formula(part, sign) for part in parts)
+    return _solved(members, tuple(signs)) or Relation(members, tuple(signs))
+
+
+def _signs(tokens: list[Token], parts: list[list[Token]]) -> list[str]:
+    signs = []
+    position = 0
+    for part in parts[:-1]:
+        position += len(part)
+        signs.append(tokens[position].text)
+        position += 1
+    return signs
+
+
+def _membership(left: list[Token], members: Form) -> Form:
+    name = _name(left)
+    if name is None:
+        raise Unreadable("a member without a name")
+    if isinstance(members, Point) and len(members.members) == 2 and members.bracket == "(":
+        low, high = members.members
+        if isinstance(low, Expression) and isinstance(high, Expression):
+            piece = real_sets.interval(low, high, False, False)
+            members = RealSet((piece,) if piece else ())
+    if isinstance(members, RealSet):
+        return RealSet(members.pieces, name)
+    if isinstance(members, FiniteSet):
+        return members
+    raise Unreadable("a member of no set")
+
+
+def _name(tokens: list[Token]) -> str | None:
+    """What the left side of `x = 5`, `f(x) = 5`, `AB = 5`, `(x, y) = (1, 2)` names."""
+    if not tokens:
+        return None
+    if any(token.kind == "number" for token in _outside_scripts(tokens)):
+        return None
+    if len(tokens) == 1 and tokens[0].kind in ("word", "letter"):
+        return tokens[0].text
+    if tokens[0].text in (r"\angle", r"\triangle") and all(
+        token.kind in ("word", "letter") for token in tokens[1:]
+    ):
+        return normal_text(tokens)
+    if all(token.kind == "word" for token in tokens):
+        return normal_text(tokens)
+    if tokens[0].text == "(" and tokens[-1].text == ")":
+        names = [_name(part) for part in split_at(tokens[1:-1], (",",))]
+        return f"({', '.join(name for name in names if name)})" if all(names) else None
+    try:
+        left = parse_formula(tokens)
+    except (Unreadable, ValueError):
+        return None
+    if isinstance(left, Symbol):
+        return left.name
+    is_function = isinstance(left, Call) and all(isinstance(argument, Symbol) for argument in left.arguments)
+    if is_function:
+        return left.key.replace("$", "")
+    if len(tokens) == 4 and tokens[1].text == "(" and all(token.kind == "letter" for token in tokens[::2]):
+        return "".join(token.text for token in tokens)  # P(x), which elsewhere is a product
+    return None
+
+
+def _outside_scripts(tokens: list[Token]) -> list[Token]:
+    """Without the indices: `x_1` is a name."""
+    kept: list[Token] = []
+    position = 0
+    while position < len(tokens):
+        if tokens[position].text == "_" and position + 1 < len(tokens):
+            position += 1
+            if tokens[position].text == "{":
+                while position < len(tokens) and tokens[position].text != "}":
+                    position += 1
+        else:
+            kept.append(tokens[position])
+        position += 1
+    return kept
+
+
+def _equation(parts: list[list[Token]], signs: list[str], sign: int, read_member: ReadMember) -> Form:
+    name = _name(parts[0])
+    if name is None and len(parts) == 2 and signs == ["="] and (name := _name(parts[1])) is not None:
+        parts = [parts[1], parts[0]]  # 5 = x
+    if name is not None:
+        values = [read_member(part, sign) for part in parts[1:]]
+        if not any(_is_letter(value) for value in values[:-1]):
+            value, rounded = _last(values, signs[1:])
+            return Named(name, _symbols(parts[0]), value, rounded)
+    members = tuple(parse_formula(part, sign) for part in parts)
+    if name is None:
+        if not any(member.names for member in members):
+            value, rounded = _last(list(members), signs)
+            return Identity(_written(parts[0]), value, rounded)
+        if r"\approx" not in signs and all(equal_values(members[0], member) for member in members[1:]):
+            return Identity(_written(parts[0]), members[-1])
+    if r"\approx" in signs:
+        raise Unreadable("an approximation between letters")
+    return Relation(members, tuple(signs))
+
+
+def _is_letter(value: Form) -> bool:
+    return isinstance(value, Symbol)
+
+
+def _written(tokens: list[Token]) -> str:
+    """The first member of an identity, terms in any order."""
+    return " ".join(sorted(normal_text(tokens).split()))
+
+
+def _symbols(tokens: list[Token]) -> tuple[Expression, ...]:
+    """The left side as an expression, where it is one."""
+    try:
+        return (parse_formula(tokens),)
+    except (Unreadable, ValueError):
+        return ()
+
+
+def _last(values: list[Form], signs: list[str]) -> tuple[Form, Form | None]:
+    r"""The value of a chain and what it is said to be about. Unreadable where two numbers of it contradict.
+
+    Of `x = \frac{1}{3} \approx 0.33` that is \frac{1}{3} and 0.33.
+    """
+    num_exact = signs.index(r"\approx") + 1 if r"\approx" in signs else len(values)
+    numbers = [value for value in values if isinstance(value, Expression) and not value.names]
+    for index, value in enumerate(values):
+        if not isinstance(value, Expression) or value.names or value is numbers[0]:
+            continue
+        is_exact = index < num_exact and not (value.is_decimal or numbers[0].is_decimal)
+        if not (equal_values(numbers[0], value) if is_exact else _is_near(numbers[0], value)):
+            raise Unreadable("a chain that contradicts itself")
+    rounded = values[-1] if num_exact < len(values) else None
+    return values[num_exact - 1], rounded
+
+
+def _is_near(first: Expression, second: Expression) -> bool:
+    one, other = constant_value(first), constant_value(second)
+    return bool(abs(one - other) <= abs(one) * NEAR)
+
+
+def _solved(members: tuple[Expression, ...], signs: tuple[str, ...]) -> RealSet | None:
+    """The set of one variable between numbers that a chain of inequalities describes."""
+    variables = [index for index, member in enumerate(members) if member.names]
+    if len(variables) != 1 or not isinstance(members[variables[0]], Symbol) or len(members) > 3:
+        if len(variables) == 1 and isinstance(members[variables[0]], Call | Constant):
+            return None
+        return None
+    index = variables[0]
+    if len(members) == 3 and index != 1:
+        return None
+    pieces = real_sets.REALS
+    try:
+        for other, member in enumerate(members):
+            if other == index:
+                continue
+            sign = signs[min(other, index)]
+            relation = sign if other > index else FLIPPED[sign]  # of the variable to the number
+            pieces = real_sets.intersection(pieces, _half_line(relation, member))
+    except Undefined:
+        return None
+    return RealSet(pieces, _variable(members[index]))
+
+
+def _variable(symbol: Expression) -> str:
+    assert isinstance(symbol, Symbol)
+    return symbol.name
+
+
+def _half_line(relation: str, bound: Expression) -> tuple[Interval, ...]:
+    if relation == r"\neq":
+        return real_sets.complement((real_sets.point(bound),))
+    if relation == "=":
+        return (real_sets.point(bound),)
+    has_bound = relation in (r"\leq", r"\geq")
+    if relation in ("<", r"\leq"):
+        piece = real_sets.interval(real_sets.MINUS_INFINITY, bound, False, has_bound)
+    else:
+        piece = real_sets.interval(bound, real_sets.INFINITY, has_bound, False)
+    return (piece,) if piece else ()
