@@ -202,9 +202,9 @@ def _series(call: Call, point: Point, *, is_complex: bool) -> Any:
     assert isinstance(index, Symbol)
     mp = _context()
     first = evaluate(low, point, is_complex=False)
-    is_endless = isinstance(high, Constant)
+    is_endless = high == Constant("infinity")
     last = first + MAX_TERMS if is_endless else evaluate(high, point, is_complex=False)
-    if first != mp.floor(first) or last != mp.floor(last):
+    if not _is_real(first) or not _is_real(last) or first != mp.floor(first) or last != mp.floor(last):
         raise Undefined("bounds that are not whole")
     if last - first > MAX_TERMS:
         raise TooLarge("a sum of too many terms")

@@ -512,8 +512,6 @@ class Formula:
             raise Unreadable("a sum without an index")
         index = Symbol(low[0].text)
         first, last = self.sub(low[2:]), self.sub(high)
-        if not isinstance(first, Number) or not isinstance(last, Number | Constant):
-            raise Unreadable("a sum between letters")
         # The index gets a name that no letter has: one index is as good as another, and `i` is none of the constants.
         texts = {token.text for token in self.tokens[self.position :]}
         bound = "#"
@@ -535,6 +533,8 @@ class Formula:
         if name == "log" and self.peek() == "_":
             self.position += 1
             base = self.argument_or_number()
+        elif name == "log" and self.peek() in ("2", "10") and self.peek(1) == "(":
+            base = self._plain_number()
         exponent: Expression | None = None
         if self.peek() == "^":
             self.position += 1
@@ -571,8 +571,8 @@ class Formula:
         factors = [self.power()]
         while self.position < len(self.tokens) and self._continues_argument(factors[-1]):
             factors.append(self.power())
-        if self.peek() == "/":
-            raise Unreadable("a slash behind a function")
+        if self.peek() == "/" or (self.peek() == "(" and isinstance(factors[-1], Number)):
+            raise Unreadable("a function whose argument may end here or later")
         argument = multiply(factors)
         return [negate(argument) if sign < 0 else argument]
 

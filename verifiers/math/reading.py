@@ -99,7 +99,23 @@ def _without_ends(tokens: list[Token]) -> list[Token]:
         tokens = [Token("mark", "-"), *tokens[1:]]
     while len(tokens) > 2 and is_enclosed(tokens, "{"):
         tokens = tokens[1:-1]
-    return tokens
+    return _without_cases(tokens)
+
+
+def _without_cases(tokens: list[Token]) -> list[Token]:
+    r"""The rows of `\begin{cases} x = 2 \\ y = 3 \end{cases}` as a list."""
+    texts = [token.text for token in tokens]
+    if texts[:2] == [r"\{", r"\begin:array"]:
+        tokens, texts = tokens[1:], texts[1:]
+    elif texts[:1] != [r"\begin:cases"]:
+        return tokens
+    if "&" in texts or texts[-1:] != [texts[0].replace("begin", "end")] or texts.count(texts[0]) != 1:
+        return tokens
+    rows: list[Token] = []
+    for row in split_at(tokens[1:-1], (r"\\",)):
+        row = row[:-1] if row and row[-1].text == "," else row
+        rows += [*([Token("mark", ",")] if rows and row else []), *row]
+    return rows
 
 
 def _read_time(tokens: list[Token]) -> Form | None:

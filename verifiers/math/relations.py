@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from verifiers.math import real_sets
 from verifiers.math.evaluation import Undefined, constant_value, equal_values
-from verifiers.math.expression import Call, Constant, Expression, Symbol
+from verifiers.math.expression import ONE, Call, Expression, Number, Product, Sum, Symbol, add, divide, negate
 from verifiers.math.formula import Unreadable, parse_formula
 from verifiers.math.forms import FiniteSet, Form, Identity, Interval, Named, Point, RealSet, Relation
 from verifiers.math.splitting import split_at
@@ -173,10 +173,10 @@ def _is_near(first: Expression, second: Expression) -> bool:
 
 def _solved(members: tuple[Expression, ...], signs: tuple[str, ...]) -> RealSet | None:
     """The set of one variable between numbers that a chain of inequalities describes."""
+    if len(members) == 2 and not (members[0].names and members[1].names):
+        members, signs = _linear(members, signs)
     variables = [index for index, member in enumerate(members) if member.names]
     if len(variables) != 1 or not isinstance(members[variables[0]], Symbol) or len(members) > 3:
-        if len(variables) == 1 and isinstance(members[variables[0]], Call | Constant):
-            return None
         return None
     index = variables[0]
     if len(members) == 3 and index != 1:
@@ -192,6 +192,23 @@ def _solved(members: tuple[Expression, ...], signs: tuple[str, ...]) -> RealSet 
     except Undefined:
         return None
     return RealSet(pieces, _variable(members[index]))
+
+
+def _linear(
+    members: tuple[Expression, ...], signs: tuple[str, ...]
+) -> tuple[tuple[Expression, ...], tuple[str, ...]]:
+    """`2x + 1 > 7` as `x > 3`; anything else as it is."""
+    difference = add([members[0], negate(members[1])])
+    terms = difference.terms if isinstance(difference, Sum) else (difference,)
+    parts = [term.factors if isinstance(term, Product) else (term,) for term in terms if term.names]
+    if len(parts) != 1 or not isinstance(parts[0][-1], Symbol) or len(parts[0]) > 2:
+        return members, signs
+    coefficient = parts[0][0] if len(parts[0]) == 2 else ONE
+    if not isinstance(coefficient, Number):
+        return members, signs
+    bound = divide(negate(add(term for term in terms if not term.names)), coefficient)
+    sign = signs[0] if coefficient.value > 0 else FLIPPED[signs[0]]
+    return (parts[0][-1], bound), (sign,)
 
 
 def _variable(symbol: Expression) -> str:

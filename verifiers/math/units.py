@@ -55,6 +55,11 @@ _define("newton", N=("1", "newton"))
 _define("joule", J=("1", "joule"), kJ=("1000", "kilojoule"))
 _define("watt", W=("1", "watt"), kW=("1000", "kilowatt"))
 _define("hertz", Hz=("1", "hertz"))
+_define("kilohertz", kHz=("1", "kilohertz"), MHz=("1000", "megahertz"), GHz=("1000000", "gigahertz"))
+_define("calorie", cal=("1", "calorie"), kcal=("1000", "kilocalorie"))
+_define("pascal", Pa=("1", "pascal"), kPa=("1000", "kilopascal"))
+for _name, _unit in {"C": "coulomb", "V": "volt", "A": "ampere", "K": "kelvin", "T": "tesla", "mol": "mole"}.items():
+    _define(_unit, **{_name: ("1", _unit)})
 _define("unit", unit=("1", "units"))
 _COMPOSED = {
     "mph": (("mi", 1), ("h", -1)),
