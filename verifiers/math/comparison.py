@@ -49,6 +49,8 @@ class Comparison:
         if isinstance(true, Identity | Named) or isinstance(given, Identity | Named):
             return self._equal_statements(true, given)
         match true, given:
+            case Words(), Words():
+                return true.text.replace(" ", "") == given.text.replace(" ", "")
             case Expression(), Expression():
                 return self.equal_expressions(true, given)
             case (Quantity(), _) | (_, Quantity()):

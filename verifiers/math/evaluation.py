@@ -276,10 +276,10 @@ def _agree(first: Expression, second: Expression, test: Callable[[Any, Any, int]
     num_tested = 0
     try:
         with mp.workdps(_digits(first, second)):
-            for index in range(4):
-                point = {name: _named_value(name, index) for name in names}
-                # The last is near 0, where series converge.
-                signs = [point if index < 3 else {name: value / 16 for name, value in point.items()}]
+            # Near 0 series converge, and far from it most roots are real.
+            for index, scale in enumerate((1, 3, 0.25, 9, 0.0625)):
+                point = {name: _named_value(name, index) * scale for name in names}
+                signs = [point]
                 if index == 0 and not is_complex:  # and of mixed signs: |x| is not x
                     signs += [{**point, name: -point[name]} for name in names]
                 for signed in signs:
@@ -293,7 +293,7 @@ def _agree(first: Expression, second: Expression, test: Callable[[Any, Any, int]
                     break
     except TooLarge:
         return False
-    return num_tested >= (1 if not names else 3)
+    return num_tested >= (1 if not names else 2)
 
 
 def _defined(expression: Expression, point: Point, is_complex: bool) -> Any:

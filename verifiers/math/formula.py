@@ -418,6 +418,8 @@ class Formula:
         """A symbol with its index and its primes, or a function of that name where an argument follows."""
         if self.peek() == "_":
             self.position += 1
+            if self.kind() == "word" and len(self.peek()) == 2 and not self.tokens[self.position].is_upright:
+                self._split_word()  # x_nt is x_n t
             tokens = self.bracketed() if self.peek() == "{" else [self.take()]
             if not tokens:
                 raise Unreadable("an empty index")
@@ -463,11 +465,16 @@ class Formula:
         if token.is_upright and (len(name) > 3 or looks_like_word(name, 3)):
             self.position += 1
             return self._named(name.lower())
+        self._split_word()
+        return self._letter()
+
+    def _split_word(self) -> None:
+        """Letters that are a product, one by one."""
+        token = self.tokens[self.position]
         letters = [
-            Token("letter", letter, token.is_spaced and not index) for index, letter in enumerate(name)
+            Token("letter", letter, token.is_spaced and not index) for index, letter in enumerate(token.text)
         ]
         self.tokens = [*self.tokens[: self.position], *letters, *self.tokens[self.position + 1 :]]
-        return self._letter()
 
     # --- commands and functions
 

@@ -10,7 +10,7 @@ import re
 from dataclasses import replace
 
 from verifiers.math import real_sets
-from verifiers.math.expression import Expression, Number, TooLarge
+from verifiers.math.expression import MINUS_ONE, ONE, Expression, TooLarge, multiply
 from verifiers.math.evaluation import Undefined
 from verifiers.math.formula import Unreadable, parse_formula
 from verifiers.math.forms import (
@@ -30,7 +30,7 @@ from verifiers.math.forms import (
 )
 from verifiers.math.quantities import read_amount, read_compound, read_dimensions
 from verifiers.math.relations import RELATIONS, read_relation
-from verifiers.math.splitting import drop_outer, is_enclosed, split, split_at
+from verifiers.math.splitting import is_enclosed, split, split_at
 from verifiers.math.tokens import Token, Untokenizable, flat, normal_text, tokenize
 
 MAX_MEMBERS = 60
@@ -218,7 +218,7 @@ def read_member(tokens: list[Token], sign: int) -> Form:
         raise Unreadable("nothing")
     if (relation := read_relation(tokens, sign, read_member)) is not None:
         return relation
-    for recognize in (_read_set_operation, _read_set, _read_brackets, _read_matrix):
+    for recognize in (_read_set_operation, _read_set, _read_matrix, _read_brackets):
         if (form := recognize(tokens, sign)) is not None:
             return form
     if all(token.kind == "word" for token in tokens) and not _is_formula_word(tokens):
@@ -390,23 +390,38 @@ def _is_balanced(tokens: list[Token]) -> bool:
 
 
 def _read_matrix(tokens: list[Token], sign: int) -> Form | None:
-    texts = [token.text for token in tokens]
-    if texts[0] in ("(", "[", "|") and len(tokens) > 3 and texts[1] == r"\begin:array":
-        bars = texts[0] == "|"
-        tokens, texts = tokens[1:-1], texts[1:-1]
-    else:
-        bars = False
-    if not texts[0].startswith(r"\begin:") or texts[-1] != texts[0].replace("begin", "end"):
+    """A matrix or column, perhaps with a factor before it."""
+    start = next((i for i, token in enumerate(tokens) if token.text.startswith(r"\begin:")), None)
+    if start is None:
         return None
-    if texts.count(texts[0]) != 1 or texts[0] == r"\begin:cases":
+    kind = tokens[start].text
+    factor, matrix = tokens[:start], tokens[start:]
+    if factor and factor[-1].text in ("(", "[", "|"):
+        bracket = factor[-1].text
+        if matrix[-1].text != {"(": ")", "[": "]", "|": "|"}[bracket]:
+            raise Unreadable("a matrix in half of its brackets")
+        factor, matrix = factor[:-1], matrix[:-1]
+        kind = kind if bracket != "|" else r"\begin:vmatrix"
+    if factor and factor[-1].text in (r"\cdot", r"\times"):
+        factor = factor[:-1]
+    texts = [token.text for token in matrix]
+    if texts.count(texts[0]) != 1 or texts[-1] != texts[0].replace("begin", "end") or texts[0] == r"\begin:cases":
         raise Unreadable("not a plain matrix")
-    rows = split_at(tokens[1:-1], (r"\\",))
+    is_determinant = kind in (r"\begin:vmatrix", r"\begin:Vmatrix")
+    if factor and is_determinant:
+        raise Unreadable("a factor before a determinant")
+    if [token.text for token in factor] == ["-"]:
+        scale: Expression = MINUS_ONE
+    else:
+        scale = parse_formula(factor, sign) if factor else ONE
+    return Matrix(_cells(matrix[1:-1], scale, sign), is_determinant)
+
+
+def _cells(tokens: list[Token], scale: Expression, sign: int) -> tuple[tuple[Expression, ...], ...]:
+    rows = split_at(tokens, (r"\\",))
     if rows and not rows[-1]:
         rows = rows[:-1]
     cells = [split_at(row, ("&",)) for row in rows]
     if len({len(row) for row in cells}) != 1 or sum(map(len, cells)) > MAX_MEMBERS:
         raise Unreadable("rows of different length")
-    return Matrix(
-        tuple(tuple(parse_formula(cell, sign) for cell in row) for row in cells),
-        bars or texts[0] in (r"\begin:vmatrix", r"\begin:Vmatrix"),
-    )
+    return tuple(tuple(multiply([scale, parse_formula(cell, sign)]) for cell in row) for row in cells)

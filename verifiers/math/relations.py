@@ -2,6 +2,7 @@ r"""Equations, inequalities and chains of them: `x = 5`, `2^5 = 32`, `a < b \leq
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 from verifiers.math import real_sets
@@ -16,6 +17,9 @@ RELATIONS = ("=", "<", ">", r"\leq", r"\geq", r"\neq", r"\approx", r"\in")
 FLIPPED = {"<": ">", ">": "<", r"\leq": r"\geq", r"\geq": r"\leq", "=": "=", r"\neq": r"\neq"}
 NEAR = 0.05
 r"""How far `a \approx b` may be from the truth, relatively: \frac{1}{3} \approx 0.33 is one answer."""
+
+# An inverse and a derivative: \frac{dy}{dx}, f^{-1}(x).
+_WRITTEN_NAME = re.compile(r"\\frac \{ d ?\w \} \{ d ?\w \}|\w \^ \{ - 1 \} \( \w \)|P \( [^()]{1,20} \)")
 
 ReadMember = Callable[[list[Token], int], Form]
 
@@ -68,6 +72,8 @@ def _name(tokens: list[Token]) -> str | None:
     """What the left side of `x = 5`, `f(x) = 5`, `AB = 5`, `(x, y) = (1, 2)` names."""
     if not tokens:
         return None
+    if _WRITTEN_NAME.fullmatch(normal_text(tokens)):
+        return normal_text(tokens)
     if any(token.kind == "number" for token in _outside_scripts(tokens)):
         return None
     if len(tokens) == 1 and tokens[0].kind in ("word", "letter"):

@@ -224,13 +224,14 @@ def plain_number(text: str) -> PlainNumber | None:
 
 
 def equal_numbers(true: PlainNumber, given: PlainNumber, decimal_places: int) -> bool:
-    """math-verify's rule: rounded to so many places if one of them is a decimal, exactly otherwise.
+    """Rounded to so many places if one of them is a decimal, exactly otherwise.
 
-    But a number that would be rounded to 0 must agree to so many significant digits, and only 0 equals 0.
+    But a small number, of which half of those places are 0, must agree to so many significant digits, and
+    only 0 equals 0.
     """
     if not (true.is_decimal or given.is_decimal):
         return true.value == given.value
-    if round(true.value, decimal_places) == 0:
+    if abs(true.value) * 10 ** (decimal_places // 2) < 1:
         return abs(true.value - given.value) <= abs(true.value) / (2 * 10**decimal_places)
     return round(true.value, decimal_places) == round(given.value, decimal_places)
 
