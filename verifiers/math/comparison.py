@@ -125,6 +125,7 @@ class Comparison:
         return equal_numbers(*numbers, self._places)
 
     def _equal_quantities(self, true: Form, given: Form) -> bool:
+        is_compound = isinstance(true, Compound) or isinstance(given, Compound)
         true, given = (total(form) if isinstance(form, Compound) else form for form in (true, given))
         if isinstance(true, Quantity) and isinstance(given, Quantity):
             if not same_kind(true.unit, given.unit):
@@ -132,6 +133,8 @@ class Comparison:
             values = [multiply([one.value, Number(one.unit.factor)]) for one in (true, given)]
             return self.equal_expressions(*values)
         quantity, bare = (true, given) if isinstance(true, Quantity) else (given, true)
+        if is_compound:
+            return False
         if not isinstance(quantity, Quantity) or not isinstance(bare, Expression):
             return False
         if self._equal_as_letters(quantity, bare):
@@ -220,6 +223,9 @@ class Comparison:
             return {member.name for member in given if isinstance(member, Named)} == names and self._match(
                 true, given
             )
+        units = {member.unit for member in true if isinstance(member, Quantity)}
+        if len(units) > 1 and not all(isinstance(member, Quantity) for member in given):
+            return False  # 3 quarters and 2 dimes are not 3 and 2
         return self._match(true, given)
 
     def _match(self, true: Sequence[Form], given: Sequence[Form]) -> bool:

@@ -7,6 +7,7 @@ stands in a formula, the reading is what a careful reader is sure of, or none: U
 from __future__ import annotations
 
 import dataclasses
+import re
 from fractions import Fraction
 
 from verifiers.math.expression import (
@@ -27,8 +28,9 @@ from verifiers.math.expression import (
     permutations,
     power,
 )
-from verifiers.math.tokens import Token, normal_text
-from verifiers.math.units import begins_unit, looks_like_word
+from verifiers.math.splitting import split_at
+from verifiers.math.tokens import Token, flat, normal_text
+from verifiers.math.units import begins_unit, is_bare_unit, looks_like_word, parse_unit
 
 
 class Unreadable(ValueError):
@@ -72,6 +74,11 @@ def closing(tokens: list[Token], start: int) -> int:
 def parse_formula(tokens: list[Token], sign: int = 1, depth: int = 0) -> Expression:
     r"""The expression that all the tokens make; `sign` is what `\pm` stands for. Unreadable, TooLarge."""
     formula = Formula(tokens, sign, depth)
+    for stacked in (r"\over", r"\choose"):
+        halves = split_at(tokens, (stacked,))
+        if len(halves) == 2:
+            first, second = (formula.sub(half) for half in halves)
+            return divide(first, second) if stacked == r"\over" else binomial(first, second)
     expression = formula.sum()
     if formula.position < len(tokens):
         raise Unreadable(f"{tokens[formula.position].text!r} is left over")
@@ -121,10 +128,6 @@ class Formula:
     def sub(self, tokens: list[Token]) -> Expression:
         if not tokens:
             raise Unreadable("an empty group")
-        for index, token in enumerate(tokens):
-            if token.text in (r"\over", r"\choose"):
-                first, second = self.sub(tokens[:index]), self.sub(tokens[index + 1 :])
-                return (divide if token.text == r"\over" else binomial)(first, second)
         return parse_formula(tokens, self._sign, self._depth + 1)
 
     def argument(self) -> Expression:
@@ -482,6 +485,8 @@ class Formula:
         text = self.take().text
         name = text[1:]
         if name == "frac":
+            if (derivative := self._derivative()) is not None:
+                return derivative
             return divide(self.argument(), self.argument())
         if name == "binom":
             return binomial(self.argument(), self.argument())
@@ -502,6 +507,21 @@ class Formula:
         if name in ("sum", "prod"):
             return self._series(name)
         raise Unreadable(f"{text} is not read")
+
+    def _derivative(self) -> Symbol | None:
+        r"""`\frac{dy}{dx}` is one name."""
+        if self.peek() != "{":
+            return None
+        end = closing(self.tokens, self.position)
+        if end + 1 >= len(self.tokens) or self.tokens[end + 1].text != "{":
+            return None
+        last = closing(self.tokens, end + 1)
+        over = flat(self.tokens[self.position + 1 : end]).replace(" ", "")
+        under = flat(self.tokens[end + 2 : last]).replace(" ", "")
+        if not re.fullmatch(r"d(?:\^\{?\d\}?)?\\?\w*", over) or not re.fullmatch(r"d\\?\w+(?:\^\{?\d\}?)?", under):
+            return None
+        self.position = last + 1
+        return Symbol(f"{over}/{under}")
 
     def _series(self, name: str) -> Expression:
         low: list[Token] = []
@@ -620,8 +640,8 @@ def _is_ratio_of_units(tokens: list[Token]) -> bool:
 
 
 def _is_phrase(tokens: list[Token]) -> bool:
-    """`(apples)` behind a number, which is its unit."""
-    words = [token.text for token in tokens if token.kind == "word"]
-    return bool(words) and len(words) == len(tokens) and all(
-        token.is_upright or looks_like_word(token.text, 3) for token in tokens
-    )
+    """`(apples)` and `(km/h)` behind a number, which are its unit."""
+    if not tokens or tokens[0].kind != "word":
+        return False
+    is_word = tokens[0].is_upright or is_bare_unit(tokens[0].text) or looks_like_word(tokens[0].text, 3)
+    return is_word and parse_unit(tokens) is not None

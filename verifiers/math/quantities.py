@@ -23,6 +23,8 @@ def read_amount(tokens: list[Token], sign: int = 1) -> Expression | Quantity:
         tokens = [*tokens[:start], *tokens[start + 1 :]]
         if tokens[start].text in ("-", "+") and start:
             raise Unreadable("two signs")
+    if any(token.text in (r"\over", r"\choose") for token in tokens):
+        return parse_formula(tokens, sign)
     value, rest = parse_amount(tokens, sign)
     if rest and rest[0].kind == "word" and rest[0].text.lower() in SCALES:
         value = multiply([value, integer(SCALES[rest[0].text.lower()])])
@@ -33,9 +35,10 @@ def read_amount(tokens: list[Token], sign: int = 1) -> Expression | Quantity:
     if unit is None:
         raise Unreadable("no unit")
     if currency is not None:
-        if unit.powers and unit != currency:
+        is_price = all(exponent < 0 for _, exponent in unit.powers)  # $3 per pound
+        if unit != currency and not is_price:
             raise Unreadable("two units")
-        unit = currency
+        unit = currency if unit == currency else Unit(tuple(sorted((*currency.powers, *unit.powers))))
     if not unit.powers:
         return value
     if value.has("degree"):
@@ -74,6 +77,7 @@ def read_compound(tokens: list[Token]) -> Compound | None:
     """Two and more amounts of one kind, each unit smaller than the one before: `5 ft 7 in`, `5'7"`."""
     parts: list[Quantity] = []
     start = 0
+    tokens = _angles_in_words(tokens)
     for index, token in enumerate(tokens):
         name = _unit_name(token, parts)
         if name is None or index < start:
@@ -101,6 +105,37 @@ def read_compound(tokens: list[Token]) -> Compound | None:
         for one, other in zip(parts, parts[1:], strict=False)
     )
     return Compound(tuple(parts)) if is_falling else None
+
+
+_ANGLES = {
+    ("^", "{", r"\circ", "}"): "degree",
+    ("^", r"\circ"): "degree",
+    ("^", "{", r"\prime", "}"): "arcminute",
+    ("^", r"\prime"): "arcminute",
+    ("'",): "arcminute",
+    ("'", "'"): "arcsecond",
+    ('"',): "arcsecond",
+    ("^", "{", r"\prime", r"\prime", "}"): "arcsecond",
+}
+
+
+def _angles_in_words(tokens: list[Token]) -> list[Token]:
+    r"""`63^\circ 45'` with names for its signs; `5'7"` as it is."""
+    if not any(token.text == r"\circ" for token in tokens):
+        return tokens
+    texts = [token.text for token in tokens]
+    result: list[Token] = []
+    position = 0
+    while position < len(tokens):
+        signs = [sign for sign in _ANGLES if tuple(texts[position : position + len(sign)]) == sign]
+        if signs:
+            sign = max(signs, key=len)
+            result.append(Token("word", _ANGLES[sign], True, True))
+            position += len(sign)
+        else:
+            result.append(tokens[position])
+            position += 1
+    return result
 
 
 def _unit_name(token: Token, before: list[Quantity]) -> str | None:

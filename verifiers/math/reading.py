@@ -39,7 +39,7 @@ _LEAD = re.compile(
     r"(?:(?:therefore|thus|hence|so|\\therefore),? ?)?"
     r"(?:(?:the|our|my|final|correct|required|desired)? ?(?:final |correct )?"
     r"(?:answer|result|solution|value|total|probability|sum)s? ?(?:is|are|equals|was|:|=)[ :=]*"
-    r"|(?:it|this|that|there) (?:is|are|equals) |is |equals )?"
+    r"|(?:the|its) (?:[a-z]+ ){1,3}(?:is|are|equals) ?|(?:it|this|that|there) (?:is|are|equals) |is |equals )?"
     r"(?:approximately |about |roughly |around |exactly |equal to )?",
     re.IGNORECASE,
 )
@@ -48,6 +48,7 @@ _TIME = re.compile(r"([0-9]{1,2})(?::([0-9]{2}))?(?::([0-9]{2}))?\s*([aApP]\s?\.
 _BASE_NAMES = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen".split()
 )
+_NUMBER_WORDS = {name: value for value, name in enumerate(_BASE_NAMES)}
 _DIGITS = r"\(?(-?[0-9A-F]*[0-9][0-9A-F]*(?:\.[0-9A-F]+)?)\)?"
 _BASE = re.compile(rf"{_DIGITS}(?:_\{{?\(?(?:base)?|(?:in)?base)([0-9]{{1,2}}|{'|'.join(_BASE_NAMES[2:])})\)?\}}?")
 _LABEL = re.compile(r"[A-J]")
@@ -86,7 +87,7 @@ def _as_words(tokens: list[Token]) -> Words:
 
 def _without_ends(tokens: list[Token]) -> list[Token]:
     """Without the words that lead to the answer, and without the full stop."""
-    while tokens and tokens[-1].text in (".", ",", ";", ":") and tokens[-1].kind == "mark":
+    while tokens and tokens[-1].text in (".", ",", ";", ":") and [t.text for t in tokens[-2:]] != [".", "."]:
         tokens = tokens[:-1]
     lead = _LEAD.match(flat(tokens))
     assert lead
@@ -99,6 +100,8 @@ def _without_ends(tokens: list[Token]) -> list[Token]:
         tokens = [Token("mark", "-"), *tokens[1:]]
     while len(tokens) > 2 and is_enclosed(tokens, "{"):
         tokens = tokens[1:-1]
+    if len(tokens) == 1 and tokens[0].text.lower() in _NUMBER_WORDS:
+        return [Token("number", str(_NUMBER_WORDS[tokens[0].text.lower()]))]
     return _without_cases(tokens)
 
 
@@ -161,6 +164,10 @@ def _read_base(tokens: list[Token]) -> Form | None:
 def _read_choice(tokens: list[Token]) -> Form | None:
     """`(D) 73`, `B. 14`. A label alone is a letter."""
     texts = [token.text for token in tokens]
+    if texts[:1] == ["{"] and "}" in texts[2:5]:  # \mathbf{(B)} 14
+        end = texts.index("}")
+        tokens = [*tokens[1:end], *tokens[end + 1 :]]
+        texts = [token.text for token in tokens]
     if texts[:1] == ["("] and texts[2:3] == [")"] and _LABEL.fullmatch(texts[1]):
         label, content = texts[1], tokens[3:]
         is_label = bool(content) and (content[0].is_spaced or tokens[0].is_upright)

@@ -298,7 +298,8 @@ def normal_text(tokens: list[Token]) -> str:
     for index, token in enumerate(tokens):
         if token.text in "{}" and _is_around_one(tokens, index):
             continue
-        texts.append(token.text.lower() if token.kind == "word" else token.text)
+        is_prose = token.kind == "word" and (token.is_upright or len(token.text) > 3)
+        texts.append(token.text.lower() if is_prose else token.text)
     text = " ".join(texts)
     return text[:-2] if text.endswith((" .", " ,")) else text
 

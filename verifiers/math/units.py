@@ -49,7 +49,7 @@ _define("ounce", oz=("1", "ounce"), lb=("16", "lbs pound"))
 _define("litre", ml=("1/1000", "mL milliliter millilitre"), l=("1", "L liter litre"))
 _define("cup", cup=("1", ""), pint=("2", "pt"), quart=("4", "qt"), gallon=("16", "gal"))
 _define("cent", cent=("1", "cents ¢"), dollar=("100", "dollars buck usd USD"))
-_define("degree", degree=("1", "deg degrees"))
+_define("degree", degree=("1", "deg degrees"), arcminute=("1/60", ""), arcsecond=("1/3600", ""))
 _define("percent", percent=("1", "pct percentage"))
 _define("newton", N=("1", "newton"))
 _define("joule", J=("1", "joule"), kJ=("1000", "kilojoule"))
@@ -85,7 +85,8 @@ _TURNING_WORDS = frozenset(
     "or not and minus negative below above less more least most than between to from half third quarter if when but "
     "no non except without plus times north south east west left right up down per_cent remainder ago before after "
     "bc ad am pm approx about around roughly where because since as squared_by by until only odd even both either "
-    "neither ratio divided multiplied root pi log log10 over".split()
+    "neither ratio divided multiplied root pi log log10 over factorial choose squares cubes thirds fourths fifths "
+    "sixths sevenths eighths ninths tenths hundredths thousandths halves score pairs".split()
 )
 MAX_WORDS = 8
 
@@ -170,6 +171,11 @@ def begins_unit(token: Token, *, is_after_number: bool) -> bool:
     return token.text in _BARE or (token.is_spaced and looks_like_word(token.text, 4))
 
 
+def is_bare_unit(text: str) -> bool:
+    r"""Whether it is a unit outside of \\text too, and no product of letters."""
+    return text in _BARE
+
+
 def looks_like_word(text: str, min_letters: int) -> bool:
     """`apples`, but not `xyz` or `abcd`: letters in the alphabet's order are a product."""
     is_product = list(text) == sorted(text) and len(set(text)) == len(text)
@@ -187,13 +193,14 @@ def parse_unit(tokens: list[Token]) -> Unit | None:
         token = tokens[position]
         position += 1
         word = token.text
-        if token.kind == "letter" and token.is_spaced is False and last is None and not token.is_upright:
-            return None
-        if token.kind == "word":
+        if token.kind == "word" or (token.kind == "letter" and last is not None):
             lower = word.lower()
             num_words += 1
             if lower in _TURNING_WORDS or lower in SCALES or num_words > MAX_WORDS:
                 return None
+            if lower == "percent" and position < len(tokens) and tokens[position].text == "of":
+                is_phrase = all(other.kind == "word" for other in tokens[position:])
+                return PERCENT if is_phrase and not powers else None
             if lower == "per":
                 direction = -1
             elif lower in _SQUARE:
