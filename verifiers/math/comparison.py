@@ -40,8 +40,15 @@ class Comparison:
     def __init__(self, decimal_places: int) -> None:
         self._places = decimal_places
 
+    def is_right(self, true: Form, given: Form) -> bool:
+        """Whether the answer is the truth. What is too large to compare, or undefined, equals only itself."""
+        try:
+            return self.equal(true, given)
+        except (TooLarge, Undefined, ValueError, ArithmeticError):
+            return False
+
     def equal(self, true: Form, given: Form) -> bool:
-        """Whether the answer is right. What the truth says more than the answer is lost, but for a unit or base."""
+        """By the types of both; a part of the truth that the answer lacks makes it wrong, but for a unit or base."""
         if true == given:
             return True
         if isinstance(true, Choice) or isinstance(given, Choice):
@@ -60,7 +67,7 @@ class Comparison:
             case Dimensions(), Dimensions():
                 return self._match(true.parts, given.parts)
             case TimeOfDay(), TimeOfDay():
-                return True if true == given else False
+                return False
             case Ratio(), Ratio():
                 return self._equal_ratios(true.parts, given.parts)
             case (Ratio(), Expression()) if len(true.parts) == 2:

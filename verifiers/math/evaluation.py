@@ -25,11 +25,14 @@ from verifiers.math.expression import (
 )
 
 MIN_DIGITS = 60
-MAX_DIGITS = 4_000
+MAX_DIGITS = 2_000
 MAX_EXPONENT = 100_000
 """Of e, in a power that has no exact value."""
 MAX_TERMS = 400
 """Of a sum or product that the text writes with a sign: \\sum_{n=1}^{400}."""
+
+MAX_STEPS = 100_000
+"""Of one comparison, at all points together."""
 
 Point = Mapping[str, Any]
 
@@ -145,20 +148,29 @@ def _named_value(name: str, index: int) -> Any:
     return _context().mpf(int.from_bytes(digest[:6], "big")) / 2**48 * 8 / 5 + _context().mpf(1) / 5
 
 
-def evaluate(expression: Expression, point: Point, *, is_complex: bool) -> Any:
-    """The value at `point`, at mpmath's present precision; Undefined, TooLarge, ZeroDivisionError.
+class Evaluation:
+    """Values of expressions at mpmath's present precision; every step is counted.
 
     Where `is_complex` is false, a value that is not real on the way (the root of -2) is Undefined.
     """
-    mp = _context()
 
-    def value(part: Expression) -> Any:
-        result = compute(part)
-        if not is_complex and not _is_real(result):
+    def __init__(self, *, is_complex: bool) -> None:
+        self._is_complex = is_complex
+        self._steps = 0
+
+    def value(self, expression: Expression, point: Point) -> Any:
+        """Undefined, TooLarge, ZeroDivisionError."""
+        # A step at many digits takes as long as several at few.
+        self._steps += 1 + _context().dps // (2 * MIN_DIGITS)
+        if self._steps > MAX_STEPS:
+            raise TooLarge("too many steps")
+        result = self._compute(expression, point)
+        if not self._is_complex and not _is_real(result):
             raise Undefined("not real")
         return result
 
-    def compute(part: Expression) -> Any:
+    def _compute(self, part: Expression, point: Point) -> Any:
+        mp = _context()
         match part:
             case Number():
                 return mp.mpf(part.value.numerator) / part.value.denominator
@@ -169,55 +181,52 @@ def evaluate(expression: Expression, point: Point, *, is_complex: bool) -> Any:
             case Symbol():
                 return point[part.name]
             case Sum():
-                return sum((value(term) for term in part.terms), mp.mpf(0))
+                return sum((self.value(term, point) for term in part.terms), mp.mpf(0))
             case Product():
                 result = mp.mpf(1)
                 for factor in part.factors:
-                    result *= value(factor)
+                    result *= self.value(factor, point)
                 return result
             case Power():
                 exponent = part.exponent
                 fraction = exponent.value if isinstance(exponent, Number) else None
-                return _real_power(value(part.base), value(exponent), fraction)
+                return _real_power(self.value(part.base, point), self.value(exponent, point), fraction)
+            case Call() if part.name in SERIES:
+                return self._series(part, point)
             case Call():
-                if part.name in SERIES:
-                    return _series(part, point, is_complex=is_complex)
-                values = [value(argument) for argument in part.arguments]
+                values = [self.value(argument, point) for argument in part.arguments]
                 function = FUNCTIONS.get(part.name)
                 return function(*values) if function else _opaque(part.name, values)
         raise AssertionError(part)
 
-    return value(expression)
+    def _series(self, call: Call, point: Point) -> Any:
+        r"""`\sum_{n=a}^{b}`: arguments are the body, the index, its first and its last value.
+
+        Without an end it is followed until its terms vanish, which they do soon near 0 or not at all.
+        """
+        mp = _context()
+        body, index, low, high = call.arguments
+        assert isinstance(index, Symbol)
+        first = self.value(low, point)
+        is_endless = high == Constant("infinity")
+        last = first + MAX_TERMS if is_endless else self.value(high, point)
+        if not _is_real(first) or not _is_real(last) or first != mp.floor(first) or last != mp.floor(last):
+            raise Undefined("bounds that are not whole")
+        if last - first > MAX_TERMS:
+            raise TooLarge("a sum of too many terms")
+        is_sum = call.name == "sum"
+        result, term = mp.mpf(0 if is_sum else 1), mp.mpf(1)
+        current = first
+        while current <= last:
+            term = self.value(body, {**point, index.name: current})
+            result = result + term if is_sum else result * term
+            current += 1
+        if is_endless and abs(term if is_sum else term - 1) > mp.mpf(10) ** (-MIN_DIGITS - 10):
+            raise Undefined("a series that converges slowly")
+        return result
 
 
 SERIES = ("sum", "prod")
-
-
-def _series(call: Call, point: Point, *, is_complex: bool) -> Any:
-    """`\\sum_{n=a}^{b}`: arguments are the body, the index, its first and its last value.
-
-    Without an end it is followed until its terms vanish, which they do soon near 0 or not at all.
-    """
-    body, index, low, high = call.arguments
-    assert isinstance(index, Symbol)
-    mp = _context()
-    first = evaluate(low, point, is_complex=False)
-    is_endless = high == Constant("infinity")
-    last = first + MAX_TERMS if is_endless else evaluate(high, point, is_complex=False)
-    if not _is_real(first) or not _is_real(last) or first != mp.floor(first) or last != mp.floor(last):
-        raise Undefined("bounds that are not whole")
-    if last - first > MAX_TERMS:
-        raise TooLarge("a sum of too many terms")
-    result = mp.mpf(0 if call.name == "sum" else 1)
-    current = first
-    while current <= last:
-        term = evaluate(body, {**point, index.name: current}, is_complex=is_complex)
-        result = result + term if call.name == "sum" else result * term
-        current += 1
-    # A series is only told apart where the rest cannot be seen: all but the last digits are right.
-    if is_endless and abs(term if call.name == "sum" else term - 1) > mp.mpf(10) ** (-MIN_DIGITS - 10):
-        raise Undefined("a series that converges slowly")
-    return result
 
 
 def equal_values(first: Expression, second: Expression) -> bool:
@@ -231,7 +240,7 @@ def constant_value(expression: Expression) -> Any:
         raise Undefined("not a number")
     with _context().workdps(_digits(expression)):
         try:
-            return evaluate(expression, {}, is_complex=True)
+            return Evaluation(is_complex=True).value(expression, {})
         except (ZeroDivisionError, OverflowError) as error:
             raise Undefined(str(error)) from error
 
@@ -274,6 +283,7 @@ def _agree(first: Expression, second: Expression, test: Callable[[Any, Any, int]
         return False
     is_complex = first.has("i") or second.has("i")
     num_tested = 0
+    evaluation = Evaluation(is_complex=is_complex or not names)
     try:
         with mp.workdps(_digits(first, second)):
             # Near 0 series converge, and far from it most roots are real.
@@ -283,7 +293,7 @@ def _agree(first: Expression, second: Expression, test: Callable[[Any, Any, int]
                 if index == 0 and not is_complex:  # and of mixed signs: |x| is not x
                     signs += [{**point, name: -point[name]} for name in names]
                 for signed in signs:
-                    values = [_defined(part, signed, is_complex or not names) for part in (first, second)]
+                    values = [_defined(part, signed, evaluation) for part in (first, second)]
                     if values[0] is None and values[1] is None:
                         continue
                     if values[0] is None or values[1] is None or not test(values[0], values[1], index):
@@ -296,22 +306,22 @@ def _agree(first: Expression, second: Expression, test: Callable[[Any, Any, int]
     return num_tested >= (1 if not names else 2)
 
 
-def _defined(expression: Expression, point: Point, is_complex: bool) -> Any:
+def _defined(expression: Expression, point: Point, evaluation: Evaluation) -> Any:
     """The value, None where there is none; 0 where only noise is left of a difference."""
     mp = _context()
     try:
-        value = evaluate(expression, point, is_complex=is_complex)
+        value = evaluation.value(expression, point)
         if mp.isnan(value) or mp.isinf(value):
             return None
         if value != 0 and abs(value) < mp.mpf(10) ** (-mp.dps // 2):
             with mp.workdps(mp.dps * 2):
-                again = evaluate(expression, point, is_complex=is_complex)
+                again = evaluation.value(expression, point)
             if abs(again) < abs(value) / 10**10:
                 return mp.mpf(0)
         return _without_noise(value)
-    except (Undefined, ZeroDivisionError, OverflowError, ValueError) as error:
-        if isinstance(error, TooLarge):
-            raise
+    except TooLarge:
+        raise
+    except (ArithmeticError, ValueError):
         return None
 
 

@@ -18,6 +18,10 @@ MAX_BITS = 32_768
 """Of numerator and denominator together: about 9,800 digits. 2031! has 19,500 bits."""
 
 
+MAX_ROOT_BITS = 4_096
+"""Of a number whose root is taken, if it has a rational one."""
+
+
 class TooLarge(ValueError):
     """A number of more than MAX_BITS: what names it is compared as text."""
 
@@ -319,7 +323,7 @@ def _integer_power(base: Fraction, exponent: int) -> Fraction:
 def _exact_root(base: Fraction, exponent: Fraction) -> Fraction | None:
     """The real value where it is rational; a negative base has one for odd roots only."""
     index = exponent.denominator
-    if index > 64 or (base < 0 and index % 2 == 0):
+    if index > 64 or _bits(base) > MAX_ROOT_BITS or (base < 0 and index % 2 == 0):
         return None
     roots = [_integer_root(abs(part), index) for part in (base.numerator, base.denominator)]
     if None in roots:

@@ -588,6 +588,14 @@ class Formula:
         return power(result, exponent) if exponent is not None else result
 
     def _function_arguments(self) -> list[Expression]:
+        self._depth += 1  # \sin\sin\sin x nests without a bracket
+        if self._depth > MAX_DEPTH:
+            raise Unreadable("nested too deep")
+        arguments = self._bare_or_bracketed()
+        self._depth -= 1
+        return arguments
+
+    def _bare_or_bracketed(self) -> list[Expression]:
         if self.peek() in ("(", "{", "["):
             return self._arguments(self.bracketed())
         if self.peek() == "|":

@@ -12,7 +12,6 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from verifiers.math.comparison import Comparison
-from verifiers.math.forms import Form, Words
 from verifiers.math.prose import answer_in_prose
 from verifiers.math.reading import read
 from verifiers.math.spelling import spell
@@ -77,12 +76,15 @@ class MathVerifier:
             return _verdict(True, answer=self._vote(text))
         if why_unreadable(given, MAX_ANSWER_CHARS):
             return REFUSED
-        form = self._read(text)
-        if isinstance(form, Words) and not form.text:
-            return _WRONG_FORMAT
         readings = [truth, true.replace(",", ", ")] if is_list_or_number(true) else [truth]
-        is_equal = any(self._comparison.equal(self._read(reading), form) for reading in readings)
-        return _verdict(is_equal, answer=spell(form))
+        true_forms = [self._read(reading) for reading in readings]
+        try:
+            form = self._read(text)
+            is_equal = any(self._comparison.is_right(true_form, form) for true_form in true_forms)
+            return _verdict(is_equal, answer=spell(form))
+        except (ArithmeticError, LookupError, RecursionError):
+            # A text that breaks the reader must not stop a run: a policy wrote it.
+            return REFUSED
 
     def _vote(self, text: str) -> str:
         return spell(self._read(text))
