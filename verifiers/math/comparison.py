@@ -185,7 +185,11 @@ class Comparison:
             return true.first == given.first and self.equal(true.value, given.value)
         if isinstance(true, Named) and isinstance(given, Named):
             if _same_name(true.name, given.name):
-                return self._equal_any(true, given)
+                known = (*true.steps, *_values(true))
+                has_known_steps = not true.steps or all(
+                    any(self.equal(one, step) for one in known) for step in given.steps
+                )
+                return has_known_steps and self._equal_any(true, given)
             return self._equal_as_equations(true, given)
         if isinstance(true, Relation) or isinstance(given, Relation):
             return self._equal_as_equations(true, given)

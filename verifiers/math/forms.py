@@ -122,12 +122,16 @@ class Relation:
 
 @dataclass(frozen=True)
 class Named:
-    """`x = 5`, `f(x) = 2x`, `(x, y) = (2, 3)`; `rounded` is what the text says it is about."""
+    """`x = 5`, `f(x) = 2x`, `(x, y) = (2, 3)`; `rounded` is what the text says it is about.
+
+    `steps`: what stands between in a chain, `V = abc = 20`.
+    """
 
     name: str
     symbols: tuple[Expression, ...]
     value: Form
     rounded: Form | None = None
+    steps: tuple[Form, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -80,15 +80,16 @@ def parse_formula(tokens: list[Token], sign: int = 1, depth: int = 0) -> Express
             first, second = (formula.sub(half) for half in halves)
             return divide(first, second) if stacked == r"\over" else binomial(first, second)
     expression = formula.sum()
-    if formula.position < len(tokens):
-        raise Unreadable(f"{tokens[formula.position].text!r} is left over")
+    if formula.position < len(formula.tokens):
+        raise Unreadable(f"{formula.peek()!r} is left over")
     return expression
 
 
 def parse_amount(tokens: list[Token], sign: int = 1) -> tuple[Expression, list[Token]]:
     """The expression at the beginning and what is left behind it: perhaps a unit."""
     formula = Formula(tokens, sign, 0)
-    return formula.sum(), tokens[formula.position :]
+    expression = formula.sum()
+    return expression, formula.tokens[formula.position :]  # its own: a word may have become letters
 
 
 class Formula:
@@ -213,7 +214,8 @@ class Formula:
                 return False
             known = name in _FUNCTIONS or name in _GREEK or text in _DECORATIONS or text in _CLOSING
             return known or name in ("frac", "pi", "infty", "sum", "prod", "mathbb")
-        return text in ("[", "{", "|")
+        # 10{1} is printed as 101.
+        return text in ("[", "|") or (text == "{" and self.kind(1) != "number")
 
     def power(self) -> Expression:
         base = self.atom()
@@ -431,7 +433,10 @@ class Formula:
         while self.peek() == "'" or (self.peek() == "^" and self._is_prime()):
             self.position += 1 if self.peek() == "'" else self._is_prime()
             name += "'"
-        if name.rstrip("'") in ("f", "g", "h", "F", "G") and self.peek() == "(":
+        is_function = name.rstrip("'") in ("f", "g", "h", "F", "G") or (
+            self.kind(1) in ("number", "letter") and self.peek(2) == ")"
+        )
+        if is_function and self.peek() == "(":  # x(t), I(0): a product would be written without brackets
             return Call(name, tuple(self._arguments(self.bracketed())))
         return Symbol(name)
 
@@ -583,8 +588,8 @@ class Formula:
         else:
             result = Call(name, tuple(arguments))
         is_of_many = name in ("max", "min", "gcd", "lcm")
-        if len(arguments) != 1 and not is_of_many:
-            raise Unreadable("a function of several arguments")
+        if (len(arguments) > 1) != is_of_many:
+            raise Unreadable("a function of too many or too few arguments")
         return power(result, exponent) if exponent is not None else result
 
     def _function_arguments(self) -> list[Expression]:

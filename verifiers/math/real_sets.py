@@ -42,10 +42,10 @@ def _cuts(piece: Interval) -> tuple[_Cut, _Cut]:
 
 
 def interval(low: Expression, high: Expression, has_low: bool, has_high: bool) -> Interval | None:
-    """None where there is nothing between the bounds."""
-    piece = Interval(
-        low, high, has_low and not is_infinite(low), has_high and not is_infinite(high)
-    )
+    """None where there is nothing between the bounds; Undefined where infinity would belong to it."""
+    if (has_low and is_infinite(low)) or (has_high and is_infinite(high)):
+        raise Undefined("a closed end at infinity")
+    piece = Interval(low, high, has_low, has_high)
     start, end = _cuts(piece)
     return piece if start < end else None
 

@@ -123,9 +123,12 @@ def _equation(parts: list[list[Token]], signs: list[str], sign: int, read_member
         parts = [parts[1], parts[0]]  # 5 = x
     if name is not None:
         values = [read_member(part, sign) for part in parts[1:]]
-        if not any(_is_letter(value) for value in values[:-1]):
+        if any(isinstance(value, Expression) and name in value.names for value in values):
+            if len(values) > 1:
+                raise Unreadable("two equations without a comma")
+        elif not any(_is_letter(value) for value in values[:-1]):
             value, rounded = _last(values, signs[1:])
-            return Named(name, _symbols(parts[0]), value, rounded)
+            return Named(name, _symbols(parts[0]), value, rounded, tuple(values[:-1]))
     members = tuple(parse_formula(part, sign) for part in parts)
     if name is None:
         if not any(member.names for member in members):

@@ -149,8 +149,10 @@ def _singular(word: str) -> str:
         return _KNOWN[word][2]
     lower = word.lower()
     for name in (lower, lower.removesuffix("s"), lower.removesuffix("es")):
-        if len(lower) > 2 and name in _KNOWN:
+        if len(word) > 2 and name in _KNOWN:
             return _KNOWN[name][2]
+    if len(word) < 3:
+        return word  # M is no m
     if lower in _IRREGULAR:
         return _IRREGULAR[lower]
     if len(lower) > 4 and lower.endswith("ies"):
