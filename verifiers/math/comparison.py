@@ -6,7 +6,18 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 from verifiers.math.evaluation import Undefined, constant_value, equal_values, proportional
-from verifiers.math.expression import Expression, Number, Symbol, TooLarge, add, divide, integer, multiply, negate, power
+from verifiers.math.expression import (
+    Expression,
+    Number,
+    Symbol,
+    TooLarge,
+    add,
+    divide,
+    integer,
+    multiply,
+    negate,
+    power,
+)
 from verifiers.math.forms import (
     BaseNumber,
     Choice,

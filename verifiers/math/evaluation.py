@@ -282,6 +282,7 @@ def _agree(first: Expression, second: Expression, test: Callable[[Any, Any, int]
     if len(names) > 12:
         return False
     is_complex = first.has("i") or second.has("i")
+    is_endless = first.has("infinity") or second.has("infinity")
     num_tested = 0
     evaluation = Evaluation(is_complex=is_complex or not names)
     try:
@@ -294,9 +295,11 @@ def _agree(first: Expression, second: Expression, test: Callable[[Any, Any, int]
                     signs += [{**point, name: -point[name]} for name in names]
                 for signed in signs:
                     values = [_defined(part, signed, evaluation) for part in (first, second)]
-                    if values[0] is None and values[1] is None:
-                        continue
-                    if values[0] is None or values[1] is None or not test(values[0], values[1], index):
+                    if None in values:
+                        if is_endless or values[0] is values[1]:
+                            continue  # both undefined, or a series that does not converge there
+                        return False
+                    if not test(values[0], values[1], index):
                         return False
                     num_tested += 1
                 if not names:

@@ -38,7 +38,9 @@ class Unreadable(ValueError):
 
 
 _FUNCTIONS = {
-    *("sin cos tan cot sec csc sinh cosh tanh ln log exp arcsin arccos arctan arccot max min gcd lcm".split()),
+    *(
+        "sin cos tan cot sec csc sinh cosh tanh ln log exp arcsin arccos arctan arccot max min gcd lcm".split()
+    ),
     *("arcsec arccsc asin acos atan sqrt cbrt abs floor ceil binom log2 log10".split()),
 }
 _INVERTIBLE = {"sin", "cos", "tan", "cot", "sec", "csc"}
@@ -47,9 +49,19 @@ _GREEK = frozenset(
     "Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega ell hbar Re Im aleph".split()
 )
 _DECORATIONS = {
-    *(r"\vec \hat \bar \tilde \overline \widehat \overrightarrow \widetilde \dot \ddot \overleftrightarrow".split())
+    *(
+        r"\vec \hat \bar \tilde \overline \widehat \overrightarrow \widetilde \dot \ddot \overleftrightarrow".split()
+    )
 }
-_CLOSING = {"(": ")", "[": "]", "{": "}", r"\{": r"\}", r"\lfloor": r"\rfloor", r"\lceil": r"\rceil", r"\langle": r"\rangle"}
+_CLOSING = {
+    "(": ")",
+    "[": "]",
+    "{": "}",
+    r"\{": r"\}",
+    r"\lfloor": r"\rfloor",
+    r"\lceil": r"\rceil",
+    r"\langle": r"\rangle",
+}
 _OPERATORS = {r"\cdot", r"\times", "/", r"\div"}
 _ORDINALS = {"th", "st", "nd", "rd"}
 MAX_DEPTH = 30
@@ -323,7 +335,11 @@ class Formula:
         if self.peek() == "." and self.peek(1) in (r"\overline", r"\dot") and text.isdigit():
             self.position += 1
             return self._repeating(text, "")
-        if "." in text and self.peek() in (r"\overline", r"\dot") and not self.tokens[self.position].is_spaced:
+        if (
+            "." in text
+            and self.peek() in (r"\overline", r"\dot")
+            and not self.tokens[self.position].is_spaced
+        ):
             whole, _, first = text.partition(".")
             return self._repeating(whole or "0", first)
         if text.isdigit() and len(text) <= 3 and text[0] != "0":
@@ -360,7 +376,11 @@ class Formula:
 
     def _mixed(self, whole: Number, numerator: Number, denominator: Number) -> Expression:
         parts = (numerator.value, denominator.value)
-        if not (0 < parts[0] < parts[1]) or any(part.denominator != 1 for part in parts) or numerator.is_rounded:
+        if (
+            not (0 < parts[0] < parts[1])
+            or any(part.denominator != 1 for part in parts)
+            or numerator.is_rounded
+        ):
             raise Unreadable("a number beside a fraction")
         return Number(whole.value + parts[0] / parts[1])
 
@@ -523,7 +543,9 @@ class Formula:
         last = closing(self.tokens, end + 1)
         over = flat(self.tokens[self.position + 1 : end]).replace(" ", "")
         under = flat(self.tokens[end + 2 : last]).replace(" ", "")
-        if not re.fullmatch(r"d(?:\^\{?\d\}?)?\\?\w*", over) or not re.fullmatch(r"d\\?\w+(?:\^\{?\d\}?)?", under):
+        if not re.fullmatch(r"d(?:\^\{?\d\}?)?\\?\w*", over) or not re.fullmatch(
+            r"d\\?\w+(?:\^\{?\d\}?)?", under
+        ):
             return None
         self.position = last + 1
         return Symbol(f"{over}/{under}")
@@ -550,7 +572,9 @@ class Formula:
         while bound in texts:
             bound += "#"
         rest = [
-            dataclasses.replace(token, text=bound) if token.kind == "letter" and token.text == index.name else token
+            dataclasses.replace(token, text=bound)
+            if token.kind == "letter" and token.text == index.name
+            else token
             for token in self.tokens[self.position :]
         ]
         self.tokens = [*self.tokens[: self.position], *rest]

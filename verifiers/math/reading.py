@@ -45,12 +45,12 @@ _LEAD = re.compile(
 )
 _NEGATIVE = {"minus", "negative"}
 _TIME = re.compile(r"([0-9]{1,2})(?::([0-9]{2}))?(?::([0-9]{2}))?\s*([aApP]\s?\.?\s?[mM]\s?\.?)?")
-_BASE_NAMES = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen".split()
-)
+_BASE_NAMES = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen".split()
 _NUMBER_WORDS = {name: value for value, name in enumerate(_BASE_NAMES)}
 _DIGITS = r"\(?(-?[0-9A-F]*[0-9][0-9A-F]*(?:\.[0-9A-F]+)?)\)?"
-_BASE = re.compile(rf"{_DIGITS}(?:_\{{?\(?(?:base)?|(?:in)?base)([0-9]{{1,2}}|{'|'.join(_BASE_NAMES[2:])})\)?\}}?")
+_BASE = re.compile(
+    rf"{_DIGITS}(?:_\{{?\(?(?:base)?|(?:in)?base)([0-9]{{1,2}}|{'|'.join(_BASE_NAMES[2:])})\)?\}}?"
+)
 _LABEL = re.compile(r"[A-J]")
 _ALL_REALS = {"all real numbers", "all reals", "every real number", "all real x", "real numbers"}
 
@@ -412,7 +412,11 @@ def _read_matrix(tokens: list[Token], sign: int) -> Form | None:
     if factor and factor[-1].text in (r"\cdot", r"\times"):
         factor = factor[:-1]
     texts = [token.text for token in matrix]
-    if texts.count(texts[0]) != 1 or texts[-1] != texts[0].replace("begin", "end") or texts[0] == r"\begin:cases":
+    if (
+        texts.count(texts[0]) != 1
+        or texts[-1] != texts[0].replace("begin", "end")
+        or texts[0] == r"\begin:cases"
+    ):
         raise Unreadable("not a plain matrix")
     is_determinant = kind in (r"\begin:vmatrix", r"\begin:Vmatrix")
     if factor and is_determinant:

@@ -1,6 +1,7 @@
 r"""One text for the spellings of one answer, for votes; made from the completion alone.
 
-Nothing is simplified: \sqrt{8} and 2\sqrt{2} remain two answers. A unit and a name are left out.
+Nothing is simplified: \sqrt{8} and 2\sqrt{2} remain two answers. The unit of one amount and the name of one value
+are left out, as they are where answers are compared.
 """
 
 from __future__ import annotations
@@ -38,7 +39,9 @@ def spell(form: Form) -> str:
         case Words():
             return form.text
         case Quantity():
-            return spell(form.value) + ("%" if form.unit == PERCENT else "")
+            if form.unit == PERCENT:
+                return spell(form.value) + "%"
+            return spell(form.value) if form.unit.can_be_left_out else f"{spell(form.value)}*{form.unit.text}"
         case Compound():
             whole = total(form)
             return f"{spell(whole.value)} {whole.unit.text}"
@@ -58,7 +61,7 @@ def spell(form: Form) -> str:
             text = ", ".join(map(spell, form.members))
             return f"[{text}]" if form.bracket == "[" else f"({text})"
         case FiniteSet() | Listing():
-            return "{" + ", ".join(sorted(map(spell, form.members))) + "}"
+            return "{" + ", ".join(sorted(_members(form.members))) + "}"
         case RealSet():
             return " u ".join(
                 f"{'[' if piece.has_low else '('}{spell(piece.low)}, {spell(piece.high)}{']' if piece.has_high else ')'}"
@@ -74,13 +77,30 @@ def spell(form: Form) -> str:
     raise AssertionError(form)
 
 
+def _members(members: tuple[Form, ...]) -> list[str]:
+    """With names and units where they tell the members apart."""
+    names = {member.name for member in members if isinstance(member, Named)}
+    units = {member.unit for member in members if isinstance(member, Quantity)}
+    texts = []
+    for member in members:
+        text = spell(member)
+        if isinstance(member, Named) and len(names) > 1:
+            text = f"{member.name} = {text}"
+        if isinstance(member, Quantity) and len(units) > 1:
+            text = f"{spell(member.value)} {member.unit.text}"
+        texts.append(text)
+    return texts
+
+
 def _relation(form: Relation) -> str:
     ways = [
         (form.members, form.relations),
         (form.members[::-1], tuple(FLIPPED[sign] for sign in form.relations[::-1])),
     ]
     texts = [
-        "".join(f"{spell(member)} {sign} " for member, sign in zip(members, (*signs, ""), strict=True)).strip()
+        "".join(
+            f"{spell(member)} {sign} " for member, sign in zip(members, (*signs, ""), strict=True)
+        ).strip()
         for members, signs in ways
     ]
     return min(texts)

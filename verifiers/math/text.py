@@ -33,7 +33,9 @@ _DENIAL = re.compile(
 )
 _PHRASE = re.compile(r"(?i)\banswer(?:\s+is\b|\s*:)[\s*:]*([^\n]*?)(?=\.?[\s*]*$|\.\s)", re.MULTILINE)
 # What follows an answer in its sentence, and words without which it is another answer.
-_REASON = re.compile(r"(?i)[,;]?\s+(?:because|since|as|which|where|so|when|if|but|for)\b|[,;]\s+(?=[a-z]{2,}\s+[a-z])")
+_REASON = re.compile(
+    r"(?i)[,;]?\s+(?:because|since|as|which|where|so|when|if|but|for)\b|[,;]\s+(?=[a-z]{2,}\s+[a-z])"
+)
 _TURNS = re.compile(r"(?i)\b(?:between|not|least|most|less|more|minus|negative|either|neither|below|above)\b")
 _BEGINS_ANSWER = re.compile(
     r"(?i)[-+−–$€£`.]*(?:[0-9(\[{\\$]|[a-z]\b|(?:about|approximately|roughly|exactly)\b)|(?:\S+\s+){0,2}[^\s0-9]+$"

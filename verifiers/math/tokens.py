@@ -29,24 +29,161 @@ class Untokenizable(ValueError):
     """Braces that do not match, or a command whose argument is missing."""
 
 
-_TEXT_COMMANDS = {"text", "textrm", "textnormal", "mbox", "hbox", "textup", "textbf", "textit", "textsf", "texttt"}
+_TEXT_COMMANDS = {
+    "text",
+    "textrm",
+    "textnormal",
+    "mbox",
+    "hbox",
+    "textup",
+    "textbf",
+    "textit",
+    "textsf",
+    "texttt",
+}
 _UPRIGHT_COMMANDS = {"mathrm", "operatorname", "mathsf", "mathop", "rm"}
 _TRANSPARENT = {
-    *("mathbf", "boldsymbol", "bm", "mathit", "mathnormal", "mathcal", "underline", "emph", "boxed", "fbox", "ensuremath"),
-    *("mathstrut", "textstyle", "displaystyle", "scriptstyle", "limits", "nolimits", "bf", "it", "sf", "tt", "small"),
-    *("left", "right", "middle", "big", "Big", "bigg", "Bigg", "bigl", "bigr", "Bigl", "Bigr", "biggl", "biggr", "large"),
-    *("Biggl", "Biggr", "nonumber", "notag", "boldmath", "Large", "normalsize", "operatorname*", "protect", "strut"),
+    *(
+        "mathbf",
+        "boldsymbol",
+        "bm",
+        "mathit",
+        "mathnormal",
+        "mathcal",
+        "underline",
+        "emph",
+        "boxed",
+        "fbox",
+        "ensuremath",
+    ),
+    *(
+        "mathstrut",
+        "textstyle",
+        "displaystyle",
+        "scriptstyle",
+        "limits",
+        "nolimits",
+        "bf",
+        "it",
+        "sf",
+        "tt",
+        "small",
+    ),
+    *(
+        "left",
+        "right",
+        "middle",
+        "big",
+        "Big",
+        "bigg",
+        "Bigg",
+        "bigl",
+        "bigr",
+        "Bigl",
+        "Bigr",
+        "biggl",
+        "biggr",
+        "large",
+    ),
+    *(
+        "Biggl",
+        "Biggr",
+        "nonumber",
+        "notag",
+        "boldmath",
+        "Large",
+        "normalsize",
+        "operatorname*",
+        "protect",
+        "strut",
+    ),
 }
-_SPACES = {",", ";", ":", ">", " ", "quad", "qquad", "enspace", "thinspace", "medspace", "\n", "\t", "space", "newline"}
+_SPACES = {
+    ",",
+    ";",
+    ":",
+    ">",
+    " ",
+    "quad",
+    "qquad",
+    "enspace",
+    "thinspace",
+    "medspace",
+    "\n",
+    "\t",
+    "space",
+    "newline",
+}
 _ALIASES = {
-    **{"dfrac": "frac", "tfrac": "frac", "cfrac": "frac", "dbinom": "binom", "tbinom": "binom", "varnothing": "emptyset"},
-    **{"le": "leq", "leqslant": "leq", "leqq": "leq", "ge": "geq", "geqslant": "geq", "geqq": "geq", "ne": "neq"},
-    **{"lvert": "|", "rvert": "|", "vert": "|", "mid": "|", "lbrace": "{", "rbrace": "}", "lbrack": "[", "rbrack": "]"},
-    **{"ast": "times", "thickapprox": "approx", "simeq": "approx", "approxeq": "approx", "colon": ":", "setminus": "backslash"},
-    **{"smallsetminus": "backslash", "lor": "or", "vee": "or", "wedge": "and", "land": "and", "lt": "<", "gt": ">"},
-    **{"dots": "ldots", "cdots": "ldots", "lg": "log", "varepsilon": "epsilon", "varphi": "phi", "vartheta": "theta"},
-    **{"degree": "degree", "arcsec": "arcsec", "to": "rightarrow", "implies": "Rightarrow", "dot": "dot", "bar": "overline"},
-    **{"lparen": "(", "rparen": ")", "isin": "in", "perthousand": "permille", "euro": "€", "pounds": "£", "cent": "¢"},
+    **{
+        "dfrac": "frac",
+        "tfrac": "frac",
+        "cfrac": "frac",
+        "dbinom": "binom",
+        "tbinom": "binom",
+        "varnothing": "emptyset",
+    },
+    **{
+        "le": "leq",
+        "leqslant": "leq",
+        "leqq": "leq",
+        "ge": "geq",
+        "geqslant": "geq",
+        "geqq": "geq",
+        "ne": "neq",
+    },
+    **{
+        "lvert": "|",
+        "rvert": "|",
+        "vert": "|",
+        "mid": "|",
+        "lbrace": "{",
+        "rbrace": "}",
+        "lbrack": "[",
+        "rbrack": "]",
+    },
+    **{
+        "ast": "times",
+        "thickapprox": "approx",
+        "simeq": "approx",
+        "approxeq": "approx",
+        "colon": ":",
+        "setminus": "backslash",
+    },
+    **{
+        "smallsetminus": "backslash",
+        "lor": "or",
+        "vee": "or",
+        "wedge": "and",
+        "land": "and",
+        "lt": "<",
+        "gt": ">",
+    },
+    **{
+        "dots": "ldots",
+        "cdots": "ldots",
+        "lg": "log",
+        "varepsilon": "epsilon",
+        "varphi": "phi",
+        "vartheta": "theta",
+    },
+    **{
+        "degree": "degree",
+        "arcsec": "arcsec",
+        "to": "rightarrow",
+        "implies": "Rightarrow",
+        "dot": "dot",
+        "bar": "overline",
+    },
+    **{
+        "lparen": "(",
+        "rparen": ")",
+        "isin": "in",
+        "perthousand": "permille",
+        "euro": "€",
+        "pounds": "£",
+        "cent": "¢",
+    },
 }
 _MARKS = {"|", "{", "}", "[", "]", "(", ")", ":", "<", ">"}
 _MATRICES = {"pmatrix", "bmatrix", "matrix", "smallmatrix", "Bmatrix", "array", "vmatrix", "Vmatrix"}
@@ -109,7 +246,9 @@ _SCAN = re.compile(
     |(?P<mark>\*\*|<=|>=|.)""",
     re.VERBOSE | re.DOTALL,
 )
-_NUMBER_SPACING = re.compile(r"(?<=[0-9])(?:\{,\}|,?\\!\s*,?|\\,)(?=\s*[0-9]{3}(?![0-9]))|(?<=[0-9]),\\!\s*(?=[0-9])")
+_NUMBER_SPACING = re.compile(
+    r"(?<=[0-9])(?:\{,\}|,?\\!\s*,?|\\,)(?=\s*[0-9]{3}(?![0-9]))|(?<=[0-9]),\\!\s*(?=[0-9])"
+)
 _ARGUMENT = re.compile(r"\s*\{")
 _COLOR = re.compile(r"\s*(?:\[[a-zA-Z]*\])?\{[^{}]*\}")
 _ENVIRONMENT = re.compile(r"\s*\{([a-zA-Z]+\*?)\}(\{[lcr|]*\})?")
@@ -245,7 +384,9 @@ class _Scanner:
             self.put("command", r"\\")
             return
         following = self.text[position:end].lstrip(" \n\t&")
-        is_continued = following.startswith(("=", "<", ">", r"\le", r"\ge", r"\approx", "+", "-", r"\end", "}"))
+        is_continued = following.startswith(
+            ("=", "<", ">", r"\le", r"\ge", r"\approx", "+", "-", r"\end", "}")
+        )
         if following and not is_continued:
             self.put("mark", ",")
 
@@ -262,7 +403,9 @@ class _Scanner:
 
 
 _SPLITTABLE = (
-    *("arcsin arccos arctan sinh cosh tanh sin cos tan cot sec csc ln log exp cdot times pi alpha beta gamma".split()),
+    *(
+        "arcsin arccos arctan sinh cosh tanh sin cos tan cot sec csc ln log exp cdot times pi alpha beta gamma".split()
+    ),
     *("delta theta lambda omega sigma rho phi psi mu nu tau Delta Omega epsilon quad infty pm circ".split()),
 )
 _COMMANDS = frozenset(
@@ -307,5 +450,7 @@ def normal_text(tokens: list[Token]) -> str:
 def _is_around_one(tokens: list[Token], index: int) -> bool:
     """Whether the brace belongs to a group of one token, which means the same without."""
     if tokens[index].text == "{":
-        return index + 2 < len(tokens) and tokens[index + 2].text == "}" and tokens[index + 1].text not in "{}"
+        return (
+            index + 2 < len(tokens) and tokens[index + 2].text == "}" and tokens[index + 1].text not in "{}"
+        )
     return index >= 2 and tokens[index - 2].text == "{" and tokens[index - 1].text not in "{}"

@@ -29,9 +29,7 @@ _define(
     km=("1000", "kilometer kilometre"),
 )
 _KNOWN["in"] = ("inch", Fraction(1), "in")
-_define(
-    "inch", inch=("1", "inches"), ft=("12", "foot feet"), yd=("36", "yard"), mi=("63360", "mile miles")
-)
+_define("inch", inch=("1", "inches"), ft=("12", "foot feet"), yd=("36", "yard"), mi=("63360", "mile miles"))
 _define(
     "second",
     s=("1", "sec second"),
@@ -58,7 +56,14 @@ _define("hertz", Hz=("1", "hertz"))
 _define("kilohertz", kHz=("1", "kilohertz"), MHz=("1000", "megahertz"), GHz=("1000000", "gigahertz"))
 _define("calorie", cal=("1", "calorie"), kcal=("1000", "kilocalorie"))
 _define("pascal", Pa=("1", "pascal"), kPa=("1000", "kilopascal"))
-for _name, _unit in {"C": "coulomb", "V": "volt", "A": "ampere", "K": "kelvin", "T": "tesla", "mol": "mole"}.items():
+for _name, _unit in {
+    "C": "coulomb",
+    "V": "volt",
+    "A": "ampere",
+    "K": "kelvin",
+    "T": "tesla",
+    "mol": "mole",
+}.items():
     _define(_unit, **{_name: ("1", _unit)})
 _define("unit", unit=("1", "units"))
 _COMPOSED = {
@@ -69,10 +74,21 @@ _COMPOSED = {
 }
 _BARE = {
     *("mm cm dm km kg ft in yd mi lb lbs oz hr hrs sec min mins ml mL mph kph kmh Hz kJ kW usd USD".split()),
-    *("day days week weeks hour hours inch feet foot yard yards mile miles meter metre gram cent cents".split()),
-    *("unit units year years month months pct percent degree degrees dollar dollars yr yrs cup cups pint".split()),
+    *(
+        "day days week weeks hour hours inch feet foot yard yards mile miles meter metre gram cent cents".split()
+    ),
+    *(
+        "unit units year years month months pct percent degree degrees dollar dollars yr yrs cup cups pint".split()
+    ),
 }
-SCALES = {"hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
+SCALES = {
+    "hundred": 100,
+    "thousand": 10**3,
+    "million": 10**6,
+    "billion": 10**9,
+    "trillion": 10**12,
+    "dozen": 12,
+}
 _SQUARE = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}
 _SQUARED = {"squared": 2, "cubed": 3}
 _IRREGULAR = {"people": "person", "men": "man", "women": "woman", "children": "child", "mice": "mouse"}
