@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fractions import Fraction
 
+from verifiers.math.brackets import as_interval
 from verifiers.math.evaluation import Undefined, constant_value, equal_values, proportional
 from verifiers.math.expression import (
     Expression,
@@ -39,7 +40,6 @@ from verifiers.math.forms import (
     Words,
 )
 from verifiers.math.quantities import total
-from verifiers.math.reading import as_interval
 from verifiers.math.relations import FLIPPED
 from verifiers.math.text import PlainNumber, equal_numbers
 from verifiers.math.units import PERCENT, same_kind
@@ -87,7 +87,9 @@ class Comparison:
                 return self.equal_expressions(true, divide(*given.parts))
             case BaseNumber(), Number():
                 return true.digits == str(given.value)
-            case (FiniteSet(), FiniteSet()) | (FiniteSet(), Listing()) | (Listing(), FiniteSet()):
+            case (FiniteSet(), FiniteSet() | Listing()):
+                return self._equal_sets(true.members, given.members)
+            case (Listing(), FiniteSet()):
                 return self._equal_sets(true.members, given.members)
             case (FiniteSet(), Expression()) if len(true.members) == 1:
                 return self.equal(true.members[0], given)
@@ -136,11 +138,11 @@ class Comparison:
         except (Undefined, TooLarge):
             return False
         parts = [(_fraction(value.real), _fraction(getattr(value, "imag", 0))) for value in values]
-        return all(self._equal_rationals(*pair, True) for pair in zip(*parts, strict=True))
+        return all(self._equal_rationals(one, other, True) for one, other in zip(*parts, strict=True))
 
     def _equal_rationals(self, true: Fraction, given: Fraction, is_decimal: bool) -> bool:
-        numbers = [PlainNumber(value=value, is_decimal=is_decimal) for value in (true, given)]
-        return equal_numbers(*numbers, self._places)
+        one, other = (PlainNumber(value=value, is_decimal=is_decimal) for value in (true, given))
+        return equal_numbers(one, other, self._places)
 
     def _equal_quantities(self, true: Form, given: Form) -> bool:
         is_compound = isinstance(true, Compound) or isinstance(given, Compound)

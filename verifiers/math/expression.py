@@ -205,9 +205,9 @@ def multiply(factors: Iterable[Expression]) -> Expression:
             coefficient, is_rounded = coefficient * factor.value, is_rounded or factor.is_rounded
             continue
         base, exponent = factor, 1
-        if isinstance(factor, Power) and isinstance(factor.exponent, Number):
-            if factor.exponent.value.denominator == 1 and not factor.exponent.is_rounded:
-                base, exponent = factor.base, factor.exponent.value.numerator
+        if (n := _whole_exponent(factor)) is not None:
+            assert isinstance(factor, Power)
+            base, exponent = factor.base, n
         exponents[base.key] += exponent
         bases[base.key] = base
     if coefficient == 0 and not any(base.has("infinity") for base in bases.values()):
@@ -290,7 +290,7 @@ def permutations(n: Expression, k: Expression) -> Expression:
     return divide(factorial(n), factorial(add([n, negate(k)])))
 
 
-def _flat(parts: Iterable[Expression], kind: type[Sum] | type[Product]) -> Iterable[Expression]:
+def _flat(parts: Iterable[Expression], kind: type[Sum | Product]) -> Iterable[Expression]:
     for part in parts:
         if isinstance(part, kind):
             yield from part.parts
@@ -303,6 +303,13 @@ def _split_coefficient(term: Expression) -> tuple[Number, Expression]:
         rest = term.factors[1:]
         return term.factors[0], rest[0] if len(rest) == 1 else Product(rest)
     return ONE, term
+
+
+def _whole_exponent(factor: Expression) -> int | None:
+    if not isinstance(factor, Power) or not isinstance(factor.exponent, Number):
+        return None
+    is_whole = factor.exponent.value.denominator == 1 and not factor.exponent.is_rounded
+    return factor.exponent.value.numerator if is_whole else None
 
 
 def _bits(value: Fraction) -> int:

@@ -3,10 +3,12 @@ r"""Amounts: a formula and its unit, several that are one (`3 h 20 min`), length
 from __future__ import annotations
 
 from fractions import Fraction
+from itertools import pairwise
 
 from verifiers.math.expression import Constant, Expression, Number, Product, Symbol, integer, multiply
-from verifiers.math.formula import Unreadable, parse_amount, parse_formula
 from verifiers.math.forms import Compound, Dimensions, Quantity
+from verifiers.math.formula import parse_amount, parse_formula
+from verifiers.math.grammar import Unreadable
 from verifiers.math.splitting import split_at
 from verifiers.math.tokens import Token
 from verifiers.math.units import DEGREE, SCALES, Unit, parse_unit
@@ -102,7 +104,7 @@ def read_compound(tokens: list[Token]) -> Compound | None:
         return None
     is_falling = all(
         one.unit.dimension == other.unit.dimension and one.unit.factor > other.unit.factor
-        for one, other in zip(parts, parts[1:], strict=False)
+        for one, other in pairwise(parts)
     )
     return Compound(tuple(parts)) if is_falling else None
 

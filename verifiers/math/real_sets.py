@@ -11,7 +11,7 @@ from verifiers.math.forms import Interval
 
 INFINITY = Constant("infinity")
 MINUS_INFINITY = negate(INFINITY)
-REALS = (Interval(MINUS_INFINITY, INFINITY, False, False),)
+REALS: tuple[Interval, ...] = (Interval(MINUS_INFINITY, INFINITY, False, False),)
 
 # A place on the line: between two numbers there is a gap before and after each number.
 _Cut = tuple[int, Fraction, int]

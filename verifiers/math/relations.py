@@ -8,8 +8,9 @@ from collections.abc import Callable
 from verifiers.math import real_sets
 from verifiers.math.evaluation import Undefined, constant_value, equal_values
 from verifiers.math.expression import ONE, Call, Expression, Number, Product, Sum, Symbol, add, divide, negate
-from verifiers.math.formula import Unreadable, parse_formula
 from verifiers.math.forms import FiniteSet, Form, Identity, Interval, Named, Point, RealSet, Relation
+from verifiers.math.formula import parse_formula
+from verifiers.math.grammar import Unreadable
 from verifiers.math.splitting import split_at
 from verifiers.math.tokens import Token, normal_text
 

@@ -8,9 +8,20 @@ tokens too, and so do bare words.
 from __future__ import annotations
 
 import re
-import unicodedata
 from dataclasses import dataclass
 from typing import Literal
+
+from verifiers.math.signs import (
+    ALIASES,
+    MARKS,
+    MATRICES,
+    SPACES,
+    TEXT_COMMANDS,
+    TRANSPARENT,
+    UPRIGHT_COMMANDS,
+    plain_unicode,
+    split_command,
+)
 
 Kind = Literal["number", "letter", "word", "command", "mark"]
 
@@ -27,214 +38,6 @@ class Token:
 
 class Untokenizable(ValueError):
     """Braces that do not match, or a command whose argument is missing."""
-
-
-_TEXT_COMMANDS = {
-    "text",
-    "textrm",
-    "textnormal",
-    "mbox",
-    "hbox",
-    "textup",
-    "textbf",
-    "textit",
-    "textsf",
-    "texttt",
-}
-_UPRIGHT_COMMANDS = {"mathrm", "operatorname", "mathsf", "mathop", "rm"}
-_TRANSPARENT = {
-    *(
-        "mathbf",
-        "boldsymbol",
-        "bm",
-        "mathit",
-        "mathnormal",
-        "mathcal",
-        "underline",
-        "emph",
-        "boxed",
-        "fbox",
-        "ensuremath",
-    ),
-    *(
-        "mathstrut",
-        "textstyle",
-        "displaystyle",
-        "scriptstyle",
-        "limits",
-        "nolimits",
-        "bf",
-        "it",
-        "sf",
-        "tt",
-        "small",
-    ),
-    *(
-        "left",
-        "right",
-        "middle",
-        "big",
-        "Big",
-        "bigg",
-        "Bigg",
-        "bigl",
-        "bigr",
-        "Bigl",
-        "Bigr",
-        "biggl",
-        "biggr",
-        "large",
-    ),
-    *(
-        "Biggl",
-        "Biggr",
-        "nonumber",
-        "notag",
-        "boldmath",
-        "Large",
-        "normalsize",
-        "operatorname*",
-        "protect",
-        "strut",
-    ),
-}
-_SPACES = {
-    ",",
-    ";",
-    ":",
-    ">",
-    " ",
-    "quad",
-    "qquad",
-    "enspace",
-    "thinspace",
-    "medspace",
-    "\n",
-    "\t",
-    "space",
-    "newline",
-}
-_ALIASES = {
-    **{
-        "dfrac": "frac",
-        "tfrac": "frac",
-        "cfrac": "frac",
-        "dbinom": "binom",
-        "tbinom": "binom",
-        "varnothing": "emptyset",
-    },
-    **{
-        "le": "leq",
-        "leqslant": "leq",
-        "leqq": "leq",
-        "ge": "geq",
-        "geqslant": "geq",
-        "geqq": "geq",
-        "ne": "neq",
-    },
-    **{
-        "lvert": "|",
-        "rvert": "|",
-        "vert": "|",
-        "mid": "|",
-        "lbrace": "{",
-        "rbrace": "}",
-        "lbrack": "[",
-        "rbrack": "]",
-    },
-    **{
-        "ast": "times",
-        "thickapprox": "approx",
-        "simeq": "approx",
-        "approxeq": "approx",
-        "colon": ":",
-        "setminus": "backslash",
-    },
-    **{
-        "smallsetminus": "backslash",
-        "lor": "or",
-        "vee": "or",
-        "wedge": "and",
-        "land": "and",
-        "lt": "<",
-        "gt": ">",
-    },
-    **{
-        "dots": "ldots",
-        "cdots": "ldots",
-        "lg": "log",
-        "varepsilon": "epsilon",
-        "varphi": "phi",
-        "vartheta": "theta",
-    },
-    **{
-        "degree": "degree",
-        "arcsec": "arcsec",
-        "to": "rightarrow",
-        "implies": "Rightarrow",
-        "dot": "dot",
-        "bar": "overline",
-    },
-    **{
-        "lparen": "(",
-        "rparen": ")",
-        "isin": "in",
-        "perthousand": "permille",
-        "euro": "€",
-        "pounds": "£",
-        "cent": "¢",
-    },
-}
-_MARKS = {"|", "{", "}", "[", "]", "(", ")", ":", "<", ">"}
-_MATRICES = {"pmatrix", "bmatrix", "matrix", "smallmatrix", "Bmatrix", "array", "vmatrix", "Vmatrix"}
-
-_SUPERSCRIPTS = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ", "0123456789+-n", strict=True))
-_SUBSCRIPTS = dict(zip("₀₁₂₃₄₅₆₇₈₉", "0123456789", strict=True))
-_UNICODE = {
-    **dict.fromkeys("−–—‒―﹣", "-"),
-    **dict.fromkeys("×✕✖⨯", r"\times "),
-    **dict.fromkeys("·⋅∙•", r"\cdot "),
-    **dict.fromkeys("’′", "'"),
-    **{"÷": r"\div ", "∕": "/", "⁄": "/", "±": r"\pm ", "∓": r"\mp ", "∞": r"\infty ", "≤": r"\leq ", "≥": r"\geq "},
-    **{"≠": r"\neq ", "≈": r"\approx ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "∅": r"\emptyset ", "°": r"^{\circ}"},
-    **{"ℝ": r"\mathbb{R}", "∖": r"\setminus ", "″": "''", "º": r"^{\circ}", "√": r"\sqrt ", "∛": r"\sqrt[3]", "∠": r"\angle "},
-    **{"“": '"', "”": '"', "⟨": r"\langle ", "⟩": r"\rangle ", "≡": r"\equiv ", "ℤ": r"\mathbb{Z}", "…": r"\ldots "},
-    **{"⌊": r"\lfloor ", "⌋": r"\rfloor ", "⌈": r"\lceil ", "⌉": r"\rceil ", "∑": r"\sum ", "∏": r"\prod ", "∫": r"\int "},
-    **{"\u200b": "", "\ufeff": "", "\u2061": "", "\u2062": "", "\u2009": " ", "\u202f": " ", "\u00a0": " ", "✓": "", "✅": ""},
-    **dict(zip("αβγδεζηθικλμνξπρστφχψωΓΔΘΛΞΠΣΦΨΩ", (
-        rf"\{name} "
-        for name in "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau phi chi "
-        "psi omega Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega".split()
-    ), strict=True)),
-    "ϕ": r"\phi ",
-}  # fmt: skip
-_RUNS = re.compile(f"[{''.join(_SUPERSCRIPTS)}]+|[{''.join(_SUBSCRIPTS)}]+")
-_BEYOND_ASCII = re.compile(r"[^\x00-\x7f]")
-_SMALL_LETTERS = re.compile(r"[\u1d62-\u1d6a]")
-
-
-def plain_unicode(text: str) -> str:
-    """The text with signs of Unicode as LaTeX has them; `½` is `\\frac{1}{2}`, `x²` is `x^{2}`."""
-    if text.isascii():
-        return text
-    text = _RUNS.sub(_script, text)
-    return _BEYOND_ASCII.sub(_sign, text)
-
-
-def _script(run: re.Match[str]) -> str:
-    script, table = ("^", _SUPERSCRIPTS) if run[0][0] in _SUPERSCRIPTS else ("_", _SUBSCRIPTS)
-    return f"{script}{{{''.join(table[character] for character in run[0])}}}"
-
-
-def _sign(match: re.Match[str]) -> str:
-    character = match[0]
-    if character in _UNICODE:
-        return _UNICODE[character]
-    normal = unicodedata.normalize("NFKC", character)
-    if "⁄" in normal:
-        numerator, _, denominator = normal.partition("⁄")
-        return rf"\frac{{{numerator}}}{{{denominator or '1'}}}"
-    return normal if normal.isascii() else character
 
 
 _GROUPED = r"[1-9][0-9]{0,2}(?:,[0-9]{3})+(?![0-9])(?:\.[0-9]+)?"
@@ -324,11 +127,11 @@ class _Scanner:
 
     def _command(self, name: str, position: int, end: int, *, upright: bool, words: bool) -> int:
         """What stands behind a backslash; the position after it and after the argument that it has used."""
-        if name in _TEXT_COMMANDS or name in _UPRIGHT_COMMANDS or name in ("operatorname*",):
+        if name in TEXT_COMMANDS or name in UPRIGHT_COMMANDS or name in ("operatorname*",):
             if not (opening := _ARGUMENT.match(self.text, position, end)):
                 return position
             close = self._matching_brace(opening.end(), end)
-            is_prose = name in _TEXT_COMMANDS
+            is_prose = name in TEXT_COMMANDS
             self.scan(opening.end(), close, upright=True, words=is_prose)
             return close + 1
         if name in ("color", "textcolor", "colorbox", "hspace", "vspace", "phantom", "label"):
@@ -338,11 +141,11 @@ class _Scanner:
             return self._environment(name, position, end)
         if name == "\\":
             self._line_break(position, end)
-        elif name in _TRANSPARENT:
+        elif name in TRANSPARENT:
             after = position + 1
             is_invisible = name in ("left", "right", "middle") and self.text[position:after] == "."
             return after if is_invisible else position
-        elif name in _SPACES:
+        elif name in SPACES:
             self.is_spaced = True
         elif name == "!":
             pass
@@ -354,14 +157,14 @@ class _Scanner:
             self.put("command", rf"\mathbb{letter[1] or letter[2]}")
             return letter.end()
         else:
-            name, rest = _split_command(name)
+            name, rest = split_command(name)
             position -= len(rest)
-            name = _ALIASES.get(name, name)
+            name = ALIASES.get(name, name)
             if name in _CURRENCY:
                 self.put("word", _CURRENCY[name], True)
             elif name == "{" or name == "}":
                 self.put("mark", "\\" + name)
-            elif name in _MARKS or name in ("_", "&", "#"):
+            elif name in MARKS or name in ("_", "&", "#"):
                 self.put("mark", name)
             else:
                 self.put("command", "\\" + name)
@@ -372,7 +175,7 @@ class _Scanner:
         if not argument:
             raise Untokenizable("an environment without a name")
         kind = argument[1].rstrip("*")
-        if kind in _MATRICES or kind == "cases":
+        if kind in MATRICES or kind == "cases":
             self.put("command", rf"\{name}:{kind}")
         else:  # aligned, equation, gather: a frame
             self.num_aligned += 1 if name == "begin" else -1
@@ -400,34 +203,6 @@ class _Scanner:
             if depth == 0:
                 return position
         raise Untokenizable("a brace that does not close")
-
-
-_SPLITTABLE = (
-    *(
-        "arcsin arccos arctan sinh cosh tanh sin cos tan cot sec csc ln log exp cdot times pi alpha beta gamma".split()
-    ),
-    *("delta theta lambda omega sigma rho phi psi mu nu tau Delta Omega epsilon quad infty pm circ".split()),
-)
-_COMMANDS = frozenset(
-    "frac sqrt binom vec hat bar tilde overline widehat overrightarrow ddot dot lfloor rfloor lceil rceil langle "
-    "rangle sum prod int oint lim infty leq geq neq approx equiv in notin cup cap backslash emptyset angle triangle "
-    "parallel perp rightarrow Rightarrow prime degree circ ldots over choose div pm mp eta zeta iota kappa xi chi "
-    "upsilon Gamma Theta Lambda Xi Pi Sigma Phi Psi ell hbar Re Im aleph partial nabla mod pmod bmod subset subseteq "
-    "varnothing dfrac tfrac cfrac dbinom tbinom leftarrow leftrightarrow Leftrightarrow longrightarrow because "
-    "therefore max min gcd lcm sup inf det dim ker deg arg arcsec arccsc arccot coth sech csch cong sim propto "
-    "odot oplus otimes bullet star cancel not mathring exists forall neg lnot square sinx mapsto iff permille "
-    "widetilde overleftrightarrow underbrace overbrace stackrel overset underset substack tag ref mu nu".split()
-)
-
-
-def _split_command(name: str) -> tuple[str, str]:
-    r"""`\pit` is `\pi t`: a command that nobody knows begins with one that is known."""
-    if name in _COMMANDS or name in _ALIASES or name in _SPLITTABLE or len(name) < 3:
-        return name, ""
-    for known in sorted(_SPLITTABLE, key=len, reverse=True):
-        if name.startswith(known):
-            return known, name[len(known) :]
-    return name, ""
 
 
 def flat(tokens: list[Token]) -> str:

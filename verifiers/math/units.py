@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 
+from verifiers.math.signs import words
 from verifiers.math.tokens import Token
 
 _KNOWN: dict[str, tuple[str, Fraction, str]] = {}
@@ -73,12 +74,10 @@ _COMPOSED = {
     "sqft": (("ft", 2),),
 }
 _BARE = {
-    *("mm cm dm km kg ft in yd mi lb lbs oz hr hrs sec min mins ml mL mph kph kmh Hz kJ kW usd USD".split()),
-    *(
-        "day days week weeks hour hours inch feet foot yard yards mile miles meter metre gram cent cents".split()
-    ),
-    *(
-        "unit units year years month months pct percent degree degrees dollar dollars yr yrs cup cups pint".split()
+    *words("mm cm dm km kg ft in yd mi lb lbs oz hr hrs sec min mins ml mL mph kph kmh Hz kJ kW usd USD"),
+    *words("day days week weeks hour hours inch feet foot yard yards mile miles meter metre gram cent cents"),
+    *words(
+        "unit units year years month months pct percent degree degrees dollar dollars yr yrs cup cups pint"
     ),
 }
 SCALES = {
@@ -94,15 +93,19 @@ _SQUARED = {"squared": 2, "cubed": 3}
 _IRREGULAR = {"people": "person", "men": "man", "women": "woman", "children": "child", "mice": "mouse"}
 # Words that say nothing about the unit, and words that change what the number says.
 _EMPTY_WORDS = frozenset(
-    "the a an of is are total altogether long tall wide high deep old away each exactly approximately all in "
-    "overall".split()
+    words(
+        "the a an of is are total altogether long tall wide high deep old away each exactly approximately all in "
+        "overall"
+    )
 )
 _TURNING_WORDS = frozenset(
-    "or not and minus negative below above less more least most than between to from half third quarter if when but "
-    "no non except without plus times north south east west left right up down per_cent remainder ago before after "
-    "bc ad am pm approx about around roughly where because since as squared_by by until only odd even both either "
-    "neither ratio divided multiplied root pi log log10 over factorial choose squares cubes thirds fourths fifths "
-    "sixths sevenths eighths ninths tenths hundredths thousandths halves score pairs".split()
+    words(
+        "or not and minus negative below above less more least most than between to from half third quarter if when but "
+        "no non except without plus times north south east west left right up down per_cent remainder ago before after "
+        "bc ad am pm approx about around roughly where because since as squared_by by until only odd even both either "
+        "neither ratio divided multiplied root pi log log10 over factorial choose squares cubes thirds fourths fifths "
+        "sixths sevenths eighths ninths tenths hundredths thousandths halves score pairs"
+    )
 )
 MAX_WORDS = 8
 
@@ -227,9 +230,13 @@ def parse_unit(tokens: list[Token]) -> Unit | None:
                 if last is None:
                     return None
                 powers[last] *= _SQUARED[lower]
-            elif lower == "in" and position < len(tokens) and tokens[position].kind == "word":
-                pass
-            elif lower in _EMPTY_WORDS and (lower != "in" or num_words > 1):
+            elif (
+                lower == "in"
+                and position < len(tokens)
+                and tokens[position].kind == "word"
+                or lower in _EMPTY_WORDS
+                and (lower != "in" or num_words > 1)
+            ):
                 pass
             else:
                 for name, exponent in _COMPOSED.get(lower, ((_singular(word), 1),)):
@@ -242,11 +249,11 @@ def parse_unit(tokens: list[Token]) -> Unit | None:
         elif word in (r"\cdot", r"\times", "-") and last is not None and position < len(tokens):
             pass
         elif word == "^" and last is not None:
-            exponent, position = _exponent(tokens, position)
-            if exponent is None:
+            power, position = _exponent(tokens, position)
+            if power is None:
                 return None
             sign = 1 if powers[last] > 0 else -1
-            powers[last] += sign * (exponent - 1)
+            powers[last] += sign * (power - 1)
         elif word == "." and last is not None:
             pass
         elif word == r"\frac":
