@@ -31,7 +31,9 @@ MAX_EXPONENT = 100_000
 MAX_TERMS = 400
 """Of a sum or product that the text writes with a sign: \\sum_{n=1}^{400}."""
 
-MAX_STEPS = 100_000
+MIN_TERMS = 60
+"""After which a series whose terms are more than 1 is given up."""
+MAX_STEPS = 30_000
 """Of one comparison, at all points together."""
 
 Point = Mapping[str, Any]
@@ -215,14 +217,19 @@ class Evaluation:
         if last - first > MAX_TERMS:
             raise TooLarge("a sum of too many terms")
         is_sum = call.name == "sum"
-        result, term = mp.mpf(0 if is_sum else 1), mp.mpf(1)
-        current = first
-        while current <= last:
+        result = mp.mpf(0 if is_sum else 1)
+        current, num_vanishing = first, 0
+        while current <= last and num_vanishing < 3:
             term = self.value(body, {**point, index.name: current})
             result = result + term if is_sum else result * term
+            rest = abs(term if is_sum else term - 1)
+            if is_endless:
+                num_vanishing = num_vanishing + 1 if rest < mp.mpf(10) ** (-MIN_DIGITS - 10) else 0
+                if current - first == MIN_TERMS and rest > 1:
+                    break
             current += 1
-        if is_endless and abs(term if is_sum else term - 1) > mp.mpf(10) ** (-MIN_DIGITS - 10):
-            raise Undefined("a series that converges slowly")
+        if is_endless and num_vanishing < 3:
+            raise Undefined("a series that converges slowly, or not at all")
         return result
 
 
@@ -288,7 +295,8 @@ def _agree(first: Expression, second: Expression, test: Callable[[Any, Any, int]
     try:
         with mp.workdps(_digits(first, second)):
             # Near 0 series converge, and far from it most roots are real.
-            for index, scale in enumerate((1, 3, 0.25, 9, 0.0625)):
+            scales = (0.25, 0.125, 0.0625) if is_endless else (1, 3, 0.25, 9, 0.0625)
+            for index, scale in enumerate(scales):
                 point = {name: _named_value(name, index) * scale for name in names}
                 signs = [point]
                 if index == 0 and not is_complex:  # and of mixed signs: |x| is not x
