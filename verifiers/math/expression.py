@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 
-MAX_BITS = 32_768
-"""Of numerator and denominator together: about 9,800 digits. 2031! has 19,500 bits."""
+MAX_BITS = 65_536
+"""Of numerator and denominator together: about 19,700 digits. 2031! has 19,500 bits."""
 
 
 MAX_ROOT_BITS = 4_096

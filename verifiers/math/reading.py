@@ -226,7 +226,7 @@ def read_member(tokens: list[Token], sign: int) -> Form:
         if (form := recognize(tokens, sign, read_member)) is not None:
             return form
     if all(token.kind == "word" for token in tokens) and not _is_formula_word(tokens):
-        return Words(normal_text(tokens))
+        return _as_words(tokens)
     return read_amount(tokens, sign)
 
 

@@ -76,10 +76,11 @@ def intersection(first: Iterable[Interval], second: Iterable[Interval]) -> tuple
 def complement(pieces: tuple[Interval, ...]) -> tuple[Interval, ...]:
     rest = REALS
     for piece in pieces:
-        sides = [
-            interval(MINUS_INFINITY, piece.low, False, not piece.has_low),
-            interval(piece.high, INFINITY, not piece.has_high, False),
-        ]
+        sides: list[Interval | None] = []
+        if not is_infinite(piece.low):
+            sides.append(interval(MINUS_INFINITY, piece.low, False, not piece.has_low))
+        if not is_infinite(piece.high):
+            sides.append(interval(piece.high, INFINITY, not piece.has_high, False))
         rest = intersection(rest, [side for side in sides if side])
     return rest
 

@@ -254,7 +254,7 @@ def parse_unit(tokens: list[Token]) -> Unit | None:
                 return None
             sign = 1 if powers[last] > 0 else -1
             powers[last] += sign * (power - 1)
-        elif word == "." and last is not None:
+        elif word == "." and num_words:
             pass
         elif word == r"\frac":
             return _fraction(tokens[position:]) if last is None else None

@@ -361,7 +361,9 @@ def test_an_answer_that_is_too_long_or_too_deep_is_refused(verifier: MathVerifie
 def test_a_truth_never_fails_against_itself_and_what_cannot_be_read_equals_nothing_else(
     verifier: MathVerifier, truth: str
 ):
-    assert verifier.verify(problem(truth), rf"\boxed{{{truth}}}").reward == (truth.count("{") == truth.count("}"))
+    assert verifier.verify(problem(truth), rf"\boxed{{{truth}}}").reward == (
+        truth.count("{") == truth.count("}")
+    )
     assert verifier.verify(problem(truth), rf"\boxed{{{truth.replace(' ', '')} + 1}}").reward == 0.0
 
 
