@@ -101,10 +101,27 @@ def _read_builder(left: list[Token], right: list[Token], read_member: ReadMember
     variable = left[:1]
     if len(left) > 1 and [token.text for token in left[1:]] != [r"\in", r"\mathbbR"]:
         raise Unreadable("a set of something else")
-    form = read_member(right, 1)
+    parts, joiners = split(right)
+    form = joined_sets([read_member(part, 1) for part in parts], joiners)
     if not variable or not isinstance(form, RealSet) or form.variable != variable[0].text:
         raise Unreadable("a set by another condition")
     return replace(form, variable="")
+
+
+def joined_sets(members: list[Form], joiners: list[str]) -> Form | None:
+    """Of inequalities of one variable between which "or" or "and" stands; None where that is not so."""
+    sets = [member for member in members if isinstance(member, RealSet) and member.variable]
+    if len(sets) < len(members) or len({one.variable for one in sets}) != 1:
+        return None
+    if len(sets) > 1 and set(joiners) not in ({"or"}, {"and"}):
+        return None
+    pieces = sets[0].pieces
+    for one in sets[1:]:
+        if joiners[0] == "or":
+            pieces = real_sets.union((*pieces, *one.pieces))
+        else:
+            pieces = real_sets.intersection(pieces, one.pieces)
+    return RealSet(pieces, sets[0].variable)
 
 
 def _plain(form: Form) -> Form:
@@ -185,6 +202,8 @@ def read_matrix(tokens: list[Token], sign: int, read_member: ReadMember) -> Form
     if factor and factor[-1].text in (r"\cdot", r"\times"):
         factor = factor[:-1]
     texts = [token.text for token in matrix]
+    if kind == r"\begin:array" and not factor and not {"&", r"\\"} & set(texts):
+        return read_member(matrix[1:-1], sign)  # a frame
     if (
         texts.count(texts[0]) != 1
         or texts[-1] != texts[0].replace("begin", "end")

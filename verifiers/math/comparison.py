@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from fractions import Fraction
 
@@ -68,7 +69,7 @@ class Comparison:
             return self._equal_statements(true, given)
         match true, given:
             case Words(), Words():
-                return true.text.replace(" ", "") == given.text.replace(" ", "")
+                return _without_spaces(true.text) == _without_spaces(given.text)
             case Expression(), Expression():
                 return self.equal_expressions(true, given)
             case (Quantity(), _) | (_, Quantity()):
@@ -187,15 +188,16 @@ class Comparison:
             return true.label == given.label and self.equal(true.content, given.content)
         choice, other = (true, given) if isinstance(true, Choice) else (given, true)
         assert isinstance(choice, Choice)
-        if isinstance(other, Symbol) and other.name == choice.label:
-            return True
+        if isinstance(other, Symbol) and re.fullmatch("[A-J]", other.name):
+            return other.name == choice.label  # a label; what stands beside one is not looked at
         return self.equal(choice.content, other) if choice is true else self.equal(other, choice.content)
 
     # --- statements
 
     def _equal_statements(self, true: Form, given: Form) -> bool:
         if isinstance(true, Identity) and isinstance(given, Identity):
-            return true.first == given.first and self.equal(true.value, given.value)
+            ends = (true.members[0], true.members[-1])
+            return all(end in given.members for end in ends) and self.equal(true.value, given.value)
         if isinstance(true, Named) and isinstance(given, Named):
             if _same_name(true.name, given.name):
                 known = (*true.steps, *_values(true))
@@ -316,6 +318,11 @@ def _fraction(value: object) -> Fraction:
         return Fraction(0)
     fraction = Fraction(mantissa) * Fraction(2) ** exponent
     return -fraction if sign else fraction
+
+
+def _without_spaces(text: str) -> str:
+    """But for those between two digits: `1 23` is not `12 3`."""
+    return re.sub(r"(?<![0-9]) +| +(?![0-9])", "", text)
 
 
 def _values(form: Form) -> list[Form]:

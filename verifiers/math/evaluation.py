@@ -13,6 +13,7 @@ from fractions import Fraction
 from typing import Any
 
 from verifiers.math.expression import (
+    Application,
     Call,
     Constant,
     Expression,
@@ -196,9 +197,9 @@ class Evaluation:
             case Call() if part.name in SERIES:
                 return self._series(part, point)
             case Call():
-                values = [self.value(argument, point) for argument in part.arguments]
-                function = FUNCTIONS.get(part.name)
-                return function(*values) if function else _opaque(part.name, values)
+                return FUNCTIONS[part.name](*(self.value(argument, point) for argument in part.arguments))
+            case Application():
+                return _opaque(part.name, [self.value(argument, point) for argument in part.arguments])
         raise AssertionError(part)
 
     def _series(self, call: Call, point: Point) -> Any:

@@ -28,7 +28,7 @@ class TooLarge(ValueError):
 
 @dataclass(frozen=True)
 class Expression:
-    """A number, constant, symbol, sum, product, power or call."""
+    """A number, constant, symbol, sum, product, power, call or application."""
 
     @cached_property
     def key(self) -> str:
@@ -150,7 +150,7 @@ class Power(Expression):
 
 @dataclass(frozen=True)
 class Call(Expression):
-    """A function of `evaluation.FUNCTIONS`, or one that the text names (`f(x)`)."""
+    """A function of `evaluation.FUNCTIONS`."""
 
     name: str
     arguments: tuple[Expression, ...]
@@ -158,6 +158,26 @@ class Call(Expression):
     @cached_property
     def key(self) -> str:
         return f"{self.name}(" + ", ".join(argument.key for argument in self.arguments) + ")"
+
+    @property
+    def parts(self) -> tuple[Expression, ...]:
+        return self.arguments
+
+
+@dataclass(frozen=True)
+class Application(Expression):
+    """`f(x)`: a function of which only the name is known."""
+
+    name: str
+    arguments: tuple[Expression, ...]
+
+    @cached_property
+    def key(self) -> str:
+        return f"{self.name}(" + ", ".join(argument.key for argument in self.arguments) + ")"
+
+    @cached_property
+    def names(self) -> frozenset[str]:
+        return frozenset({f"{self.name}()"}).union(*(argument.names for argument in self.arguments))
 
     @property
     def parts(self) -> tuple[Expression, ...]:

@@ -136,9 +136,9 @@ class Named:
 
 @dataclass(frozen=True)
 class Identity:
-    """`2^5 = 32`: true, so that its value is its last member; `first` is how its first is written."""
+    """`2^5 = 32`: true, so that its value is its last member; `members` are written with their signs sorted."""
 
-    first: str
+    members: tuple[str, ...]
     value: Form
     rounded: Form | None = None
 

@@ -225,8 +225,7 @@ class Formula(Grammar):
             constant = {"pi": "pi"}.get(name, "infinity")
             return read_name(self, f"\\{name}") if name in GREEK else Constant(constant)
         if len(name) == 1:
-            self.position += 1
-            return read_name(self, name)
+            return read_letter(self)
         if len(name) > 3 and not token.is_upright:
             raise Unreadable("a word in a formula")
         if token.is_upright and (len(name) > 3 or looks_like_word(name, 3)):

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 
-from verifiers.math.expression import Call, Constant, Expression, Number, Symbol, binomial, permutations
+from verifiers.math.expression import (
+    Application,
+    Constant,
+    Expression,
+    Number,
+    Symbol,
+    binomial,
+    integer,
+    permutations,
+)
 from verifiers.math.grammar import Grammar, Unreadable
 from verifiers.math.numerals import argument_or_number
 from verifiers.math.tokens import normal_text
@@ -14,6 +23,8 @@ def read_letter(grammar: Grammar) -> Expression:
     name = grammar.take().text
     is_choice = name in ("C", "P", "A") and grammar.peek() in ("_", "^")
     if is_choice and (choice := _choice(grammar, name)) is not None:
+        return choice
+    if name == "C" and grammar.peek() == "(" and (choice := _choice_in_brackets(grammar)) is not None:
         return choice
     if name in ("e", "i") and grammar.peek() != "_":
         return Constant(name)
@@ -41,6 +52,18 @@ def _choice(grammar: Grammar, name: str) -> Expression | None:
     return None
 
 
+def _choice_in_brackets(grammar: Grammar) -> Expression | None:
+    """`C(5,2)`."""
+    texts = [grammar.peek(ahead) for ahead in range(5)]
+    if texts[2] != "," or texts[4] != ")" or not (texts[1].isdigit() and texts[3].isdigit()):
+        return None
+    n, k = integer(int(texts[1])), integer(int(texts[3]))
+    if not 0 <= k.value <= n.value:
+        return None
+    grammar.position += 5
+    return binomial(n, k)
+
+
 def read_name(grammar: Grammar, name: str) -> Expression:
     """A symbol with its index and its primes, or a function of that name where an argument follows."""
     if grammar.peek() == "_":
@@ -63,7 +86,7 @@ def read_name(grammar: Grammar, name: str) -> Expression:
         grammar.kind(1) in ("number", "letter") and grammar.peek(2) == ")"
     )
     if is_function and grammar.peek() == "(":  # x(t), I(0): a product would be written without brackets
-        return Call(name, tuple(grammar.arguments(grammar.bracketed())))
+        return Application(name, tuple(grammar.arguments(grammar.bracketed())))
     return Symbol(name)
 
 

@@ -42,6 +42,8 @@ def read_number(grammar: Grammar) -> Expression:
     ):
         whole, _, first = text.partition(".")
         return _repeating(grammar, whole or "0", first)
+    if (repeated := _in_parentheses(grammar, text)) is not None:
+        return repeated
     if text.isdigit() and len(text) <= 3 and text[0] != "0":
         while grammar.kind() == "number" and _is_group_of_digits(grammar):
             text += grammar.take().text
@@ -68,6 +70,19 @@ def read_number(grammar: Grammar) -> Expression:
     ):
         grammar.position += 1
     return value
+
+
+def _in_parentheses(grammar: Grammar, text: str) -> Expression | None:
+    """`0.(27)`, `0.1(6)`: a product of a decimal would have a sign."""
+    has_point = grammar.peek() == "." and text.isdigit()
+    ahead = 1 if has_point else 0
+    texts = [grammar.peek(ahead), grammar.peek(ahead + 1), grammar.peek(ahead + 2)]
+    is_repeating = texts[0] == "(" and texts[1].isdigit() and texts[2] == ")" and (has_point or "." in text)
+    if not is_repeating or grammar.tokens[grammar.position].is_spaced:
+        return None
+    whole, _, first = text.partition(".")
+    grammar.position += ahead + 3
+    return _repeated(whole or "0", first, texts[1])
 
 
 def _after_slash(grammar: Grammar) -> Number:
@@ -101,6 +116,10 @@ def _repeating(grammar: Grammar, whole: str, first: str) -> Expression:
         if grammar.peek() == r"\dot":
             grammar.position += 1
             repeated += _digits(grammar)
+    return _repeated(whole, first, repeated)
+
+
+def _repeated(whole: str, first: str, repeated: str) -> Expression:
     if not (repeated.isdigit() and whole.isdigit()) or len(whole + first + repeated) > 100:
         raise Unreadable("a repeating decimal")
     numerator = int(whole + first + repeated) - int(whole + first)

@@ -9,12 +9,20 @@ from __future__ import annotations
 import re
 
 from verifiers.math import real_sets
-from verifiers.math.brackets import MAX_MEMBERS, read_brackets, read_matrix, read_set, read_set_operation
+from verifiers.math.brackets import (
+    MAX_MEMBERS,
+    joined_sets,
+    read_brackets,
+    read_matrix,
+    read_set,
+    read_set_operation,
+)
 from verifiers.math.evaluation import Undefined
-from verifiers.math.expression import TooLarge
+from verifiers.math.expression import Symbol, TooLarge
 from verifiers.math.forms import (
     BaseNumber,
     Choice,
+    FiniteSet,
     Form,
     Listing,
     Ratio,
@@ -32,7 +40,7 @@ from verifiers.math.tokens import Token, Untokenizable, flat, normal_text, token
 
 _LEAD = re.compile(
     r"(?:(?:therefore|thus|hence|so|\\therefore),? ?)?"
-    r"(?:(?:the|our|my|final|correct|required|desired)? ?(?:final |correct )?"
+    r"(?:(?:option|choice)(?= ?\(?[a-j]\b)|(?:the|our|my|final|correct|required|desired)? ?(?:final |correct )?"
     r"(?:answer|result|solution|value|total|probability|sum)s? ?(?:is|are|equals|was|:|=)[ :=]*"
     r"|(?:the|its) (?:[a-z]+ ){1,3}(?:is|are|equals) ?|(?:it|this|that|there) (?:is|are|equals) |is |equals )?"
     r"(?:approximately |about |roughly |around |exactly |equal to )?",
@@ -49,7 +57,15 @@ _BASE = re.compile(
     rf"{_DIGITS}(?:_\{{?\(?(?:base)?|(?:in)?base)([0-9]{{1,2}}|{'|'.join(_BASE_NAMES[2:])})\)?\}}?"
 )
 _LABEL = re.compile(r"[A-J]")
-_ALL_REALS = {"all real numbers", "all reals", "every real number", "all real x", "real numbers"}
+_EMPTY_SETS = {"no solution", "no solutions", "empty set", "the empty set", "null set"}
+_ALL_REALS = {
+    "all real numbers",
+    "all reals",
+    "every real number",
+    "all real x",
+    "real numbers",
+    "the set of real numbers",
+}
 
 
 def read(text: str) -> Form:
@@ -123,6 +139,8 @@ def _read_time(tokens: list[Token]) -> Form | None:
     text = flat(tokens)
     if text.lower() in ("noon", "midnight"):
         return TimeOfDay(43_200 if text.lower() == "noon" else 0, True)
+    if text.lower().endswith((" noon", " midnight")):
+        return _read_time(tokenize(text.lower().replace("noon", "pm").replace("midnight", "am")))
     match = _TIME.fullmatch(text)
     if not match or not (match[2] or match[4]):
         return None
@@ -167,10 +185,14 @@ def _read_choice(tokens: list[Token]) -> Form | None:
         texts = [token.text for token in tokens]
     if texts[:1] == ["("] and texts[2:3] == [")"] and _LABEL.fullmatch(texts[1]):
         label, content = texts[1], tokens[3:]
-        is_label = bool(content) and (content[0].is_spaced or tokens[0].is_upright)
+        is_label = bool(content) and (
+            content[0].is_spaced or tokens[0].is_upright or content[0].kind == "number"
+        )
     elif _LABEL.fullmatch(texts[0] if texts else "") and texts[1:2] and texts[1] in (".", ")", ":"):
         label, content = texts[0], tokens[2:]
-        is_label = bool(content) and content[0].is_spaced and not tokens[1].is_spaced
+        if not content:
+            return Symbol(label)  # D)
+        is_label = content[0].is_spaced and not tokens[1].is_spaced
     else:
         return None
     return Choice(label, read_tokens(content)) if is_label else None
@@ -182,6 +204,8 @@ def _read_list(tokens: list[Token]) -> Form | None:
         return None
     if normal_text(tokens).lower() in _ALL_REALS:
         return RealSet(real_sets.REALS)
+    if normal_text(tokens).lower() in _EMPTY_SETS:
+        return FiniteSet(())
     for whole in (read_compound, read_dimensions):
         if (form := whole(tokens)) is not None:
             return form
@@ -192,16 +216,7 @@ def _read_list(tokens: list[Token]) -> Form | None:
     if len(parts) > MAX_MEMBERS or any(not part for part in parts):
         raise Unreadable("a list with a gap")
     members = [member for part in parts for member in read_members(_with_words(part))]
-    if all(isinstance(member, RealSet) and member.variable for member in members):
-        sets = [member for member in members if isinstance(member, RealSet)]
-        if len({one.variable for one in sets}) == 1 and len(set(joiners)) == 1 and joiners[0] != ",":
-            pieces = sets[0].pieces
-            for one in sets[1:]:
-                combined = (*pieces, *one.pieces)
-                is_union = joiners[0] == "or"
-                pieces = real_sets.union(combined) if is_union else real_sets.intersection(pieces, one.pieces)
-            return RealSet(pieces, sets[0].variable)
-    return Listing(tuple(members))
+    return joined_sets(members, joiners) or Listing(tuple(members))
 
 
 def _with_words(tokens: list[Token]) -> list[Token]:

@@ -7,7 +7,18 @@ from collections.abc import Callable
 
 from verifiers.math import real_sets
 from verifiers.math.evaluation import Undefined, constant_value, equal_values
-from verifiers.math.expression import ONE, Call, Expression, Number, Product, Sum, Symbol, add, divide, negate
+from verifiers.math.expression import (
+    ONE,
+    Application,
+    Expression,
+    Number,
+    Product,
+    Sum,
+    Symbol,
+    add,
+    divide,
+    negate,
+)
 from verifiers.math.forms import FiniteSet, Form, Identity, Interval, Named, Point, RealSet, Relation
 from verifiers.math.formula import parse_formula
 from verifiers.math.grammar import Unreadable
@@ -19,8 +30,12 @@ FLIPPED = {"<": ">", ">": "<", r"\leq": r"\geq", r"\geq": r"\leq", "=": "=", r"\
 NEAR = 0.05
 r"""How far `a \approx b` may be from the truth, relatively: \frac{1}{3} \approx 0.33 is one answer."""
 
-# An inverse and a derivative: \frac{dy}{dx}, f^{-1}(x).
-_WRITTEN_NAME = re.compile(r"\\frac \{ d ?\w \} \{ d ?\w \}|\w \^ \{ - 1 \} \( \w \)|P \( [^()]{1,20} \)")
+# An inverse, a value of a function, a measure: f^{-1}(x), f(3), P(A \cup B), rank(A), m \angle ABC.
+_WRITTEN_NAME = re.compile(
+    r"[a-zA-Z] \^ \{ - 1 \} \( \w \)|[a-zA-Z](?: _ (?:\w+|\{ \w+ \}))?(?: ')* \( (?:- )?[\w.]+ \)"
+    r"|(?:P|\\mathbbP) \( [^()]{1,40} \)|(?!(?:sin|cos|tan|log|sqrt|exp|abs) )[a-z]{3,} \( [^()=]{1,20} \)"
+    r"|m \\angle \w+|\\(?:det|dim|deg) \w"
+)
 
 ReadMember = Callable[[list[Token], int], Form]
 
@@ -94,7 +109,9 @@ def _name(tokens: list[Token]) -> str | None:
         return None
     if isinstance(left, Symbol):
         return left.name
-    is_function = isinstance(left, Call) and all(isinstance(argument, Symbol) for argument in left.arguments)
+    is_function = isinstance(left, Application) and all(
+        isinstance(argument, Symbol) for argument in left.arguments
+    )
     if is_function:
         return left.key.replace("$", "")
     if len(tokens) == 4 and tokens[1].text == "(" and all(token.kind == "letter" for token in tokens[::2]):
@@ -134,9 +151,9 @@ def _equation(parts: list[list[Token]], signs: list[str], sign: int, read_member
     if name is None:
         if not any(member.names for member in members):
             value, rounded = _last(list(members), signs)
-            return Identity(_written(parts[0]), value, rounded)
+            return Identity(tuple(map(_written, parts)), value, rounded)
         if r"\approx" not in signs and all(equal_values(members[0], member) for member in members[1:]):
-            return Identity(_written(parts[0]), members[-1])
+            return Identity(tuple(map(_written, parts)), members[-1])
     if r"\approx" in signs:
         raise Unreadable("an approximation between letters")
     return Relation(members, tuple(signs))
@@ -147,7 +164,7 @@ def _is_letter(value: Form) -> bool:
 
 
 def _written(tokens: list[Token]) -> str:
-    """The first member of an identity, terms in any order."""
+    """A member of an identity, terms in any order."""
     return " ".join(sorted(normal_text(tokens).split()))
 
 

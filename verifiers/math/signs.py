@@ -82,6 +82,8 @@ ALIASES = {
     "implies": "Rightarrow",
     "dot": "dot",
     "bar": "overline",
+    "R": "mathbbR",
+    "reals": "mathbbR",
     "lparen": "(",
     "rparen": ")",
     "isin": "in",
@@ -96,8 +98,8 @@ MATRICES = {"pmatrix", "bmatrix", "matrix", "smallmatrix", "Bmatrix", "array", "
 _SUPERSCRIPTS = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ", "0123456789+-n", strict=True))
 _SUBSCRIPTS = dict(zip("₀₁₂₃₄₅₆₇₈₉", "0123456789", strict=True))
 _UNICODE = {
-    **dict.fromkeys("−–—‒―﹣", "-"),
-    **dict.fromkeys("×✕✖⨯", r"\times "),
+    **dict.fromkeys("−–—‒―﹣‐‑", "-"),
+    **dict.fromkeys("×✕✖⨯∗", r"\times "),
     **dict.fromkeys("·⋅∙•", r"\cdot "),
     **dict.fromkeys("’′", "'"),
     "÷": r"\div ", "∕": "/", "⁄": "/", "±": r"\pm ", "∓": r"\mp ", "∞": r"\infty ", "≤": r"\leq ", "≥": r"\geq ",

@@ -27,11 +27,13 @@ _BOX_NAME = re.compile(r"\\(?:boxed|fbox)(?![a-zA-Z])")
 # No two neighbouring parts can match the same character: with an overlap, a run of spaces takes quadratic time.
 _BETWEEN_BOXES = re.compile(r"[\s$]*(?:[,;]\s*(?:(?:and|or)\b)?|(?:and|or)\b)[\s$]*(?:\w{1,5}\s*=[\s$]*)?")
 # A number behind "####", as GSM8K has it, and perhaps its unit; "#### 1. First step" is a heading.
-_HASHES = re.compile(r"^####[ \t]*(?!\d+\.\s)([-+−–$€£¥\\]*\.?[0-9][^\n]{0,200})$", re.MULTILINE)
+_HASHES = re.compile(
+    r"^####[ \t]*(?!\d+\.\s)([-+−–$€£¥\\]*(?:\.?[0-9]|[dt]?frac|sqrt|pi\b)[^\n]{0,200})$", re.MULTILINE
+)
 _DENIAL = re.compile(
     r"(?i)\banswer\s+(?:is\s+not|isn't|can(?:not|'t)\s+be)\b[^\n]*?(?:\.(?=\s)|$)", re.MULTILINE
 )
-_PHRASE = re.compile(r"(?i)\banswer(?:\s+is\b|\s*:)[\s*:]*([^\n]*?)(?=\.?[\s*]*$|\.\s)", re.MULTILINE)
+_PHRASE = re.compile(r"(?i)\banswer\**(?:\s+is\b|\s*[:=])[\s*:]*([^\n]*?)(?=\.?[\s*]*$|\.\s)", re.MULTILINE)
 # What follows an answer in its sentence, and words without which it is another answer.
 _REASON = re.compile(
     r"(?i)[,;]?\s+(?:because|since|as|which|where|so|when|if|but|for)\b|[,;]\s+(?=[a-z]{2,}\s+[a-z])"
@@ -105,8 +107,17 @@ def find_answer(completion: str, *, boxed_only: bool = False) -> FoundAnswer | N
 
 def _tagged(completion: str) -> str | None:
     """What stands in the last pair of tags, if no box comes behind it."""
-    end = completion.rfind(_END_TAG)
-    start = completion.rfind(_TAG, 0, end) if end >= 0 else -1
+    if (
+        _END_TAG not in completion
+        and _END_TAG.title() not in completion
+        and _END_TAG.upper() not in completion
+    ):
+        return None
+    lower = completion.lower()
+    if len(lower) != len(completion):  # a letter that is two in lower case moves all that follows
+        lower = completion
+    end = lower.rfind(_END_TAG)
+    start = lower.rfind(_TAG, 0, end) if end >= 0 else -1
     if start < 0 or _BOX_NAME.search(completion, end):
         return None
     return completion[start + len(_TAG) : end].strip()

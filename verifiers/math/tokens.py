@@ -66,7 +66,40 @@ def tokenize(text: str) -> list[Token]:
     text = _NUMBER_SPACING.sub(lambda gap: "," if "," in gap[0] and "!" not in gap[0] else "", text)
     scanner = _Scanner(text)
     scanner.scan(0, len(text), upright=False, words=False)
-    return scanner.tokens
+    return _joined(scanner.tokens)
+
+
+def _joined(tokens: list[Token]) -> list[Token]:
+    r"""With `4.5 x 10^3`, `4.5\mathrm{e}3`, `x != 3` and `5 cm2` as they are meant."""
+    result: list[Token] = []
+    position = 0
+    while position < len(tokens):
+        window = tokens[position : position + 4]
+        texts = [token.text for token in window]
+        kinds = [token.kind for token in window]
+        if kinds[:1] == ["number"] and texts[1:2] == ["x"] and texts[2:4] == ["10", "^"]:
+            result += [window[0], Token("command", r"\times", True)]
+            position += 2
+        elif (
+            kinds[:3] == ["number", "letter", "number"]
+            and texts[1] in ("e", "E")
+            and not (window[1].is_spaced or window[2].is_spaced)
+            and (texts[0] + texts[2]).replace(".", "", 1).isdigit()
+            and len(texts[2]) < 5
+        ):
+            result.append(Token("number", f"{texts[0]}e{texts[2]}", window[0].is_spaced))
+            position += 3
+        elif texts[:2] == ["!", "="] and window[0].is_spaced and not window[1].is_spaced:
+            result.append(Token("command", r"\neq", True))
+            position += 2
+        elif kinds[:2] == ["word", "number"] and texts[1] in ("2", "3") and not window[1].is_spaced:
+            is_area = texts[0] in ("mm", "cm", "dm", "km", "ft", "yd", "in")
+            result += [window[0], *([Token("mark", "^")] if is_area else []), window[1]]
+            position += 2
+        else:
+            result.append(window[0])
+            position += 1
+    return result
 
 
 class _Scanner:
@@ -151,7 +184,7 @@ class _Scanner:
             pass
         elif name in ("$", "%"):
             self.put("word", "dollar" if name == "$" else "percent", True)
-        elif name == "mathbb":
+        elif name in ("mathbb", "Bbb"):
             if not (letter := _BLACKBOARD.match(self.text, position, end)):
                 raise Untokenizable(r"\mathbb without a letter")
             self.put("command", rf"\mathbb{letter[1] or letter[2]}")
