@@ -89,7 +89,7 @@ def _name(tokens: list[Token]) -> str | None:
     if not tokens:
         return None
     if _WRITTEN_NAME.fullmatch(normal_text(tokens)):
-        return normal_text(tokens)
+        return normal_text(tokens).replace(" ", "")
     if any(token.kind == "number" for token in _outside_scripts(tokens)):
         return None
     if len(tokens) == 1 and tokens[0].kind in ("word", "letter"):

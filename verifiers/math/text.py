@@ -148,6 +148,13 @@ def boxed_answer(solution: str) -> str | None:
     return _joined(solution, boxes)
 
 
+def fits_in_a_box(answer: str) -> bool:
+    """Whether a box with this answer ends where it should: not where its braces do not match."""
+    text = rf"\boxed{{{answer}}}"
+    boxes, _ = _boxes(text)
+    return bool(boxes) and (boxes[-1].start, boxes[-1].end) == (0, len(text))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Box:
     start: int

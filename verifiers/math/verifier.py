@@ -20,6 +20,7 @@ from verifiers.math.text import (
     FoundAnswer,
     equal_numbers,
     find_answer,
+    fits_in_a_box,
     is_list_or_number,
     plain_number,
     tidy,
@@ -107,6 +108,11 @@ def check_problem(problem: Problem) -> None:
         raise ValueError(
             f"problem {problem.id!r}: truth 'answer' is {str(answer)[:100]!r}, which {why}: "
             "give the final answer only, or leave the problem out"
+        )
+    if not fits_in_a_box(str(answer)):
+        raise ValueError(
+            f"problem {problem.id!r}: truth 'answer' is {str(answer)[:100]!r}, whose braces do not match, so that no "
+            "box can hold it: correct it, or leave the problem out"
         )
 
 

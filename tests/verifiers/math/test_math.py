@@ -20,6 +20,7 @@ from tests.shared.paths import FIXTURES, ROOT
 from verifiers.config import VerifierConfig
 from verifiers.math import reading
 from verifiers.math.config import MathConfig
+from verifiers.math.forms import Form, Identity, Quantity
 from verifiers.math.text import (
     MAX_ANSWER_CHARS,
     MAX_DEPTH,
@@ -39,11 +40,6 @@ CORPUS: list[dict[str, Any]] = [
 # Judged by hand before the library was run; docs/math.md discusses each.
 FALSE_ACCEPTS = {(r"\frac{1}{3}", r"\boxed{0.333333}")}
 FALSE_REJECTS = {("100, 200", r"\boxed{100,200}")}
-# A vote leaves out a unit and how a sum came about, which the truths of these pairs tell apart.
-VOTES_LEAVE_OUT = {
-    *("12 m", "14 (pencils)", "35 $cm^{3}$", r"9.8 \mathrm{~m} / \mathrm{s}^{2}", r"\$0.75", "3+4=7"),
-    *(r"15 \frac{\text{g}}{\text{cm}^3}", "45 (km/h)", "18 cm^2", r"6 \cdot 7 = 42"),
-}
 
 
 def problem(answer: object) -> Problem:
@@ -83,9 +79,9 @@ def test_the_verifier_errs_on_exactly_the_known_pairs_of_the_corpus(corpus_verdi
     assert (accepted, rejected) == (FALSE_ACCEPTS, FALSE_REJECTS)
 
 
-def test_the_corpus_holds_877_different_pairs_of_which_496_are_equivalent():
-    assert len({(pair["gold"], pair["completion"]) for pair in CORPUS}) == len(CORPUS) == 877
-    assert sum(pair["equivalent"] for pair in CORPUS) == 496
+def test_the_corpus_holds_1140_different_pairs_of_which_645_are_equivalent():
+    assert len({(pair["gold"], pair["completion"]) for pair in CORPUS}) == len(CORPUS) == 1140
+    assert sum(pair["equivalent"] for pair in CORPUS) == 645
 
 
 def test_no_answer_of_the_corpus_is_refused_or_crashes(corpus_verdicts: list[Verdict]):
@@ -100,11 +96,14 @@ def test_every_truth_of_the_corpus_passes_the_check_before_a_run():
         check_problem(problem(pair["gold"]))
 
 
-def test_answers_that_vote_together_are_judged_alike(corpus_verdicts: list[Verdict]):
+def test_answers_that_vote_together_are_judged_alike_but_for_units_and_identities(
+    corpus_verdicts: list[Verdict],
+):
     rewards: dict[tuple[str, str | None], set[float]] = {}
     for pair, verdict in zip(CORPUS, corpus_verdicts, strict=True):
         rewards.setdefault((pair["gold"], verdict.answer), set()).add(verdict.reward)
-    assert {gold for (gold, _), different in rewards.items() if len(different) > 1} == VOTES_LEAVE_OUT
+    apart = {gold for (gold, _), different in rewards.items() if len(different) > 1}
+    assert {gold for gold in apart if not isinstance(reading.read(gold), Quantity | Identity)} == {"12 m"}
 
 
 def test_a_truth_is_equal_to_itself(verifier: MathVerifier):
@@ -351,7 +350,6 @@ def test_an_answer_that_is_too_long_or_too_deep_is_refused(verifier: MathVerifie
         r"\frac{1}{0}",
         r"\int_0^1 x\,dx",
         "((",
-        r"\text{a",
         "10^{10^{10}}",
         r"$i^{22}=(i^{2})^{11}=(-1)^{11}=-1$",
         r"$y_{i}=\frac{\left(x-x_{0}\right)^{i-1}}{(i-1) !}, 1 \leq i \leq n$",
@@ -375,7 +373,12 @@ def test_a_truth_that_is_too_long_is_an_error_of_the_problem(verifier: MathVerif
 def test_an_answer_that_breaks_the_reader_is_refused_and_the_next_is_judged(
     verifier: MathVerifier, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(verifier, "_read", lambda text: [][1] if "broken" in text else reading.read(text))
+    def broken_reader(text: str) -> Form:
+        if "broken" in text:
+            raise RecursionError
+        return reading.read(text)
+
+    monkeypatch.setattr(verifier, "_read", broken_reader)
     assert verifier.verify(problem("x"), r"\boxed{broken}").status == "refused"
     assert verifier.verify(problem("x"), r"\boxed{1x}").reward == 1.0
 
@@ -394,6 +397,9 @@ def test_an_answer_that_breaks_the_reader_is_refused_and_the_next_is_judged(
         ({"answer": float("nan")}, "is nan, which is no number"),
         ({"answer": "-Inf"}, "is '-Inf', which is no number"),
         ({"answer": "(" * 11}, "nests brackets more than 10 deep"),
+        ({"answer": r"\text{a"}, "braces do not match, so that no box can hold it: correct it"),
+        ({"answer": "5\\"}, "braces do not match"),
+        ({"answer": r"x}+\boxed{y"}, "braces do not match"),
     ],
 )
 def test_a_problem_without_a_readable_answer_is_found_before_the_run(truth: dict[str, Any], message: str):
