@@ -252,4 +252,5 @@ def _is_formula_word(tokens: list[Token]) -> bool:
         return False
     if len(tokens) > 1 or text in ("pi", "infinity", "inf", "e"):
         return len(tokens) == 1
-    return len(text) == 1 or (len(text) < 4 and text.islower() and not tokens[0].is_upright)
+    is_text = text.isupper() or text.istitle() or tokens[0].is_upright
+    return len(text) == 1 or (len(text) < 4 and not is_text)

@@ -93,7 +93,9 @@ def _name(tokens: list[Token]) -> str | None:
     if any(token.kind == "number" for token in _outside_scripts(tokens)):
         return None
     if len(tokens) == 1 and tokens[0].kind in ("word", "letter"):
-        return tokens[0].text
+        text = tokens[0].text
+        # AB = 5 names a length, xy = 6 is an equation.
+        return text if len(text) == 1 or len(text) > 3 or text.isupper() or tokens[0].is_upright else None
     if tokens[0].text in (r"\angle", r"\triangle") and all(
         token.kind in ("word", "letter") for token in tokens[1:]
     ):
@@ -144,6 +146,8 @@ def _equation(parts: list[list[Token]], signs: list[str], sign: int, read_member
         if any(isinstance(value, Expression) and name in value.names for value in values):
             if len(values) > 1:
                 raise Unreadable("two equations without a comma")
+        elif name.isupper() and len(name) > 1 and any(map(_has_names, values)):
+            name = None  # PV = nRT
         elif not any(_is_letter(value) for value in values[:-1]):
             value, rounded = _last(values, signs[1:])
             return Named(name, _symbols(parts[0]), value, rounded, tuple(values[:-1]))
@@ -157,6 +161,10 @@ def _equation(parts: list[list[Token]], signs: list[str], sign: int, read_member
     if r"\approx" in signs:
         raise Unreadable("an approximation between letters")
     return Relation(members, tuple(signs))
+
+
+def _has_names(value: Form) -> bool:
+    return isinstance(value, Expression) and bool(value.names)
 
 
 def _is_letter(value: Form) -> bool:
