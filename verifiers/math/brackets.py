@@ -113,11 +113,16 @@ def joined_sets(members: list[Form], joiners: list[str]) -> Form | None:
     sets = [member for member in members if isinstance(member, RealSet) and member.variable]
     if len(sets) < len(members) or len({one.variable for one in sets}) != 1:
         return None
-    if len(sets) > 1 and set(joiners) not in ({"or"}, {"and"}):
+    if len(set(joiners)) > 1:
         return None
+    joiner = joiners[0] if joiners else "or"
     pieces = sets[0].pieces
     for one in sets[1:]:
-        if joiners[0] == "or":
+        if joiner == ",":  # x < 2, x > 4 cannot be meant as both; x > 2, x < 4 may be meant either way
+            if real_sets.intersection(pieces, one.pieces):
+                return None
+            joiner = "or"
+        if joiner == "or":
             pieces = real_sets.union((*pieces, *one.pieces))
         else:
             pieces = real_sets.intersection(pieces, one.pieces)
