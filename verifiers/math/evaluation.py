@@ -137,11 +137,11 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
 }
 
 
-def _opaque(name: str, values: list[Any]) -> Any:
-    """A function that only has a name: some value that depends on all its arguments, not linearly."""
-    result = _named_value(name, 7)
+def _opaque(part: Application, values: list[Any], point: Point) -> Any:
+    """A function that only has a name: some value that depends on the point and on all arguments, not linearly."""
+    result = point[part.function]
     for index, value in enumerate(values):
-        result = result * (index + 2) + value * (value + _named_value(name, index)) ** 2
+        result = result * (index + 2) + value * (value + _named_value(part.name, index)) ** 2
     return result
 
 
@@ -199,7 +199,8 @@ class Evaluation:
             case Call():
                 return FUNCTIONS[part.name](*(self.value(argument, point) for argument in part.arguments))
             case Application():
-                return _opaque(part.name, [self.value(argument, point) for argument in part.arguments])
+                values = [self.value(argument, point) for argument in part.arguments]
+                return _opaque(part, values, point)
         raise AssertionError(part)
 
     def _series(self, call: Call, point: Point) -> Any:

@@ -177,7 +177,12 @@ class Application(Expression):
 
     @cached_property
     def names(self) -> frozenset[str]:
-        return frozenset({f"{self.name}()"}).union(*(argument.names for argument in self.arguments))
+        return frozenset({self.function}).union(*(argument.names for argument in self.arguments))
+
+    @property
+    def function(self) -> str:
+        """The function's own name, which no variable has."""
+        return f"{self.name}()"
 
     @property
     def parts(self) -> tuple[Expression, ...]:

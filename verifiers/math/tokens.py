@@ -63,7 +63,7 @@ _NAMED = {"<=": r"\leq", ">=": r"\geq", "**": "^", "*": r"\times"}
 def tokenize(text: str) -> list[Token]:
     """All tokens of the text in order; Untokenizable."""
     text = plain_unicode(text).strip()
-    text = _NUMBER_SPACING.sub(lambda gap: "," if "," in gap[0] and "!" not in gap[0] else "", text)
+    text = _NUMBER_SPACING.sub("", text)
     scanner = _Scanner(text)
     scanner.scan(0, len(text), upright=False, words=False)
     return _joined(scanner.tokens)

@@ -80,6 +80,9 @@ def test_what_cancels_is_zero():
         ("x-y", "x+y", 0),
         ("x-y", "x^2-xy", 0),
         ("x-y-1", "2x-2y-1", 0),
+        ("f(3)-7", "2f(3)-14", 1),
+        ("f(3)-7", "f(1)-7", 0),
+        ("f(3)-7", "g(3)-7", 0),
     ],
 )
 def test_a_ratio_that_is_one_number_everywhere_has_its_sign(first: str, second: str, sign: int):

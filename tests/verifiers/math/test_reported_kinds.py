@@ -57,6 +57,13 @@ BOXED: dict[str, list[tuple[str, list[str], list[str]]]] = {
             [r"\frac23", r"\frac{1}{3} E_{2}+\frac{2}{3} E_{1}"],
         ),
     ],
+    "a name is dropped with its value only": [
+        ("f(3)=7", ["7", "f(3)=7.0"], ["f(1)=7", "g(3)=7", "f(3)=8", "3"]),
+        ("AB=5", ["5"], ["CD=5", "AB"]),
+        ("xy=6", ["yx=6"], ["6", "x=6"]),
+        ("PV=nRT", ["nRT=VP"], ["nRT", "PV=nR"]),
+        (r"\frac{dy}{dx}=2x", ["2x"], [r"\frac{y}{x}=2x", "2"]),
+    ],
     "a list has all its members": [
         (
             r"\frac{1}{2},-1, \frac{-1 \pm i \sqrt{3}}{4}",
