@@ -43,7 +43,7 @@ from verifiers.math.forms import (
 from verifiers.math.quantities import total
 from verifiers.math.relations import FLIPPED
 from verifiers.math.text import PlainNumber, equal_numbers
-from verifiers.math.units import PERCENT, same_kind
+from verifiers.math.units import PERCENT, is_spelling, same_kind
 
 
 class Comparison:
@@ -169,9 +169,12 @@ class Comparison:
 
     def _equal_as_letters(self, quantity: Quantity, bare: Expression) -> bool:
         r"""`5 m` where the other has `5\text{ m}`: one letter alone is read as a variable."""
-        if not bare.names or any(len(name) != 1 for name, _ in quantity.unit.powers):
-            return False
-        letters = [power(Symbol(name), integer(exponent)) for name, exponent in quantity.unit.powers]
+        letters = []
+        for name, exponent in quantity.unit.powers:
+            spelled = [letter for letter in sorted(bare.names) if is_spelling(letter, name)]
+            if not spelled:
+                return False
+            letters.append(power(Symbol(spelled[0]), integer(exponent)))
         return self.equal_expressions(multiply([quantity.value, *letters]), bare)
 
     def _equal_ratios(self, true: Sequence[Expression], given: Sequence[Expression]) -> bool:

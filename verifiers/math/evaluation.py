@@ -99,10 +99,6 @@ def _binomial(n: Any, k: Any) -> Any:
     return _gamma_of(n) / (_gamma_of(k) * _gamma_of(n - k))
 
 
-def _inverse(name: str) -> Callable[[Any], Any]:
-    return lambda value: 1 / getattr(_context(), name)(_bounded(value))
-
-
 def _plain(name: str) -> Callable[[Any], Any]:
     return lambda value: getattr(_context(), name)(_bounded(value))
 
@@ -120,7 +116,6 @@ def _logarithm(value: Any, base: Any) -> Any:
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     **{name: _plain(name) for name in ("sin", "cos", "tan", "cot", "sec", "csc", "sinh", "cosh", "tanh")},
-    **{name: _plain(name) for name in ("exp",)},
     **{f"arc{name}": _plain(f"a{name}") for name in ("sin", "cos", "tan", "cot", "sec", "csc")},
     "ln": lambda value: _context().log(value),
     "log": lambda value: _context().log10(value),

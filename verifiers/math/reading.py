@@ -65,6 +65,8 @@ _ALL_REALS = {
     "all real x",
     "real numbers",
     "the set of real numbers",
+    "any real number",
+    "all real numbers x",
 }
 
 
@@ -113,8 +115,8 @@ def _without_ends(tokens: list[Token]) -> list[Token]:
         tokens = [Token("mark", "-"), *tokens[1:]]
     while len(tokens) > 2 and is_enclosed(tokens, "{"):
         tokens = tokens[1:-1]
-    if len(tokens) == 1 and tokens[0].text.lower() in _NUMBER_WORDS:
-        return [Token("number", str(_NUMBER_WORDS[tokens[0].text.lower()]))]
+    if tokens and tokens[0].text.lower() in _NUMBER_WORDS and all(token.kind == "word" for token in tokens):
+        return [Token("number", str(_NUMBER_WORDS[tokens[0].text.lower()])), *tokens[1:]]
     return _without_cases(tokens)
 
 

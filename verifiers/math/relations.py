@@ -25,7 +25,7 @@ from verifiers.math.grammar import Unreadable
 from verifiers.math.splitting import split_at
 from verifiers.math.tokens import Token, normal_text
 
-RELATIONS = ("=", "<", ">", r"\leq", r"\geq", r"\neq", r"\approx", r"\in")
+RELATIONS = ("=", "<", ">", r"\leq", r"\geq", r"\neq", r"\approx", r"\in", r"\notin")
 FLIPPED = {"<": ">", ">": "<", r"\leq": r"\geq", r"\geq": r"\leq", "=": "=", r"\neq": r"\neq"}
 NEAR = 0.05
 r"""How far `a \approx b` may be from the truth, relatively: \frac{1}{3} \approx 0.33 is one answer."""
@@ -48,11 +48,14 @@ def read_relation(tokens: list[Token], sign: int, read_member: ReadMember) -> Fo
     if any(not part for part in parts):
         raise Unreadable("a relation without a side")
     signs = _signs(tokens, parts)
-    if signs == [r"\in"]:
-        return _membership(parts[0], read_member(parts[1], sign))
+    if signs in ([r"\in"], [r"\notin"]):
+        found = _membership(parts[0], read_member(parts[1], sign))
+        if signs == [r"\in"]:
+            return found
+        return RealSet(real_sets.complement(_pieces(found)), _name(parts[0]) or "")
     if set(signs) <= {"=", r"\approx"}:
         return _equation(parts, signs, sign, read_member)
-    if r"\in" in signs or r"\approx" in signs:
+    if {r"\in", r"\notin", r"\approx"} & set(signs):
         raise Unreadable("relations of several kinds")
     members = tuple(parse_formula(part, sign) for part in parts)
     return _solved(members, tuple(signs)) or Relation(members, tuple(signs))
@@ -68,7 +71,7 @@ def _signs(tokens: list[Token], parts: list[list[Token]]) -> list[str]:
     return signs
 
 
-def _membership(left: list[Token], members: Form) -> Form:
+def _membership(left: list[Token], members: Form) -> RealSet | FiniteSet:
     name = _name(left)
     if name is None:
         raise Unreadable("a member without a name")
@@ -82,6 +85,15 @@ def _membership(left: list[Token], members: Form) -> Form:
     if isinstance(members, FiniteSet):
         return members
     raise Unreadable("a member of no set")
+
+
+def _pieces(members: RealSet | FiniteSet) -> tuple[Interval, ...]:
+    if isinstance(members, RealSet):
+        return members.pieces
+    values = [member for member in members.members if isinstance(member, Expression)]
+    if len(values) < len(members.members):
+        raise Unreadable("a set of other than numbers")
+    return real_sets.union(map(real_sets.point, values))
 
 
 def _name(tokens: list[Token]) -> str | None:

@@ -17,7 +17,9 @@ TRANSPARENT = {
     *words("mathbf boldsymbol bm mathit mathnormal mathcal underline emph boxed fbox ensuremath"),
     *words("mathstrut textstyle displaystyle scriptstyle limits nolimits bf it sf tt small"),
     *words("left right middle big Big bigg Bigg bigl bigr Bigl Bigr biggl biggr large"),
-    *words("Biggl Biggr nonumber notag boldmath Large normalsize operatorname* protect strut"),
+    *words(
+        "Biggl Biggr huge Huge LARGE footnotesize scriptsize tiny pmb nonumber notag boldmath Large normalsize operatorname* protect strut"
+    ),
 }
 SPACES = {
     ",",
@@ -117,7 +119,6 @@ _UNICODE = {
 }  # fmt: skip
 _RUNS = re.compile(f"[{''.join(_SUPERSCRIPTS)}]+|[{''.join(_SUBSCRIPTS)}]+")
 _BEYOND_ASCII = re.compile(r"[^\x00-\x7f]")
-_SMALL_LETTERS = re.compile(r"[\u1d62-\u1d6a]")
 
 
 def plain_unicode(text: str) -> str:

@@ -75,10 +75,3 @@ def is_enclosed(tokens: list[Token], opening: str) -> bool:
         if depth == 0:
             return index == len(tokens) - 1
     return False
-
-
-def drop_outer(tokens: list[Token]) -> list[Token]:
-    """Without parentheses around all of it."""
-    while len(tokens) > 2 and is_enclosed(tokens, "("):
-        tokens = tokens[1:-1]
-    return tokens

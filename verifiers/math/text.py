@@ -1,4 +1,4 @@
-r"""Where a completion's answer stands, and what of its text can be judged without a library.
+r"""Where a completion's answer stands, and what of its text can be judged without a grammar.
 
 Pure and cheap: the format `math` takes the truth of a row with the same functions (verifiers/problems/formats.py), so that
 a solution always has the answer that the verifier finds in it. Time is linear in the text.
@@ -7,7 +7,6 @@ a solution always has the answer that the verifier finds in it. Time is linear i
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -45,39 +44,20 @@ _BEGINS_ANSWER = re.compile(
 _TAG, _END_TAG = "<answer>", "</answer>"
 
 
-def _fraction(repeating: re.Match[str]) -> str:
-    r"""\frac{1}{6} for 0.1\overline{6}: with digits w.f(r), (wfr - wf) / (10^|f| (10^|r| - 1))."""
-    whole, first, repeated = repeating.groups()
-    numerator = int(whole + first + repeated) - int(whole + first or "0")
-    return rf"\frac{{{numerator}}}{{{10 ** len(first) * (10 ** len(repeated) - 1)}}}"
-
-
-_TIDY: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] = (
+_TIDY: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile("[−–]"), "-"),
-    (re.compile("·"), r"\\cdot "),
-    (re.compile("∞"), r"\\infty "),
-    (re.compile(r"(?<![0-9])([0-9]{0,50})\.([0-9]{0,50})\\(?:overline|bar)\{([0-9]{1,50})\}"), _fraction),
-    (re.compile(r"√\s*(?:\(([^()]*)\)|([0-9]+|[a-zA-Z]))"), r"\\sqrt{\1\2}"),
     (re.compile(r"(?<=[0-9])\\,(?=[0-9]{3}(?![0-9]))"), ""),
     # Not the second half of a matrix's line break.
     (re.compile(r"(?<!\\)(?:\\!\s*|\\?\$|\\(?:left|right)(?![a-zA-Z]))"), ""),
     (re.compile(r"(?<!\\)\\[,;: ]|~"), " "),
     (re.compile(r"\{,\}"), ","),
     (re.compile(r"\\[dt]frac"), r"\\frac"),
-    (re.compile(r"\\varnothing"), r"\\emptyset"),
-    (re.compile("°"), r"^\\circ"),
-    # math-verify sees the imaginary unit only where i stands alone.
-    (re.compile(r"(?<=[0-9])i(?![a-zA-Z])"), " i"),
-    # It reads a bare word as a product of letters, equal to every anagram.
-    (re.compile(r"^\s*(?!infinity)([a-zA-Z]{4,}|[A-Z]{2,3})[\s.]*$"), r"\\text{\1}"),
 )
 _LIST_OR_NUMBER = re.compile(r"[1-9][0-9]{0,2}(?:,[0-9]{3})+")
 _DECIMAL = re.compile(r"[-+]?(?=\.?[0-9])(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]*)(\.[0-9]+)?")
 _RATIO = re.compile(
     r"([-+]?)(?:\\frac(?:\{(-?[0-9]+)\}\{(-?[0-9]+)\}|([0-9])([0-9]))|([0-9]+)\s*/\s*([0-9]+))"
 )
-_EQUALS = re.compile(r"=|\\approx(?![a-zA-Z])|≈")
-_SECOND_ANSWER = re.compile(r"\\(?:text\w*|mbox|mathrm)\s*\{[^{}]*\bor\b[^{}]*[0-9][^{}]*\}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +66,7 @@ class FoundAnswer:
 
     text: str
     is_marked: bool
-    """`text` is the answer and nothing else; otherwise it is prose, in which math-verify looks for one."""
+    """`text` is the answer and nothing else; otherwise it is prose, in which `prose` looks for one."""
 
 
 def find_answer(completion: str, *, boxed_only: bool = False) -> FoundAnswer | None:
@@ -259,15 +239,6 @@ def equal_numbers(true: PlainNumber, given: PlainNumber, decimal_places: int) ->
 def is_list_or_number(text: str) -> bool:
     """Whether it is 100,200, which may be one number or two."""
     return _LIST_OR_NUMBER.fullmatch(text) is not None
-
-
-def why_no_answer(text: str) -> str | None:
-    r"""Why a tidy answer contradicts itself, None if it does not: `3 = 5`, `5 \approx 3`, `5 \text{ (or 3)}`."""
-    numbers = [number.value for part in _EQUALS.split(text) if (number := plain_number(part.strip()))]
-    # Generous: \frac{1}{3} \approx 0.33 is one answer.
-    if any(abs(number - numbers[0]) > abs(numbers[0]) / 20 for number in numbers[1:]):
-        return "says that two numbers are equal which are not"
-    return "offers a second answer" if _SECOND_ANSWER.search(text) else None
 
 
 def why_unreadable(text: str, max_chars: int) -> str | None:

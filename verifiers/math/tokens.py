@@ -180,8 +180,8 @@ class _Scanner:
             return after if is_invisible else position
         elif name in SPACES:
             self.is_spaced = True
-        elif name == "!":
-            pass
+        elif name in ("!", "(", ")", "[", "]"):
+            pass  # \( and \[ stand around a formula, as dollars do
         elif name in ("$", "%"):
             self.put("word", "dollar" if name == "$" else "percent", True)
         elif name in ("mathbb", "Bbb"):

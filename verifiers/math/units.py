@@ -101,8 +101,8 @@ _EMPTY_WORDS = frozenset(
 _TURNING_WORDS = frozenset(
     words(
         "or not and minus negative below above less more least most than between to from half third quarter if when but "
-        "no non except without plus times north south east west left right up down per_cent remainder ago before after "
-        "bc ad am pm approx about around roughly where because since as squared_by by until only odd even both either "
+        "no non except without plus times north south east west left right up down remainder ago before after "
+        "bc ad am pm approx about around roughly where because since as by until only odd even both either "
         "neither ratio divided multiplied root pi log log10 over factorial choose squares cubes thirds fourths fifths "
         "sixths sevenths eighths ninths tenths hundredths thousandths halves score pairs"
     )
@@ -161,6 +161,11 @@ def same_kind(first: Unit, second: Unit) -> bool:
     if any(exponent != 1 for _, exponent in (*first.powers, *second.powers)):
         return first.powers == second.powers
     return first.words <= second.words or second.words <= first.words
+
+
+def is_spelling(word: str, name: str) -> bool:
+    """Whether the word is that unit: `L` is `l`."""
+    return _singular(word) == name
 
 
 def _singular(word: str) -> str:
