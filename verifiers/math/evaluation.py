@@ -29,15 +29,19 @@ MIN_DIGITS = 60
 MAX_DIGITS = 2_000
 MAX_EXPONENT = 100_000
 """Of e, in a power that has no exact value."""
-MAX_TERMS = 400
-"""Of a sum or product that the text writes with a sign: \\sum_{n=1}^{400}."""
+MAX_TERMS = 300
+"""Of a sum or product that the text writes with a sign: \\sum_{n=1}^{300}."""
 
 MIN_TERMS = 60
 """After which a series whose terms are more than 1 is given up."""
-MAX_STEPS = 30_000
+MAX_STEPS = 15_000
 """Of one comparison, at all points together."""
 
 Point = Mapping[str, Any]
+
+
+class TooLong(TooLarge):
+    """More steps than MAX_STEPS."""
 
 
 class Undefined(ValueError):
@@ -161,7 +165,7 @@ class Evaluation:
         # A step at many digits takes as long as several at few.
         self._steps += 1 + _context().dps // (2 * MIN_DIGITS)
         if self._steps > MAX_STEPS:
-            raise TooLarge("too many steps")
+            raise TooLong("too many steps")
         result = self._compute(expression, point)
         if not self._is_complex and not _is_real(result):
             raise Undefined("not real")
@@ -304,6 +308,8 @@ def _agree(first: Expression, second: Expression, test: Callable[[Any, Any, int]
                         if is_endless or values[0] is values[1]:
                             continue  # both undefined, or a series that does not converge there
                         return False
+                    if any(mp.isinf(value) for value in values):
+                        continue
                     if not test(values[0], values[1], index):
                         return False
                     num_tested += 1
@@ -315,7 +321,7 @@ def _agree(first: Expression, second: Expression, test: Callable[[Any, Any, int]
 
 
 def _defined(expression: Expression, point: Point, evaluation: Evaluation) -> Any:
-    """The value, None where there is none; 0 where only noise is left of a difference."""
+    """The value, None where there is none, infinity where it is too large; 0 where only noise is left of a difference."""
     mp = _context()
     try:
         value = evaluation.value(expression, point)
@@ -327,8 +333,10 @@ def _defined(expression: Expression, point: Point, evaluation: Evaluation) -> An
             if abs(again) < abs(value) / 10**10:
                 return mp.mpf(0)
         return _without_noise(value)
-    except TooLarge:
+    except TooLong:
         raise
+    except TooLarge:
+        return mp.inf
     except (ArithmeticError, ValueError):
         return None
 

@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from verifiers.math.comparison import Comparison
+from verifiers.math.forms import Form, Words
 from verifiers.math.prose import answer_in_prose
 from verifiers.math.reading import read
 from verifiers.math.spelling import spell
@@ -52,7 +53,7 @@ class MathVerifier:
         del timeout_s  # kept by the kill from outside
         self._config = config
         self._comparison = Comparison(config.decimal_places)
-        self._read = lru_cache(CACHE_SIZE)(read)
+        self._read = lru_cache(CACHE_SIZE)(_read)
         self._judge = lru_cache(CACHE_SIZE)(self._judge_uncached)
 
     def verify(self, problem: Problem, completion: str) -> Verdict:
@@ -72,7 +73,7 @@ class MathVerifier:
             is_equal = equal_numbers(true_number, number, self._config.decimal_places)
             return _verdict(is_equal, answer=str(number.value))
         if why := why_unreadable(true, MAX_ANSWER_CHARS):
-            raise ValueError(f"truth 'answer' {truth!r} {why}: leave the problem out")
+            raise ValueError(f"truth 'answer' {truth[:100]!r} {why}: leave the problem out")
         if given == true:
             return _verdict(True, answer=self._vote(text))
         if why_unreadable(given, MAX_ANSWER_CHARS):
@@ -84,11 +85,19 @@ class MathVerifier:
             is_equal = any(self._comparison.is_right(true_form, form) for true_form in true_forms)
             return _verdict(is_equal, answer=spell(form))
         except (ArithmeticError, LookupError, RecursionError):
-            # A text that breaks the reader must not stop a run: a policy wrote it.
+            # An answer that breaks the comparison must not stop a run: a policy wrote it.
             return REFUSED
 
     def _vote(self, text: str) -> str:
         return spell(self._read(text))
+
+
+def _read(text: str) -> Form:
+    """A text that breaks the reader is what it says, so that no truth fails against itself."""
+    try:
+        return read(text)
+    except (ArithmeticError, LookupError, RecursionError):
+        return Words(" ".join(text.split()))
 
 
 def check_problem(problem: Problem) -> None:

@@ -20,7 +20,7 @@ from tests.shared.paths import FIXTURES, ROOT
 from verifiers.config import VerifierConfig
 from verifiers.math import reading
 from verifiers.math.config import MathConfig
-from verifiers.math.forms import Form, Identity, Quantity
+from verifiers.math.forms import Identity, Quantity
 from verifiers.math.text import (
     MAX_ANSWER_CHARS,
     MAX_DEPTH,
@@ -373,17 +373,21 @@ def test_a_truth_that_is_too_long_is_an_error_of_the_problem(verifier: MathVerif
         verifier.verify(problem("1+" * 499 + "x"), r"\boxed{x}")
 
 
-def test_an_answer_that_breaks_the_reader_is_refused_and_the_next_is_judged(
-    verifier: MathVerifier, monkeypatch: pytest.MonkeyPatch
+def test_what_breaks_the_reader_is_a_text_and_what_breaks_the_comparison_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
 ):
-    def broken_reader(text: str) -> Form:
-        if "broken" in text:
-            raise RecursionError
-        return reading.read(text)
+    def breaking(*texts: object) -> bool:
+        raise RecursionError
 
-    monkeypatch.setattr(verifier, "_read", broken_reader)
-    assert verifier.verify(problem("x"), r"\boxed{broken}").status == "refused"
-    assert verifier.verify(problem("x"), r"\boxed{1x}").reward == 1.0
+    monkeypatch.setattr("verifiers.math.verifier.read", breaking)
+    verifier = MathVerifier(MathConfig(), timeout_s=2.0)
+    assert verifier.verify(problem("x y"), r"\boxed{x  y}").reward == 1.0
+    assert verifier.verify(problem("x y"), r"\boxed{xz}").reward == 0.0
+    monkeypatch.undo()
+    verifier = MathVerifier(MathConfig(), timeout_s=2.0)
+    monkeypatch.setattr("verifiers.math.comparison.Comparison.equal", breaking)
+    assert verifier.verify(problem("x"), r"\boxed{y}").status == "refused"
+    assert verifier.verify(problem("x"), r"\boxed{x}").reward == 1.0
 
 
 @pytest.mark.parametrize(
