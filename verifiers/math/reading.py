@@ -197,7 +197,18 @@ def _read_choice(tokens: list[Token]) -> Form | None:
         is_label = content[0].is_spaced and not tokens[1].is_spaced
     else:
         return None
-    return Choice(label, read_tokens(content)) if is_label else None
+    return Choice(label, read_tokens(content)) if is_label and not _offers_another(content) else None
+
+
+def _offers_another(tokens: list[Token]) -> bool:
+    """Whether a second label stands in it: `(A) or (B)` chooses nothing."""
+    texts = ["", *(token.text for token in tokens), ""]
+    labels = [index for index, text in enumerate(texts) if _LABEL.fullmatch(text)]
+    is_marked = any(
+        (texts[index - 1], texts[index + 1]) == ("(", ")") or texts[index + 1] in (")", ".", ":")
+        for index in labels
+    )
+    return is_marked or texts[1].lower() in ("or", "and", ",", "/") or (bool(labels) and len(tokens) == 1)
 
 
 def _read_list(tokens: list[Token]) -> Form | None:

@@ -27,8 +27,9 @@ from verifiers.math.tokens import Token, normal_text
 
 RELATIONS = ("=", "<", ">", r"\leq", r"\geq", r"\neq", r"\approx", r"\in", r"\notin")
 FLIPPED = {"<": ">", ">": "<", r"\leq": r"\geq", r"\geq": r"\leq", "=": "=", r"\neq": r"\neq"}
-NEAR = 0.05
-r"""How far `a \approx b` may be from the truth, relatively: \frac{1}{3} \approx 0.33 is one answer."""
+NEAR = 0.005
+"""How far `a \\approx b` may be apart, relatively, where b is no number with a last digit."""
+MAX_PLACES = 30
 
 # An inverse, a value of a function, a measure: f^{-1}(x), f(3), P(A \cup B), rank(A), m \angle ABC.
 _WRITTEN_NAME = re.compile(
@@ -214,8 +215,18 @@ def _last(values: list[Form], signs: list[str]) -> tuple[Form, Form | None]:
 
 
 def _is_near(first: Expression, second: Expression) -> bool:
-    one, other = constant_value(first), constant_value(second)
-    return bool(abs(one - other) <= abs(one) * NEAR)
+    r"""Whether the second may be the first but for its last digit: `\frac{2}{3} \approx 0.67`, not `100 \approx 103`."""
+    difference = abs(constant_value(first) - constant_value(second))
+    rounded = first if first.is_decimal and not second.is_decimal else second
+    places = _places(rounded) if isinstance(rounded, Number) else None
+    if places is None:
+        return bool(difference <= abs(constant_value(first)) * NEAR)
+    return bool(difference * 10**places < 1)
+
+
+def _places(number: Number) -> int | None:
+    """Digits behind the point; None where they do not end."""
+    return next((n for n in range(MAX_PLACES) if (number.value * 10**n).denominator == 1), None)
 
 
 def _solved(members: tuple[Expression, ...], signs: tuple[str, ...]) -> RealSet | None:

@@ -160,6 +160,17 @@ BOXED: dict[str, list[tuple[str, list[str], list[str]]]] = {
         ("B", ["B. 14", r"\textbf{(B)}", "(B) 14"], ["C. 14", "14"]),
         ("(D) 73", ["D", "73", "D. 73"], ["(C) 73", "(D) 74", "C"]),
     ],
+    "an answer that gives two is none": [
+        ("A", [r"\text{(A) }14"], [r"\text{(A) or (B)}", r"\text{(A) (B)}", "A. B", "A, B"]),
+        ("5", ["2+3=5"], ["5 = 3", r"5 \approx 3", r"5 \text{ (or 3)}", r"5 \text{ or } 3", "5; 3", "5 3"]),
+        ("103", [r"103 \approx 103.0"], [r"100 \approx 103", r"103 \approx 100"]),
+        (
+            r"\frac{2}{3}",
+            [r"\frac{2}{3} \approx 0.67", r"\frac23 \approx 0.66"],
+            [r"\frac{2}{3} \approx 0.76"],
+        ),
+        (r"\pi", [r"\pi \approx 3.14"], [r"\pi \approx 3.41", "3.14"]),
+    ],
     "upright e and i": [
         (r"\mathrm{e}^{2}", ["e^2"], ["e", "2"]),
         (r"3+4\mathrm{i}", ["3+4i"], ["3-4i", "3", "7"]),
