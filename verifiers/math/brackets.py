@@ -150,6 +150,12 @@ def read_brackets(tokens: list[Token], sign: int, read_member: ReadMember) -> Fo
     """Points and intervals; `]2,5]` has 5 and not 2."""
     if len(tokens) < 3:
         return None
+    if tokens[0].kind == "letter" and tokens[0].text.isupper() and is_enclosed(tokens[1:], "("):
+        point = read_brackets(tokens[1:], sign, read_member)
+        is_choice = tokens[0].text == "C" and len(tokens) == 6  # C(5,2)
+        if isinstance(point, Point) and not is_choice:
+            return Named(tokens[0].text, (), point)  # A(3,4)
+        return None
     first, last = tokens[0].text, tokens[-1].text
     if first == r"\langle" and last == r"\rangle":
         first, last = "(", ")"

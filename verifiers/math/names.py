@@ -78,7 +78,7 @@ def read_name(grammar: Grammar, name: str) -> Expression:
         if not tokens:
             raise Unreadable("an empty index")
         index = normal_text([dataclasses.replace(token, is_spaced=False) for token in tokens])
-        name += "_" + index.replace(" ", "")
+        name += "_" + index.replace(" ", "").replace("\\", "")  # T_{\max} is T_{max}
     while grammar.peek() == "'" or (grammar.peek() == "^" and _is_prime(grammar)):
         grammar.position += 1 if grammar.peek() == "'" else _is_prime(grammar)
         name += "'"

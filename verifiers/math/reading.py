@@ -54,7 +54,7 @@ _BASE_NAMES = words(
 _NUMBER_WORDS = {name: value for value, name in enumerate(_BASE_NAMES)}
 _DIGITS = r"\(?(-?[0-9A-F]*[0-9][0-9A-F]*(?:\.[0-9A-F]+)?)\)?"
 _BASE = re.compile(
-    rf"{_DIGITS}(?:_\{{?\(?(?:base)?|(?:in)?base)([0-9]{{1,2}}|{'|'.join(_BASE_NAMES[2:])})\)?\}}?"
+    rf"{_DIGITS}(?:_\{{?\(?(?:base)?|\(?(?:in)?base)([0-9]{{1,2}}|{'|'.join(_BASE_NAMES[2:])})\)?\}}?"
 )
 _LABEL = re.compile(r"[A-J]")
 _EMPTY_SETS = {"no solution", "no solutions", "empty set", "the empty set", "null set"}
