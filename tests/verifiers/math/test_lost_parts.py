@@ -65,9 +65,10 @@ def accepted_without(verifier: MathVerifier, truth: str) -> list[str]:
 def test_no_part_of_a_formula_a_list_or_a_set_can_be_lost(verifier: MathVerifier):
     assert len(TRUTHS) > 150
     lost = {truth: accepted_without(verifier, truth) for truth in TRUTHS}
-    # .5 is 0.5, and what is left of 0 = 0 is 0.
+    # .5 is 0.5, what is left of 0 = 0 is 0, and A(1,2) is the point A.
     assert {truth: set(parts) for truth, parts in lost.items() if parts} == {
         "0 = 0": {"0"},
         "0.5 g": {"0"},
+        "A=(1,2), B=(3,4)": {"="},
         "P(A)=0.3": {"0"},
     }
