@@ -15,7 +15,7 @@ from verifiers.types import Problem
 
 
 def why_not_demonstrated(problem: Problem) -> str | None:
-    """Of numbers only: whether other answers are equal, the verifier's library decides."""
+    """Of numbers only: whether other answers are equal, the verifier decides."""
     answer = str(problem.truth["answer"])
     found = find_answer(problem.demonstration) if problem.demonstration is not None else None
     if found is None or not found.is_marked:

@@ -114,7 +114,7 @@ def test_a_verifier_that_judges_nobody_ends_the_run_with_what_it_did(health: Hea
     with pytest.raises(
         Halt,
         match=r"^verifier 'countdown' judged no candidate of the last 50 groups \(100 timeout, 50 refused\): "
-        r"raise verifier.timeout_s = 2 or verifier.max_candidate_chars = 10000, or mend the verifier$",
+        r"raise verifier.timeout_s = 2 or verifier.max_candidate_chars = 1000000, or mend the verifier$",
     ):
         health.check_statuses(["timeout", "timeout", "refused"])
 
