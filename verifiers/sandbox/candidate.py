@@ -5,8 +5,9 @@ replace every function of this process and write what it likes into the socket. 
 checker, takes nothing from it but plain values.
 
     candidate: ["ready"]
-    checker:   program
-    candidate: ["syntax", message] | ["parsed", digest], and then, as after every request, a reply:
+    checker:   [completion, how it is read]
+    candidate: ["syntax", message] | ["parsed", digest], and then (but for a program that reads standard input: `runs`),
+               as after every request, a reply:
                ["value", result, "", changed] | ["raise", class, message, changed] | ["stop", "", "", changed]
     checker:   [verb of VERBS, number of the target, arguments, keyword arguments]
 
@@ -24,6 +25,9 @@ import types
 from collections.abc import Callable
 from typing import Any
 
+from verifiers.sandbox.blocks import UNPARSABLE
+from verifiers.sandbox.reading import read_program
+from verifiers.sandbox.runs import answer_inputs
 from verifiers.sandbox.values import FORWARDED, Channel, ValueRefusedError, decode, encode
 
 MODULE = "candidate"
@@ -50,16 +54,19 @@ VERBS: dict[str, Callable[..., Any]] = {
 
 
 def answer_calls(channel: Channel) -> None:
-    """Define the program that the checker sends, then answer until it hangs up."""
+    """Define the program in the completion that the checker sends, then answer until it hangs up."""
     channel.send(["ready"])
-    program = channel.receive()
+    completion, reading = channel.receive()
     try:
-        tree = ast.parse(program)
-        code = compile(tree, "<candidate>", "exec")
-    except (SyntaxError, ValueError, MemoryError, RecursionError, OverflowError) as error:
+        tree = ast.parse(read_program(completion, reading))
+        # Not with this module's own `annotations`: those of the candidate are evaluated, as in the official harness.
+        code = compile(tree, "<candidate>", "exec", dont_inherit=True)
+    except UNPARSABLE as error:
         channel.send(["syntax", _describe(error)[1]])
         return
     channel.send(["parsed", _digest(tree)])
+    if reading["kind"] == "script":
+        answer_inputs(channel, code)
     module = types.ModuleType(MODULE)
     sys.modules[MODULE] = module
     objects = _Objects(module)

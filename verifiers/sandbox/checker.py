@@ -13,23 +13,29 @@ import importlib
 import linecache
 import sys
 import traceback
+import types
+from collections.abc import Container
 from typing import Any
 
+from verifiers.sandbox.outputs import run_cases
 from verifiers.sandbox.remote import GONE, TESTS, CandidateGoneError, Link
 from verifiers.sandbox.values import Channel
 
 
 def check(job: dict[str, Any], channel: Channel) -> dict[str, Any]:
-    """The outcome of a job: `kind` (passed, failed, wrong_format, unsupported, sandbox), `detail`, `passed`, `digest`.
+    """The outcome of a job: `kind` (passed, failed, too_large, wrong_format, unsupported, sandbox), `detail`, `passed`, `digest`.
 
     `unsupported` is a fault of the problem, `sandbox` one of the sandbox: neither says anything about the candidate.
     """
     link = Link(channel)
     namespace: dict[str, Any] = {"__name__": TESTS}
     try:
-        exec(compile(job["prelude"], "<prelude>", "exec"), namespace)  # noqa: S102  the data set's code
+        exec(_compile(job["prelude"], "<prelude>"), namespace)  # noqa: S102  the data set's code
         tree = ast.parse("\n".join([job["setup"], *job["tests"]]))
-        names = names_to_ask(job["entry"], tree, namespace)
+        if job["entry"]:
+            namespace.pop(job["entry"].partition("(")[0], None)
+        names, modules = names_to_ask(job["entry"], tree, namespace)
+        namespace |= {name: importlib.import_module(name) for name in modules}
         import_errors = _try_imports(tree)
     except BaseException as error:  # noqa: BLE001  data may raise anything
         return make_outcome("unsupported", f"the problem's own code fails: {_describe(error)}")
@@ -41,11 +47,13 @@ def check(job: dict[str, Any], channel: Channel) -> dict[str, Any]:
 
     outcome = make_outcome("failed", "")
     try:
-        channel.send(job["program"])
+        channel.send([job["program"], job["reading"]])
         kind, text = channel.receive()
         if kind == "syntax":
             return make_outcome("wrong_format", text)
         outcome["digest"] = text
+        if job["cases"]:
+            return run_cases(job, channel, outcome)
         link.receive()  # raises what the program itself raises
         for name in names:
             try:
@@ -75,15 +83,13 @@ def check(job: dict[str, Any], channel: Channel) -> dict[str, Any]:
     return outcome
 
 
-def names_to_ask(entry: str | None, tree: ast.Module, namespace: dict[str, Any]) -> list[str]:
-    """Which names in the tests are the candidate's; modules of the standard library are imported on the way.
+def names_to_ask(entry: str | None, tree: ast.Module, known: Container[str]) -> tuple[list[str], list[str]]:
+    """Which names in the tests are the candidate's, and which are modules of the standard library.
 
-    Those that are called or read, and that neither the tests, the problem's own code, the builtins nor the standard
-    library define. If there is none, the tests are of a function that shadows a builtin (MBPP's `sum`): the one
-    called first. No other builtin is ever taken from the candidate.
+    Those that are called or read, and that neither the tests, the problem's own code (`known`), the builtins nor the
+    standard library define. If there is none, the tests are of a function that shadows a builtin (MBPP's `sum`): the
+    one called first. No other builtin is ever taken from the candidate.
     """
-    if entry:
-        namespace.pop(entry, None)
     called = [n.func.id for n in ast.walk(tree) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)]
     read, defined = [], set()
     for node in ast.walk(tree):
@@ -94,19 +100,21 @@ def names_to_ask(entry: str | None, tree: ast.Module, namespace: dict[str, Any])
                 defined.add(name)
             case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
                 defined.add(name)
+            case ast.ExceptHandler(name=str(name)):
+                defined.add(name)
             case ast.alias(name=name, asname=other):
                 defined.add(other or name.split(".")[0])
-    asked = []
+    asked, modules = [], []
     for name in dict.fromkeys(read):
-        if name in namespace or name in defined or hasattr(builtins, name):
+        if name in known or name in defined or hasattr(builtins, name) or name == "__name__":
             continue
         if name in sys.stdlib_module_names and name not in called:
-            namespace[name] = importlib.import_module(name)
+            modules.append(name)
         else:
             asked.append(name)
     if entry:
-        return list(dict.fromkeys([entry, *asked]))
-    return asked or [name for name in called if name not in namespace and name not in defined][:1]
+        return list(dict.fromkeys([entry.partition("(")[0], *asked])), modules
+    return asked or [name for name in called if name not in known and name not in defined][:1], modules
 
 
 def _try_imports(tree: ast.Module) -> set[str]:
@@ -118,7 +126,7 @@ def _try_imports(tree: ast.Module) -> set[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Import | ast.ImportFrom):
             try:
-                exec(compile(ast.Module([node], []), "<imports>", "exec"), {"__name__": TESTS})  # noqa: S102
+                exec(_compile(ast.Module([node], []), "<imports>"), {"__name__": TESTS})  # noqa: S102
             except ImportError as error:
                 errors.add(_describe(error))
     return errors
@@ -129,7 +137,7 @@ def _run(source: str, namespace: dict[str, Any], number: int, link: Link, import
     file = f"<{TESTS} {number}>"
     linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
     try:
-        exec(compile(source, file, "exec"), namespace)  # noqa: S102  the data set's code
+        exec(_compile(source, file), namespace)  # noqa: S102  the data set's code
     except BaseException as error:  # noqa: BLE001  SystemExit too is no pass
         if (
             isinstance(error, ImportError)
@@ -141,6 +149,11 @@ def _run(source: str, namespace: dict[str, Any], number: int, link: Link, import
         where = f" at {frames[-1].line}" if frames else ""
         return f"{_describe(error)}{where}"[:500]
     return ""
+
+
+def _compile(source: str | ast.Module, file: str) -> types.CodeType:
+    """Not with this module's own `annotations`: those of the data set's code are evaluated, as anywhere."""
+    return compile(source, file, "exec", dont_inherit=True)
 
 
 def make_outcome(kind: str, detail: str) -> dict[str, Any]:

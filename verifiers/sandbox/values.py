@@ -149,14 +149,14 @@ class Channel:
         self, end: socket.socket, *, max_sent: int = MAX_MESSAGE_BYTES, max_received: int = MAX_MESSAGE_BYTES
     ) -> None:
         self._end = end
-        self._max_sent = max_sent
+        self.max_sent = max_sent
         self._max_received = max_received
 
     def send(self, message: Any) -> None:
         """Raises ValueRefusedError, before anything is sent, for a message that is too long."""
         payload = json.dumps(message, separators=(",", ":")).encode()
-        if len(payload) > self._max_sent:
-            raise ValueRefusedError(f"a value of {len(payload)} bytes, more than {self._max_sent}")
+        if len(payload) > self.max_sent:
+            raise ValueRefusedError(f"a value of {len(payload)} bytes, more than {self.max_sent}")
         self._end.sendall(_LENGTH.pack(len(payload)) + payload)
 
     def receive(self) -> Any:
@@ -169,6 +169,9 @@ class Channel:
             return json.loads(payload)
         except (ValueError, RecursionError) as error:
             raise ValueRefusedError(f"a reply that is no JSON ({type(error).__name__})") from error
+
+    def close(self) -> None:
+        self._end.close()
 
     def _read(self, size: int) -> bytes:
         chunks = bytearray()
