@@ -17,8 +17,11 @@ import types
 from collections.abc import Container
 from typing import Any
 
+from verifiers.sandbox.errors import caught_names
+from verifiers.sandbox.given import TESTS
+from verifiers.sandbox.instances import Instances
 from verifiers.sandbox.outputs import run_cases
-from verifiers.sandbox.remote import GONE, TESTS, CandidateGoneError, Link
+from verifiers.sandbox.remote import GONE, CandidateGoneError, Link, Remote
 from verifiers.sandbox.values import Channel
 
 
@@ -27,10 +30,11 @@ def check(job: dict[str, Any], channel: Channel) -> dict[str, Any]:
 
     `unsupported` is a fault of the problem, `sandbox` one of the sandbox: neither says anything about the candidate.
     """
-    link = Link(channel)
     namespace: dict[str, Any] = {"__name__": TESTS}
     try:
         exec(_compile(job["prelude"], "<prelude>"), namespace)  # noqa: S102  the data set's code
+        shared = {name: value for name, value in namespace.items() if _is_own_class(value)}
+        link = Link(channel, Remote, Instances(list(shared), lambda: shared))
         tree = ast.parse("\n".join([job["setup"], *job["tests"]]))
         if job["entry"]:
             namespace.pop(job["entry"].partition("(")[0], None)
@@ -47,7 +51,7 @@ def check(job: dict[str, Any], channel: Channel) -> dict[str, Any]:
 
     outcome = make_outcome("failed", "")
     try:
-        channel.send([job["program"], job["reading"]])
+        channel.send([job["program"], job["reading"], list(shared)])
         kind, text = channel.receive()
         if kind == "syntax":
             return make_outcome("wrong_format", text)
@@ -55,13 +59,18 @@ def check(job: dict[str, Any], channel: Channel) -> dict[str, Any]:
         if job["cases"]:
             return run_cases(job, channel, outcome)
         link.receive()  # raises what the program itself raises
+        caught = caught_names(tree)
         for name in names:
             try:
-                namespace[name] = link.ask("get", 0, (name,))
+                value = link.name(name)
             except AttributeError:
                 outcome["detail"] = f"the candidate does not define {name}"
+            else:
+                is_caught = name in caught and isinstance(value, Remote)
+                namespace[name] = link.errors.local_class(name) if is_caught else value
     except (CandidateGoneError, EOFError, OSError):
-        return {**outcome, "detail": link.gone or GONE}
+        kind = "too_large" if link.is_too_large else "failed"
+        return {**outcome, "kind": kind, "detail": link.gone or GONE}
     except Exception as error:  # noqa: BLE001  what the program raises
         return {**outcome, "detail": f"the program raises {_describe(error)}"}
 
@@ -78,7 +87,11 @@ def check(job: dict[str, Any], channel: Channel) -> dict[str, Any]:
                 failures += len(sources) - number - 1
                 break
     outcome["passed"] = max(0, len(job["tests"]) - failures)
-    if not failures:
+    if link.is_too_large:
+        outcome["kind"] = "too_large"
+    elif not failures and (misfit := link.fitting.misfit()):
+        outcome |= {"passed": 0, "detail": misfit}
+    elif not failures:
         outcome |= {"kind": "passed", "detail": ""}
     return outcome
 
@@ -117,6 +130,12 @@ def names_to_ask(entry: str | None, tree: ast.Module, known: Container[str]) -> 
     return asked or [name for name in called if name not in known and name not in defined][:1], modules
 
 
+def _is_own_class(value: Any) -> bool:
+    """A class of the problem's own that holds plain attributes: no exception, no container."""
+    builtin = (BaseException, list, tuple, dict, set, frozenset, str, bytes, int, float)
+    return isinstance(value, type) and value.__module__ == TESTS and not issubclass(value, builtin)
+
+
 def _try_imports(tree: ast.Module) -> set[str]:
     """Import what the tests import, and return what went wrong.
 
@@ -139,11 +158,7 @@ def _run(source: str, namespace: dict[str, Any], number: int, link: Link, import
     try:
         exec(_compile(source, file), namespace)  # noqa: S102  the data set's code
     except BaseException as error:  # noqa: BLE001  SystemExit too is no pass
-        if (
-            isinstance(error, ImportError)
-            and error.name is not None  # the candidate's has a message alone
-            and (isinstance(error, ModuleNotFoundError) or _describe(error) in import_errors)
-        ):
+        if _describe(error) in import_errors and not link.errors.has_made(error):
             link.unsupported = f"the tests need what the sandbox does not have: {_describe(error)}"
         frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
         where = f" at {frames[-1].line}" if frames else ""

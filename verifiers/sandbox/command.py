@@ -21,8 +21,9 @@ ENVIRONMENT = {
     "LANG": "C.UTF-8",
 }
 INSIDE = (
-    *("__init__", "values", "syscalls", "kernel", "blocks", "reading", "runs", "candidate"),
-    *("outputs", "remote", "checker", "zygote"),
+    *("__init__", "values", "instances", "errors", "syscalls", "kernel"),
+    *("blocks", "reading", "runs", "from_tests", "candidate"),
+    *("outputs", "fitting", "given", "link", "remote", "checker", "zygote"),
 )
 """The modules of this room that exist in the sandbox."""
 _PACKAGE_PARENT = "/bonfire"
