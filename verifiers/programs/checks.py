@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from verifiers.programs.cases import arguments_of
@@ -86,7 +87,7 @@ def _check_list(problem: Problem) -> None:
     setup = truth.get("test_setup_code") or ""
     _require(problem, "test_setup_code", isinstance(setup, str), "a text")
     _require_code(problem, "test_setup_code", setup)
-    sources = [setup, *truth["test_list"], *(truth.get("challenge_test_list") or ())]
+    sources = (setup, *truth["test_list"], *(truth.get("challenge_test_list") or ()))
     for source in sources:
         _require_code(problem, "test_list", source)
     _require_run(problem, "test_list", sources)
@@ -94,7 +95,7 @@ def _check_list(problem: Problem) -> None:
     _require(problem, "test_list", bool(wanted), "tests that call something of the candidate's")
 
 
-def _require_run(problem: Problem, name: str, sources: list[str]) -> None:
+def _require_run(problem: Problem, name: str, sources: Sequence[str]) -> None:
     why = why_not_run(sources)
     _require(problem, name, why is None, f"tests that are all run ({why})")
 

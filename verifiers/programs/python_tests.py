@@ -85,7 +85,7 @@ def job_of(problem: Problem, completion: str, *, run_all: bool = False) -> Job:
         )
     if "entry_point" in truth:
         prompt, entry = truth["prompt"], truth["entry_point"]
-        (test,) = with_calls([f"{truth['test']}\n\ncheck({entry})\n"])
+        (test,) = with_calls((f"{truth['test']}\n\ncheck({entry})\n",))
         return Job(
             program=completion,
             reading={"kind": "continue", "wanted": [entry], "prompt": prompt},
@@ -99,9 +99,9 @@ def job_of(problem: Problem, completion: str, *, run_all: bool = False) -> Job:
     tests = (*truth["test_list"], *(truth.get("challenge_test_list") or ()))
     return Job(
         program=completion,
-        reading={"kind": "whole", "wanted": wanted_names([setup, *tests], prelude)},
+        reading={"kind": "whole", "wanted": wanted_names((setup, *tests), prelude)},
         prelude=prelude,
         setup=setup,
-        tests=with_calls([setup, *tests])[1:],
+        tests=with_calls((setup, *tests))[1:],
         run_all=run_all,
     )

@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 from verifiers.sandbox.checker import names_to_ask
 
+CACHED_PROBLEMS = 64
+"""All candidates of a problem come one after the other."""
 _RUNNERS = ("unittest.main", "pytest.main")
 
 
-def wanted_names(sources: Sequence[str], prelude: str) -> list[str]:
+@lru_cache(CACHED_PROBLEMS)
+def wanted_names(sources: tuple[str, ...], prelude: str) -> list[str]:
     """What the tests ask of a candidate; `prelude` is the problem's own code, which they may use too."""
     known = {name for node in ast.parse(prelude).body for name in _bound(node)}
     asked, _ = names_to_ask(None, ast.parse("\n".join(sources)), known)
@@ -31,7 +35,8 @@ def _bound(node: ast.stmt) -> set[str]:
     }
 
 
-def with_calls(sources: Sequence[str]) -> tuple[str, ...]:
+@lru_cache(CACHED_PROBLEMS)
+def with_calls(sources: tuple[str, ...]) -> tuple[str, ...]:
     """The tests with a call of each test function, test class and main part that only a test runner would run."""
     trees = [ast.parse(source) for source in sources]
     called = _read_names(trees)
@@ -152,6 +157,7 @@ def _names(node: ast.AST) -> set[str]:
     return {part.id for part in ast.walk(node) if isinstance(part, ast.Name)}
 
 
+@lru_cache(CACHED_PROBLEMS)
 def as_program(prompt: str) -> str:
     """The prompt as code that parses: one that stops before the function's body gets an empty one."""
     try:

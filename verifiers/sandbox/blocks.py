@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import re
+import types
 import warnings
 from dataclasses import dataclass
 
@@ -33,6 +34,10 @@ _CODE_START = re.compile(
 _ASSIGNMENT = re.compile(r"[A-Za-z_]\w*(?:[ \t]*,[ \t]*\w+)*[ \t]*(?::[^=]+)?=[^=]")
 _SCRIPT_START = re.compile(r"(for|while|if|with|try|print|while|input|sys|assert)\b")
 _GOES_ON = re.compile(r"(else|elif|except|finally)\b")
+
+
+_COMPILED: dict[str, types.CodeType | None] = {}
+"""Of this one candidate: its process reads one completion."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,12 +103,27 @@ def _outdent(line: str, width: int) -> str:
 
 
 def compiles(code: str) -> bool:
-    try:
-        with warnings.catch_warnings(action="ignore"):  # of "\\d" in a text
-            compile(code, "<candidate>", "exec", dont_inherit=True)
-    except UNPARSABLE:
-        return False
-    return True
+    return compiled(code) is not None
+
+
+def compiled(code: str) -> types.CodeType | None:
+    """What a text compiles to; None for one that does not."""
+    if code not in _COMPILED:
+        try:
+            _COMPILED[code] = compile_program(code)
+        except UNPARSABLE:
+            _COMPILED[code] = None
+    return _COMPILED[code]
+
+
+def forget_compiled() -> None:
+    _COMPILED.clear()
+
+
+def compile_program(code: str) -> types.CodeType:
+    """Raises one of UNPARSABLE. Not with this module's own `annotations`: the candidate's are evaluated."""
+    with warnings.catch_warnings(action="ignore"):  # of "\\d" in a text
+        return compile(code, "<candidate>", "exec", dont_inherit=True)
 
 
 def without_prose(text: str) -> str | None:

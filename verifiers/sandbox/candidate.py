@@ -34,7 +34,7 @@ import types
 from collections.abc import Callable
 from typing import Any
 
-from verifiers.sandbox.blocks import UNPARSABLE
+from verifiers.sandbox.blocks import UNPARSABLE, compile_program, compiled
 from verifiers.sandbox.errors import describe
 from verifiers.sandbox.from_tests import FromTests
 from verifiers.sandbox.instances import Instances
@@ -120,13 +120,13 @@ def answer_calls(channel: Channel) -> None:
     channel.send(["ready"])
     completion, reading, shared = channel.receive()
     try:
-        tree = ast.parse(read_program(completion, reading))
-        # Not with this module's own `annotations`: those of the candidate are evaluated, as in the official harness.
-        code = compile(tree, "<candidate>", "exec", dont_inherit=True)
+        program = read_program(completion, reading)
+        code = compiled(program) or compile_program(program)
+        tree = ast.parse(program)
     except UNPARSABLE as error:
         channel.send(["syntax", f"{type(error).__name__}: {error}"[:MAX_MESSAGE_CHARS]])
         return
-    channel.send(["parsed", _digest(tree)])
+    channel.send(["parsed", program_digest(tree)])
     if reading["kind"] == "script":
         answer_inputs(channel, code)
     module = types.ModuleType(MODULE)
@@ -137,7 +137,7 @@ def answer_calls(channel: Channel) -> None:
         objects.send(objects.answer(channel.receive()))
 
 
-def _digest(tree: ast.Module) -> str | None:
+def program_digest(tree: ast.Module) -> str | None:
     """The program's identity but for layout, comments and docstrings; None where it cannot be written out.
 
     That is a program nested too deeply, or one with an integer of more digits than Python converts.
@@ -165,8 +165,8 @@ class _Objects:
     def send(self, reply: list[Any]) -> None:
         try:
             self._channel.send(reply)
-        except ValueRefusedError as error:
-            self._channel.send(["too large", "", str(error), None])
+        except (ValueRefusedError, MemoryError) as error:
+            self._channel.send(["too large", "", str(error) or "a value larger than the memory", None])
 
     def answer(self, request: list[Any]) -> list[Any]:
         verb, target, arguments, keywords = request

@@ -33,14 +33,15 @@ def check(job: dict[str, Any], channel: Channel) -> dict[str, Any]:
     namespace: dict[str, Any] = {"__name__": TESTS}
     try:
         exec(_compile(job["prelude"], "<prelude>"), namespace)  # noqa: S102  the data set's code
-        shared = {name: value for name, value in namespace.items() if _is_own_class(value)}
-        link = Link(channel, Remote, Instances(list(shared), lambda: shared))
-        tree = ast.parse("\n".join([job["setup"], *job["tests"]]))
+        text = "\n".join([job["setup"], *job["tests"]])
+        tree = ast.parse(text)
         if job["entry"]:
             namespace.pop(job["entry"].partition("(")[0], None)
+        shared = {name: value for name, value in namespace.items() if _is_own_class(value)}
+        link = Link(channel, Remote, Instances(list(shared), lambda: shared))
         names, modules = names_to_ask(job["entry"], tree, namespace)
         namespace |= {name: importlib.import_module(name) for name in modules}
-        import_errors = _try_imports(tree)
+        import_errors = _try_imports(tree) if "import" in text else set()
     except BaseException as error:  # noqa: BLE001  data may raise anything
         return make_outcome("unsupported", f"the problem's own code fails: {_describe(error)}")
     try:
@@ -59,7 +60,10 @@ def check(job: dict[str, Any], channel: Channel) -> dict[str, Any]:
         if job["cases"]:
             return run_cases(job, channel, outcome)
         link.receive()  # raises what the program itself raises
-        caught = caught_names(tree)
+        catches = any(
+            "except" in source or "assertRaises" in source for source in (job["setup"], *job["tests"])
+        )
+        caught = caught_names(tree) if catches else ()
         for name in names:
             try:
                 value = link.name(name)
@@ -103,20 +107,22 @@ def names_to_ask(entry: str | None, tree: ast.Module, known: Container[str]) -> 
     standard library define. If there is none, the tests are of a function that shadows a builtin (MBPP's `sum`): the
     one called first. No other builtin is ever taken from the candidate.
     """
-    called = [n.func.id for n in ast.walk(tree) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)]
-    read, defined = [], set()
+    called, read, defined = [], [], set()
     for node in ast.walk(tree):
-        match node:
-            case ast.Name(id=name, ctx=ast.Load()):
-                read.append(name)
-            case ast.Name(id=name) | ast.arg(arg=name):
-                defined.add(name)
-            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
-                defined.add(name)
-            case ast.ExceptHandler(name=str(name)):
-                defined.add(name)
-            case ast.alias(name=name, asname=other):
-                defined.add(other or name.split(".")[0])
+        if isinstance(node, ast.Name):
+            if isinstance(node.ctx, ast.Load):
+                read.append(node.id)
+            else:
+                defined.add(node.id)
+        elif isinstance(node, ast.Call):
+            if isinstance(node.func, ast.Name):
+                called.append(node.func.id)
+        elif isinstance(node, ast.arg):
+            defined.add(node.arg)
+        elif isinstance(node, ast.alias):
+            defined.add(node.asname or node.name.partition(".")[0])
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.ExceptHandler):
+            defined.add(node.name or "")
     asked, modules = [], []
     for name in dict.fromkeys(read):
         if name in known or name in defined or hasattr(builtins, name) or name == "__name__":

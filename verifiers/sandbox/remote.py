@@ -20,7 +20,17 @@ __all__ = ["GONE", "CandidateGoneError", "CannotSendError", "Link", "Remote"]
 
 MAX_ITEMS = 100_000
 """Items taken from one iterator of the candidate's. Each is a message there and back."""
-_READABLE = ("__name__", "__qualname__", "__doc__", "__annotations__")
+_READABLE = ("__name__", "__qualname__")
+_HIDDEN = ("__doc__", "__annotations__")
+"""What a function has and this class has too."""
+
+_OF_MAPPINGS: dict[str, Callable[..., Any]] = {
+    "keys": lambda remote, keys: list(keys),
+    "values": lambda remote, keys: [remote[key] for key in keys],
+    "items": lambda remote, keys: [(key, remote[key]) for key in keys],
+    "get": lambda remote, keys, key, default=None: remote[key] if key in keys else default,
+}
+"""What a result that is a mapping does, by its keys and what it has at each of them."""
 
 
 class Remote:
@@ -43,6 +53,10 @@ class Remote:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") and name not in _READABLE:
             raise AttributeError(name)
+        if name in _OF_MAPPINGS:
+            _, items, is_mapping = _contents(self)
+            if items is not None and is_mapping:
+                return lambda *arguments: _OF_MAPPINGS[name](self, items, *arguments)
         return _ask(self, "get", name)
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -210,3 +224,11 @@ for _name in UNARY:
     setattr(Remote, _name, _forward_unary(_name))
 for _name in CONVERSIONS:
     setattr(Remote, _name, _forward_conversion(_name))
+
+
+def _read_hidden(name: str) -> property:
+    return property(lambda self: _ask(self, "get", name))
+
+
+for _name in _HIDDEN:
+    setattr(Remote, _name, _read_hidden(_name))

@@ -14,7 +14,6 @@ import os
 import signal
 import sys
 import tempfile
-import threading
 import types
 from typing import IO
 
@@ -82,7 +81,8 @@ def _become_program(code: types.CodeType, given: IO[bytes], printed: IO[bytes], 
             status = 0
         except SystemExit as ending:
             status = _exit_code(ending.code)
-        threading._shutdown()  # type: ignore[attr-defined] # waits for its threads, as an interpreter's end does
+        if threads := sys.modules.get("threading"):
+            threads._shutdown()  # waits for the program's threads, as an interpreter's end does
         atexit._run_exitfuncs()
         sys.stdout.flush()
     except BaseException as error:  # noqa: BLE001  whatever it raises is its answer

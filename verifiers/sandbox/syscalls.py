@@ -108,42 +108,52 @@ Instruction = tuple[int, int, int, int]
 def filter_instructions(machine: str) -> list[Instruction]:
     """The classic BPF program that allows `ALLOWED` and part of `LIMITED`; empty on an unknown machine.
 
-    A call made for another architecture (32-bit) kills the process: its numbers mean something else.
+    A call made for another architecture (32-bit) kills the process: its numbers mean something else. A search by
+    halves: the kernel tries a new filter on every number, twice for each candidate.
     """
     if machine not in _MACHINES:
         return []
     column, architecture = _MACHINES[machine]
-    program = [
+    leaf_of: dict[int | None, list[Instruction]] = {
+        row[column]: [(_LEAVE, 0, 0, _ALLOW)] for row in ALLOWED.values()
+    }
+    leaf_of |= {row[0][column]: _limited_leaf(*row[1:]) for row in LIMITED.values()}
+    leaf_of[_CLONE3] = [(_LEAVE, 0, 0, _MISSING)]
+    refuse: list[Instruction] = [(_LEAVE, 0, 0, _REFUSE)]
+    ranges: list[tuple[int, list[Instruction]]] = []
+    for number in range(_NEWEST_KNOWN + 1):
+        leaf = leaf_of.get(number, refuse)
+        if not ranges or ranges[-1][1] != leaf:
+            ranges.append((number, leaf))
+    ranges += [(_NEWEST_KNOWN + 1, [(_LEAVE, 0, 0, _MISSING)]), (_X32, refuse)]
+    return [
         (_LOAD, 0, 0, 4),  # seccomp_data.arch
         (_EQUAL, 1, 0, architecture),
         (_LEAVE, 0, 0, _KILL),
         (_LOAD, 0, 0, 0),  # seccomp_data.nr
+        *_search(ranges),
     ]
-    for of_machine, which, meaning, values in LIMITED.values():
-        number = of_machine[column]
-        if number is None:
-            continue
-        compare = _ANY_BIT if meaning == _NO_BITS else _EQUAL
-        listed, others = (_ALLOW, _REFUSE) if meaning == _ONLY else (_REFUSE, _ALLOW)
-        argument = 16 + 8 * which  # the lower half of seccomp_data.args[which]: the kernel takes an int
-        program += [
-            (_EQUAL, 0, len(values) + 3, number),
-            (_LOAD, 0, 0, argument),
-            *((compare, len(values) - index, 0, value) for index, value in enumerate(values)),
-            (_LEAVE, 0, 0, others),
-            (_LEAVE, 0, 0, listed),
-        ]
-    numbers = [number for row in ALLOWED.values() if (number := row[column]) is not None]
-    program += [
-        *((_EQUAL, len(numbers) - index + 4, 0, number) for index, number in enumerate(numbers)),
-        (_AT_LEAST, 2, 0, _X32),
-        (_AT_LEAST, 2, 0, _NEWEST_KNOWN + 1),
-        (_EQUAL, 1, 0, _CLONE3),
-        (_LEAVE, 0, 0, _REFUSE),
-        (_LEAVE, 0, 0, _MISSING),
-        (_LEAVE, 0, 0, _ALLOW),
+
+
+def _limited_leaf(which: int, meaning: str, values: tuple[int, ...]) -> list[Instruction]:
+    compare = _ANY_BIT if meaning == _NO_BITS else _EQUAL
+    listed, others = (_ALLOW, _REFUSE) if meaning == _ONLY else (_REFUSE, _ALLOW)
+    argument = 16 + 8 * which  # the lower half of seccomp_data.args[which]: the kernel takes an int
+    return [
+        (_LOAD, 0, 0, argument),
+        *((compare, len(values) - index, 0, value) for index, value in enumerate(values)),
+        (_LEAVE, 0, 0, others),
+        (_LEAVE, 0, 0, listed),
     ]
-    return program
+
+
+def _search(ranges: list[tuple[int, list[Instruction]]]) -> list[Instruction]:
+    """From the number to the leaf of its range; each begins where the one before it ends."""
+    if len(ranges) == 1:
+        return ranges[0][1]
+    middle = len(ranges) // 2
+    below, above = _search(ranges[:middle]), _search(ranges[middle:])
+    return [(_AT_LEAST, len(below), 0, ranges[middle][0]), *below, *above]
 
 
 def build_filter(machine: str) -> FilterProgram | None:

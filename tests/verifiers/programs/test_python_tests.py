@@ -362,8 +362,8 @@ def test_what_is_not_done_in_time_is_a_timeout_and_the_verifier_goes_on():
 
 
 def test_a_fault_of_the_problem_is_raised_not_scored(verifier):
-    with pytest.raises(UnsupportedTestsError, match="a function, which is no plain data"):
-        verifier.verify(mbpp("assert apply(lambda x: x, 1) == 1"), "def apply(f, x): return f(x)")
+    with pytest.raises(UnsupportedTestsError, match="a TextIOWrapper, which is no plain data"):
+        verifier.verify(mbpp("assert read(open('/dev/null')) == ''"), "def read(file): return file.read()")
 
 
 def test_a_module_that_the_tests_miss_is_a_fault_of_the_problem_and_one_that_the_candidate_misses_its_own(
