@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 UNPARSABLE = (SyntaxError, ValueError, MemoryError, RecursionError, OverflowError)
 """What `compile` raises for a text."""
-MAX_TRIES = 300
+MAX_TRIES = 120
 """Readings of one text without fences that are compiled before it is given up."""
 
 MAX_LITERAL = 20

@@ -9,6 +9,7 @@ Runs inside the sandbox, in the candidate's process: standard library only. The 
 from __future__ import annotations
 
 import atexit
+import builtins
 import contextlib
 import os
 import signal
@@ -74,6 +75,7 @@ def _become_program(code: types.CodeType, given: IO[bytes], printed: IO[bytes], 
             setattr(sys, name, stream)
             setattr(sys, f"__{name}__", stream)
         sys.argv = ["main.py"]
+        vars(builtins).update(exit=sys.exit, quit=sys.exit)  # of the module `site`, which is not here
         module = types.ModuleType("__main__")
         sys.modules["__main__"] = module
         try:

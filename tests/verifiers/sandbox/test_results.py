@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import pytest
 
+from tests.shared.sandbox_attacks import WALL_S
+from verifiers.sandbox.sandbox import Job
+
 ANYTHING = """
 class Anything:
     def __init__(self, items=(), size=None): self.items, self.size, self.turn = items, size, 0
@@ -96,9 +99,12 @@ class g:
 
 
 @pytest.mark.parametrize("name", CHEATS)
-def test_no_object_passes_for_plain_data(attack, name):
+def test_no_object_passes_for_plain_data(sandbox, name):
     value, test = CHEATS[name]
-    outcome = attack(f"{PROGRAM}\ndef f(x): return {value}", f"x = [3, 1, 2]\nr = f(x)\nassert {test}")
+    program = f"{PROGRAM}\ndef f(x): return {value}"
+    outcome = sandbox.run(
+        Job(program=program, tests=(f"x = [3, 1, 2]\nr = f(x)\nassert {test}",)), wall_s=WALL_S
+    )
     assert outcome.kind == "failed", outcome
 
 
@@ -190,9 +196,9 @@ HONEST = {
 
 
 @pytest.mark.parametrize("name", HONEST)
-def test_objects_of_own_classes_work_across_the_channel(attack, name):
+def test_objects_of_own_classes_work_across_the_channel(sandbox, name):
     program, test = HONEST[name]
-    outcome = attack(program, test)
+    outcome = sandbox.run(Job(program=program, tests=(test,)), wall_s=WALL_S)
     assert outcome.kind == "passed", outcome
 
 
