@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 UNPARSABLE = (SyntaxError, ValueError, MemoryError, RecursionError, OverflowError)
 """What `compile` raises for a text."""
-MAX_TRIES = 120
-"""Readings of one text without fences that are compiled before it is given up."""
+MAX_TRIED_CHARS = 200_000
+"""Of all pieces of one text without fences that are compiled before it is given up."""
 
 MAX_LITERAL = 20
 """Unindented lines of one assignment."""
@@ -133,7 +133,7 @@ def without_prose(text: str) -> str | None:
     """
     lines = text.split("\n")
     starts = [n for n, line in enumerate(lines) if line[:1].strip()] + [len(lines)]
-    kept, position, tries = [], 0, 0
+    kept, position, tried = [], 0, 0
     while position < len(starts) - 1:
         first = lines[starts[position]]
         is_code = _CODE_START.match(first)
@@ -141,9 +141,13 @@ def without_prose(text: str) -> str | None:
             position += 1
             continue
         end = position + 1
-        while not compiles("\n".join(lines[starts[position] : starts[end]])):
-            end, tries = end + 1, tries + 1
-            if end == len(starts) or tries > MAX_TRIES or not (is_code or end - position <= MAX_LITERAL):
+        while not compiles(piece := "\n".join(lines[starts[position] : starts[end]])):
+            end, tried = end + 1, tried + len(piece)
+            if (
+                end == len(starts)
+                or tried > MAX_TRIED_CHARS
+                or not (is_code or end - position <= MAX_LITERAL)
+            ):
                 if is_code:
                     return None
                 end = position
@@ -169,16 +173,16 @@ def script_without_prose(text: str) -> str | None:
     """The longest run of lines that compiles, from the first that looks like code; None if there is none."""
     lines = text.split("\n")
     starts = [n for n, line in enumerate(lines) if line[:1].strip()]
-    tries = 0
+    tried = 0
     for start in starts:
         line = lines[start]
         if not (_CODE_START.match(line) or _ASSIGNMENT.match(line) or _SCRIPT_START.match(line)):
             continue
         for end in [len(lines), *reversed([n for n in starts if n > start])]:
-            tries += 1
-            if tries > MAX_TRIES:
-                return None
             code = "\n".join(lines[start:end])
+            tried += len(code)
+            if tried > MAX_TRIED_CHARS:
+                return None
             if compiles(code):
                 return code
     return None

@@ -16,13 +16,12 @@ checker, takes nothing from it but plain values.
 candidate may ask for what an object does that the tests gave it:
 
     candidate: ["ask", verb, number, arguments, keyword arguments]
-    checker:   ["answer", value] | ["error", class, message], or first a request of its own
+    checker:   ["answer", value] | ["error", class, arguments, message, number], or first a request of its own
 """
 
 from __future__ import annotations
 
 import ast
-import builtins
 import functools
 import hashlib
 import importlib
@@ -35,7 +34,7 @@ from collections.abc import Callable
 from typing import Any
 
 from verifiers.sandbox.blocks import UNPARSABLE, compile_program, compiled
-from verifiers.sandbox.errors import describe
+from verifiers.sandbox.errors import describe, error_of_tests
 from verifiers.sandbox.from_tests import FromTests
 from verifiers.sandbox.instances import Instances
 from verifiers.sandbox.reading import read_program
@@ -43,6 +42,8 @@ from verifiers.sandbox.runs import answer_inputs
 from verifiers.sandbox.values import (
     CONVERSIONS,
     FORWARDED,
+    IN_PLACE,
+    PLAIN_TYPES,
     REFLECTED,
     UNARY,
     Channel,
@@ -57,6 +58,8 @@ _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 VERBS: dict[str, Callable[..., Any]] = {
     "call": lambda target, /, *arguments, **keywords: target(*arguments, **keywords),
+    "make": lambda target, /, *arguments, **keywords: target(*arguments, **keywords),
+    "plain": lambda target: target if isinstance(target, PLAIN_TYPES) else None,
     "get": getattr,
     "set": setattr,
     "delete": delattr,
@@ -74,11 +77,12 @@ VERBS: dict[str, Callable[..., Any]] = {
     "set item": operator.setitem,
     "delete item": operator.delitem,
     "enter": lambda target: type(target).__enter__(target),
-    "exit": lambda target: type(target).__exit__(target, None, None, None),
+    "exit": lambda target, kind, text: type(target).__exit__(target, kind, kind and kind(text), None),
+    "hash": hash,
     "is class": lambda target: isinstance(target, type),
     "has instance": lambda target, instance: isinstance(instance, target),
     "has subclass": lambda target, kind: issubclass(kind, target),
-    **{name: getattr(operator, name) for name in (*FORWARDED, *UNARY)},
+    **{name: getattr(operator, name, divmod) for name in (*FORWARDED, *UNARY, *IN_PLACE)},
     **{name: lambda target, other, name=name: _reflected(name, target, other) for name in REFLECTED},
     **{
         name: lambda target, *more, name=name: getattr(type(target), name)(target, *more)
@@ -90,7 +94,7 @@ VERBS: dict[str, Callable[..., Any]] = {
 
 def _reflected(name: str, target: Any, other: Any) -> Any:
     """`other + target`, by the operator that is not reflected."""
-    return getattr(operator, f"__{name[3:]}")(other, target)
+    return getattr(operator, f"__{name[3:]}", divmod)(other, target)
 
 
 def _contents(target: Any, limit: int) -> tuple[int | None, list[Any] | None, bool] | None:
@@ -161,10 +165,12 @@ class _Objects:
         self._from_tests: dict[int, FromTests] = {}
         self._tests_number: dict[int, int] = {}
         self._instances = Instances(shared, lambda: module.__dict__)
+        self._does_not_fit = ""
+        """Why a value could not be given to an object of the tests'."""
 
     def send(self, reply: list[Any]) -> None:
         try:
-            self._channel.send(reply)
+            self._channel.send(["too large", "", self._does_not_fit, None] if self._does_not_fit else reply)
         except (ValueRefusedError, MemoryError) as error:
             self._channel.send(["too large", "", str(error) or "a value larger than the memory", None])
 
@@ -173,14 +179,19 @@ class _Objects:
         before = json.dumps([arguments, keywords])
         decoded = [decode(item, self._resolve) for item in arguments]
         named = {name: decode(item, self._resolve) for name, item in keywords.items()}
-        reply = self.perform(lambda: VERBS[verb](self._resolve("r", target, 0), *decoded, **named))
-        if verb == "call" and reply[0] in ("value", "raise"):
+        encode_result = self._encode_made if verb == "make" else self._encode
+        reply = self.perform(
+            lambda: VERBS[verb](self._resolve("r", target, 0), *decoded, **named), encode_result
+        )
+        if verb in ("call", "make") and reply[0] in ("value", "raise"):
             after = self._encode_arguments(decoded, named)
             if json.dumps(after) != before:
                 reply = [*reply[:3], after]
         return reply
 
-    def perform(self, action: Callable[[], Any]) -> list[Any]:
+    def perform(
+        self, action: Callable[[], Any], encode_result: Callable[[Any], Any] | None = None
+    ) -> list[Any]:
         """What came of an action, as a reply."""
         try:
             value = action()
@@ -189,21 +200,25 @@ class _Objects:
         except BaseException as error:  # noqa: BLE001  whatever the candidate raises is its answer
             return ["raise", *describe(error, self._encode), None]
         try:
-            return ["value", self._encode(value), "", None]
+            return ["value", (encode_result or self._encode)(value), "", None]
         except (ValueRefusedError, RecursionError, MemoryError) as error:
             return ["too large", "", str(error) or type(error).__name__, None]
 
     def ask_tests(self, verb: str, number: int, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         """Ask for what an object of the tests' does, and answer what its doing asks in turn."""
-        named = {name: self._encode(value) for name, value in keywords.items()}
-        self._channel.send(["ask", verb, number, [self._encode(item) for item in arguments], named])
+        try:
+            named = {name: self._encode(value) for name, value in keywords.items()}
+            self._channel.send(["ask", verb, number, [self._encode(item) for item in arguments], named])
+        except (ValueRefusedError, MemoryError) as error:
+            self._does_not_fit = str(error) or type(error).__name__
+            raise
         while True:
             message = self._channel.receive()
             if message[0] == "answer":
                 return decode(message[1], self._resolve)
             if message[0] == "error":
-                _, name, text = message
-                raise getattr(builtins, name)(text)
+                _, name, arguments, text, marked = message
+                raise error_of_tests(name, [decode(item, self._resolve) for item in arguments], text, marked)
             self.send(self.answer(message))
 
     def _encode_arguments(self, decoded: list[Any], named: dict[str, Any]) -> list[Any] | None:
@@ -217,6 +232,11 @@ class _Objects:
 
     def _encode(self, value: Any) -> Any:
         return encode(value, self._refer)
+
+    def _encode_made(self, value: Any) -> Any:
+        """An instance of an own class stays here, also where the class extends a plain type: it has methods."""
+        is_own = isinstance(value, PLAIN_TYPES) and type(value).__module__ == MODULE
+        return self._refer(value, 0) if is_own else self._encode(value)
 
     def _resolve(self, tag: str, body: Any, depth: int) -> Any:
         if tag == "r":

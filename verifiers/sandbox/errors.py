@@ -11,6 +11,7 @@ import builtins
 from collections.abc import Callable
 from typing import Any
 
+_OF_TESTS = "number in the tests"
 MAX_TEXT_CHARS = 10_000
 MAX_NAMES = 20
 """Attributes of an exception, and own classes above its own."""
@@ -33,6 +34,17 @@ def describe(error: BaseException, encode: Callable[[Any], Any]) -> tuple[list[A
     return [kinds[position].__name__, own, arguments, held], text
 
 
+def error_of_tests(name: str, arguments: list[Any], text: str, number: int) -> BaseException:
+    """In the candidate: what a function of the tests raised; if it comes back to them it is theirs again."""
+    kind = getattr(builtins, name)
+    try:
+        error = kind(*arguments)
+    except TypeError:
+        error = kind(text)
+    error.__dict__[_OF_TESTS] = number
+    return error
+
+
 def caught_names(tree: ast.AST) -> set[str]:
     """The names of exceptions that tests catch or expect."""
     caught: list[ast.AST] = []
@@ -45,20 +57,37 @@ def caught_names(tree: ast.AST) -> set[str]:
     return {node.id for node in caught if isinstance(node, ast.Name)}
 
 
+class CannotSendError(BaseException):
+    """The tests give the candidate something that cannot travel."""
+
+
 class Errors:
     """Makes exceptions of what was sent; a class of the candidate's that the tests catch is one of our own."""
 
     def __init__(self) -> None:
         self._caught: dict[str, type[Exception]] = {}
         self._made: list[BaseException] = []
+        self._passed: list[BaseException] = []
 
     def local_class(self, name: str) -> type[Exception]:
         """For `except Name:` in the tests."""
         return self._caught.setdefault(name, type(name, (Exception,), {"__module__": "candidate"}))
 
-    def make(self, body: Any, text: str, decode: Callable[[Any], Any]) -> Exception:
+    def describe_passed(self, error: Exception, encode: Callable[[Any], Any]) -> list[Any]:
+        """What a function of the tests raised, as it is sent to the candidate that called it."""
+        kind = next(kind.__name__ for kind in type(error).__mro__ if kind.__module__ == "builtins")
+        self._passed.append(error)
+        try:
+            arguments = [encode(argument) for argument in error.args]
+        except (ValueError, RecursionError, CannotSendError):
+            arguments = [str(error)]
+        return ["error", kind, arguments, str(error), len(self._passed) - 1]
+
+    def make(self, body: Any, text: str, decode: Callable[[Any], Any]) -> BaseException:
         """RuntimeError for what would end a process, a loop or a generator. Raises ValueError for what is none."""
         name, own, arguments, held = body
+        if type(number := held.get(_OF_TESTS)) is int and 0 <= number < len(self._passed):
+            return self._passed[number]
         kind = getattr(builtins, name, None)
         stops = (StopIteration, StopAsyncIteration)
         if not (isinstance(kind, type) and issubclass(kind, Exception) and not issubclass(kind, stops)):

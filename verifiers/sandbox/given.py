@@ -137,7 +137,7 @@ _ACTIONS: dict[str, Callable[..., Any]] = {
     "repr": repr,
     "iterate": iter,
     "next": next,
-    **{name: getattr(operator, name) for name in FORWARDED},
+    **{name: getattr(operator, name, divmod) for name in FORWARDED},
 }
 _VERBS = {
     "function": ("call", "true", "text", "repr", "__eq__", "__ne__"),

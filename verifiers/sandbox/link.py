@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
-from verifiers.sandbox.errors import Errors
+from verifiers.sandbox.errors import CannotSendError, Errors
 from verifiers.sandbox.fitting import Fitting
 from verifiers.sandbox.given import Given, library_name
 from verifiers.sandbox.instances import Instances, attributes
@@ -20,10 +20,6 @@ GONE = "the candidate's process ended"
 
 class CandidateGoneError(BaseException):
     """No more answers are to be had. No Exception, so that no test takes it for the one that it expects."""
-
-
-class CannotSendError(BaseException):
-    """The tests give the candidate something that cannot travel."""
 
 
 class Link:
@@ -76,7 +72,8 @@ class Link:
         if self.gone:
             raise CandidateGoneError(self.gone)
         keywords = keywords or {}
-        self._send([verb, number], arguments, keywords)
+        is_made = verb == "call" and self.fitting.of(number).is_class
+        self._send(["make" if is_made else verb, number], arguments, keywords)
         if number:
             for value in (*arguments, *keywords.values()):
                 if (passed := self._number_of.get(id(value))) is not None:
@@ -138,13 +135,16 @@ class Link:
             reply = ["answer", encode(value, self._refer)]
         except CannotSendError as error:
             self.gone = ""
-            reply = ["error", "TypeError", str(error)]
-        except StopIteration:
-            reply = ["error", "StopIteration", ""]
+            reply = self._passed(TypeError(str(error)))
         except Exception as error:  # noqa: BLE001  the candidate may catch it, as anywhere
-            kind = next(kind.__name__ for kind in type(error).__mro__ if kind.__module__ == "builtins")
-            reply = ["error", kind, str(error)]
+            reply = self._passed(error)
         self._channel.send(reply)
+
+    def _passed(self, error: Exception) -> list[Any]:
+        gone, self.gone = self.gone, ""
+        reply = self.errors.describe_passed(error, lambda value: encode(value, self._refer))
+        self.gone = gone
+        return reply
 
     def give_up(self, reason: str, *, too_large: bool = False) -> NoReturn:
         """From now on there are no answers: the candidate has not passed."""

@@ -10,15 +10,17 @@ that the tests made of the candidate's own classes (`fitting`).
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from verifiers.sandbox.link import GONE, CandidateGoneError, CannotSendError, Link
-from verifiers.sandbox.values import ARITHMETIC, CONVERSIONS, FORWARDED, UNARY
+from verifiers.sandbox.errors import CannotSendError
+from verifiers.sandbox.link import GONE, CandidateGoneError, Link
+from verifiers.sandbox.values import ARITHMETIC, COMPARISONS, CONVERSIONS, FORWARDED, UNARY
 
 __all__ = ["GONE", "CandidateGoneError", "CannotSendError", "Link", "Remote"]
 
-MAX_ITEMS = 100_000
+MAX_ITEMS = 30_000
 """Items taken from one iterator of the candidate's. Each is a message there and back."""
 _READABLE = ("__name__", "__qualname__")
 _HIDDEN = ("__doc__", "__annotations__")
@@ -88,10 +90,15 @@ class Remote:
     def __enter__(self) -> Any:
         return _ask(self, "enter")
 
-    def __exit__(self, *_: object) -> None:
-        _ask(self, "exit")  # its answer could only hide that a test failed
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        """Its answer is not heeded: it could only hide that a test failed."""
+        if not isinstance(error, CandidateGoneError):
+            builtin = kind and next(part for part in kind.__mro__ if part.__module__ == "builtins")
+            _ask(self, "exit", builtin, str(error))
 
-    __hash__ = object.__hash__  # by identity, for equal objects too
+    def __hash__(self) -> int:
+        """Of a result by identity, for equal objects too."""
+        return _ask(self, "hash") if _facts(self).expected else object.__hash__(self)
 
     def __len__(self) -> int:
         if _facts(self).expected:
@@ -200,7 +207,14 @@ def _forward(name: str) -> Callable[[Remote, Any], Any]:
     def operate(self: Remote, other: Any) -> Any:
         if isinstance(other, Remote) or (name in ARITHMETIC and _facts(self).expected):
             return _made(self, _ask(self, name, other))
-        return NotImplemented
+        if name not in COMPARISONS or not _facts(self).expected:
+            return NotImplemented
+        plain = _ask(self, "plain")  # of `class Stack(list)`
+        return (
+            NotImplemented
+            if plain is None or isinstance(plain, Remote)
+            else getattr(operator, name)(plain, other)
+        )
 
     return operate
 

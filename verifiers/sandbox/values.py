@@ -6,6 +6,7 @@ standard-library types in them, so no comparison there can run the candidate's c
 
     null true 1 1.5 "text" [..]      as in JSON; NaN and Infinity too
     {"t": [..]} {"d": [[k, v], ..]}  tuple, dict; "s" set, "f" frozenset, "b" bytes, "i" an int of many digits
+    {"N": ["Point", [..], [..]]}     a named tuple: name, fields, items
     {"x": ["Fraction", ..]}          a type of REBUILT with the arguments that make it again
     {"n": "int"}                     the builtin type of that name
     {"r": 7}                         the candidate's object number 7, which stays where it is
@@ -17,10 +18,11 @@ standard-library types in them, so no comparison there can run the candidate's c
 from __future__ import annotations
 
 import datetime
+import functools
 import json
 import socket
 import struct
-from collections import deque
+from collections import deque, namedtuple
 from collections.abc import Callable
 from decimal import Decimal
 from fractions import Fraction
@@ -34,6 +36,8 @@ MAX_MESSAGE_BYTES = 64 << 20
 
 _SMALL = 1 << 62
 _LENGTH = struct.Struct("!I")
+PLAIN_TYPES = (list, tuple, dict, set, frozenset, str, bytes, int, float)
+"""Of these an instance of a subclass travels as the plain type."""
 _UNCHANGED = frozenset({str, float, bool, type(None)})
 _MAY_BE_UNCHANGED = _UNCHANGED | {int}
 _DECODED = frozenset({list, dict})
@@ -46,15 +50,17 @@ BUILTIN_TYPES = {
 }
 _NAME_OF = {kind: name for name, kind in BUILTIN_TYPES.items()}
 
+COMPARISONS = ("__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__")
 FORWARDED = (
-    *("__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__"),
+    *COMPARISONS,
     *("__add__", "__sub__", "__mul__", "__matmul__", "__truediv__", "__floordiv__", "__mod__", "__pow__"),
-    *("__and__", "__or__", "__xor__", "__lshift__", "__rshift__"),
+    *("__and__", "__or__", "__xor__", "__lshift__", "__rshift__", "__divmod__"),
 )
 """Operators between two objects of the candidate's that are the candidate's to answer."""
-_COMPUTING = tuple(name for name in FORWARDED if name[2:4] not in ("eq", "ne", "lt", "le", "gt", "ge"))
+_COMPUTING = FORWARDED[len(COMPARISONS) :]
 REFLECTED = tuple(f"__r{name[2:]}" for name in _COMPUTING)
-ARITHMETIC = (*_COMPUTING, *REFLECTED)
+IN_PLACE = tuple(f"__i{name[2:]}" for name in _COMPUTING if name != "__divmod__")
+ARITHMETIC = (*_COMPUTING, *REFLECTED, *IN_PLACE)
 UNARY = ("__neg__", "__pos__", "__invert__", "__abs__")
 CONVERSIONS = (
     "__int__",
@@ -92,7 +98,7 @@ class ValueRefusedError(ValueError):
 def encode(value: Any, refer: Refer, depth: int = 0) -> Any:
     """A value as what `json.dumps` can write. `refer` stands in for an object that is no plain data.
 
-    An instance of a subclass (Counter, namedtuple, IntEnum) travels as the plain type it extends, read by that
+    An instance of a subclass (Counter, IntEnum, but a named tuple) travels as the plain type it extends, read by that
     type's own methods.
     """
     kind = type(value)
@@ -108,6 +114,11 @@ def encode(value: Any, refer: Refer, depth: int = 0) -> Any:
             return list(list.__iter__(value))
         return [encode(item, refer, deeper) for item in list.__iter__(value)]
     if isinstance(value, tuple):
+        fields = getattr(kind, "_fields", None)
+        if kind is not tuple and type(fields) is tuple and len(fields) == tuple.__len__(value):
+            return {
+                "N": [kind.__name__, list(fields), [encode(v, refer, deeper) for v in tuple.__iter__(value)]]
+            }
         return {"t": [encode(item, refer, deeper) for item in tuple.__iter__(value)]}
     if isinstance(value, dict):
         items = dict.items(value)
@@ -159,6 +170,9 @@ def decode(data: Any, resolve: Resolve, depth: int = 0) -> Any:
         match tag:
             case "t":
                 return tuple([decode(item, resolve, deeper) for item in body])
+            case "N":
+                name, fields, items = body
+                return _named_tuple(name, tuple(fields))(*[decode(item, resolve, deeper) for item in items])
             case "d":
                 return {decode(key, resolve, deeper): decode(item, resolve, deeper) for key, item in body}
             case "s":
@@ -181,6 +195,11 @@ def decode(data: Any, resolve: Resolve, depth: int = 0) -> Any:
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise ValueRefusedError(f"a reply that stands for no value ({type(error).__name__})") from error
     raise ValueRefusedError("a reply that stands for no value")
+
+
+@functools.lru_cache(64)
+def _named_tuple(name: str, fields: tuple[str, ...]) -> Callable[..., Any]:
+    return namedtuple(name, fields)
 
 
 class Channel:

@@ -32,6 +32,10 @@ HONEST = {
     ),
     "a function that raises": (
         "def f(g):\n    try: g()\n    except KeyError as e: return str(e)", "def g(): raise KeyError('k')\nassert f(g)"),
+    "the arguments of what a function raises": (
+        "def f(g):\n    try: g()\n    except KeyError as e: return e.args", "def g(): raise KeyError('k', 2)\nassert f(g) == ('k', 2)"),
+    "an exception of the tests' class that comes back": (
+        "def f(g): return g()", "class E(Exception): pass\ndef g(): raise E('x')\ntry:\n    f(g)\n    assert False\nexcept E as e:\n    assert str(e) == 'x'"),
     "a function that calls the candidate": (
         "def outer(g, n): return g(n) + 1\ndef inner(n): return 10 * n", "assert outer(lambda n: inner(n) + 2, 3) == 33"),
     "a function that takes the candidate's object": (
@@ -101,6 +105,8 @@ def f(g, a, it, A):
       "import threading\nr = f()\nassert r.join(threading.Lock()) == 2"),
      ("def f():\n    def g(*a): return a\n    return g", "assert f()(__builtins__['open']('/dev/null')) == 3"),
      ("f = {}", "assert f.get(open('/dev/null'))"),
+     ("def f(g):\n    e = ValueError('x')\n    e.__dict__['number in the tests'] = 0\n    raise e", "def g(): raise KeyError\nassert f(g) == 1"),
+     ("def f(g):\n    try: g('x' * 50_000_000)\n    except Exception: return 1", "assert f(lambda x: x) == 1"),
      ("def f(g):\n    while True: g()", "f(lambda: 1 / 0)"),
      ("def f(g): return f(g) if g() else 0", "assert f(lambda: f(lambda: 1)) == 1"),
      ("def f(g):\n    import threading\n    t = threading.Thread(target=g)\n    t.start(); t.join()\n    return 1",

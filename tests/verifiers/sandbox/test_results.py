@@ -49,6 +49,10 @@ CHEATS = {
     "a number by minus": ("Number()", "r - 49 == 0"),
     "a number by the reflected minus": ("Number()", "abs(49 - r) < 1e-6"),
     "a sort that does not sort": ("Anything([2, 1], 2)", "not r.sort() or list(r) == [1, 2]"),
+    "an own class that extends list and lies": ("0", "Lies([1, 2]) == [1, 3]"),
+    "an own class that extends int and lies": ("0", "LiesToo(1) == 2"),
+    "a named tuple that lies": ("Pair(1, 2)", "r == (1, 3)"),
+    "a context manager that hides a failure": ("0", "1\nwith Hides():\n    assert False"),
     "truth that changes": ("Shrinks()", "r and not r"),
     "a class with the function's name": ("x", "len(g(5)) == 5 and not list(g(5))"),
 }  # fmt: skip
@@ -90,6 +94,14 @@ class Number:
     __int__ = __index__ = lambda self: 3
     __round__ = lambda self, digits=None: 49
     __sub__ = __rsub__ = __abs__ = __mul__ = __rmul__ = lambda self, other=0: 0
+class Lies(list):
+    __eq__ = __ne__ = lambda self, other: True
+class LiesToo(int):
+    __eq__ = lambda self, other: True
+Pair = type("Pair", (__import__("collections").namedtuple("Pair", "a b"),), {"__eq__": lambda self, other: True})
+class Hides:
+    def __enter__(self): pass
+    def __exit__(self, *error): return True
 class g:
     def __init__(self, n): self.n = n
     def __len__(self): return self.n
@@ -171,6 +183,24 @@ HONEST = {
     "isinstance and issubclass": (
         "class A: pass\nclass B(A): pass\ndef f(): return B()",
         "assert isinstance(f(), A) and isinstance(f(), B) and not isinstance(3, A) and issubclass(B, A) and not issubclass(A, B)"),
+    "a named tuple": (
+        "from collections import namedtuple\nP = namedtuple('P', 'x count')\ndef f(): return P(1, 2)",
+        "x, y = f()\nassert f().x == 1 and f().count == 2 and f() == (1, 2) and f()[0] == 1 and str(f()) == 'P(x=1, count=2)'",
+    ),
+    "a class that extends list": (
+        "class Stack(list):\n    def push(self, x): self.append(x)\n    def peek(self): return self[-1]",
+        "s = Stack([1])\ns.push(2)\nassert s.peek() == 2 and s == [1, 2] and [1, 2] == s and s != [1] and len(s) == 2 and s + [3] == [1, 2, 3]",
+    ),
+    "operators in place, divmod and hash": (
+        ("class V:\n    def __init__(self, x): self.x = x\n    def __iadd__(self, o):\n        self.x += o.x\n        return self\n"
+        "    def __divmod__(self, o): return divmod(self.x, o.x)\n    def __eq__(self, o): return self.x == o.x\n"
+        "    def __hash__(self): return hash(self.x)"),
+        "v = w = V(1)\nv += V(2)\nassert v.x == 3 and v is w and divmod(V(7), V(2)) == (3, 1) and len({V(1), V(1), V(2)}) == 2",
+    ),
+    "a context manager that is told of an exception": (
+        "class C:\n    def __enter__(self): return self\n    def __exit__(self, kind, error, trace): self.seen = kind and (kind.__name__, str(error))",
+        "c = C()\ntry:\n    with c:\n        raise ValueError('no')\nexcept ValueError: pass\nassert c.seen == ('ValueError', 'no')\nwith c: pass\nassert c.seen is None",
+    ),
     "the arguments of an exception": (
         "def f(x): raise KeyError('a', 2)\ndef g(): raise KeyError('x')\ndef h(): raise OSError(2, 'no')",
         ("for call, args, text in ((lambda: f(1), ('a', 2), \"('a', 2)\"), (g, ('x',), \"'x'\"), (h, (2, 'no'), '[Errno 2] no')):\n"
