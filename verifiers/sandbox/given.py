@@ -22,6 +22,7 @@ TESTS = "tests"
 """The name of the module in which the tests run."""
 _READABLE = ("__name__", "__qualname__", "__doc__")
 _CALLABLES = (operator.itemgetter, operator.attrgetter, operator.methodcaller)
+_HARMLESS = (abs, divmod, float, int, len, max, min, pow, round, sorted, str, sum)
 _OF_LIBRARY = (
     *(
         type,
@@ -96,7 +97,7 @@ def _kind(value: Any) -> str:
         case types.MethodType():
             return "function" if _kind(value.__func__) else ""
         case functools.partial():
-            return "function" if _kind(value.func) or library_name(value.func) else ""
+            return "function" if _kind(value.func) or _is_harmless(value.func) else ""
         case type():
             return "instance" if value.__module__ == TESTS else ""
         case types.CoroutineType() | types.AsyncGeneratorType():
@@ -108,6 +109,12 @@ def _kind(value: Any) -> str:
     if isinstance(value, collections.abc.Iterator) and type(value).__module__ in ("builtins", "itertools"):
         return "iterator"
     return ""
+
+
+def _is_harmless(function: Any) -> bool:
+    """Whether it may be called here, in the checker, with what the candidate gives it."""
+    name = library_name(function)
+    return name is not None and (name[0] in ("math", "_operator") or function in _HARMLESS)
 
 
 def _attribute(target: Any, kind: str, verb: str, name: str, *value: Any) -> Any:

@@ -108,6 +108,8 @@ def _continued(text: str, prompt: str, *wanted: str) -> str:
     body = prompt + (_FENCE.split(text, maxsplit=1)[0] if is_body else text)
     if is_body and compiles(body):
         return body
+    if is_body and not _FENCE.search(text) and _flush_left(text) is None:
+        return body  # as in the official harness, what follows a body is no prose
     begun = prompt if compiles(prompt) else f"{prompt.rstrip()}\n    pass\n"
     code = _defining(text, wanted)
     if code is not None:

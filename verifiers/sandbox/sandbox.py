@@ -29,6 +29,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import IO, Any, Literal, Self
 
+from verifiers.sandbox.checker import make_outcome
 from verifiers.sandbox.command import ENVIRONMENT, isolated_command, plain_command
 from verifiers.sandbox.kernel import Limits
 from verifiers.sandbox.values import Channel, ValueRefusedError
@@ -275,6 +276,11 @@ def _exchange(channel: Channel, job: Job) -> dict[str, Any] | None:
     """Send the job to the checker and read its outcome; None if it ends without one."""
     try:
         channel.send(asdict(job))
+    except ValueRefusedError as error:
+        return make_outcome("unsupported", f"the problem's tests are too large: {error}")
+    except OSError:
+        return None
+    try:
         return channel.receive()
     except (EOFError, OSError, ValueRefusedError):
         return None

@@ -129,6 +129,13 @@ def test_the_body_of_a_function_may_have_lost_its_indentation(verifier):
         assert verifier.verify(problem, answer).reward == 1.0, answer
 
 
+def test_what_follows_a_body_is_no_prose(verifier):
+    problem = human_eval("def f(x):\n    ''' Adds. '''\n", "f", "def check(c):\n    assert c(1) == 2\n")
+    for more in ("def g(", "This adds one.", "def f(x):\n    return x + 1\n\ndef g("):
+        verdict = verifier.verify(problem, f"    return x + 1\n\n{more}")
+        assert (verdict.status, verdict.reward) == ("wrong_format", 0.0)
+
+
 LEETCODE = human_eval(
     "class Solution:\n    def twice(self, n: int) -> int:\n        ''' Twice n. '''\n",
     "Solution().twice", "def check(candidate):\n    assert candidate(2) == 4\n    assert candidate(n=3) == 6\n",

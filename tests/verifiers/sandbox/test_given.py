@@ -52,6 +52,15 @@ HONEST = {
 }  # fmt: skip
 
 
+def test_no_partial_of_eval_runs_the_candidates_text_beside_the_tests(sandbox):
+    program = "def f(g):\n    try: return g('49')\n    except Exception: return 'refused'"
+    for function in ("eval", "exec", "open", "getattr", "__import__"):
+        test = f"import functools\nassert f(1) == 'refused'\nassert f(functools.partial({function})) == 49"
+        assert sandbox.run(Job(program=program, tests=(test,)), wall_s=WALL_S).kind == "failed"
+    test = "import functools\nassert f(functools.partial(int, base=16)) == 73"
+    assert sandbox.run(Job(program=program, tests=(test,)), wall_s=WALL_S).kind == "passed"
+
+
 @pytest.mark.parametrize("name", HONEST)
 def test_what_the_tests_give_works_as_anywhere(sandbox, name):
     program, test = HONEST[name]

@@ -88,6 +88,12 @@ def test_tests_that_cannot_be_run_are_not_held_against_the_candidate(sandbox):
             sandbox.run(Job(program="def f(x): return x", tests=(f"f({value})",)), wall_s=WALL_S)
 
 
+def test_tests_that_are_too_large_are_the_problems_fault_and_the_sandbox_goes_on(sandbox):
+    with pytest.raises(UnsupportedTestsError, match="the problem's tests are too large"):
+        sandbox.run(Job(program="", cases=(("x" * (65 << 20), ""),)), wall_s=WALL_S)
+    assert sandbox.run(GOOD, wall_s=WALL_S).kind == "passed"
+
+
 @pytest.mark.parametrize(
     ("program", "test"),
     [("Stack = object\ndef empty(s): return False", "assert empty(Stack()) == True"),
