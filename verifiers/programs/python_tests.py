@@ -79,7 +79,7 @@ def job_of(problem: Problem, completion: str, *, run_all: bool = False) -> Job:
                 program=completion, reading={"kind": "script"}, cases=cases, compare=compare, run_all=run_all
             )
         prelude, tests = function_tests(truth)
-        reading = {"kind": "whole", "wanted": [name]}
+        reading = {"kind": "whole", "wanted": [name], "imports": True}
         return Job(
             program=completion, reading=reading, prelude=prelude, tests=tests, entry=name, run_all=run_all
         )

@@ -34,6 +34,7 @@ from collections.abc import Callable
 from typing import Any
 
 from verifiers.sandbox.blocks import UNPARSABLE, compile_program, compiled
+from verifiers.sandbox.common_imports import import_commons
 from verifiers.sandbox.errors import describe, error_of_tests
 from verifiers.sandbox.from_tests import FromTests
 from verifiers.sandbox.instances import Instances
@@ -97,8 +98,8 @@ def _reflected(name: str, target: Any, other: Any) -> Any:
     return getattr(operator, f"__{name[3:]}", divmod)(other, target)
 
 
-def _contents(target: Any, limit: int) -> tuple[int | None, list[Any] | None, bool] | None:
-    """Of a container its length, its items and whether they are keys; None for what is none, an iterator too."""
+def _contents(target: Any, limit: int) -> tuple[int | None, list[Any] | bool | None, bool] | None:
+    """Of a container its length, its items (False: too many) and whether they are keys; None for what is none."""
     kind = type(target)
     is_sized, has_items, can_iterate = (
         hasattr(kind, name) for name in ("__len__", "__getitem__", "__iter__")
@@ -115,7 +116,7 @@ def _contents(target: Any, limit: int) -> tuple[int | None, list[Any] | None, bo
     except Exception:  # noqa: BLE001  a table that takes no numbers, say
         items = None
     if items is not None and len(items) > limit:
-        items = None
+        return size, False, False
     return size, items, hasattr(kind, "keys")
 
 
@@ -135,6 +136,8 @@ def answer_calls(channel: Channel) -> None:
         answer_inputs(channel, code)
     module = types.ModuleType(MODULE)
     sys.modules[MODULE] = module
+    if reading.get("imports"):
+        import_commons(module.__dict__)
     objects = _Objects(channel, module, shared)
     objects.send(objects.perform(lambda: exec(code, module.__dict__)))  # noqa: S102  the sandbox's purpose
     while True:

@@ -22,7 +22,7 @@ ENVIRONMENT = {
 }
 INSIDE = (
     *("__init__", "values", "instances", "errors", "syscalls", "kernel"),
-    *("blocks", "reading", "runs", "from_tests", "candidate"),
+    *("blocks", "reading", "common_imports", "runs", "from_tests", "candidate"),
     *("outputs", "fitting", "given", "link", "remote", "checker", "zygote"),
 )
 """The modules of this room that exist in the sandbox."""

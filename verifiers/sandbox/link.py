@@ -15,6 +15,7 @@ from verifiers.sandbox.given import Given, library_name
 from verifiers.sandbox.instances import Instances, attributes
 from verifiers.sandbox.values import Channel, ValueRefusedError, decode, encode
 
+MAX_REASON_CHARS = 300
 GONE = "the candidate's process ended"
 
 
@@ -113,7 +114,7 @@ class Link:
             if kind == "value":
                 return self._decode(body)
             if kind == "too large":
-                self.give_up(str(message), too_large=True)
+                self.give_up(str(message)[:MAX_REASON_CHARS], too_large=True)
             if kind not in ("raise", "stop"):
                 raise ValueRefusedError("no reply of the protocol")
             error = StopIteration() if kind == "stop" else self.errors.make(body, str(message), self._decode)

@@ -64,7 +64,7 @@ def run_cases(job: dict[str, Any], channel: Channel, outcome: dict[str, Any]) ->
             if isinstance(error, ValueRefusedError):
                 text = str(error)
         if kind == "too large":
-            return {**outcome, "kind": "too_large", "detail": str(text)}
+            return {**outcome, "kind": "too_large", "detail": str(text)[:500]}
         if kind == "printed" and isinstance(text, str):
             if same_output(text, expected, job["compare"]):
                 continue

@@ -6,6 +6,7 @@ completion with how it is to be read:
     {"kind": "whole", "wanted": ["f", "Stack"]}                    a program that defines what the tests call
     {"kind": "continue", "wanted": ["f"], "prompt": "def f(x):.."} one that goes on from a prompt, or begins anew
     {"kind": "script"}                                             one that reads standard input
+                                    with "imports": the program finds what `common_imports` has
     {"kind": "verbatim"}                                           the text itself
 """
 

@@ -181,6 +181,8 @@ def _contents(remote: Remote) -> tuple[int | None, list[Any] | None, bool]:
             return answer
         case None:
             return None, None, False
+        case (_, False, _):
+            remote._link.give_up(f"a result has more than {MAX_ITEMS} items", too_large=True)
     remote._link.give_up("no reply of the protocol")
 
 

@@ -18,6 +18,7 @@ import tempfile
 import types
 from typing import IO
 
+from verifiers.sandbox.common_imports import import_commons
 from verifiers.sandbox.values import Channel, ValueRefusedError
 
 MAX_REASON_BYTES = 400
@@ -78,6 +79,7 @@ def _become_program(code: types.CodeType, given: IO[bytes], printed: IO[bytes], 
         vars(builtins).update(exit=sys.exit, quit=sys.exit)  # of the module `site`, which is not here
         module = types.ModuleType("__main__")
         sys.modules["__main__"] = module
+        import_commons(module.__dict__)
         try:
             exec(code, module.__dict__)  # noqa: S102  the sandbox's purpose
             status = 0

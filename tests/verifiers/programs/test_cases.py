@@ -43,6 +43,7 @@ READ = {
     "io.StringIO": "import io, sys\ninput()\nout = io.StringIO()\nprint(sum(map(int, input().split())), file=out)\nsys.stdout.write(out.getvalue())",
     "white space around": "input()\nprint()\nprint('  ', sum(map(int, input().split())), '  ')\nprint('\\n\\n')",
     "words on standard error": "import sys\ninput()\nprint('debug', file=sys.stderr)\nprint(sum(map(int, input().split())))",
+    "names that the official harnesses import": "input()\nx: List[int] = list(map(int, input().split()))\nprint(reduce(lambda a, b: a + b, x, 0) + pow(2, 3, 2) * ceil(0.5) * inf if False else sum(accumulate([sum(x)])))",
     "a child process": "import subprocess, sys\nx = sys.stdin.read()\nsubprocess.run([sys.executable, '-S', '-c', 'import sys; print(sum(map(int, sys.argv[1:])))', *x.split()[1:]])",
 }  # fmt: skip
 
@@ -157,6 +158,7 @@ FUNCTIONS = [
     (cases([[{"1": 2}]], [2], fn_name="at"), "def at(d): return d[1]", "def at(d): return d['1']"),
     (cases([[True]], ["false"], fn_name="no"), "def no(x): return not x", "def no(x): return x"),
     (cases([[1], [1]], [1, 1], fn_name="f"), "class Solution:\n    seen = 0\n    def __init__(self): self.n = 0\n    def f(self, x):\n        self.n += 1\n        return self.n", "def f(x): return 2"),
+    (cases([[[3, 1, 2]]], [6], fn_name="f"), "class Solution:\n    def f(self, x: List[int]) -> Optional[int]:\n        d = defaultdict(int)\n        for v in x: heappush([], v); d[0] += v\n        return d[0]", "def f(x): return 0"),
     (cases([[2, 3]], [[[0, 1], [2, 3]]], fn_name="f"), "def f(a, b): return [(0, 1), (a, b)]", "def f(a, b): return [[0, 1]]"),
 ]  # fmt: skip
 
