@@ -95,13 +95,17 @@ def job_of(problem: Problem, completion: str, *, run_all: bool = False) -> Job:
             run_all=run_all,
         )
     prelude = "\n".join(truth.get("test_imports") or ())
-    setup = truth.get("test_setup_code") or ""
-    tests = (*truth["test_list"], *(truth.get("challenge_test_list") or ()))
+    sources = (
+        truth.get("test_setup_code") or "",
+        *truth["test_list"],
+        *(truth.get("challenge_test_list") or ()),
+    )
+    setup, *run = with_calls(sources)
     return Job(
         program=completion,
-        reading={"kind": "whole", "wanted": wanted_names((setup, *tests), prelude)},
+        reading={"kind": "whole", "wanted": wanted_names(sources, prelude)},
         prelude=prelude,
         setup=setup,
-        tests=with_calls((setup, *tests))[1:],
+        tests=tuple(run),
         run_all=run_all,
     )

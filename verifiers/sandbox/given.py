@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import collections.abc
 import functools
+import io
 import operator
 import sys
 import types
@@ -23,6 +24,8 @@ TESTS = "tests"
 _READABLE = ("__name__", "__qualname__", "__doc__")
 _CALLABLES = (operator.itemgetter, operator.attrgetter, operator.methodcaller)
 _HARMLESS = (abs, divmod, float, int, len, max, min, pow, round, sorted, str, sum)
+_FILES = (io.StringIO, io.BytesIO)
+"""Files that are memory of the checker's and lead nowhere."""
 _OF_LIBRARY = (
     *(
         type,
@@ -100,11 +103,13 @@ def _kind(value: Any) -> str:
             return "function" if _kind(value.func) or _is_harmless(value.func) else ""
         case type():
             return "instance" if value.__module__ == TESTS else ""
+        case types.BuiltinFunctionType():
+            return "function" if isinstance(value.__self__, _FILES) else ""
         case types.CoroutineType() | types.AsyncGeneratorType():
             return ""
     if isinstance(value, _CALLABLES):
         return "function"
-    if type(value).__module__ == TESTS:
+    if type(value).__module__ == TESTS or type(value) in _FILES:
         return "instance"
     if isinstance(value, collections.abc.Iterator) and type(value).__module__ in ("builtins", "itertools"):
         return "iterator"

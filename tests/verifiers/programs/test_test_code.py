@@ -52,6 +52,12 @@ def test_tests_that_nobody_calls_are_run(verifier, name):
     assert verifier.verify(problem, WRONG).reward == 0.0
 
 
+def test_test_functions_of_the_set_up_are_run_too(verifier):
+    problem = mbpp("assert f(0) is not None", test_setup_code="def test_a():\n    assert f(1) == 2")
+    check_problem(problem)
+    assert (verifier.verify(problem, RIGHT).reward, verifier.verify(problem, WRONG).reward) == (1.0, 0.0)
+
+
 def test_a_test_function_is_run_once(verifier):
     problem = mbpp("calls = []\ndef test_a():\n    calls.append(f(1))\ntest_a()", "assert calls == [2]")
     assert verifier.verify(problem, RIGHT).reward == 1.0

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.shared.sandbox_attacks import GOOD, WALL_S
+from tests.shared.sandbox_attacks import GOOD, SEND, WALL_S
 from verifiers.sandbox.sandbox import Job
 
 HONEST = {
@@ -32,6 +32,9 @@ HONEST = {
     ),
     "a function that raises": (
         "def f(g):\n    try: g()\n    except KeyError as e: return str(e)", "def g(): raise KeyError('k')\nassert f(g)"),
+    "a file in memory": (
+        "def f(file, out):\n    for line in file: out.write(line.upper())\n    return file.read()",
+        "import io\nout = io.StringIO()\nassert f(io.StringIO('a\\nb'), out) == '' and out.getvalue() == 'A\\nB'"),
     "the arguments of what a function raises": (
         "def f(g):\n    try: g()\n    except KeyError as e: return e.args", "def g(): raise KeyError('k', 2)\nassert f(g) == ('k', 2)"),
     "an exception of the tests' class that comes back": (
@@ -194,3 +197,24 @@ def test_a_class_of_the_problems_that_a_candidate_replaces_is_still_the_problems
         Job(program=PRELUDE + program, prelude=PRELUDE, tests=(test,), entry="f"), wall_s=WALL_S
     )
     assert outcome.kind == "failed", outcome
+
+
+@pytest.mark.parametrize(
+    "reply",
+    ['["ask"]', '["ask","call",0,[],{}]', '["ask","get",0,["__globals__"],{}]', '["ask","call",-1,[],{}]', '["ask",[],{},[],{}]',
+     '["ask","call",0,[{"r":99}],{}]', '["ask","call",0,7,7]', '["ask","call",0,[{"g":["os","system"]}],{}]', '["ask","next",0,[],{}]',
+     '["value",{"g":["builtins","eval"]},"",null]', '["value",{"g":5},"",null]', '["value",{"g":-1},"",null]', '["value",{"g":"x"},"",null]',
+     '["value",{"o":["Point",{}]},"",null]', '["value",{"o":["Link",{"gone":""}]},"",null]', '["value",{"o":7},"",null]', '["value",{"m":["A","B"]},"",null]',
+     '["value",{"N":["P",["__class__"],[1]]},"",null]', '["value",{"N":["P",["a","a"],[1,2]]},"",null]', '["value",{"N":["P;import os",["a"],[1]]},"",null]',
+     '["value",{"N":["P",["a"],[]]},"",null]', '["value",{"N":[["P"],[["a"]],[1]]},"",null]', '["value",{"x":["slice",{"r":1},2,3]},"",null]',
+     '["raise",["ValueError",[],[],{}],"",null]', '["raise",["ValueError",["A"],[],{"__class__":1,"args":2}],"",null]', '["raise",["ValueError",[7],[],{}],"",null]',
+     '["raise",["AssertionError",["x\\\\u0000y"],[],{}],"",null]', '["raise",["ValueError",["A"],[],{"number in the tests":0}],"",null]',
+     '["raise",["ValueError",["A"],[],{"number in the tests":-1}],"",null]', '["raise",["CandidateGoneError",[],[],{}],"",null]',
+     '["raise",["__build_class__",[],[],{}],"",null]', '["raise",["ExceptionGroup",[],["x",[]],{}],"",null]', '["raise",["SystemExit",[],[],{}],"",null]',
+     '["raise",["OSError",[],[{"r":1}],{}],"",null]', '["raise",{},"",null]', '["too large","",7,null]', '["too large"]', '["stop"]', 'null', '"ask"', '{"ask":1}', '[[]]', '[null,1,2,3]'],
+)  # fmt: skip
+def test_no_message_of_a_candidate_is_a_pass_or_a_fault_of_anybody_else(attack, reply):
+    program = f"{SEND}def f(g): send({reply!r}.encode())\ndef h(): send({reply!r}.encode())"
+    outcome = attack(program, "assert f(lambda *a: 1) == 49 and h() == 49", wall_s=2.0)
+    assert outcome.kind in ("failed", "too_large", "timeout"), outcome
+    assert attack(program, "assert h() == 49", wall_s=2.0).kind in ("failed", "too_large", "timeout")
