@@ -22,6 +22,7 @@ candidate may ask for what an object does that the tests gave it:
 from __future__ import annotations
 
 import ast
+import contextlib
 import functools
 import hashlib
 import importlib
@@ -104,19 +105,17 @@ def _contents(target: Any, limit: int) -> tuple[int | None, list[Any] | bool | N
     is_sized, has_items, can_iterate = (
         hasattr(kind, name) for name in ("__len__", "__getitem__", "__iter__")
     )
-    if not is_sized and not (has_items and can_iterate):
+    if not is_sized and not has_items:
         return None
     size = len(target) if is_sized else None
-    items: list[Any] | None
-    try:
-        if can_iterate:
+    items: list[Any] | None = None
+    with contextlib.suppress(Exception):  # of a table that takes no numbers, say
+        if can_iterate or not is_sized:
             items = list(itertools.islice(iter(target), limit + 1))
-        else:
-            items = [target[index] for index in range(size or 0)] if has_items else None
-    except Exception:  # noqa: BLE001  a table that takes no numbers, say
-        items = None
+        elif has_items:
+            items = [target[index] for index in range(min(size or 0, limit + 1))]
     if items is not None and len(items) > limit:
-        return size, False, False
+        return (size, False, False) if is_sized else None
     return size, items, hasattr(kind, "keys")
 
 

@@ -28,6 +28,16 @@ CHEATS = {
     "items that change": ("Shrinks()", "list(r) == [1, 2, 3] and all(x > 5 for x in r)"),
     "items of two kinds": (
         "Counts(x)", "all(r[i] <= r[i + 1] for i in range(len(x) - 1)) and sorted(r) == sorted(x)"),
+    "items without a length or an iterator": (
+        "Turns(x)", "all(r[i] <= r[i + 1] for i in range(len(x) - 1)) and sorted(r) == sorted(x)"),
+    "an iterator, then an index": (
+        "Turns(x)", "sorted(r) == sorted(x) and all(r[i] <= r[i + 1] for i in range(len(x) - 1))"),
+    "items without end": ("Endless(x)", "r[0] < r[1] < r[2] and sorted(r) == sorted(x)"),
+    "an attribute of an attribute": ("type('A', (), {'x': Anything()})()", "r.x.isupper()"),
+    "the answer of a closure": ("lambda: Anything()", "r().isdigit()"),
+    "an item of an iterator": ("iter([Anything()])", "next(r).islower()"),
+    "a result of a method of Solution": ("0", "Solution().f().isupper()"),
+    "a file in place of a text": ("__import__('io').StringIO('a')", "r.isalpha()"),
     "an index beyond the items": ("Counts([])", "r[0] == 1 and r[5] == 2 and len(r) == 0"),
     "a length and an index": ("Numbers(3)", "len(r) == 3 and [r[0], r[1], r[2]] == [1, 2, 3] and list(r) == [3, 1, 2]"),
     "an answer to isupper": ("Anything()", "r.isupper()"),
@@ -74,6 +84,17 @@ class Counts:
     def __getitem__(self, index):
         self.turn += 1
         return self.turn
+class Turns:
+    def __init__(self, items): self.items, self.turn = items, 0
+    def __getitem__(self, index):
+        self.turn += 1
+        if index >= len(self.items): raise IndexError
+        return self.items[index] if self.turn > 4 else self.turn
+class Endless:
+    def __init__(self, items): self.items = items
+    def __getitem__(self, index): return index
+class Solution:
+    def f(self): return Anything()
 class Numbers(Counts):
     def __init__(self, size): self.items, self.turn = [3, 1, 2], 0
 class Mapped:
@@ -115,12 +136,18 @@ def test_no_object_passes_for_plain_data(sandbox, name):
     value, test = CHEATS[name]
     program = f"{PROGRAM}\ndef f(x): return {value}"
     outcome = sandbox.run(
-        Job(program=program, tests=(f"x = [3, 1, 2]\nr = f(x)\nassert {test}",)), wall_s=WALL_S
+        Job(program=program, tests=(f"x = [30, 10, 20]\nr = f(x)\nassert {test}",)), wall_s=WALL_S
     )
-    assert outcome.kind == "failed", outcome
+    assert outcome.kind in ("failed", "too_large"), outcome
 
 
 HONEST = {
+    "a match": ("import re\ndef f(s): return re.match('(a)(?P<n>b)', s)", "m = f('ab')\nassert m and m[0] == 'ab' and m['n'] == 'b' and m.group(1) == 'a' and m.end() == 2 and not f('b')"),
+    "a sequence without end": ("class Squares:\n    def __getitem__(self, i): return i * i\ndef f(): return Squares()", "assert f()[4] == 16 and f()[10**6] == 10**12"),
+    "arrays, deques, paths and records": (
+        "import array, collections, pathlib, types\ndef f(): return array.array('i', [1, 2]), collections.deque([1]), pathlib.PurePosixPath('/a/b'), types.SimpleNamespace(x=1)",
+        "a, d, p, n = f()\nassert a.tolist() == [1, 2] and len(a) == 2 and list(a) == [1, 2] and d.popleft() == 1 and p.name == 'b' and n.x == 1",
+    ),
     "views of a dict": (
         "def f(d): return d.keys(), d.values(), d.items()",
         "k, v, i = f({1: 2})\nassert len(k) == 1 and list(v) == [2] and (1, 2) in i and 1 in k",
