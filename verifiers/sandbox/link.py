@@ -5,6 +5,7 @@ Runs inside the sandbox, in the checker's process: standard library only.
 
 from __future__ import annotations
 
+from _thread import RLock
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
@@ -38,6 +39,9 @@ class Link:
         self._remotes: dict[int, Any] = {}
         self._number_of: dict[int, int] = {}
         self._given = Given()
+        self._turn = (
+            RLock()
+        )  # tests may have threads; what the candidate calls back is in the turn of its call
         self.errors = Errors()
         self.fitting = Fitting()
         self.gone = ""
@@ -74,7 +78,11 @@ class Link:
             raise CandidateGoneError(self.gone)
         keywords = keywords or {}
         is_made = verb == "call" and self.fitting.of(number).is_class
-        self._send(["make" if is_made else verb, number], arguments, keywords)
+        with self._turn:
+            return self._ask("make" if is_made else verb, number, arguments, keywords)
+
+    def _ask(self, verb: str, number: int, arguments: tuple[Any, ...], keywords: Mapping[str, Any]) -> Any:
+        self._send([verb, number], arguments, keywords)
         if number:
             for value in (*arguments, *keywords.values()):
                 if (passed := self._number_of.get(id(value))) is not None:
@@ -84,7 +92,7 @@ class Link:
         finally:
             self._took_part |= number != 0 and verb != "is class"
         result = self._number_of.get(id(value))
-        if verb == "call":
+        if verb in ("call", "make"):
             self.fitting.is_called(number, result)
         elif verb == "get" and number:
             self.fitting.is_read(number, arguments[0], result)

@@ -51,6 +51,10 @@ HONEST = {
         "def fix(f):\n    def inner(n): return f(inner, n)\n    return inner",
         "fact = fix(lambda self, n: 1 if n < 2 else n * self(n - 1))\nassert fact(5) == 120",
     ),
+    "threads of the tests": (
+        "class Counter:\n    def __init__(self): self.n = 0\n    def add(self, g): self.n += g()",
+        ("import threading\nc = Counter()\nts = [threading.Thread(target=lambda: [c.add(lambda: 1) for _ in range(20)]) for _ in range(4)]\n"
+        "for t in ts: t.start()\nfor t in ts: t.join()\nassert c.n == 80")),
     "a partial": ("def f(g): return g(3)", "import functools\nassert f(functools.partial(lambda a, b: a - b, 10)) == 7"),
 }  # fmt: skip
 
