@@ -33,6 +33,7 @@ from typing import Any
 
 import numpy as np
 
+from actors.heap import return_large_blocks
 from actors.types import ScoredGroup
 from benchmarks.demo_run import machine
 from benchmarks.random_samples import random_samples
@@ -207,6 +208,7 @@ def peak_bytes() -> int:
 
 def peak_of_a_pass(model: str, positions: int, recompute: bool) -> int:
     """What a pass adds to a process that has made a short one."""
+    return_large_blocks()  # as the learner's worker does
     passes = Passes(model)
     passes.theirs = None
     passes.learner([group(0, 1, 12, 20)], "packed")
@@ -271,6 +273,7 @@ def peak_of_a_learner(model: str, dtype: str, micro_batch_tokens: int) -> int:
     from learner.learner import Learner
 
     torch.set_num_threads(THREADS)
+    return_large_blocks()
     config = run_config(model, dtype, micro_batch_tokens)
     learner = Learner(model, config.learner, config.objective, 1.0, seed=0)
     vocabulary = learner._shape.vocabulary

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import ray
 
-from actors.heap import made_to_stay, no_collection
+from actors.heap import made_to_stay, no_collection, return_large_blocks
 from actors.types import scored_from_batch
 from actors.weights.manifest import WeightManifest
 from learner.config import LearnerConfig
@@ -58,6 +58,7 @@ class LearnerWorker:
 
             from learner.learner import Learner
 
+        return_large_blocks()
         torch.set_num_threads(max(1, int(config.num_cpus)))
         self._config = config
         self._rank = rank

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from verifiers.types import CRASHED, STATUSES, Problem, Verdict
+from verifiers.types import CRASHED, STATUSES, Problem, Trial, Verdict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,6 +119,13 @@ def problem_check(name: str) -> Callable[[Problem], None] | None:
     path = VERIFIERS[name].path if name in VERIFIERS else name
     _load(name, path)
     return getattr(importlib.import_module(path.partition(":")[0]), "check_problem", None)
+
+
+def trials_of(name: str) -> Callable[[Problem], Sequence[Trial]] | None:
+    """`trials` of the verifier's module: completions of a problem by which it is tried before a run."""
+    path = VERIFIERS[name].path if name in VERIFIERS else name
+    _load(name, path)
+    return getattr(importlib.import_module(path.partition(":")[0]), "trials", None)
 
 
 def _load(name: str, path: str) -> Any:

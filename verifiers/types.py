@@ -51,6 +51,15 @@ class Verdict:
     latency_s: float = 0.0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """A completion by which a problem is tried before a run."""
+
+    completion: str
+    is_right: bool
+    """It answers as the truth says, so that its reward must be 1; of another only a verdict is wanted."""
+
+
 CRASHED = Verdict(score=math.nan, reward=math.nan, status="crashed")
 """What stands for the verdict that a failing verifier did not give."""
 

@@ -15,10 +15,10 @@ from cluster.evaluation.identity import fingerprint, sampling_identity, verdict_
 from cluster.evaluation.session import STAGE, Progress, run_keeping_samples, telling_how_to_go_on
 from cluster.evaluation.store import SETTINGS_FILE, Cell, EvalStore, check_names
 from cluster.fleet import ray_cluster
-from cluster.run.preflight import check_context, check_engine, check_model, check_prompts, tokenizer_of
+from cluster.run.intake import check_prompts, take_in
+from cluster.run.preflight import check_context, check_engine, check_model, tokenizer_of
 from cluster.run_directory.commit import git_commit
 from cluster.terminal.console import View
-from verifiers.problems.loading import check_problems, load_problems
 from verifiers.types import Problem
 
 if TYPE_CHECKING:  # they import Ray and torch, which must not come with the command line
@@ -45,8 +45,8 @@ def evaluate_models(
     for path in named.values():
         check_model(path)
     check_engine(config)
-    problems = load_problems(config.problems, "test")
-    check_problems(problems, config.verifier)
+    judges_here = address is None and not config.verifier.num_gpus
+    problems = take_in(config, "test", None, judges_here=judges_here).problems
     with (
         EvalStore(directory, identity_of(config, problems), problems) as store,
         View(f"bonfire eval · {directory}", [STAGE]) as view,

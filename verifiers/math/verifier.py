@@ -28,7 +28,7 @@ from verifiers.math.text import (
     why_no_answer,
     why_unreadable,
 )
-from verifiers.types import REFUSED, Problem, Verdict
+from verifiers.types import REFUSED, Problem, Trial, Verdict
 
 if TYPE_CHECKING:
     from verifiers.math.config import MathConfig
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 CACHE_SIZE = 4096
 """Verdicts kept. The samples of a group give few different answers."""
 
+UNLIKELY_ANSWER = "271.828"
+"""A truth is compared with it, so that one that cannot be compared is found before a run."""
 _WRONG_FORMAT = Verdict(score=0.0, reward=0.0, status="wrong_format")
 _NO_NUMBERS = {"nan", "+nan", "-nan", "inf", "+inf", "-inf"}
 """How JSON's and a table's missing values and overflows arrive."""
@@ -173,6 +175,12 @@ def check_problem(problem: Problem) -> None:
             f"problem {problem.id!r}: truth 'answer' is {str(answer)[:100]!r}, which {why}: "
             "give the final answer only, or leave the problem out"
         )
+
+
+def trials(problem: Problem) -> list[Trial]:
+    """The truth itself in a box, and another answer: only then the truth is read as mathematics."""
+    answers = ((str(problem.truth["answer"]), True), (UNLIKELY_ANSWER, False))
+    return [Trial(completion=rf"\boxed{{{answer}}}", is_right=is_right) for answer, is_right in answers]
 
 
 def canonical_text(expressions: list[Any]) -> str:

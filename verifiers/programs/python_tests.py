@@ -24,9 +24,9 @@ from verifiers.programs.config import PythonTestsConfig
 from verifiers.programs.test_code import as_program, wanted_names, with_calls
 from verifiers.sandbox.kernel import Limits
 from verifiers.sandbox.sandbox import Job, Sandbox
-from verifiers.types import Problem, Verdict
+from verifiers.types import Problem, Trial, Verdict
 
-__all__ = ["PythonTests", "check_problem", "job_of"]
+__all__ = ["PythonTests", "check_problem", "job_of", "trials"]
 
 
 class PythonTests:
@@ -109,3 +109,10 @@ def job_of(problem: Problem, completion: str, *, run_all: bool = False) -> Job:
         tests=tuple(run),
         run_all=run_all,
     )
+
+
+def trials(problem: Problem) -> list[Trial]:
+    """The solution that the data set gives, if it gives one; else an empty program, which shows that the tests run."""
+    if problem.demonstration is not None:
+        return [Trial(completion=problem.demonstration, is_right=True)]
+    return [Trial(completion="", is_right=False)]
