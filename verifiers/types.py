@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-Status = Literal["ok", "wrong_format", "timeout", "crashed", "refused"]
+Status = Literal["ok", "wrong_format", "timeout", "too_large", "crashed", "refused"]
 """How a verdict came about.
 
 `ok`: judged. `wrong_format`: no answer could be read from the candidate. `timeout`: the candidate
-used up its time. `refused`: the verifier declined it (too long, forbidden content). All four are
+used up its time. `too_large`: what it gives its tests does not fit through to them. `refused`: the
+verifier declined it (too long, forbidden content). All five are
 facts about the *candidate*: its reward is real and it stays in its group. `crashed` is a fault of
 the *verifier*: score and reward are NaN, the group is sampled again and never trained as it is.
 """
