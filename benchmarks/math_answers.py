@@ -1,9 +1,9 @@
-r"""The verifier `math`: errors on the corpus, with and without what it adds to math-verify, and its speed.
+r"""The verifier `math`: its errors on the corpus, those of the library math-verify, and its speed.
 
 OMP_NUM_THREADS=1 .venv/bin/python -m benchmarks.math_answers > benchmarks/results/math_answers.json
 
-The corpus (tests/fixtures/math_corpus.jsonl) was judged by hand before the library was run. Part 1 is what the verifier
-was made with; the others were written when that was done.
+The corpus (tests/fixtures/math_corpus.jsonl) was judged by hand before anything was run on it; docs/math.md says how its
+parts came about.
 
 Speed: completions of about 700 characters, in a fresh process with empty caches. `math`: groups of 16 samples
 that give at most 4 different answers, half of them right; 60 % of the problems have an integer for an answer,

@@ -10,7 +10,7 @@ from verifiers.config import VerifierConfig
 from verifiers.process.killable import VerifierProcess
 from verifiers.types import CRASHED, Problem, Status, Verdict
 
-SEVERITY: tuple[Status, ...] = ("ok", "wrong_format", "refused", "timeout", "crashed")
+SEVERITY: tuple[Status, ...] = ("ok", "wrong_format", "refused", "too_large", "timeout", "crashed")
 
 
 class Panel:

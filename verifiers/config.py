@@ -64,7 +64,10 @@ class VerifierConfig(DependentSettings):
         description="Seconds a verifier may take to start: imports, loading a model.",
     )
     max_candidate_chars: int = Field(
-        10_000, ge=1, description="Characters above which a candidate is refused without being judged."
+        1_000_000,
+        ge=1,
+        description="Characters above which a candidate is refused without being judged; more than rollout.max_tokens "
+        "makes.",
     )
     retries: int = Field(
         2, ge=0, description="Times a candidate is judged again after the verifier's process died on it."

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from verifiers.one_answer import with_one_answer
-from verifiers.types import CRASHED, STATUSES, Problem, Verdict
+from verifiers.types import CRASHED, STATUSES, Problem, Trial, Verdict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,6 +137,16 @@ def problem_check(name: str) -> Callable[[Problem], None] | None:
 
 def _with_one_answer(verify: Callable[[Problem, str], Verdict]) -> Callable[[Problem, str], Verdict]:
     return lambda problem, completion: verify(with_one_answer(problem), completion)
+
+
+def trials_of(name: str) -> Callable[[Problem], Sequence[Trial]] | None:
+    """`trials` of the verifier's module: completions of a problem by which it is tried before a run."""
+    row = VERIFIERS.get(name, Row(path=name))
+    _load(name, row.path)
+    trials = getattr(importlib.import_module(row.path.partition(":")[0]), "trials", None)
+    if trials is None or not row.one_answer:
+        return trials
+    return lambda problem: trials(with_one_answer(problem))
 
 
 def _load(name: str, path: str) -> Any:

@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-Status = Literal["ok", "wrong_format", "timeout", "crashed", "refused"]
+Status = Literal["ok", "wrong_format", "timeout", "too_large", "crashed", "refused"]
 """How a verdict came about.
 
 `ok`: judged. `wrong_format`: no answer could be read from the candidate. `timeout`: the candidate
-used up its time. `refused`: the verifier declined it (too long, forbidden content). All four are
+used up its time. `too_large`: what it gives its tests does not fit through to them. `refused`: the
+verifier declined it (too long, forbidden content). All five are
 facts about the *candidate*: its reward is real and it stays in its group. `crashed` is a fault of
 the *verifier*: score and reward are NaN, the group is sampled again and never trained as it is.
 """
@@ -53,6 +54,15 @@ class Verdict:
     A long one arrives as its digest (`verifiers.process.child.short_answer`).
     """
     latency_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """A completion by which a problem is tried before a run."""
+
+    completion: str
+    is_right: bool
+    """It answers as the truth says, so that its reward must be 1; of another only a verdict is wanted."""
 
 
 CRASHED = Verdict(score=math.nan, reward=math.nan, status="crashed")

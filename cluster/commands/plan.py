@@ -34,7 +34,7 @@ def show_plan(config: RunConfig, run_dir: Path, *, local: bool) -> None:
     console.print(escape(tomli_w.dumps(config.model_dump(mode="json", exclude_none=True))))
     there = config.sft is None or base_is_there(config)
     tokenizer = preflight.tokenizer_of(config)
-    prompts = preflight.check_prompts(config, [*prepared.train_problems, *prepared.test_problems], tokenizer)
+    prompts = [*prepared.train_prompts, *prepared.test_prompts]
     preflight.check_demonstrations(config, prepared.train_problems, tokenizer)
     # Workers elsewhere, or with a GPU, may have what this process has not.
     is_here = local and not config.verifier.num_gpus

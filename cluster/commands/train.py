@@ -20,11 +20,12 @@ from cluster.fleet import ray_cluster
 from cluster.jobs.entrypoint import check_outlives_job, job_metadata
 from cluster.jobs.ray_jobs import ADDRESS_KEY
 from cluster.run.base_model import base_is_there, make_base
-from cluster.run.preflight import Prepared, check_demonstrations, check_prompts, prepare, tokenizer_of
+from cluster.run.preflight import Prepared, check_demonstrations, prepare, tokenizer_of
 from cluster.run.recovery import Origin
+from cluster.run.same_run import check_same_run
 from cluster.run_directory.checkpoints import holds_run, usable_checkpoint
 from cluster.run_directory.commit import git_commit
-from cluster.run_directory.identity import check_same_run
+from cluster.run_directory.problem_list import Reconciled
 from cluster.run_directory.record import SETTINGS_FILE, RunRecord, step_of, write_atomically
 from cluster.run_directory.run_file import RunFile
 from cluster.terminal.console import View, duration
@@ -134,17 +135,27 @@ def _check_start(
 ) -> Start:
     """Everything that needs the tokenizer or the run's earlier life, of which `notes` hear. Raises ValueError."""
     checkpoint = usable_checkpoint(run_dir, notes.append) if resume else None
+    reconciled = Reconciled(problems=prepared.train_problems)
     if checkpoint:
-        check_same_run(checkpoint, config, prepared.train_problems)
-    tokenizer = tokenizer_of(config)
-    prompts = check_prompts(config, prepared.train_problems, tokenizer)
-    check_prompts(config, prepared.test_problems, tokenizer)
-    demonstrations = check_demonstrations(config, prepared.train_problems, tokenizer)
+        reconciled = check_same_run(checkpoint, config, prepared.train_problems)
+        notes += reconciled.describe()
+    asked = [problem for problem in reconciled.problems if problem.id not in reconciled.removed]
+    prompt_of = dict(zip([p.id for p in prepared.train_problems], prepared.train_prompts, strict=True))
+    imitated = check_demonstrations(config, asked, tokenizer_of(config))
+    demonstration_of = dict(zip([p.id for p in asked], imitated, strict=True)) if imitated else {}
     return Start(
-        problems=prepared,
-        prompts=prompts,
-        demonstrations=demonstrations,
-        origin=Origin(checkpoint=checkpoint, notes=tuple(notes)),
+        problems=reconciled.problems,
+        prompts=[prompt_of.get(problem.id, ()) for problem in reconciled.problems],
+        demonstrations=[demonstration_of.get(problem.id, ()) for problem in reconciled.problems]
+        if imitated
+        else [],
+        test_problems=prepared.test_problems,
+        origin=Origin(
+            checkpoint=checkpoint,
+            notes=tuple(notes),
+            removed=reconciled.removed,
+            repaired=reconciled.repaired,
+        ),
     )
 
 
@@ -188,7 +199,7 @@ def _train_and_evaluate(
         elif config.evaluation:
             run_file.update(stage=STAGE)
             models = {"base": config.model, "trained": str(checkpoint / "model")}
-            problems = start.problems.test_problems
+            problems = start.test_problems
             report = evaluation_stage(
                 config, view, models, problems, run_dir, go_on=go_on, before_sampling=before_sampling
             )

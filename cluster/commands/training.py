@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from cluster.config.schema import RunConfig
 from cluster.run import launch
-from cluster.run.preflight import Prepared
 from cluster.run.recovery import Origin, Recoveries, RunLost
 from cluster.run_directory.checkpoints import usable_checkpoint
 from cluster.run_directory.record import RunRecord, step_of
 from cluster.run_directory.run_file import RunFile
 from cluster.terminal.console import View, describe_training
+from verifiers.types import Problem
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Start:
     """What the training starts from."""
 
-    problems: Prepared
+    problems: list[Problem]
     prompts: list[tuple[int, ...]]
     demonstrations: list[tuple[int, ...]]
+    test_problems: list[Problem]
     origin: Origin
 
 
@@ -85,7 +87,7 @@ def train_stage(
                 config,
                 run_dir=record.run_dir,
                 namespace=namespace,
-                problems=start.problems.train_problems,
+                problems=start.problems,
                 prompts=start.prompts,
                 demonstrations=start.demonstrations,
                 origin=origin,
@@ -101,7 +103,7 @@ def train_stage(
             if received or not has_trained or newest["is_stopping"]:
                 raise RuntimeError(f"{loss}; go on with: {go_on}") from loss
             run_file.update(stage="recovering")
-            origin = _recover(loss, recoveries, record, go_on)
+            origin = _recover(loss, recoveries, record, origin, go_on)
             num_told = len(origin.notes)
             for note in origin.notes:
                 view.note(note)
@@ -116,7 +118,7 @@ def train_stage(
     return str(facts["stage"])
 
 
-def _recover(loss: RunLost, recoveries: Recoveries, record: RunRecord, go_on: str) -> Origin:
+def _recover(loss: RunLost, recoveries: Recoveries, record: RunRecord, origin: Origin, go_on: str) -> Origin:
     """What the next controller goes on from; its last note is the recovery in one line.
 
     Nothing of the lost one is left that could still write. Raises RuntimeError, or ValueError without a checkpoint
@@ -134,7 +136,9 @@ def _recover(loss: RunLost, recoveries: Recoveries, record: RunRecord, go_on: st
     notes.append(
         f"{loss}; recovery {recoveries.num}: goes on from {source}, {record.newest_step() - step} steps are done again"
     )
-    return Origin(checkpoint=checkpoint, num_recoveries=recoveries.num, notes=tuple(notes))
+    return dataclasses.replace(
+        origin, checkpoint=checkpoint, num_recoveries=recoveries.num, notes=tuple(notes)
+    )
 
 
 def _with_workers(config: RunConfig, targets: Mapping[str, int]) -> RunConfig:

@@ -46,8 +46,14 @@ class TrainConfig(BaseModel):
     max_consecutive_failures: int = Field(
         5,
         ge=1,
-        description="Workers that fail in a row, without a group between, or failures of a verifier on one group, "
-        "before the run stops.",
+        description="Workers that fail in a row, without a finished group between, or problems in a row on which a "
+        "verifier fails, before the run stops.",
+    )
+    max_unjudged_problems: int = Field(
+        10,
+        ge=0,
+        description="Problems on which the verifier fails again and again that may be set aside, while the run goes on "
+        "with the others.",
     )
     stand_ins: bool = Field(
         True,
@@ -58,6 +64,12 @@ class TrainConfig(BaseModel):
         ge=0,
         description="Times in a row, without a new checkpoint between, that the run goes on by itself from its newest "
         "checkpoint when its learner or controller died or hangs.",
+    )
+    stop_when_nothing_learned_for: int | None = Field(
+        None,
+        ge=1,
+        description="Steps in a row in which no sample has a weight, after which the run stops with a checkpoint; None: "
+        "it only says so.",
     )
     step_timeout_s: Seconds = Field(
         600.0, gt=0, description="Seconds one learner step or broadcast may take."

@@ -16,11 +16,10 @@ from cluster.evaluation.session import STAGE, Progress, run_keeping_samples, tel
 from cluster.evaluation.store import SETTINGS_FILE, Cell, EvalStore, check_names
 from cluster.fleet import ray_cluster
 from cluster.fleet.capacity import check_private_has
-from cluster.run.preflight import check_context, check_engine, check_model, check_prompts, tokenizer_of
+from cluster.run.intake import check_prompts, take_in
+from cluster.run.preflight import check_context, check_engine, check_model, tokenizer_of
 from cluster.run_directory.commit import git_commit
 from cluster.terminal.console import View
-from verifiers.problems.loading import check_problems, load_problems
-from verifiers.process.trial import try_imports
 from verifiers.types import Problem
 
 if TYPE_CHECKING:  # they import Ray and torch, which must not come with the command line
@@ -49,9 +48,8 @@ def evaluate_models(
     check_engine(config)
     if address is None:
         check_private_has(config, trains=False)
-    problems = load_problems(config.problems, "test")
-    try_imports(config.verifier)
-    check_problems(problems, config.verifier)
+    judges_here = address is None and not config.verifier.num_gpus
+    problems = take_in(config, "test", None, judges_here=judges_here).problems
     with (
         EvalStore(directory, identity_of(config, problems), problems) as store,
         View(f"bonfire eval · {directory}", [STAGE]) as view,

@@ -19,7 +19,7 @@ from learner.objectives.estimators import bon_value
 from learner.objectives.majority import majority_values
 
 NUM_FIT_KS = 24
-NOT_JUDGED = ("timeout", "refused")
+NOT_JUDGED = ("timeout", "too_large", "refused")
 """Statuses of candidates whose reward is 0 although nobody knows whether they are right."""
 
 

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import heapq
 import itertools
 import logging
 import time
@@ -90,33 +91,38 @@ class RolloutFleet(Fleet[RolloutHandle]):
         """The newest weights: a worker serves them before its first lease."""
         self._updates.announce(published)
 
-    def top_up(self) -> None:
-        """Give out every lease that is admitted, least loaded worker first, one message a worker."""
+    def top_up(self, finished: RolloutHandle | None = None) -> None:
+        """Give out every lease that is admitted, least loaded worker first, one message a worker.
+
+        Where nothing has changed but that one worker began or `finished` groups, no other can take more than it has:
+        finished groups are outstanding still, so whatever could be given was given.
+        """
+        newest = self._updates.newest_version
+        if newest is None or not self._may_lease(newest):  # then no older version may
+            return
         if self._synchronous and not self._can_begin_step():
             return
         given: dict[str, list[Lease]] = {}
-        load = {
-            name: len(self._ledger.leases_of(name))
-            for name, worker in self.workers.items()
-            if worker.takes_leases
-        }
+        takers = self.workers.values() if finished is None else [finished]
+        load = [(self._ledger.num_leases_of(w.name), w.name) for w in takers if w.takes_leases]
+        heapq.heapify(load)
         while load:
-            name = min(load, key=lambda name: (load[name], name))
+            num_leases, name = load[0]
             worker = self.workers[name]
-            if load[name] >= self._groups_in_flight or not self._may_lease(worker.version):
-                del load[name]
+            if num_leases >= self._groups_in_flight or not self._may_lease(worker.version):
+                heapq.heappop(load)
                 continue
             group = self._ledger.lease(name, version=worker.version, now_s=time.monotonic())
             if group is None:
                 break
             given.setdefault(name, []).append(self._make_lease(group))
-            load[name] += 1
+            heapq.heapreplace(load, (num_leases + 1, name))
         for name, leases in given.items():
             self.workers[name].actor.submit.remote(leases)
 
     def leases_by_worker(self) -> dict[str, int]:
         """How many groups each worker holds."""
-        return {name: len(self._ledger.leases_of(name)) for name in self.workers}
+        return {name: self._ledger.num_leases_of(name) for name in self.workers}
 
     async def broadcast(self, published: Published) -> None:
         """Make every serving worker serve `published`. Raises Halt when one confirms with other weights than that."""
@@ -147,8 +153,8 @@ class RolloutFleet(Fleet[RolloutHandle]):
 
     async def _work(self, worker: RolloutHandle) -> None:
         """Until the worker's slot is to leave, and its groups are finished."""
-        while not worker.slot.is_leaving or self._ledger.leases_of(worker.name):
-            self.top_up()
+        while not worker.slot.is_leaving or self._ledger.num_leases_of(worker.name):
+            self.top_up(None if self._synchronous else worker)
             await self._collect(worker)
 
     def _leave(self, worker: RolloutHandle) -> None:

@@ -34,6 +34,11 @@ class Updates:
         self._published = published
         self._announced.set()
 
+    @property
+    def newest_version(self) -> int | None:
+        """None before any weights are announced."""
+        return None if self._published is None else self._published.version
+
     def are_served_by(self, worker: RolloutHandle) -> bool:
         """Whether it serves the newest weights."""
         return self._published is not None and worker.version == self._published.version

@@ -88,6 +88,7 @@ def describe_workers(facts: dict[str, Any]) -> list[str]:
         lines.append(f"learner{f' rank {number}' if len(ranks) > 1 else ''}: {process(rank)}")
     lines += [f"waiting for resources: {text}" for text in facts["waiting_for"]]
     lines += [f"scaled: {text}" for text in facts["decisions"]]
+    lines += [f"set aside: problem {one['problem_id']}: {one['error']}" for one in facts["unjudged_problems"]]
     targets, restarts = facts["targets"], facts["restarts"]
     lines.append(f"wanted: {targets['rollout']} rollout, {targets['verifier']} verifier workers")
     lines.append(f"replaced: {restarts['rollout']} rollout, {restarts['verifier']} verifier workers")

@@ -9,7 +9,9 @@ the next batch. Synchronous training is `max_staleness = 0`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import heapq
+
+from cluster.leasing.ledger import Ledger
 
 
 def may_lease(
@@ -25,45 +27,55 @@ def may_lease(
 
 
 def cut_batch(
+    ledger: Ledger,
     *,
     version: int,
-    leased: Mapping[int, int],
-    buffered: Mapping[int, int],
     groups_per_step: int,
     max_staleness: int,
 ) -> list[int] | None:
     """The groups the learner at `version` trains next, or None while it must wait.
 
-    `leased` and `buffered` map a group to the version of its lease. Oldest leases go first, but a
-    finished group may overtake an unfinished one only as long as every group left behind can still
-    be trained in time: those leased under u or before must fit into the batches up to version
-    u + max_staleness. A batch waits rather than leave a slow group to expire: otherwise long
-    completions would be trained less often than short ones.
+    Oldest leases go first, but a finished group may overtake an unfinished one only as long as every group left behind
+    can still be trained in time: those leased under u or before must fit into the batches up to version
+    u + max_staleness. A batch waits rather than leave a slow group to expire: otherwise long completions would be
+    trained less often than short ones.
+
+    Takes time in the number of versions, and O(n log n) once for each batch.
     """
+    buffered, num_buffered = ledger.buffered, ledger.num_buffered_by_version
     if len(buffered) < groups_per_step:
         return None
-    batch = sorted(buffered, key=lambda group: (buffered[group], group))[:groups_per_step]
-    taken = set(batch)
-    left = sorted([*leased.values(), *(lease for group, lease in buffered.items() if group not in taken)])
-    for position, lease in enumerate(left):
-        if position + 1 > max(0, lease + max_staleness - version) * groups_per_step:
+    num_to_take = groups_per_step
+    num_left = 0
+    for lease in sorted({*ledger.num_leased_by_version, *num_buffered}):
+        num_finished = num_buffered.get(lease, 0)
+        num_taken = min(num_to_take, num_finished)
+        num_to_take -= num_taken
+        here = ledger.num_leased_by_version.get(lease, 0) + num_finished - num_taken
+        num_left += here
+        if here and num_left > max(0, lease + max_staleness - version) * groups_per_step:
             return None
-    return batch
+    return heapq.nsmallest(groups_per_step, buffered, key=lambda group: (buffered[group], group))
 
 
-def too_stale(
-    *, version: int, buffered: Mapping[int, int], groups_per_step: int, max_staleness: int
-) -> list[int]:
+def too_stale(ledger: Ledger, *, version: int, groups_per_step: int, max_staleness: int) -> list[int]:
     """Buffered groups that the learner at `version` may no longer train, or could not train all in time.
 
     Empty as long as every group keeps its lease: those of a silent worker are overtaken, and may come all the same.
     """
-    stale = []
+    buffered, num_buffered = ledger.buffered, ledger.num_buffered_by_version
     num_kept = 0
+    num_kept_of: dict[int, int] = {}
+    for lease in sorted(num_buffered):
+        room = max(0, (lease + max_staleness - version + 1) * groups_per_step - num_kept)
+        num_kept_of[lease] = min(num_buffered[lease], room)
+        num_kept += num_kept_of[lease]
+    if num_kept == len(buffered):
+        return []
+    stale = []
     for group in sorted(buffered, key=lambda group: (buffered[group], group)):
-        num_batches = buffered[group] + max_staleness - version + 1
-        if num_kept < num_batches * groups_per_step:
-            num_kept += 1
+        if num_kept_of[buffered[group]]:
+            num_kept_of[buffered[group]] -= 1
         else:
             stale.append(group)
     return stale

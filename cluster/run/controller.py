@@ -24,7 +24,6 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,13 +38,14 @@ from cluster.fleet.learning import LearnerHandle
 from cluster.fleet.rollouts import RolloutFleet
 from cluster.fleet.verifying import VerifierFleet
 from cluster.leasing import admission
-from cluster.leasing.ledger import Ledger
 from cluster.run.health import Health, log_to
 from cluster.run.metrics import Metrics
 from cluster.run.progress import Progress
-from cluster.run.recovery import RunLost
+from cluster.run.recovery import Origin, RunLost
+from cluster.run.restoring import restore
 from cluster.run.saving import Saver
-from cluster.run_directory.record import RunRecord, read_state
+from cluster.run.unjudged import TRIES
+from cluster.run_directory.record import RunRecord
 from verifiers.types import Problem
 
 logger = logging.getLogger(__name__)
@@ -62,29 +62,21 @@ class Controller:
         problems: list[Problem],
         prompts: list[tuple[int, ...]],
         demonstrations: list[tuple[int, ...]],
-        checkpoint: str | None,
-        num_recoveries: int = 0,
-        notes: Sequence[str] = (),
+        origin: Origin,
     ) -> None:
         """`prompts` and `demonstrations` are the problems' token ids, in their order; demonstrations only
-        for an objective that imitates them, otherwise none. `notes`: events before this controller's own.
+        for an objective that imitates them, otherwise none.
         """
         self._config = config
         self._record = RunRecord(Path(run_dir))
         self._problems = problems
         self._prompts = prompts
-        self._checkpoint = Path(checkpoint) if checkpoint else None
+        self._origin = origin
         train = config.train
-        num_groups = train.steps * train.groups_per_step
-        if self._checkpoint:
-            state = read_state(self._checkpoint)
-            self._ledger = Ledger.from_json(state["ledger"], num_groups=num_groups)
-            self._version = state["version"]
-            self._record.rewind(self._version)
-        else:
-            self._ledger = Ledger(num_problems=len(problems), num_groups=num_groups, seed=train.seed)
-            self._version = 0
-            self._record.rewind(0)
+        restored = restore(train, origin, problems, self._record.run_dir)
+        self._version, self._ledger, self._unjudged = restored.version, restored.ledger, restored.unjudged
+        self._record.rewind(self._version)
+        self._indices = {problem.id: index for index, problem in enumerate(problems)}
         self._buffer: dict[int, ScoredGroup] = {}
         self._buffer_changed = asyncio.Event()
         self._received_s: dict[int, float] = {}
@@ -97,9 +89,7 @@ class Controller:
         self._sync_s = 0.0
         self._syncing: asyncio.Task[None] | None = None
         self.metrics = Metrics()
-        self.metrics.observe_recoveries(num_recoveries)
-        self._num_recoveries = num_recoveries
-        self._notes = notes
+        self.metrics.observe_recoveries(origin.num_recoveries)
         self._learner = LearnerHandle(config)
         self._saver = Saver(
             config,
@@ -107,7 +97,7 @@ class Controller:
             self._learner,
             problems,
             self.metrics,
-            newest=self._version if self._checkpoint else None,
+            newest=self._version if origin.checkpoint else None,
         )
         self._metrics_port = self.metrics.serve(config.metrics).server_port
         self._verifying = VerifierFleet(
@@ -153,7 +143,7 @@ class Controller:
         """
         tasks: list[asyncio.Task[Any]] = []
         log_to(self._record.run_dir / "controller.log")
-        for note in self._notes:
+        for note in self._origin.notes:
             self._health.note(note)
         try:
             tasks += [self._verifying.start(), self._rollouts.start()]
@@ -192,8 +182,9 @@ class Controller:
             "rollout_workers": [worker.describe() for worker in self._rollouts.workers.values()],
             "verifier_workers": [worker.describe() for worker in self._verifying.workers.values()],
             **self._elastic.facts(),
+            "unjudged_problems": self._unjudged.entries,
             "restarts": {"rollout": self._rollouts.num_restarts, "verifier": self._verifying.num_restarts},
-            "recoveries": self._num_recoveries,
+            "recoveries": self._origin.num_recoveries,
             "learner_ranks": [{"pid": rank.pid, "node_id": rank.node_id} for rank in self._learner.ranks],
             "is_stopping": self._stopping,
             "checkpoint": self._saver.facts(),
@@ -241,7 +232,7 @@ class Controller:
 
     async def _train(self) -> None:
         config = self._config.train
-        self._rollouts.announce(await self._learner.start(self._checkpoint))
+        self._rollouts.announce(await self._learner.start(self._origin.checkpoint))
         if self._learner.note:
             self._health.note(self._learner.note)
         self._stage = "training"
@@ -271,41 +262,45 @@ class Controller:
             self._syncing = asyncio.create_task(self._sync(published, step.facts["stepped_at_s"]))
             if config.max_staleness == 0:
                 await self._syncing
-            seconds = {
+            in_vain = self._health.check_learned(step.version, groups, step.weights_BN)
+            about = {
                 "wait_s": started - waiting_since,
                 "verify_s": verify_s,
                 "learn_s": learned - started,
                 "sync_s": self._sync_s,
+                "steps_without_learning": self._health.num_steps_without_learning,
             }
-            facts = self._progress.finish_step(step, groups, seconds)
+            facts = self._progress.finish_step(step, groups, about)
             self.metrics.observe_step(facts)
             self._health.check_staleness(step.version, step.facts)
             self._record.append_metrics(facts)
             await asyncio.to_thread(self._record.write_trajectories, step.version, groups, step.weights_BN)
-            if self._version % config.checkpoint_every == 0:
-                await self._saver.save(self._version, self._ledger.to_json())
+            if in_vain or self._version % config.checkpoint_every == 0:
+                await self._save()
+            if in_vain:
+                raise Halt(in_vain)
         if self._syncing:
             await self._syncing
-        await self._saver.save(self._version, self._ledger.to_json())
+        await self._save()
         self._stage = "stopped" if self._stopping else "finished"
         logger.info("%s at step %d/%d", self._stage, self._version, config.steps)
 
+    async def _save(self) -> None:
+        await self._saver.save(self._version, self._ledger.to_json(), self._unjudged.entries)
+
     async def _next_batch(self) -> list[int] | None:
         """Groups to train next, in their order; None when the run is to stop."""
-        train = self._config.train
+        train, ledger = self._config.train, self._ledger
         bounds = {"groups_per_step": train.groups_per_step, "max_staleness": train.max_staleness}
         while not self._stopping:
-            leased = {group: record.version for group, record in self._ledger.leased.items()}
-            stale = admission.too_stale(version=self._version, buffered=self._ledger.buffered, **bounds)
+            stale = admission.too_stale(ledger, version=self._version, **bounds)
             for group in stale:
                 self._ledger.discard(group)
                 del self._buffer[group], self._received_s[group]
                 self.metrics.observe_discarded("stale")
             if stale:
                 self._rollouts.top_up()
-            batch = admission.cut_batch(
-                version=self._version, leased=leased, buffered=self._ledger.buffered, **bounds
-            )
+            batch = admission.cut_batch(ledger, version=self._version, **bounds)
             if batch is not None:
                 return sorted(batch)
             self._buffer_changed.clear()
@@ -367,7 +362,11 @@ class Controller:
         self._ledger.release([group.group])
         self.metrics.observe_discarded("unjudged")
         self._buffer_changed.set()
-        self._health.note_unjudged(group.group, group.problem_id, error)
+        problem_id = group.problem_id
+        self._health.note_unjudged(problem_id, error, is_new=self._unjudged.is_first_failure(problem_id))
+        if not (self._stopping or self._is_over) and self._unjudged.failed(problem_id, error, self._version):
+            self._ledger.set_aside.add(self._indices[problem_id])
+            self._health.note(f"problem {problem_id} is set aside: the verifier failed on it {TRIES} times")
         self._rollouts.top_up()
 
     def _note_lost(self, role: str, error: WorkerLost) -> None:
@@ -388,6 +387,7 @@ class Controller:
         )
         self.metrics.set_targets(self._elastic.targets)
         self.metrics.set_silent(self._elastic.num_silent)
+        self.metrics.set_unjudged(len(self._unjudged.entries))
         self.metrics.set_startups((w.name, w.startup_s) for w in (*rollouts.values(), *verifiers.values()))
         self.metrics.set_child_restarts(self._verifying.num_child_restarts)
         self.metrics.set_rollouts((name, worker.facts) for name, worker in rollouts.items() if worker.facts)

@@ -9,8 +9,12 @@ from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
+from actors.types import ScoredGroup
 from cluster.config.schema import RunConfig
 from cluster.fleet.calls import Halt, WorkerLost
+from cluster.run.nothing_learned import NothingLearned
 from learner.types import STALENESS_WARNING, WorkerParity, staleness_ratio
 
 STARVING_S = 60.0
@@ -53,7 +57,6 @@ class Health:
         self._config = config
         self._failures = Streak()
         self._is_ending = False
-        self._unjudged: Counter[int] = Counter()
         self._parity: dict[str, WorkerParity] = {}
         self._num_uncompared = 0
         self._shifts: deque[float] = deque(maxlen=NUM_STALE_STEPS)
@@ -62,6 +65,7 @@ class Health:
         self._num_silent = 0
         self._num_judged = 0
         self._is_silent = False
+        self._nothing_learned = NothingLearned(config)
         self._told_starving_s = 0.0
         self.events: list[str] = []
 
@@ -96,14 +100,15 @@ class Health:
                 f"{self._failures.length} failures in a row without a finished group; the last: {message}"
             )
 
-    def note_unjudged(self, group: int, problem_id: str, error: str) -> None:
-        """The verifier failed on a group; one on which it always fails must not be tried for ever."""
+    def note_unjudged(self, problem_id: str, error: str, *, is_new: bool) -> None:
+        """The verifier failed on a group of a problem. Only a problem on which it has not failed before (`is_new`) counts
+        as a failure of the run: one bad problem is set aside, a bad verifier fails on many.
+        """
         message = f"verifier {self._config.verifier.label} fails on problem {problem_id}: {error}"
-        if not self._is_ending:
-            self._unjudged[group] += 1
-        if self._unjudged[group] >= self._config.train.max_consecutive_failures:
-            raise Halt(f"{message} ({self._unjudged[group]} times)")
-        self.note_failure(message)
+        if is_new:
+            self.note_failure(message)
+        else:
+            self.note(message)
 
     def check_statuses(self, statuses: Sequence[str]) -> None:
         """A group's statuses: a run in which no candidate is judged trains on zeros.
@@ -196,6 +201,20 @@ class Health:
             f"train.{name} = {limit:g}; check the model, rollout.dtype = {rollout.dtype!r}, learner.dtype = "
             f"{learner.dtype!r} and the temperature, or raise the limit if the model rounds more than others"
         )
+
+    @property
+    def num_steps_without_learning(self) -> int:
+        """In a row, the newest step included."""
+        return self._nothing_learned.num_steps
+
+    def check_learned(self, step: int, groups: Sequence[ScoredGroup], weights_BN: np.ndarray) -> str | None:
+        """Say it where no sample had a weight for long; the message of Halt, for after a checkpoint, where for too long."""
+        learning, limit = self._nothing_learned, self._config.train.stop_when_nothing_learned_for
+        if learning.observe(groups, weights_BN):
+            self.note(learning.message(step))
+        if limit is None or learning.num_steps < limit:
+            return None
+        return f"{learning.message(step)} (train.stop_when_nothing_learned_for = {limit}); there is a checkpoint of this step"
 
     def check_staleness(self, step: int, facts: Mapping[str, float]) -> None:
         """Warn when the samples of NUM_STALE_STEPS steps, on average, lie too far from the policy they train.

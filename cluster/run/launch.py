@@ -59,9 +59,7 @@ def train(
             problems,
             prompts,
             demonstrations,
-            str(origin.checkpoint) if origin.checkpoint else None,
-            origin.num_recoveries,
-            origin.notes,
+            origin,
         )
     except ValueError as error:  # the name is taken
         raise RuntimeError(

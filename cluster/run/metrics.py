@@ -66,6 +66,7 @@ BATCH_GAUGES = {
     "pass_at_n": ("pass_at_n_ratio", "Unbiased pass@N of the newest batch"),
     "staleness_mean": ("staleness_mean_versions", "Mean versions between sampling and training"),
     "staleness_max": ("staleness_max_versions", "Largest number of versions between sampling and training"),
+    "steps_without_learning": ("weightless_steps", "Steps in a row in which no sample had a weight"),
     "completion_tokens": ("completion_mean_tokens", "Mean completion length"),
 }
 
@@ -125,6 +126,9 @@ class Metrics:
             "Time that each phase of a living worker's start took, until its first group",
             ["worker", "phase"],
         )
+        self._unjudged = self._gauge(
+            "bonfire_verifier_unjudged_problems", "Problems set aside because the verifier fails on them"
+        )
         self._discarded = self._counter("bonfire_cluster_discarded_groups", "Groups given back", ["reason"])
         self._sequences = self._counter("bonfire_rollout_sequences", "Sequences sampled")
         self._tokens = self._counter("bonfire_rollout_tokens", "Tokens sampled")
@@ -163,6 +167,9 @@ class Metrics:
         except OSError as error:
             raise config.unusable(error) from None
         return server
+
+    def set_unjudged(self, num_problems: int) -> None:
+        self._unjudged.set(num_problems)
 
     def observe_step(self, facts: Mapping[str, float]) -> None:
         """The facts of one optimizer step, as they go to metrics.jsonl."""

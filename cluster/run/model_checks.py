@@ -6,7 +6,7 @@ Each check raises ValueError with one line that names the thing, its value and t
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,20 +51,22 @@ def embedding_rows(directory: Path) -> int | None:
     return text_settings(read_object(directory / CONFIG)).get("vocab_size")
 
 
-def check_token_range(
-    config: RunConfig, what: str, problems: Sequence[Problem], ids: Iterable[Sequence[int]], tokenizer: Any
-) -> None:
-    """Every token of the prompts, or of the demonstrations, must have a row in the model's embedding."""
+def why_beyond(config: RunConfig, tokenizer: Any) -> Callable[[str, Problem, Sequence[int]], str | None]:
+    """A function that says why the tokens of a prompt, or of a demonstration, cannot be read: one has no row in the
+    model's embedding. None: each has one.
+    """
     rows = None if is_to_be_made(config) else embedding_rows(model_directory(config.model))
-    if rows is None:
-        return
-    for problem, tokens in zip(problems, ids, strict=True):
-        if (largest := max(tokens, default=0)) >= rows:
-            raise ValueError(
-                f"{what} of problem {problem.id!r} has the token {largest} ({tokenizer.convert_ids_to_tokens(largest)!r}), "
-                f"model = {config.model!r} has an embedding of {rows} rows: its tokenizer belongs to another model, or has "
-                "tokens added; take the model's own, or call resize_token_embeddings and save both"
-            )
+
+    def why(what: str, problem: Problem, tokens: Sequence[int]) -> str | None:
+        if rows is None or (largest := max(tokens, default=0)) < rows:
+            return None
+        return (
+            f"{what} of problem {problem.id!r} has the token {largest} ({tokenizer.convert_ids_to_tokens(largest)!r}), "
+            f"model = {config.model!r} has an embedding of {rows} rows: its tokenizer belongs to another model, or has tokens "
+            "added; take the model's own, or call resize_token_embeddings and save both"
+        )
+
+    return why
 
 
 def warn_of_unread_arguments(config: RunConfig, tokenizer: Any) -> None:

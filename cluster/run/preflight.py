@@ -8,8 +8,7 @@ from __future__ import annotations
 import shutil
 import socket
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,19 +17,20 @@ import psutil
 
 from actors.engine_config import check_known, known_arguments
 from actors.model_files import CONFIG, read_object, text_settings
-from actors.tokens import encode_demonstrations, encode_prompts, load_tokenizer, stop_token_ids
+from actors.tokens import encode_demonstrations, load_tokenizer, stop_token_ids
 from cluster.config.schema import MetricsConfig, RunConfig
 from cluster.fleet.capacity import check_private_has
 from cluster.fleet.needs import disk_needed, is_to_be_made, memory_needed, model_directory
 from cluster.run.base_model import base_is_there
+from cluster.run.intake import Intake, take_in
 from cluster.run.model_checks import (
     check_files,
-    check_token_range,
     check_verifier_models,
     warn_of_unread_arguments,
+    why_beyond,
 )
-from verifiers.problems.loading import check_problems, load_problems, warn_of_shared_prompts
-from verifiers.process.trial import try_imports
+from cluster.run.token_words import naming_unknown_words
+from verifiers.problems.loading import warn_of_shared_prompts
 from verifiers.types import Problem
 
 
@@ -39,7 +39,9 @@ class Prepared:
     """What the checks loaded on the way."""
 
     train_problems: list[Problem]
+    train_prompts: list[tuple[int, ...]]
     test_problems: list[Problem]
+    test_prompts: list[tuple[int, ...]]
 
 
 def prepare(config: RunConfig, run_dir: Path, *, local: bool, port_patience_s: float = 0.0) -> Prepared:
@@ -52,15 +54,21 @@ def prepare(config: RunConfig, run_dir: Path, *, local: bool, port_patience_s: f
     check_context(config)
     check_engine(config)
     check_port(config.metrics, port_patience_s)
-    train_problems = load_problems(config.problems, "train")
-    test_problems = load_problems(config.problems, "test") if config.evaluation else []
-    try_imports(config.verifier)
-    check_problems([*train_problems, *test_problems], config.verifier)
-    warn_of_shared_prompts(train_problems, test_problems)
+    tokenizer = tokenizer_of(config)
+    judges_here = local and not config.verifier.num_gpus
+    train = take_in(config, "train", tokenizer, judges_here=judges_here)
+    nothing = Intake(problems=[], prompts=[])
+    test = take_in(config, "test", tokenizer, judges_here=judges_here) if config.evaluation else nothing
+    warn_of_shared_prompts(train.problems, test.problems)
     if local:
         check_memory(config)
     check_disk(config, run_dir)
-    return Prepared(train_problems=train_problems, test_problems=test_problems)
+    return Prepared(
+        train_problems=train.problems,
+        train_prompts=train.prompts,
+        test_problems=test.problems,
+        test_prompts=test.prompts,
+    )
 
 
 def check_model(model: str) -> None:
@@ -132,22 +140,6 @@ def check_port(metrics: MetricsConfig, patience_s: float = 0.0) -> None:
         time.sleep(0.2)
 
 
-def check_prompts(config: RunConfig, problems: Sequence[Problem], tokenizer: Any) -> list[tuple[int, ...]]:
-    """Token ids of all prompts; the longest must leave room for a completion."""
-    with _naming_unknown_words("a prompt", config):
-        prompts = encode_prompts(tokenizer, problems, config.rollout.chat)
-    room = config.rollout.max_model_len - config.rollout.max_tokens
-    for problem, prompt in zip(problems, prompts, strict=True):
-        if not 0 < len(prompt) <= room:
-            raise ValueError(
-                f"the prompt of problem {problem.id!r} has {len(prompt)} tokens, rollout.max_model_len = "
-                f"{config.rollout.max_model_len} less rollout.max_tokens = {config.rollout.max_tokens} leaves {room}: "
-                "raise the first, lower the second, or drop the problem"
-            )
-    check_token_range(config, "the prompt", problems, prompts, tokenizer)
-    return prompts
-
-
 def check_demonstrations(
     config: RunConfig, problems: Sequence[Problem], tokenizer: Any
 ) -> list[tuple[int, ...]]:
@@ -171,7 +163,7 @@ def check_demonstrations(
         stop_token_id = tokenizer.eos_token_id
     else:
         stop_token_id = stop_token_ids(config.model, tokenizer, config.rollout.chat)[0]
-    with _naming_unknown_words("a demonstration", config):
+    with naming_unknown_words("a demonstration", config):
         demonstrations = encode_demonstrations(tokenizer, problems, stop_token_id)
     for problem, ids in zip(problems, demonstrations, strict=True):
         if len(ids) > config.rollout.max_tokens:
@@ -179,21 +171,11 @@ def check_demonstrations(
                 f"the demonstration of problem {problem.id!r} has {len(ids)} tokens with its stop token, more than "
                 f"rollout.max_tokens = {config.rollout.max_tokens}: raise that, or drop the problem"
             )
-    check_token_range(config, "the demonstration", problems, demonstrations, tokenizer)
+    beyond = why_beyond(config, tokenizer)
+    for problem, ids in zip(problems, demonstrations, strict=True):
+        if why := beyond("the demonstration", problem, ids):
+            raise ValueError(why)
     return demonstrations
-
-
-@contextmanager
-def _naming_unknown_words(where: str, config: RunConfig) -> Iterator[None]:
-    """Words that the base model's own tokenizer does not know become an error in one line."""
-    try:
-        yield
-    except Exception as error:
-        if "WordLevel" not in str(error):
-            raise
-        raise ValueError(
-            f"{where} has a word that model = {config.model!r} has no token for: {error}"
-        ) from None
 
 
 def check_memory(config: RunConfig) -> None:

@@ -75,9 +75,9 @@ class Progress:
         self._num_sequences += group.num_samples
 
     def finish_step(
-        self, step: StepResult, groups: Sequence[ScoredGroup], seconds: dict[str, float]
+        self, step: StepResult, groups: Sequence[ScoredGroup], about: dict[str, float]
     ) -> dict[str, Any]:
-        """The step's facts: of its batch, of the learner, and `seconds` spent in the loop's stages.
+        """The step's facts: of its batch, of the learner, and what the loop knows `about` it: seconds spent in its stages.
 
         `clipped_fraction`: share of the newest NUM_RECENT_STEPS steps, this one included, whose gradient was clipped.
         """
@@ -94,7 +94,7 @@ class Progress:
             **step.facts,
             "clipped_fraction": float(np.mean(self._recent_clipped)),
             "step_s": step_s,
-            **seconds,
+            **about,
             "tokens_per_s": self._num_tokens / step_s,
             "sequences_per_s": self._num_sequences / step_s,
         }

@@ -25,6 +25,10 @@ class Origin:
     """Of this command."""
     notes: Sequence[str] = ()
     """What the run's log and events are to say of it."""
+    removed: frozenset[str] = frozenset()
+    """Ids of problems that the checkpoint knows and this command does not: never asked."""
+    repaired: frozenset[str] = frozenset()
+    """Ids of problems that are other than the checkpoint knows them: no longer set aside."""
 
 
 class Recoveries:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cluster.config.schema import RunConfig
@@ -13,7 +13,8 @@ from cluster.fleet.calls import Halt, WorkerLost, is_accident
 from cluster.fleet.learning import LearnerHandle
 from cluster.run.metrics import Metrics
 from cluster.run_directory.identity import identity
-from cluster.run_directory.record import RunRecord, write_failed
+from cluster.run_directory.problem_list import digest, write_problem_list
+from cluster.run_directory.record import RunRecord, naming_disk, write_failed
 from verifiers.types import Problem
 
 logger = logging.getLogger(__name__)
@@ -36,6 +37,8 @@ class Saver:
         self._num_ranks = config.learner.ranks
         self._keep = config.train.keep_checkpoints
         self._identity = identity(config, problems)
+        imitated = config.objective.needs_demonstrations
+        self._digests = {problem.id: digest(problem, imitated=imitated) for problem in problems}
         self._record = record
         self._learner = learner
         self._metrics = metrics
@@ -47,8 +50,12 @@ class Saver:
         """The newest checkpoint, how long this process took to write it, and whether one is being written."""
         return {"version": self._newest, "seconds": self._seconds, "is_saving": self._is_saving}
 
-    async def save(self, version: int, ledger: dict[str, Any]) -> None:
+    async def save(
+        self, version: int, ledger: dict[str, Any], unjudged: Sequence[Mapping[str, Any]] = ()
+    ) -> None:
         """Write the checkpoint of a version, unless it is there; returns when it would survive a crash.
+
+        `unjudged`: the problems set aside.
 
         Raises WorkerLost when the learner is lost, Halt or OSError, in one line, when it cannot be written.
         """
@@ -65,7 +72,15 @@ class Saver:
             failure = write_failed(partial, str(error))
             self._record.drop_checkpoint(version)
             raise Halt(str(failure)) from error
-        state = {"version": version, "ledger": ledger, "identity": self._identity, "time": time.time()}
+        state = {
+            "version": version,
+            "ledger": ledger,
+            "unjudged": list(unjudged),
+            "identity": self._identity,
+            "time": time.time(),
+        }
+        with naming_disk(partial):
+            write_problem_list(partial, self._digests)
         await asyncio.to_thread(self._record.finish_checkpoint, version, state, keep=self._keep)
         self._newest = version
         self._is_saving = False

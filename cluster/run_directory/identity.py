@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from cluster.config.schema import RunConfig
-from cluster.run_directory.record import read_state
 from learner.config import WITHOUT_EFFECT_ON_RESULT
 from verifiers.types import Problem
 
@@ -40,24 +39,3 @@ def identity(config: RunConfig, problems: Sequence[Problem]) -> dict[str, Any]:
         **{f"learner.{name}": value for name, value in learner.items()},
         **{f"objective.{name}": value for name, value in objective.items()},
     }
-
-
-def check_same_run(checkpoint: Path, config: RunConfig, problems: Sequence[Problem]) -> None:
-    """Raises ValueError, in one line, for a setting that must be the checkpoint's and is not."""
-    state = read_state(checkpoint)
-    saved = state.get("identity", {})
-    for name, value in identity(config, problems).items():
-        if name not in saved:
-            raise ValueError(
-                f"{name} is {value!r}, checkpoint {checkpoint} was made without that setting: "
-                f"start a new run with model = {str(checkpoint / 'model')!r}"
-            )
-        if saved[name] != value:
-            raise ValueError(
-                f"{name} is {value!r}, checkpoint {checkpoint} was made with {saved[name]!r}: "
-                "resume with that, or start a new run from the checkpoint's model"
-            )
-    if state["version"] > config.train.steps:
-        raise ValueError(
-            f"train.steps = {config.train.steps}, checkpoint {checkpoint} has {state['version']} steps already: raise it"
-        )

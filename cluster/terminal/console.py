@@ -156,7 +156,8 @@ def describe_training(facts: dict[str, Any], num_select: int) -> tuple[float, st
     difference = (
         f"{facts['parity_mean']:.0e} (max {facts['parity_max']:.0e})"
         if facts["parity_tokens"]
-        else "not looked at: no sample of the step had a weight"
+        else "not compared in this step"
+        + (", no sample had a weight" if facts["steps_without_learning"] else "")
     )
     speed = (
         f"{facts['tokens_per_s']:,.0f} tokens/s   {facts['sequences_per_s']:,.0f} sequences/s   "
@@ -167,4 +168,6 @@ def describe_training(facts: dict[str, Any], num_select: int) -> tuple[float, st
         f"learning rate {facts['learning_rate']:.2g}   gradient norm {facts['grad_norm']:.2g}, "
         f"clipped in {facts['clipped_fraction']:.0%} of recent steps"
     )
-    return share, headline, [speed, gradient, *details]
+    idle_steps = facts["steps_without_learning"]
+    idle = [f"nothing learned for {idle_steps} steps: no sample had a weight"] if idle_steps > 1 else []
+    return share, headline, [*idle, speed, gradient, *details]

@@ -15,7 +15,8 @@ from actors.config import ChatConfig
 from actors.tokens import encode_demonstrations, encode_prompts, stop_token_ids
 from cluster.config.parse import parse_config
 from cluster.evaluation.identity import sampling_identity
-from cluster.run.preflight import check_demonstrations, check_prompts
+from cluster.run.intake import check_prompts
+from cluster.run.preflight import check_demonstrations
 from cluster.run_directory.identity import identity
 from learner.sft import build_tokenizer
 from tests.shared.refusals import refusal

@@ -49,6 +49,7 @@ def live_run(address: str, model: str, run_dir: Path, *, workers: int) -> Iterat
     from actors.tokens import encode_prompts, load_tokenizer
     from cluster.config.parse import parse_config
     from cluster.run.controller import Controller
+    from cluster.run.recovery import Origin
     from tests.shared.live_run import LiveRun
     from verifiers.problems.loading import load_problems
 
@@ -68,7 +69,7 @@ def live_run(address: str, model: str, run_dir: Path, *, workers: int) -> Iterat
     ray.init(address=address, namespace="tests", log_to_driver=False, logging_level="ERROR")
     problems = load_problems(config.problems, "train")
     prompts = encode_prompts(load_tokenizer(config.model), problems)
-    controller = Controller.remote(config, str(run_dir), problems, prompts, [], None)
+    controller = Controller.remote(config, str(run_dir), problems, prompts, [], Origin())
     try:
         yield LiveRun(controller)
     finally:

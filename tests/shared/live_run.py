@@ -21,6 +21,7 @@ from cluster.config.parse import parse_config
 from cluster.config.schema import RunConfig
 from cluster.run.controller import Controller
 from cluster.run.preflight import check_demonstrations
+from cluster.run.recovery import Origin
 from verifiers.problems.loading import load_problems
 
 GROUPS, SAMPLES, STEPS = 4, 8, 12
@@ -36,6 +37,14 @@ def slow(problem, completion):
 
 def broken(problem, completion):
     raise KeyError("no such column")
+
+def picky(problem, completion):
+    if problem.truth["target"] == 90:
+        raise KeyError("unreadable truth")
+    return slow(problem, completion)
+
+def zero(problem, completion):
+    return 0.0
 """
 
 
@@ -132,9 +141,8 @@ def started(
     tokenizer = load_tokenizer(config.model)
     prompts = encode_prompts(tokenizer, problems)
     demonstrations = check_demonstrations(config, problems, tokenizer)
-    actor = controller.remote(
-        config, str(run_dir), problems, prompts, demonstrations, str(checkpoint) if checkpoint else None
-    )
+    origin = Origin(checkpoint=checkpoint)
+    actor = controller.remote(config, str(run_dir), problems, prompts, demonstrations, origin)
     try:
         yield LiveRun(actor)
     finally:

@@ -1,4 +1,4 @@
-r"""Where a completion's answer stands, and what of its text can be judged without a library.
+r"""Where a completion's answer stands, and what of its text can be judged without a grammar.
 
 Pure and cheap: the format `math` takes the truth of a row with the same functions (verifiers/problems/formats.py), so that
 a solution always has the answer that the verifier finds in it. Time is linear in the text.
@@ -7,7 +7,6 @@ a solution always has the answer that the verifier finds in it. Time is linear i
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -27,47 +26,38 @@ _BOX_NAME = re.compile(r"\\(?:boxed|fbox)(?![a-zA-Z])")
 # No two neighbouring parts can match the same character: with an overlap, a run of spaces takes quadratic time.
 _BETWEEN_BOXES = re.compile(r"[\s$]*(?:[,;]\s*(?:(?:and|or)\b)?|(?:and|or)\b)[\s$]*(?:\w{1,5}\s*=[\s$]*)?")
 # A number behind "####", as GSM8K has it, and perhaps its unit; "#### 1. First step" is a heading.
-_HASHES = re.compile(r"^####[ \t]*(?!\d+\.\s)([-+$\\]*\.?[0-9][^\n]{0,200})$", re.MULTILINE)
-_LAST_WORDS = re.compile(r"(?:\s+[a-zA-Z]+)+[\s.]*$")
+_HASHES = re.compile(
+    r"^####[ \t]*(?!\d+\.\s)([-+−–$€£¥\\]*(?:\.?[0-9]|[dt]?frac|sqrt|pi\b)[^\n]{0,200})$", re.MULTILINE
+)
 _DENIAL = re.compile(
     r"(?i)\banswer\s+(?:is\s+not|isn't|can(?:not|'t)\s+be)\b[^\n]*?(?:\.(?=\s)|$)", re.MULTILINE
 )
-_PHRASE = re.compile(r"(?i)\banswer(?:\s+is\b|\s*:)[\s*:]*([^\n]*?)(?=\.?[\s*]*$|\.\s)", re.MULTILINE)
+_PHRASE = re.compile(r"(?i)\banswer\**(?:\s+is\b|\s*[:=])[\s*:]*([^\n]*?)(?=\.?[\s*]*$|\.\s)", re.MULTILINE)
+# What follows an answer in its sentence, and words without which it is another answer.
+_REASON = re.compile(
+    r"(?i)[,;]?\s+(?:because|since|as|which|where|so|when|if|but|for)\b|[,;]\s+(?=[a-z]{2,}\s+[a-z])"
+)
+_TURNS = re.compile(r"(?i)\b(?:between|not|least|most|less|more|minus|negative|either|neither|below|above)\b")
+_BEGINS_ANSWER = re.compile(
+    r"(?i)[-+−–$€£`.]*(?:[0-9(\[{\\$]|[a-z]\b|(?:about|approximately|roughly|exactly)\b)|(?:\S+\s+){0,2}[^\s0-9]+$"
+)
+_TAG, _END_TAG = "<answer>", "</answer>"
 
 
-def _fraction(repeating: re.Match[str]) -> str:
-    r"""\frac{1}{6} for 0.1\overline{6}: with digits w.f(r), (wfr - wf) / (10^|f| (10^|r| - 1))."""
-    whole, first, repeated = repeating.groups()
-    numerator = int(whole + first + repeated) - int(whole + first or "0")
-    return rf"\frac{{{numerator}}}{{{10 ** len(first) * (10 ** len(repeated) - 1)}}}"
-
-
-_TIDY: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] = (
+_TIDY: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile("[−–]"), "-"),
-    (re.compile("·"), r"\\cdot "),
-    (re.compile("∞"), r"\\infty "),
-    (re.compile(r"(?<![0-9])([0-9]{0,50})\.([0-9]{0,50})\\(?:overline|bar)\{([0-9]{1,50})\}"), _fraction),
-    (re.compile(r"√\s*(?:\(([^()]*)\)|([0-9]+|[a-zA-Z]))"), r"\\sqrt{\1\2}"),
     (re.compile(r"(?<=[0-9])\\,(?=[0-9]{3}(?![0-9]))"), ""),
     # Not the second half of a matrix's line break.
     (re.compile(r"(?<!\\)(?:\\!\s*|\\?\$|\\(?:left|right)(?![a-zA-Z]))"), ""),
     (re.compile(r"(?<!\\)\\[,;: ]|~"), " "),
     (re.compile(r"\{,\}"), ","),
     (re.compile(r"\\[dt]frac"), r"\\frac"),
-    (re.compile(r"\\varnothing"), r"\\emptyset"),
-    (re.compile("°"), r"^\\circ"),
-    # math-verify sees the imaginary unit only where i stands alone.
-    (re.compile(r"(?<=[0-9])i(?![a-zA-Z])"), " i"),
-    # It reads a bare word as a product of letters, equal to every anagram.
-    (re.compile(r"^\s*(?!infinity)([a-zA-Z]{4,}|[A-Z]{2,3})[\s.]*$"), r"\\text{\1}"),
 )
 _LIST_OR_NUMBER = re.compile(r"[1-9][0-9]{0,2}(?:,[0-9]{3})+")
 _DECIMAL = re.compile(r"[-+]?(?=\.?[0-9])(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]*)(\.[0-9]+)?")
 _RATIO = re.compile(
     r"([-+]?)(?:\\frac(?:\{(-?[0-9]+)\}\{(-?[0-9]+)\}|([0-9])([0-9]))|([0-9]+)\s*/\s*([0-9]+))"
 )
-_EQUALS = re.compile(r"=|\\approx(?![a-zA-Z])|≈")
-_SECOND_ANSWER = re.compile(r"\\(?:text\w*|mbox|mathrm)\s*\{[^{}]*\bor\b[^{}]*[0-9][^{}]*\}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,27 +66,56 @@ class FoundAnswer:
 
     text: str
     is_marked: bool
-    """`text` is the answer and nothing else; otherwise it is prose, in which math-verify looks for one."""
+    """`text` is the answer and nothing else; otherwise it is prose, in which `prose` looks for one."""
 
 
 def find_answer(completion: str, *, boxed_only: bool = False) -> FoundAnswer | None:
     r"""The last of what marks an answer, None if there is nothing to read.
 
-    In this order: the last complete `\boxed{}` or `\fbox{}`, with those before it that are its equals
-    (`\boxed{3} or \boxed{5}` answers both); the last line `#### 42`; the rest of the sentence after the
-    last "answer is" or "answer:", if it is one word; the end of the completion, as prose. Where boxes were
-    begun and none is complete, or the last is empty, there is no answer, whatever else the text says.
+    In this order: what the last `<answer>` and `</answer>` enclose, unless a box follows; the last complete
+    `\boxed{}` or `\fbox{}`, with those before it that are its equals (`\boxed{3} or \boxed{5}` answers both);
+    the last line `#### 42`; the rest of the sentence after the last "answer is" or "answer:", where an answer
+    stands there; the end of the completion, as prose. Where boxes were begun and none is complete, or the
+    last is empty, there is no answer, whatever else the text says.
     """
+    if (tagged := _tagged(completion)) is not None:
+        found = _find_untagged(tagged, boxed_only)
+        is_whole = found is not None and not found.is_marked and "\n" not in tagged
+        return FoundAnswer(text=tagged, is_marked=True) if is_whole else found
+    return _find_untagged(completion, boxed_only)
+
+
+def _tagged(completion: str) -> str | None:
+    """What stands in the last pair of tags, if no box comes behind it."""
+    if (
+        _END_TAG not in completion
+        and _END_TAG.title() not in completion
+        and _END_TAG.upper() not in completion
+    ):
+        return None
+    lower = completion.lower()
+    if len(lower) != len(completion):  # a letter that is two in lower case moves all that follows
+        lower = completion
+    end = lower.rfind(_END_TAG)
+    start = lower.rfind(_TAG, 0, end) if end >= 0 else -1
+    if start < 0 or _BOX_NAME.search(completion, end):
+        return None
+    return completion[start + len(_TAG) : end].strip()
+
+
+def _find_untagged(completion: str, boxed_only: bool) -> FoundAnswer | None:
     boxes, is_begun = _boxes(completion)
     if boxes or is_begun or boxed_only:
         boxed = _joined(completion, boxes) if boxes else ""
         return FoundAnswer(text=boxed, is_marked=True) if boxed else None
     if hashes := _HASHES.findall(completion):
-        return FoundAnswer(text=_LAST_WORDS.sub("", hashes[-1]), is_marked=True)
+        return FoundAnswer(text=hashes[-1].rstrip(), is_marked=True)
     tail = _DENIAL.sub("", _tail(completion))
     phrases = _PHRASE.findall(tail)
-    if phrases and (phrase := phrases[-1].strip("*_ ")) and not any(map(str.isspace, phrase)):
-        return FoundAnswer(text=phrase, is_marked=True)
+    if phrases and (phrase := phrases[-1].strip("*_` ")):
+        clause = _REASON.split(phrase)[0].strip("*_` ")
+        if _BEGINS_ANSWER.match(clause) or _TURNS.search(clause):
+            return FoundAnswer(text=clause, is_marked=True)
     return FoundAnswer(text=tail, is_marked=False) if tail.strip() else None
 
 
@@ -107,6 +126,13 @@ def boxed_answer(solution: str) -> str | None:
     if not boxes or not solution[boxes[-1].content].strip() or names[-1] >= boxes[-1].end:
         return None
     return _joined(solution, boxes)
+
+
+def fits_in_a_box(answer: str) -> bool:
+    """Whether a box with this answer ends where it should: not where its braces do not match."""
+    text = rf"\boxed{{{answer}}}"
+    boxes, _ = _boxes(text)
+    return bool(boxes) and (boxes[-1].start, boxes[-1].end) == (0, len(text))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,13 +224,14 @@ def plain_number(text: str) -> PlainNumber | None:
 
 
 def equal_numbers(true: PlainNumber, given: PlainNumber, decimal_places: int) -> bool:
-    """math-verify's rule: rounded to so many places if one of them is a decimal, exactly otherwise.
+    """Rounded to so many places if one of them is a decimal, exactly otherwise.
 
-    But a number that would be rounded to 0 must agree to so many significant digits, and only 0 equals 0.
+    But a small number, of which half of those places are 0, must agree to so many significant digits, and
+    only 0 equals 0.
     """
     if not (true.is_decimal or given.is_decimal):
         return true.value == given.value
-    if round(true.value, decimal_places) == 0:
+    if abs(true.value) * 10 ** (decimal_places // 2) < 1:
         return abs(true.value - given.value) <= abs(true.value) / (2 * 10**decimal_places)
     return round(true.value, decimal_places) == round(given.value, decimal_places)
 
@@ -212,15 +239,6 @@ def equal_numbers(true: PlainNumber, given: PlainNumber, decimal_places: int) ->
 def is_list_or_number(text: str) -> bool:
     """Whether it is 100,200, which may be one number or two."""
     return _LIST_OR_NUMBER.fullmatch(text) is not None
-
-
-def why_no_answer(text: str) -> str | None:
-    r"""Why a tidy answer contradicts itself, None if it does not: `3 = 5`, `5 \approx 3`, `5 \text{ (or 3)}`."""
-    numbers = [number.value for part in _EQUALS.split(text) if (number := plain_number(part.strip()))]
-    # Generous: \frac{1}{3} \approx 0.33 is one answer.
-    if any(abs(number - numbers[0]) > abs(numbers[0]) / 20 for number in numbers[1:]):
-        return "says that two numbers are equal which are not"
-    return "offers a second answer" if _SECOND_ANSWER.search(text) else None
 
 
 def why_unreadable(text: str, max_chars: int) -> str | None:

@@ -107,7 +107,9 @@ class ProblemsConfig(DependentSettings):
     train_split: Name | None = Field(None, description="Split of the training problems (hub).")
     test_split: Name | None = Field(None, description="Split of the held-out problems (hub).")
 
-    format: Literal["rows", "math", "gsm8k", "humaneval", "mbpp", "countdown"] = Field(
+    format: Literal[
+        "rows", "math", "gsm8k", "humaneval", "mbpp", "apps", "livecodebench", "code_contests", "countdown"
+    ] = Field(
         "rows",
         description="What a row means: one of the published formats, or rows, where the settings below say it "
         "(files, hub).",

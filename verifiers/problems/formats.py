@@ -17,8 +17,8 @@ from typing import Any
 from verifiers.countdown.puzzles import prompt_text
 from verifiers.math.text import boxed_answer
 from verifiers.one_answer import as_one_answer
+from verifiers.problems import cases, prompt_template, row_checks
 from verifiers.problems import fields as row_fields
-from verifiers.problems import prompt_template, row_checks
 from verifiers.problems.config import ProblemsConfig
 from verifiers.problems.conversation import read_messages
 from verifiers.problems.json_values import half_character, is_plain, storable
@@ -209,6 +209,13 @@ def _countdown_prompt(fields: Fields) -> str:
     return prompt_text(numbers, target)
 
 
+def _of(read_cases: Callable[[Fields], Mapping[str, Any]], *names: str) -> dict[str, Reader]:
+    def reader(name: str) -> Reader:
+        return lambda fields, _: read_cases(fields).get(name)
+
+    return {name: reader(name) for name in names}
+
+
 _NUMBERS, _TARGET = _column("numbers", "nums"), _column("target")
 
 FORMATS: Mapping[str, Format] = MappingProxyType(
@@ -256,6 +263,30 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
                 "challenge_test_list": _column("challenge_test_list", required=False),
             },
             why_invalid=row_checks.why_not_tested,
+        ),
+        # https://github.com/hendrycks/apps; TACO has the same fields.
+        "apps": Format(
+            prompt_fields=(),
+            id_field="problem_id",
+            difficulty_field="difficulty",
+            truth=_of(cases.apps_cases, "inputs", "outputs", "fn_name"),
+            make_prompt=cases.apps_prompt,
+        ),
+        # https://huggingface.co/datasets/livecodebench/code_generation_lite
+        "livecodebench": Format(
+            prompt_fields=(),
+            id_field="question_id",
+            difficulty_field="difficulty",
+            truth=_of(cases.livecodebench_cases, "inputs", "outputs", "fn_name"),
+            make_prompt=cases.livecodebench_prompt,
+        ),
+        # https://github.com/google-deepmind/code_contests
+        "code_contests": Format(
+            prompt_fields=(),
+            id_field="name",
+            difficulty_field="difficulty",
+            truth=_of(cases.code_contests_cases, "inputs", "outputs", "compare"),
+            make_prompt=cases.code_contests_prompt,
         ),
         "countdown": Format(
             id_field="id",

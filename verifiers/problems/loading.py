@@ -11,6 +11,7 @@ from verifiers.config import VerifierConfig
 from verifiers.countdown import puzzles, steps
 from verifiers.problems.config import ProblemsConfig, as_written
 from verifiers.problems.formats import to_problem
+from verifiers.problems.invalid_rows import InvalidRows
 from verifiers.problems.prompt_template import field_names
 from verifiers.problems.rows import Split, read_rows
 from verifiers.registry import problem_check
@@ -20,11 +21,18 @@ from verifiers.types import Problem
 def load_problems(config: ProblemsConfig, split: Split) -> list[Problem]:
     """All problems of the split; the same list in every process.
 
-    Raises ValueError, in one line, that names the setting, or the file and the line. Rows left out under
-    `problems.max_invalid_rows` are counted in a notice on standard error.
+    Raises ValueError that names the setting, or in a line each the rows of which no problem can be made. Rows left out
+    under `problems.max_invalid_rows` are counted in a notice on standard error.
     """
+    problems, invalid = read_problems(config, split)
+    invalid.settle()
+    return problems
+
+
+def read_problems(config: ProblemsConfig, split: Split) -> tuple[list[Problem], InvalidRows]:
+    """The problems of the split, and the rows of which none could be made, not settled yet."""
     if config.source == "countdown":
-        return puzzles.generate_problems(
+        problems = puzzles.generate_problems(
             config.num_train if split == "train" else config.num_test,
             config.seed,
             held_out=split == "test",
@@ -35,22 +43,35 @@ def load_problems(config: ProblemsConfig, split: Split) -> list[Problem]:
             operator_weights=config.operator_weights,
             spell=steps.SPELLINGS[config.notation],
         )
-    problems = _read_problems(config, split)
+        return problems, InvalidRows(split=split, limit=0, num_rows=len(problems))
+    problems, invalid = _problems_of_rows(config, split)
     if config.shuffle_seed is not None:
         # By id and not by position: a row added later moves no other against its neighbours.
         problems.sort(key=lambda problem: _uniform(f"{config.shuffle_seed} {problem.id}"))
-    return problems[: config.max_train if split == "train" else config.max_test]
+    return problems[: config.max_train if split == "train" else config.max_test], invalid
 
 
 def check_problems(problems: Sequence[Problem], config: VerifierConfig) -> None:
-    """Raise ValueError for the first problem that the verifier could not judge, before a run starts."""
+    """Raise ValueError, a line for each, for problems that the verifier could not judge."""
+    invalid = InvalidRows(split="", limit=0, num_rows=len(problems))
+    for why in find_unjudgeable(problems, config).values():
+        invalid.add(why)
+    invalid.settle()
+
+
+def find_unjudgeable(problems: Sequence[Problem], config: VerifierConfig) -> dict[str, str]:
+    """By id, in one line, why the verifier cannot judge a problem, as far as its `check_problem` can tell.
+
+    Raises ValueError where a verifier's own check fails in another way.
+    """
     checks = {name: check for name in config.names if (check := problem_check(name)) is not None}
+    faults: dict[str, str] = {}
     for problem in problems:
         for name, check in checks.items():
             try:
                 check(problem)
-            except ValueError:
-                raise
+            except ValueError as error:
+                faults.setdefault(problem.id, str(error))
             except Exception as error:  # the user's own function can fail in any way
                 raise ValueError(
                     f"verifier {name!r}: its check_problem fails on {problem.id!r}: {error!r}"
@@ -58,10 +79,12 @@ def check_problems(problems: Sequence[Problem], config: VerifierConfig) -> None:
         try:
             json.dumps(dict(problem.truth))
         except (TypeError, ValueError) as error:
-            raise ValueError(
-                f"problem {problem.id!r}: its truth cannot be sent to the verifier's process ({error}): "
-                "use only what JSON can hold"
-            ) from error
+            faults.setdefault(
+                problem.id,
+                f"problem {problem.id!r}: its truth cannot be sent to the verifier's process ({error}): name the fields "
+                "that it needs in problems.truth_fields",
+            )
+    return faults
 
 
 def warn_of_shared_prompts(train: Sequence[Problem], test: Sequence[Problem]) -> None:
@@ -80,7 +103,7 @@ def warn_of_shared_prompts(train: Sequence[Problem], test: Sequence[Problem]) ->
         )
 
 
-def _read_problems(config: ProblemsConfig, split: Split) -> list[Problem]:
+def _problems_of_rows(config: ProblemsConfig, split: Split) -> tuple[list[Problem], InvalidRows]:
     # Held-out problems that are a fraction of the training problems are read from their files.
     source: Split = "train" if config.test_fraction is not None else split
     template = config.prompt_template
@@ -90,16 +113,13 @@ def _read_problems(config: ProblemsConfig, split: Split) -> list[Problem]:
         )
     problems: list[Problem] = []
     place_of: dict[str, str] = {}
-    invalid: list[str] = []
-    num_rows = 0
+    invalid = InvalidRows(split=source, limit=config.max_invalid_rows)
     for row in read_rows(config, source):
-        num_rows += 1
+        invalid.num_rows += 1
         try:
             prompt, problem = to_problem(row, config, demonstrates=split == "train")
         except ValueError as error:
-            invalid.append(f"{row.where}: {error}")
-            if len(invalid) > config.max_invalid_rows:
-                raise ValueError(invalid[-1]) from error
+            invalid.add(f"{row.where}: {error}")
             continue
         if problem.id in place_of:
             raise ValueError(
@@ -110,15 +130,11 @@ def _read_problems(config: ProblemsConfig, split: Split) -> list[Problem]:
         # By the prompt and not by id: a problem that is there twice is never on both sides.
         if config.test_fraction is None or (_uniform(prompt) < config.test_fraction) == (split == "test"):
             problems.append(problem)
-    if invalid:
-        print(
-            f"bonfire: {len(invalid)} of {num_rows} {source} rows left out (problems.max_invalid_rows = "
-            f"{config.max_invalid_rows}), the first: {invalid[0]}",
-            file=sys.stderr,
-        )
     if not problems:
-        raise ValueError(_why_none(config, split, num_rows))
-    return problems
+        if invalid.num > invalid.limit:
+            invalid.settle()
+        raise ValueError(_why_none(config, split, invalid.num_rows))
+    return problems, invalid
 
 
 def _why_none(config: ProblemsConfig, split: Split, num_rows: int) -> str:

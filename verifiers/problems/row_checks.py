@@ -15,7 +15,7 @@ from verifiers.types import Problem
 
 
 def why_not_demonstrated(problem: Problem) -> str | None:
-    """Of numbers only: whether other answers are equal, the verifier's library decides."""
+    """Of numbers only: whether other answers are equal, the verifier decides."""
     answer = str(problem.truth["answer"])
     found = find_answer(problem.demonstration) if problem.demonstration is not None else None
     if found is None or not found.is_marked:
@@ -71,7 +71,8 @@ def why_not_begun(problem: Problem) -> str | None:
     prompt, entry_point = problem.truth["prompt"], problem.truth["entry_point"]
     if not (isinstance(prompt, str) and isinstance(entry_point, str)):
         return None  # told by the verifier's check
-    if re.search(rf"\b(?:def|class)\s+{re.escape(entry_point)}\b", prompt):
+    function = entry_point.rpartition(".")[2]  # of Solution().f
+    if re.search(rf"\b(?:def|class)\s+{re.escape(function)}\b", prompt):
         return None
     return (
         f"its prompt does not define entry_point {entry_point!r}: correct the row, or raise "

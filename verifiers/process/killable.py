@@ -18,8 +18,8 @@ is to blame: if it fails or hangs, the verifier is at fault.
 
 Measured in a virtual machine, countdown in groups of 32: 50,000 to 75,000 verdicts/s with parent and child on
 one core or on two, depending on what else runs there; a quarter of the time goes into canonical answers.
-A child is ready in 0.1 s, which is also what a restart costs. One that starts slowly (`math` imports sympy,
-0.6 s) has a spare that waits beside it, so that a restart costs nothing as long as candidates hang for longer.
+A child is ready in 0.1 s, which is also what a restart costs. One that starts slowly (`Row.warm_spare`) has a spare
+that waits beside it, so that a restart costs nothing as long as candidates hang for longer.
 
 Covered: hanging, crashing, `sys.exit`, printing, reading stdin, a parent killed by SIGKILL (on
 Linux; elsewhere an idle child ends, a hanging one stays), processes that a verifier started and

@@ -19,10 +19,11 @@ class PythonTestsConfig(BaseModel):
     max_processes: int = Field(8, ge=1, le=1024, description="Processes and threads it may have at a time.")
     file_mib: int = Field(16, ge=1, description="What it may write, all files together, in MiB of memory.")
     output_kib: int = Field(
-        1024,
+        4096,
         ge=1,
         le=16384,
-        description="Size of a single value that it returns, as sent to its tests, in KiB.",
+        description="Size of a single value that it returns, as sent to its tests, and of what a program prints, "
+        "in KiB. What is larger is `too_large`, not wrong.",
     )
     cpu_s: int | None = Field(
         None,

@@ -20,7 +20,11 @@ ENVIRONMENT = {
     "MALLOC_ARENA_MAX": "1",  # an arena for each thread would reserve 64 MiB of address space each
     "LANG": "C.UTF-8",
 }
-INSIDE = ("__init__", "values", "kernel", "candidate", "remote", "checker", "zygote")
+INSIDE = (
+    *("__init__", "values", "instances", "errors", "syscalls", "kernel"),
+    *("blocks", "reading", "common_imports", "runs", "from_tests", "candidate"),
+    *("outputs", "fitting", "given", "link", "remote", "checker", "zygote"),
+)
 """The modules of this room that exist in the sandbox."""
 _PACKAGE_PARENT = "/bonfire"
 _NO_USE_INSIDE = re.compile(

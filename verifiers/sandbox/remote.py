@@ -4,124 +4,35 @@ Runs inside the sandbox, in the checker's process: standard library only. What c
 stand-in, or one of the builtin exceptions.
 
 A stand-in equals no plain data, whatever its object says. An operator between two stand-ins is asked of the candidate:
-it could as well have returned two plain values that answer it.
+it could as well have returned two plain values that answer it. Arithmetic with plain data is asked only of objects
+that the tests made of the candidate's own classes (`fitting`).
 """
 
 from __future__ import annotations
 
-import builtins
-import types
-from collections import deque
+import operator
 from collections.abc import Callable, Iterator
-from typing import Any, NoReturn
+from typing import Any
 
-from verifiers.sandbox.values import FORWARDED, Channel, ValueRefusedError, decode, encode
+from verifiers.sandbox.errors import CannotSendError
+from verifiers.sandbox.link import GONE, CandidateGoneError, Link
+from verifiers.sandbox.values import ARITHMETIC, COMPARISONS, CONVERSIONS, FORWARDED, UNARY
 
-MAX_ITEMS = 10_000
+__all__ = ["GONE", "CandidateGoneError", "CannotSendError", "Link", "Remote"]
+
+MAX_ITEMS = 30_000
 """Items taken from one iterator of the candidate's. Each is a message there and back."""
-GONE = "the candidate's process ended"
-TESTS = "tests"
-"""The name of the module in which the tests run."""
+_READABLE = ("__name__", "__qualname__")
+_HIDDEN = ("__doc__", "__annotations__")
+"""What a function has and this class has too."""
 
-
-class CandidateGoneError(BaseException):
-    """No more answers are to be had. No Exception, so that no test takes it for the one that it expects."""
-
-
-class CannotSendError(BaseException):
-    """The tests give the candidate something that cannot travel."""
-
-
-class Link:
-    """Requests to the candidate. After its first offence against the protocol there are no more."""
-
-    def __init__(self, channel: Channel) -> None:
-        self._channel = channel
-        self._remotes: dict[int, Remote] = {}
-        self.gone = ""
-        """Why there are no more answers. A test that catches CandidateGoneError does not pass by it."""
-        self.unsupported = ""
-        """What of the tests cannot be done here."""
-        self._took_part = False
-        """Whether a value in the tests may be the candidate's, other than its functions and classes themselves."""
-
-    def ask(
-        self, verb: str, number: int, arguments: tuple[Any, ...] = (), keywords: dict[str, Any] | None = None
-    ) -> Any:
-        if self.gone:
-            raise CandidateGoneError(self.gone)
-        keywords = keywords or {}
-        try:
-            sent = [encode(item, self._refer) for item in arguments]
-            named = {name: encode(item, self._refer) for name, item in keywords.items()}
-            self._channel.send([verb, number, sent, named])
-        except (MemoryError, RecursionError, ValueRefusedError):  # only by way of what the candidate returned
-            self._give_up("a value of its that grew too large")
-        except OSError:
-            self._give_up(GONE)
-        self._took_part |= (verb, number) != ("get", 0)
-        value = self.receive(arguments, keywords)
-        self._took_part |= not isinstance(value, Remote)
-        return value
-
-    def receive(self, arguments: tuple[Any, ...] = (), keywords: dict[str, Any] | None = None) -> Any:
-        """The value of a reply; raises what the candidate raised. Applies what it did to its arguments."""
-        try:
-            kind, body, message, changed = self._channel.receive()
-            if changed is not None:
-                now, named = changed
-                _update(list(arguments), [decode(item, self._resolve) for item in now])
-                for name, value in (keywords or {}).items():
-                    _update([value], [decode(named[name], self._resolve)])
-            if kind == "value":
-                return decode(body, self._resolve)
-            if kind not in ("raise", "stop"):
-                raise ValueRefusedError("no reply of the protocol")
-            error = StopIteration() if kind == "stop" else _exception(body, message)
-        except (EOFError, OSError):
-            self._give_up(GONE)
-        except (LookupError, MemoryError, RecursionError, TypeError, ValueError) as problem:
-            self._give_up(
-                str(problem) if isinstance(problem, ValueRefusedError) else "no reply of the protocol"
-            )
-        raise error
-
-    def _give_up(self, reason: str) -> NoReturn:
-        self.gone = reason
-        raise CandidateGoneError(reason) from None
-
-    def _refer(self, value: Any) -> dict[str, Any]:
-        if isinstance(value, Remote):
-            return {"r": value._number}
-        reason = f"the tests give the candidate a {type(value).__name__}, which is no plain data"
-        if not self._took_part or _is_of_the_tests(value):
-            self.unsupported = reason
-        else:
-            self.gone = f"{reason}, after what the candidate returned"
-        raise CannotSendError(reason)
-
-    def _resolve(self, number: int) -> Remote:
-        if number not in self._remotes:
-            self._remotes[number] = Remote(self, number)
-        return self._remotes[number]
-
-
-def _is_of_the_tests(value: Any) -> bool:
-    """Whether this can only be written in the tests, and not come out of a value that the candidate returned.
-
-    An iterator or a builtin type's method can: `s.items` of a test that expects an object and is handed a dict.
-    """
-    match value:
-        case types.FunctionType():
-            return value.__module__ == TESTS
-        case types.MethodType():
-            return _is_of_the_tests(value.__func__)
-        case types.GeneratorType():
-            return value.gi_code.co_filename.startswith((f"<{TESTS}", "<prelude"))
-        case types.BuiltinFunctionType():
-            return isinstance(value.__self__, types.ModuleType)
-    kind = value if isinstance(value, type) else type(value)
-    return kind.__module__ == TESTS
+_OF_MAPPINGS: dict[str, Callable[..., Any]] = {
+    "keys": lambda remote, keys: list(keys),
+    "values": lambda remote, keys: [remote[key] for key in keys],
+    "items": lambda remote, keys: [(key, remote[key]) for key in keys],
+    "get": lambda remote, keys, key, default=None: remote[key] if key in keys else default,
+}
+"""What a result that is a mapping does, by its keys and what it has at each of them."""
 
 
 class Remote:
@@ -135,13 +46,6 @@ class Remote:
         object.__setattr__(self, "_link", link)
         object.__setattr__(self, "_number", number)
 
-    def _ask(self, verb: str, *arguments: Any) -> Any:
-        try:
-            return self._link.ask(verb, self._number, arguments)
-        except StopIteration:
-            # Let out, it would end a loop of the tests early, and `all(map(candidate, ...))` would hold.
-            raise RuntimeError("the candidate raises StopIteration") from None
-
     def __call__(self, /, *arguments: Any, **keywords: Any) -> Any:
         try:
             return self._link.ask("call", self._number, arguments, keywords)
@@ -149,91 +53,198 @@ class Remote:
             raise RuntimeError("the candidate raises StopIteration") from None
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
+        if name.startswith("__") and name not in _READABLE:
             raise AttributeError(name)
-        return self._ask("get", name)
+        if name in _OF_MAPPINGS:
+            _, items, is_mapping = _contents(self)
+            if items is not None and is_mapping:
+                return lambda *arguments: _OF_MAPPINGS[name](self, items, *arguments)
+        return _ask(self, "get", name)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        self._ask("set", name, value)
+        _facts(self).expected = True
+        _ask(self, "set", name, value)
+
+    def __delattr__(self, name: str) -> None:
+        _facts(self).expected = True
+        _ask(self, "delete", name)
 
     def __getitem__(self, key: Any) -> Any:
-        return self._ask("item", key)
+        _, items, is_mapping = _contents(self)
+        if items is None:
+            return _observe(self, "item", key)
+        if is_mapping:
+            if not any(key is item or key == item for item in items):
+                raise KeyError(key)
+            return _observe(self, "item", key)
+        return items[key] if isinstance(key, int | slice) else _observe(self, "item", key)
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        self._ask("set item", key, value)
+        self._link.fitting.is_changed(self._number)
+        _ask(self, "set item", key, value)
 
     def __delitem__(self, key: Any) -> None:
-        self._ask("delete item", key)
+        self._link.fitting.is_changed(self._number)
+        _ask(self, "delete item", key)
 
     def __enter__(self) -> Any:
-        return self._ask("enter")
+        return _ask(self, "enter")
 
-    def __exit__(self, *_: object) -> None:
-        self._ask("exit")  # its answer could only hide that a test failed
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        """Its answer is not heeded: it could only hide that a test failed."""
+        if not isinstance(error, CandidateGoneError):
+            builtin = kind and next(part for part in kind.__mro__ if part.__module__ == "builtins")
+            _ask(self, "exit", builtin, str(error))
 
-    __hash__ = object.__hash__  # by identity, for equal objects too
+    def __hash__(self) -> int:
+        """Of a result by identity, for equal objects too."""
+        return _ask(self, "hash") if _facts(self).expected else object.__hash__(self)
 
     def __len__(self) -> int:
-        return self._ask("len")
+        if _facts(self).expected:
+            return _ask(self, "len")
+        size, items, _ = _contents(self)
+        size = _observe(self, "len") if size is None else size
+        if items is None or len(items) != size:
+            there = "cannot be iterated" if items is None else f"has {len(items)} items"
+            _facts(self).misfit = f"a result says that its length is {size}, and {there}"
+        return size
 
     def __bool__(self) -> bool:
-        return self._ask("true")
+        size, _, _ = _contents(self)
+        return _observe(self, "true") if size is None else size > 0
+
+    def __contains__(self, item: Any) -> bool:
+        if _facts(self).expected:
+            return bool(_ask(self, "contains", item))
+        return any(item is other or item == other for other in self)
 
     def __str__(self) -> str:
-        return self._ask("text")
+        return _observe(self, "text")
+
+    def __repr__(self) -> str:
+        return _observe(self, "repr")
+
+    def __format__(self, spec: str) -> str:
+        return _observe(self, "format", spec)
 
     def __next__(self) -> Any:
         return self._link.ask("next", self._number)
 
     def __iter__(self) -> Iterator[Any]:
-        iterator = self._ask("iterate")
-        if not isinstance(iterator, Remote):
-            raise TypeError("the candidate's object cannot be iterated")
-        for _ in range(MAX_ITEMS):
-            try:
-                item = next(iterator)
-            except StopIteration:
-                return
-            yield item
-        raise RuntimeError(f"the candidate's iterator has more than {MAX_ITEMS} items")
+        _, items, _ = _contents(self)
+        return iter(list(items)) if items is not None else _items(self, _ask(self, "iterate"))
+
+    def __reversed__(self) -> Iterator[Any]:
+        _, items, is_mapping = _contents(self)
+        if items is None or is_mapping:
+            return _items(self, _ask(self, "reversed"))
+        return reversed(items)
+
+    def __instancecheck__(self, instance: Any) -> bool:
+        return isinstance(instance, Remote) and bool(_ask(self, "has instance", instance))
+
+    def __subclasscheck__(self, kind: Any) -> bool:
+        return isinstance(kind, Remote) and bool(_ask(self, "has subclass", kind))
+
+
+def _facts(remote: Remote) -> Any:
+    return remote._link.fitting.of(remote._number)
+
+
+def _ask(remote: Remote, verb: str, *arguments: Any) -> Any:
+    try:
+        return remote._link.ask(verb, remote._number, arguments)
+    except StopIteration:
+        # Let out, it would end a loop of the tests early, and `all(map(candidate, ...))` would hold.
+        raise RuntimeError("the candidate raises StopIteration") from None
+
+
+def _observe(remote: Remote, verb: str, *arguments: Any) -> Any:
+    """What is asked without changing anything: of a result that should be plain data it is asked once."""
+    facts = _facts(remote)
+    if facts.expected:
+        return _ask(remote, verb, *arguments)
+    question = (verb, *(id(part) if isinstance(part, Remote) else repr(part) for part in arguments))
+    if question not in facts.answers:
+        facts.answers[question] = _ask(remote, verb, *arguments)
+    return facts.answers[question]
+
+
+def _contents(remote: Remote) -> tuple[int | None, list[Any] | None, bool]:
+    """Of a result that is a container: its length, its items, and whether they are keys; else nothing."""
+    if _facts(remote).expected:
+        return None, None, False
+    answer = _observe(remote, "contents", MAX_ITEMS)
+    match answer:
+        case (None | int(), None | list(), bool()) if type(answer) is tuple:
+            return answer
+        case None:
+            return None, None, False
+        case (_, False, _):
+            remote._link.give_up(f"a result has more than {MAX_ITEMS} items", too_large=True)
+    remote._link.give_up("no reply of the protocol")
+
+
+def _items(remote: Remote, iterator: Any) -> Iterator[Any]:
+    if not isinstance(iterator, Remote):
+        raise TypeError("the candidate's object cannot be iterated")
+    for _ in range(MAX_ITEMS):
+        try:
+            item = next(iterator)
+        except StopIteration:
+            return
+        yield item
+    remote._link.give_up(f"the candidate's iterator has more than {MAX_ITEMS} items", too_large=True)
+
+
+def _made(remote: Remote, value: Any) -> Any:
+    """A value that an operator made of an object is of the same kind as it."""
+    if isinstance(value, Remote) and _facts(remote).expected:
+        _facts(value).expected = True
+    return value
 
 
 def _forward(name: str) -> Callable[[Remote, Any], Any]:
     def operate(self: Remote, other: Any) -> Any:
-        return self._ask(name, other) if isinstance(other, Remote) else NotImplemented
+        if isinstance(other, Remote) or (name in ARITHMETIC and _facts(self).expected):
+            return _made(self, _ask(self, name, other))
+        if name not in COMPARISONS or not _facts(self).expected:
+            return NotImplemented
+        plain = _ask(self, "plain")  # of `class Stack(list)`
+        return (
+            NotImplemented
+            if plain is None or isinstance(plain, Remote)
+            else getattr(operator, name)(plain, other)
+        )
 
     return operate
 
 
-for _name in FORWARDED:
+def _forward_unary(name: str) -> Callable[..., Any]:
+    return lambda self, *arguments: _made(self, _ask(self, name, *arguments))
+
+
+def _forward_conversion(name: str) -> Callable[..., Any]:
+    def convert(self: Remote, *arguments: Any) -> Any:
+        if not _facts(self).expected:
+            raise TypeError("a result of the candidate's is no number")
+        return _ask(self, name, *arguments)
+
+    return convert
+
+
+for _name in (*FORWARDED, *ARITHMETIC):
     setattr(Remote, _name, _forward(_name))
+for _name in UNARY:
+    setattr(Remote, _name, _forward_unary(_name))
+for _name in CONVERSIONS:
+    setattr(Remote, _name, _forward_conversion(_name))
 
 
-def _exception(name: str, message: str) -> Exception:
-    """The builtin exception of that name; RuntimeError for what would end a process, a loop or a generator."""
-    kind = getattr(builtins, name, None)
-    stops = (StopIteration, StopAsyncIteration)
-    if isinstance(kind, type) and issubclass(kind, Exception) and not issubclass(kind, stops):
-        try:
-            return kind(message)
-        except TypeError:  # UnicodeDecodeError takes five arguments
-            pass
-    return RuntimeError(f"the candidate raises {name}: {message}")
+def _read_hidden(name: str) -> property:
+    return property(lambda self: _ask(self, "get", name))
 
 
-def _update(values: list[Any], now: list[Any]) -> None:
-    """Give the test's own containers the contents that the candidate left in its copies."""
-    for value, new in zip(values, now, strict=True):
-        if type(value) is not type(new):
-            continue
-        match value:
-            case list() | bytearray():
-                value[:] = new
-            case deque():
-                value.clear()
-                value.extend(new)
-            case dict() | set():
-                value.clear()
-                value.update(new)
-            case tuple():
-                _update(list(value), list(new))
+for _name in _HIDDEN:
+    setattr(Remote, _name, _read_hidden(_name))

@@ -25,9 +25,11 @@ import socket
 import subprocess
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import IO, Any, Literal, Self
 
+from verifiers.sandbox.checker import make_outcome
 from verifiers.sandbox.command import ENVIRONMENT, isolated_command, plain_command
 from verifiers.sandbox.kernel import Limits
 from verifiers.sandbox.values import Channel, ValueRefusedError
@@ -58,7 +60,8 @@ class Job:
     """A candidate's program with the tests that decide about it."""
 
     program: str
-    tests: tuple[str, ...]
+    """A completion that holds one, where `reading` says how it is read."""
+    tests: tuple[str, ...] = ()
     """Sources, run in order in one namespace. Their free names are the candidate's (`checker.names_to_ask`)."""
     prelude: str = ""
     """The problem's own definitions and imports, for the tests; run before the candidate is."""
@@ -66,15 +69,25 @@ class Job:
     """Runs before the tests, and may use the candidate's names."""
     entry: str | None = None
     """The function that is tested, where the problem names it."""
+    reading: Mapping[str, Any] = field(default_factory=lambda: {"kind": "verbatim"})
+    """How the program is read from a completion (`sandbox.reading`)."""
     run_all: bool = False
     """Go on after a test that failed, to count those that pass."""
+    cases: tuple[tuple[str, str], ...] = ()
+    """In place of tests: what the program reads from standard input, and what it is to print."""
+    compare: str = "lines"
+    """How what it prints is compared (`sandbox.outputs`)."""
+
+    @property
+    def num_tests(self) -> int:
+        return len(self.cases) or len(self.tests)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """What became of a candidate."""
 
-    kind: Literal["passed", "failed", "timeout", "wrong_format"]
+    kind: Literal["passed", "failed", "too_large", "timeout", "wrong_format"]
     detail: str
     """Why it did not pass, in one line."""
     num_passed: int
@@ -263,6 +276,11 @@ def _exchange(channel: Channel, job: Job) -> dict[str, Any] | None:
     """Send the job to the checker and read its outcome; None if it ends without one."""
     try:
         channel.send(asdict(job))
+    except ValueRefusedError as error:
+        return make_outcome("unsupported", f"the problem's tests are too large: {error}")
+    except OSError:
+        return None
+    try:
         return channel.receive()
     except (EOFError, OSError, ValueRefusedError):
         return None

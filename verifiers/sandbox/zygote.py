@@ -12,6 +12,7 @@ Runs inside the sandbox: standard library only. `main` finds the control socket 
 
 from __future__ import annotations
 
+import ast
 import bisect  # noqa: F401  imported here, once, is imported in every candidate
 import contextlib
 import copy  # noqa: F401
@@ -19,6 +20,7 @@ import functools  # noqa: F401
 import gc
 import heapq  # noqa: F401
 import itertools
+import json
 import math  # noqa: F401
 import operator  # noqa: F401
 import os
@@ -37,8 +39,9 @@ import traceback
 import typing  # noqa: F401
 from collections.abc import Callable
 
-from verifiers.sandbox.candidate import answer_calls
-from verifiers.sandbox.checker import check, make_outcome
+from verifiers.sandbox.blocks import forget_compiled
+from verifiers.sandbox.candidate import answer_calls, program_digest
+from verifiers.sandbox.checker import check, make_outcome, names_to_ask
 from verifiers.sandbox.kernel import (
     CLONE_NEWIPC,
     CLONE_NEWNS,
@@ -56,7 +59,8 @@ from verifiers.sandbox.kernel import (
     set_namespace,
     unshare,
 )
-from verifiers.sandbox.values import Channel
+from verifiers.sandbox.reading import read_program
+from verifiers.sandbox.values import Channel, decode, encode
 
 SCRATCH = "/tmp"
 READY = b"ready"
@@ -68,6 +72,8 @@ REPORT = struct.Struct("!i")
 """Sent when nothing of them is left: how the checker ended (as `os.waitstatus_to_exitcode` tells)."""
 MAX_DESCRIPTORS = 256
 """More than the zygote ever has."""
+WARM_UP_ROUNDS = 20
+"""More than the interpreter runs a function before it specialises it."""
 SETUP_FAILED = 97
 """Exit code of a process that could not be confined, and did nothing."""
 BODY_FAILED = 98
@@ -82,6 +88,7 @@ def main(limits: Limits, *, isolated: bool, scratch: str) -> None:
         make_read_only(os.devnull)  # bubblewrap's --remount-ro would also take the device away
     os.environ.clear()
     zygote = _Zygote(limits, isolated=isolated, scratch=scratch)
+    _warm_up()
     gc.collect()
     gc.freeze()  # so that no collection in a child touches, and thereby copies, what it inherited
     control.sendall(READY)
@@ -91,6 +98,23 @@ def main(limits: Limits, *, isolated: bool, scratch: str) -> None:
             return
         (wall_s,) = REQUEST.unpack(message)
         zygote.judge(socket.socket(fileno=descriptors[0]), control, wall_s)
+
+
+def _warm_up() -> None:
+    """Have the interpreter specialise here what every candidate and every checker run, instead of in each of them."""
+    code = (
+        "from math import pi\ndef f(x):\n    'Doc.'\n    return [x, (1, 2.5), {'a': {3}}]\nassert f(1) == f(1)\n"
+        * 4
+    )
+    for _ in range(WARM_UP_ROUNDS):
+        tree = ast.parse(read_program(f"```python\n{code}```", {"kind": "whole", "wanted": ["f"]}))
+        names_to_ask("f", tree, {})
+        program_digest(tree)
+        sent = json.dumps(
+            encode([1, (2.5, "a"), {"b": {3}}, None], lambda value, depth: {}), separators=(",", ":")
+        )
+        decode(json.loads(sent), lambda tag, body, depth: None)
+    forget_compiled()
 
 
 class _Zygote:

@@ -214,7 +214,8 @@ def test_status_without_a_run_says_so(tmp_path):
 
 def test_a_config_without_evaluation_needs_no_held_out_problems(jsonl_config):
     from cluster.config.parse import load_config
-    from cluster.run.preflight import check_prompts, tokenizer_of
+    from cluster.run.intake import check_prompts
+    from cluster.run.preflight import tokenizer_of
 
     config = load_config(jsonl_config(GOOD_ROW))
     assert config.evaluation is None

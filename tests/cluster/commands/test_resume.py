@@ -13,7 +13,7 @@ import tomli_w
 from cluster.commands.resume import check_not_running, find_or_begin
 from cluster.config.parse import parse_config
 from cluster.run.preflight import check_port
-from cluster.run_directory.identity import check_same_run, identity
+from cluster.run.same_run import check_same_run, identity
 from cluster.run_directory.record import RUN_FILE, SETTINGS_FILE, STATE_FILE, RunRecord
 from verifiers.types import Problem
 

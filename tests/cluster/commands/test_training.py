@@ -13,7 +13,6 @@ from rich.console import Console
 from cluster.commands.training import Start, train_stage
 from cluster.config.parse import parse_config
 from cluster.run import launch
-from cluster.run.preflight import Prepared
 from cluster.run.recovery import Origin, RunLost
 from cluster.run_directory.record import RunRecord
 from cluster.run_directory.run_file import RunFile
@@ -54,7 +53,8 @@ def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.setattr(launch, "train", lives)
         view = View("a run", ["training"], Console(file=io.StringIO()))
         start = Start(
-            problems=Prepared(train_problems=[], test_problems=[]),
+            problems=[],
+            test_problems=[],
             prompts=[],
             demonstrations=[],
             origin=Origin(),

@@ -24,7 +24,7 @@ class Fleet(RolloutFleet):
         super().__init__(
             config=RolloutConfig(workers=size),
             model="",
-            ledger=SimpleNamespace(leases_of=lambda name: []),
+            ledger=SimpleNamespace(leases_of=lambda name: [], num_leases_of=lambda name: 0),
             synchronous=False,
             groups_per_step=1,
             update_timeout_s=1.0,

@@ -99,6 +99,7 @@ def test_status_says_what_workers_do_what_is_waited_for_and_what_was_decided():
         "waiting_for": ["1 rollout worker (1 CPU)"],
         "decisions": ["rollout 1 -> 2: asked for by command"],
         "targets": {"rollout": 2, "verifier": 2},
+        "unjudged_problems": [{"problem_id": "p7", "error": "KeyError: 'x'"}],
         "restarts": {"rollout": 1, "verifier": 0},
     }
     assert describe_workers(facts) == [
@@ -113,6 +114,7 @@ def test_status_says_what_workers_do_what_is_waited_for_and_what_was_decided():
         "learner: pid 15",
         "waiting for resources: 1 rollout worker (1 CPU)",
         "scaled: rollout 1 -> 2: asked for by command",
+        "set aside: problem p7: KeyError: 'x'",
         "wanted: 2 rollout, 2 verifier workers",
         "replaced: 1 rollout, 0 verifier workers",
     ]
@@ -132,6 +134,7 @@ def test_status_ends_with_the_events(tmp_path, monkeypatch, capsys):
         "stage": "training", "step": 0, "steps": 9, "num_select": 4, "metrics_url": "", "events": events,
         "groups": {"buffered": 2}, "rollout_workers": [], "verifier_workers": [], "learner_ranks": [],
         "waiting_for": [], "decisions": [], "targets": {"rollout": 1, "verifier": 1},
+        "unjudged_problems": [],
         "restarts": {"rollout": 0, "verifier": 0},
     }  # fmt: skip
     monkeypatch.setattr(asking, "ask", lambda found, method: facts)

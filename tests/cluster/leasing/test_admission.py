@@ -7,6 +7,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from cluster.leasing.admission import cut_batch, may_lease, too_stale
 from cluster.leasing.ledger import Ledger
@@ -186,8 +188,8 @@ class Simulation:
 
     def next_batch(self):
         stale = too_stale(
+            self.ledger,
             version=self.version,
-            buffered=self.ledger.buffered,
             groups_per_step=self.groups_per_step,
             max_staleness=self.max_staleness,
         )
@@ -195,9 +197,8 @@ class Simulation:
         for group in stale:
             self.ledger.discard(group)
         return cut_batch(
+            self.ledger,
             version=self.version,
-            leased={group: record.version for group, record in self.ledger.leased.items()},
-            buffered=self.ledger.buffered,
             groups_per_step=self.groups_per_step,
             max_staleness=self.max_staleness,
         )
@@ -317,7 +318,7 @@ def test_a_lease_is_given_up_to_the_last_group_that_would_be_consumed_in_time(
 
 
 def cut(*, version, leased, buffered, groups_per_step=2, max_staleness=1):
-    return cut_batch(
+    return batch_of(
         version=version,
         leased=leased,
         buffered=buffered,
@@ -387,7 +388,7 @@ def test_too_stale_names_the_groups_that_are_past_their_last_version():
     buffered = {0: 2, 1: 3, 2: 4, 3: 5}
 
     def stale(max_staleness):
-        return too_stale(version=5, buffered=buffered, groups_per_step=4, max_staleness=max_staleness)
+        return stale_of(version=5, buffered=buffered, groups_per_step=4, max_staleness=max_staleness)
 
     assert (stale(1), stale(3), stale(0)) == ([0, 1], [], [0, 1, 2])
 
@@ -396,7 +397,71 @@ def test_too_stale_names_the_groups_for_which_there_is_no_batch_left_in_time():
     """As when a worker was silent, and what it had under version 0 comes after others have overtaken it."""
     buffered = {3: 0, 4: 0, 5: 0, 7: 2, 8: 2, 9: 2}
     bounds = {"version": 2, "groups_per_step": 2, "max_staleness": 2}
-    assert cut_batch(leased={}, buffered=buffered, **bounds) is None
-    assert too_stale(buffered=buffered, **bounds) == [5]
+    assert batch_of(leased={}, buffered=buffered, **bounds) is None
+    assert stale_of(buffered=buffered, **bounds) == [5]
     del buffered[5]
-    assert cut_batch(leased={}, buffered=buffered, **bounds) == [3, 4]
+    assert batch_of(leased={}, buffered=buffered, **bounds) == [3, 4]
+
+
+# Against slow transcriptions of the two rules
+
+
+def ledger_of(leased, buffered):
+    """A ledger with these groups, each leased under its version."""
+    ledger = Ledger(num_problems=1000, num_groups=1000, seed=0)
+    ledger.num_leased_by_version.update(leased.values())
+    ledger.num_buffered_by_version.update(buffered.values())
+    ledger.buffered.update(buffered)
+    return ledger
+
+
+def batch_of(*, leased, buffered, **bounds):
+    return cut_batch(ledger_of(leased, buffered), **bounds)
+
+
+def stale_of(*, buffered, **bounds):
+    return too_stale(ledger_of({}, buffered), **bounds)
+
+
+def slow_batch_of(*, version, leased, buffered, groups_per_step, max_staleness):
+    """The oldest finished groups, if each of the others, one after the other, still has a batch in time."""
+    if len(buffered) < groups_per_step:
+        return None
+    batch = sorted(buffered, key=lambda group: (buffered[group], group))[:groups_per_step]
+    left = sorted([*leased.values(), *(lease for group, lease in buffered.items() if group not in batch)])
+    for position, lease in enumerate(left):
+        if position + 1 > max(0, lease + max_staleness - version) * groups_per_step:
+            return None
+    return batch
+
+
+def slow_stale_of(*, version, buffered, groups_per_step, max_staleness):
+    stale, num_kept = [], 0
+    for group in sorted(buffered, key=lambda group: (buffered[group], group)):
+        if num_kept < (buffered[group] + max_staleness - version + 1) * groups_per_step:
+            num_kept += 1
+        else:
+            stale.append(group)
+    return stale
+
+
+groups_by_version = st.lists(st.integers(0, 6), max_size=14)
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    leased=groups_by_version,
+    buffered=groups_by_version,
+    version=st.integers(0, 8),
+    groups_per_step=st.integers(1, 5),
+    max_staleness=st.integers(0, 4),
+)
+def test_both_rules_are_those_of_their_slow_transcriptions(
+    leased, buffered, version, groups_per_step, max_staleness
+):
+    leased_groups = dict(enumerate(leased))
+    buffered_groups = dict(enumerate(buffered, start=100))
+    bounds = {"version": version, "groups_per_step": groups_per_step, "max_staleness": max_staleness}
+    expected = slow_batch_of(leased=leased_groups, buffered=buffered_groups, **bounds)
+    assert batch_of(leased=leased_groups, buffered=buffered_groups, **bounds) == expected
+    assert stale_of(buffered=buffered_groups, **bounds) == slow_stale_of(buffered=buffered_groups, **bounds)

@@ -233,6 +233,8 @@ def test_a_restart_keeps_what_is_trained_and_gives_the_holes_out_first():
         "seed": 0,
         "trained_below": 1,
         "trained_above": [2, 5],
+        "set_aside": [],
+        "substitutes": [],
     }
     again = restart(ledger)
     assert states(again) == [
@@ -395,6 +397,13 @@ class Run(RuleBasedStateMachine):
         places = [*self.ledger.leased, *self.ledger.buffered, *self.trained]
         assert max(Counter(places).values(), default=1) == 1
         assert self.ledger.num_trained == len(self.trained)
+        by_version = Counter(record.version for record in self.ledger.leased.values())
+        assert self.ledger.num_leased_by_version == by_version
+        assert self.ledger.num_buffered_by_version == Counter(self.ledger.buffered.values())
+        for holder in {record.worker for record in self.ledger.leased.values()} | {"nobody"}:
+            held = {group for group, record in self.ledger.leased.items() if record.worker == holder}
+            assert set(self.ledger.leases_of(holder)) == held
+            assert self.ledger.num_leases_of(holder) == len(held)
         assert self.ledger.num_outstanding == len(self.ledger.leased) + len(self.ledger.buffered)
 
     def teardown(self):
@@ -417,3 +426,34 @@ def test_whatever_happens_every_group_is_trained_exactly_once_and_is_in_one_stat
             max_examples=60, stateful_step_count=40, deadline=None, derandomize=True, database=None
         ),
     )
+
+
+# Problems set aside
+
+
+def test_a_problem_set_aside_is_asked_by_no_group_leased_from_then_on():
+    ledger = make_ledger(num_groups=12)
+    bad = ledger.problem_index(1)
+    ledger.set_aside.add(bad)
+    asked = [ledger.problem_index(lease(ledger)) for _ in range(12)]
+    assert bad not in asked
+    plain = make_ledger(num_groups=12)
+    others = [(a, plain.problem_index(g)) for g, a in enumerate(asked) if plain.problem_index(g) != bad]
+    assert len(others) == 9 and all(a == own for a, own in others), "no other group asks anything else"
+
+
+def test_what_a_group_asked_when_it_was_trained_is_known_after_its_problem_was_set_aside_and_a_restart():
+    ledger = make_ledger(num_groups=8)
+    own = [ledger.problem_index(g) for g in range(8)]
+    ledger.train([buffer(ledger)])
+    ledger.set_aside.add(own[0])
+    assert ledger.trained_problems() == {own[0]}
+    for _ in range(4):  # the last of them asks something else than its own problem in the second epoch
+        group = buffer(ledger)
+        ledger.problem_index(group)
+        ledger.train([group])
+    substitute = next(g for g in range(4, 8) if own[g] == own[0])
+    again = restart(ledger)
+    assert again.set_aside == {own[0]}
+    assert again.trained_problems() == ledger.trained_problems()
+    assert again.problem_index(substitute) == ledger.problem_index(substitute) != own[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from typing import Any
 
 import pytest
@@ -13,9 +14,15 @@ from cluster.fleet.broadcast import Published
 from cluster.fleet.calls import Halt
 from cluster.fleet.learning import LearnerHandle
 from cluster.run.controller import Controller
+from cluster.run.unjudged import UNJUDGED_FILE
+from tests.shared.left_behind import checkpoint_at
 from tests.shared.live_run import (
+    GROUPS,
+    scrape,
     trained_groups,
+    trajectories,
 )
+from verifiers.problems.loading import load_problems
 
 ControllerClass = Controller.__ray_metadata__.modified_class
 
@@ -83,3 +90,42 @@ def test_a_verifier_that_cannot_start_stops_the_run_with_its_message(start, make
         pytest.raises(Halt, match=r"no verifier worker starts: verifier-2 .*cannot import 'no_such_module'"),
     ):
         run.finish()
+
+
+def test_a_problem_on_which_the_verifier_fails_is_set_aside_and_the_run_goes_on_also_after_a_resume(
+    start, make_config, tmp_path
+):
+    config = make_config(
+        verifier={"reward": "loop_verifiers:picky"}, train={"steps": 8, "max_consecutive_failures": 2}
+    )
+    problems = load_problems(config.problems, "train")
+    (bad,) = [problem.id for problem in problems if problem.truth["target"] == 90]
+    with start(config, tmp_path) as run:
+        facts = run.finish()
+        shown = scrape(facts)
+    assert facts["step"] == 8
+    (entry,) = facts["unjudged_problems"]
+    assert entry["problem_id"] == bad and "unreadable truth" in entry["error"]
+    assert json.loads((tmp_path / UNJUDGED_FILE).read_text())["problem_id"] == bad
+    assert shown["bonfire_verifier_unjudged_problems"] == 1
+    assert any(f"problem {bad} is set aside" in event for event in facts["events"])
+    asked = [row["problem_id"] for rows in trajectories(tmp_path).values() for row in rows]
+    assert len(asked) == 8 * GROUPS and bad not in asked
+
+    longer = config.model_copy(update={"train": config.train.model_copy(update={"steps": 10})})
+    with start(longer, tmp_path, checkpoint=checkpoint_at(tmp_path, 8)) as run:
+        again = run.finish()
+    assert again["step"] == 10 and again["unjudged_problems"] == [entry]
+
+
+def test_a_run_that_learns_nothing_stops_with_a_checkpoint_where_it_is_told_to(start, make_config, tmp_path):
+    config = make_config(
+        verifier={"reward": "loop_verifiers:zero"},
+        train={"steps": 1000, "stop_when_nothing_learned_for": 3, "checkpoint_every": 1000},
+    )
+    message = (
+        r"^nothing was learned in the 3 steps up to 3: every sample had reward 0: the problems are too hard"
+    )
+    with start(config, tmp_path) as run, pytest.raises(Halt, match=message):
+        run.finish()
+    assert checkpoint_at(tmp_path, 3).is_dir()

@@ -12,7 +12,7 @@ from cluster.config.parse import parse_config
 from cluster.fleet.calls import WorkerLost
 from cluster.run.controller import Controller
 from cluster.run.health import Health
-from cluster.run.recovery import RunLost
+from cluster.run.recovery import Origin, RunLost
 
 ControllerClass = Controller.__ray_metadata__.modified_class
 
@@ -27,7 +27,7 @@ class Losing(ControllerClass):
         idle = SimpleNamespace(start=lambda: asyncio.create_task(asyncio.sleep(3600)), stop=stop)
         self._config = parse_config({"model": "some/model"})
         self._record = SimpleNamespace(run_dir=run_dir)
-        self._notes = ()
+        self._origin = Origin()
         self._health = Health(self._config)
         self._rollouts = self._verifying = idle
         self._elastic = SimpleNamespace(run=lambda: asyncio.sleep(3600))

@@ -88,16 +88,21 @@ def test_failures_of_a_run_that_is_ending_are_said_and_do_not_count(health: Heal
     health.note_ending()
     for _ in range(5):
         health.note_failure("killed with its node")
-        health.note_unjudged(7, "p7", "KeyError: 'x'")
+        health.note_unjudged("p7", "KeyError: 'x'", is_new=True)
     assert len(health.events) == 12
 
 
-def test_a_group_that_is_never_judged_ends_the_run_though_others_finish(health: Health) -> None:
-    for group in (7, 8, 7, 8):
-        health.note_unjudged(group, f"p{group}", "KeyError: 'x'")
-        health.note_success()
-    with pytest.raises(Halt, match=r"^verifier 'countdown' fails on problem p7: KeyError: 'x' \(3 times\)$"):
-        health.note_unjudged(7, "p7", "KeyError: 'x'")
+def test_a_verifier_that_fails_on_one_problem_does_not_end_the_run_but_one_that_fails_on_each_does(
+    health: Health,
+) -> None:
+    health.note_unjudged("p7", "KeyError: 'x'", is_new=True)
+    for _ in range(10):
+        health.note_unjudged("p7", "KeyError: 'x'", is_new=False)
+    health.note_unjudged("p8", "KeyError: 'x'", is_new=True)
+    with pytest.raises(
+        Halt, match=r"^3 failures in a row .* verifier 'countdown' fails on problem p9: KeyError"
+    ):
+        health.note_unjudged("p9", "KeyError: 'x'", is_new=True)
 
 
 def test_a_verifier_that_judges_nobody_ends_the_run_with_what_it_did(health: Health) -> None:
@@ -109,7 +114,7 @@ def test_a_verifier_that_judges_nobody_ends_the_run_with_what_it_did(health: Hea
     with pytest.raises(
         Halt,
         match=r"^verifier 'countdown' judged no candidate of the last 50 groups \(100 timeout, 50 refused\): "
-        r"raise verifier.timeout_s = 2 or verifier.max_candidate_chars = 10000, or mend the verifier$",
+        r"raise verifier.timeout_s = 2 or verifier.max_candidate_chars = 1000000, or mend the verifier$",
     ):
         health.check_statuses(["timeout", "timeout", "refused"])
 

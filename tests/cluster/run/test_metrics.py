@@ -29,7 +29,7 @@ ROLES = {"rollout", "verifier", "learner", "cluster", "ledger", "batch", "weight
 UNITS = {
     "seconds", "bytes", "nats", "ratio",
     "groups", "sequences", "tokens", "verdicts", "steps", "versions", "version", "workers", "restarts", "decisions",
-    "recoveries",
+    "recoveries", "problems",
 }  # fmt: skip
 WITHOUT_UNIT = {
     "bonfire_learner_loss",
@@ -325,7 +325,9 @@ def test_the_learner_and_the_batch_give_every_fact_that_is_shown():
     groups = [make_group(number) for number in range(2)]
     learner = Learner(model_path(), LearnerConfig(), ObjectiveConfig(num_select=2), 1.0, seed=0)
     step = learner.train_step(groups)
-    facts = Progress(steps=1, num_select=2).finish_step(step, groups, {"learn_s": 0.1, "wait_s": 0.1})
+    facts = Progress(steps=1, num_select=2).finish_step(
+        step, groups, {"learn_s": 0.1, "wait_s": 0.1, "steps_without_learning": 0}
+    )
     Metrics().observe_step(facts)
     assert facts["clipped_fraction"] == facts["clipped"]
 

@@ -15,8 +15,9 @@ from safetensors.numpy import load_file, save_file
 from actors.model_files import read_object, stored_shapes
 from actors.tokens import load_tokenizer, stop_token_ids
 from cluster.config.schema import RunConfig
+from cluster.run.intake import check_prompts
 from cluster.run.model_checks import check_verifier_models, warn_of_unread_arguments
-from cluster.run.preflight import check_context, check_demonstrations, check_model, check_prompts
+from cluster.run.preflight import check_context, check_demonstrations, check_model
 from learner.model.causal_lm import load_model
 from learner.model.memory import ModelShape
 from tests.actors.test_prompts import CHATML, make_tokenizer

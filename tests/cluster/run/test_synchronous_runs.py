@@ -23,7 +23,6 @@ from rich.console import Console
 from actors.tokens import encode_prompts, load_tokenizer
 from cluster.commands.training import Start, train_stage
 from cluster.fleet.ray_cluster import CONTROLLER_NAME
-from cluster.run.preflight import Prepared
 from cluster.run.recovery import Origin
 from cluster.run_directory.record import RunRecord
 from cluster.run_directory.run_file import RunFile
@@ -71,7 +70,8 @@ def recovered(ray_cluster, make_config, tmp_path_factory) -> dict[str, Any]:
 
     problems = load_problems(config.problems, "train")
     start = Start(
-        problems=Prepared(train_problems=problems, test_problems=[]),
+        problems=problems,
+        test_problems=[],
         prompts=encode_prompts(load_tokenizer(config.model), problems),
         demonstrations=[],
         origin=Origin(),

@@ -11,6 +11,7 @@ FACTS: dict[str, Any] = {
     "tokens_per_s": 400.0, "sequences_per_s": 3.0, "staleness_mean": 0.5, "staleness_max": 1.0,
     "parity_tokens": 900.0, "parity_mean": 0.04, "parity_max": 0.6,
     "learning_rate": 5e-6, "grad_norm": 0.3, "clipped_fraction": 0.0,
+    "steps_without_learning": 0,
 }  # fmt: skip
 
 
@@ -24,11 +25,22 @@ def test_a_step_says_reward_speed_parity_and_gradient():
     ]
 
 
+def test_steps_in_which_nothing_is_learned_are_said_from_the_second_on():
+    for num_steps, said in ((0, False), (1, False), (2, True)):
+        _, _, details = describe_training({**FACTS, "steps_without_learning": num_steps}, 8)
+        assert (details[0] == "nothing learned for 2 steps: no sample had a weight") is said
+
+
 def test_a_step_without_weights_claims_no_parity():
     _, _, details = describe_training(
-        {**FACTS, "parity_tokens": 0.0, "parity_mean": 0.0, "parity_max": 0.0}, 8
+        {**FACTS, "parity_tokens": 0.0, "parity_mean": 0.0, "parity_max": 0.0, "steps_without_learning": 1}, 8
     )
-    assert details[0].endswith("log-prob difference not looked at: no sample of the step had a weight")
+    assert details[0].endswith("log-prob difference not compared in this step, no sample had a weight")
+
+
+def test_a_step_in_which_parity_had_no_turn_claims_neither_parity_nor_that_nothing_was_learned():
+    _, _, details = describe_training({**FACTS, "parity_tokens": 0.0}, 8)
+    assert details[0].endswith("log-prob difference not compared in this step")
 
 
 def test_before_the_first_step_it_says_what_is_waited_for():

@@ -9,16 +9,18 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import math_verify
 import pytest
 
 from tests.shared.paths import FIXTURES, ROOT
 from verifiers.config import VerifierConfig
+from verifiers.math import reading
 from verifiers.math.config import MathConfig
+from verifiers.math.forms import Identity, Quantity
 from verifiers.math.text import (
     MAX_ANSWER_CHARS,
     MAX_DEPTH,
@@ -36,20 +38,8 @@ CORPUS: list[dict[str, Any]] = [
     json.loads(line) for line in (FIXTURES / "math_corpus.jsonl").read_text().splitlines()
 ]
 # Judged by hand before the library was run; docs/math.md discusses each.
-FALSE_ACCEPTS = {
-    (r"\frac{1}{3}", r"\boxed{0.333333}"),
-    (r"4210_5", r"\boxed{4210_6}"),
-    ("7", "The answer is between 7 and 9."),
-    ("3", "Step 1. Add.\nStep 2. Subtract.\nStep 3."),
-    ("12", "12 is not the answer."),
-}
-FALSE_REJECTS = {
-    (r"2516_8", r"\boxed{2516_{\text{8}}}"),
-    (r"\frac{1}{2}", r"\boxed{\sin 30^\circ}"),
-    (r"(-\infty,-1)\cup(1,\infty)", r"\boxed{x<-1 \text{ or } x>1}"),
-    (r"\text{A, C}", r"\boxed{A, C}"),
-    ("100, 200", r"\boxed{100,200}"),
-}
+FALSE_ACCEPTS = {(r"\frac{1}{3}", r"\boxed{0.333333}")}
+FALSE_REJECTS = {("100, 200", r"\boxed{100,200}")}
 
 
 def problem(answer: object) -> Problem:
@@ -74,7 +64,7 @@ def answer_of(verifier: MathVerifier, boxed: str, truth: str = "17") -> str | No
 
 
 def test_the_verifier_errs_on_exactly_the_known_pairs_of_the_corpus(corpus_verdicts: list[Verdict]):
-    """A new version of math-verify that errs elsewhere, or no longer errs here, shows up."""
+    """A change that errs elsewhere, or no longer errs here, shows up."""
     judged = list(zip(CORPUS, corpus_verdicts, strict=True))
     accepted = {
         (pair["gold"], pair["completion"])
@@ -89,9 +79,9 @@ def test_the_verifier_errs_on_exactly_the_known_pairs_of_the_corpus(corpus_verdi
     assert (accepted, rejected) == (FALSE_ACCEPTS, FALSE_REJECTS)
 
 
-def test_the_corpus_holds_456_different_pairs_of_which_278_are_equivalent():
-    assert len({(pair["gold"], pair["completion"]) for pair in CORPUS}) == len(CORPUS) == 456
-    assert sum(pair["equivalent"] for pair in CORPUS) == 278
+def test_the_corpus_holds_1222_different_pairs_of_which_696_are_equivalent():
+    assert len({(pair["gold"], pair["completion"]) for pair in CORPUS}) == len(CORPUS) == 1222
+    assert sum(pair["equivalent"] for pair in CORPUS) == 696
 
 
 def test_no_answer_of_the_corpus_is_refused_or_crashes(corpus_verdicts: list[Verdict]):
@@ -106,11 +96,17 @@ def test_every_truth_of_the_corpus_passes_the_check_before_a_run():
         check_problem(problem(pair["gold"]))
 
 
-def test_answers_that_vote_together_are_judged_alike(corpus_verdicts: list[Verdict]):
+def test_answers_that_vote_together_are_judged_alike_but_for_units_and_identities(
+    corpus_verdicts: list[Verdict],
+):
     rewards: dict[tuple[str, str | None], set[float]] = {}
     for pair, verdict in zip(CORPUS, corpus_verdicts, strict=True):
         rewards.setdefault((pair["gold"], verdict.answer), set()).add(verdict.reward)
-    assert all(len(different) == 1 for different in rewards.values())
+    apart = {gold for (gold, _), different in rewards.items() if len(different) > 1}
+    assert {gold for gold in apart if not isinstance(reading.read(gold), Quantity | Identity)} == {
+        "12 m",
+        "30 $m/s$",
+    }
 
 
 def test_a_truth_is_equal_to_itself(verifier: MathVerifier):
@@ -121,12 +117,13 @@ def test_a_truth_is_equal_to_itself(verifier: MathVerifier):
 # --- numbers, which do not need the library
 
 
-def library_says(first: str, second: str) -> bool:
-    config = [math_verify.LatexExtractionConfig(boxed_match_priority=0)]
-    parsed = [
-        math_verify.parse(rf"\boxed{{{text}}}", config, parsing_timeout=None) for text in (first, second)
-    ]
-    return math_verify.verify(*parsed, timeout_seconds=None, raise_on_error=True)
+def slowly_equal(first: str, second: str) -> bool:
+    """Exactly, or to six places where one is a decimal, by way of decimal texts."""
+    values = [plain_value(tidy(text)) for text in (first, second)]
+    if "." not in first and "." not in second:
+        return values[0] == values[1]
+    rounded = [Decimal(value.numerator) / Decimal(value.denominator) for value in values]
+    return rounded[0].quantize(Decimal("1e-6")) == rounded[1].quantize(Decimal("1e-6"))
 
 
 def number_texts(rng: random.Random) -> Iterator[str]:
@@ -144,7 +141,7 @@ def number_texts(rng: random.Random) -> Iterator[str]:
         yield rf"{sign}\frac{small % 10}{rng.randint(1, 9)}"
 
 
-def test_numbers_are_compared_as_the_library_compares_them():
+def test_numbers_are_compared_to_six_places_where_one_is_a_decimal_and_exactly_otherwise():
     rng = random.Random(0)
     texts = [text for text, _ in zip(number_texts(rng), range(225), strict=False)]
     pairs = [(rng.choice(texts), rng.choice(texts)) for _ in range(200)]
@@ -155,7 +152,7 @@ def test_numbers_are_compared_as_the_library_compares_them():
         true, given = plain_number(tidy(first)), plain_number(tidy(second))
         if true and given:
             compared += 1
-            assert equal_numbers(true, given, 6) is library_says(first, second), (first, second)
+            assert equal_numbers(true, given, 6) is slowly_equal(first, second), (first, second)
     assert compared > 400
 
 
@@ -182,7 +179,7 @@ def test_a_plain_number_has_its_exact_value(text: str, value: Fraction):
 @pytest.mark.parametrize(
     "text", ["", ".", "1,23", "1 234", r"\frac{1}{0}", "1/0", "٤٢", "1e5", "x", "2x", "--1", "9" * 501]
 )
-def test_what_is_not_a_plain_number_is_left_to_the_library(text: str):
+def test_what_is_not_a_plain_number_is_left_to_the_grammar(text: str):
     assert plain_number(text) is None
 
 
@@ -216,7 +213,15 @@ def test_decimal_places_decide_how_near_a_decimal_must_be():
         (r"\boxed{4} but \boxed{5", "4"),
         ("a\n#### 5\n", "5"),
         ("#### 1. First step\nThe answer is 5.", "5"),
-        ("#### $1,250 dollars.", "$1,250"),
+        ("#### $1,250 dollars", "$1,250 dollars"),
+        ("#### −5", "−5"),
+        ("The answer is `13`.", "13"),
+        ("The answer is minus 5.", "minus 5"),
+        ("The answer is (B) 14.", "(B) 14"),
+        ("The answer is 9 apples, since 4 + 5 = 9.", "9 apples"),
+        ("<think>5+8</think><answer>13 apples</answer>", "13 apples"),
+        (r"<answer>It is \boxed{13}</answer>", "13"),
+        (r"<answer>13</answer> No: \boxed{14}", "14"),
         ("The answer is 12.5. I hope so.", "12.5"),
         ("**Answer:** 72", "72"),
         ("**Final answer: 72**", "72"),
@@ -342,33 +347,47 @@ def test_an_answer_that_is_too_long_or_too_deep_is_refused(verifier: MathVerifie
     assert verifier.verify(problem(str(honest_depth + 1)), rf"\boxed{{{deep}}}").reward == 1.0
 
 
-def test_an_answer_on_which_the_library_fails_is_refused_and_the_next_is_judged(verifier: MathVerifier):
-    for truth, boxed in [(r"x \ne 3", r"x \ne 4"), ("x<3", "i<3"), ("[1,2]", "[i,2]")]:
-        assert verifier.verify(problem(truth), rf"\boxed{{{boxed}}}").status == "refused"
-        assert verifier.verify(problem(truth), rf"\boxed{{{truth}}}").reward == 1.0
+@pytest.mark.parametrize(
+    "truth",
+    [
+        r"\frac{1}{0}",
+        r"\int_0^1 x\,dx",
+        "((",
+        "10^{10^{10}}",
+        r"$i^{22}=(i^{2})^{11}=(-1)^{11}=-1$",
+        r"$y_{i}=\frac{\left(x-x_{0}\right)^{i-1}}{(i-1) !}, 1 \leq i \leq n$",
+        "Let $f$ be a function; then it is not even.",
+    ],
+)
+def test_a_truth_never_fails_against_itself_and_what_cannot_be_read_equals_nothing_else(
+    verifier: MathVerifier, truth: str
+):
+    assert verifier.verify(problem(truth), rf"\boxed{{{truth}}}").reward == (
+        truth.count("{") == truth.count("}")
+    )
+    assert verifier.verify(problem(truth), rf"\boxed{{{truth.replace(' ', '')} + 1}}").reward == 0.0
 
 
-def test_a_truth_that_is_undefined_is_an_error_of_the_problem(verifier: MathVerifier):
-    with pytest.raises(ValueError, match=r"truth 'answer' '\\\\frac\{1\}\{0\}'.*leave the problem out"):
-        verifier.verify(problem(r"\frac{1}{0}"), r"\boxed{x}")
+def test_a_truth_that_is_too_long_is_an_error_of_the_problem(verifier: MathVerifier):
+    with pytest.raises(ValueError, match=r"truth 'answer' .* has 999 characters, more than 500: leave the"):
+        verifier.verify(problem("1+" * 499 + "x"), r"\boxed{x}")
 
 
-def test_a_library_that_cannot_compare_is_noticed_at_the_start(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(math_verify, "verify", lambda *_args, **_settings: False)
-    with pytest.raises(ValueError, match="math-verify does not compare .* correctly"):
-        MathVerifier(MathConfig(), timeout_s=2.0)
+def test_what_breaks_the_reader_is_a_text_and_what_breaks_the_comparison_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    def breaking(*texts: object) -> bool:
+        raise RecursionError
 
-
-def test_a_library_that_breaks_later_is_no_fault_of_the_candidate(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("verifiers.math.verifier.read", breaking)
     verifier = MathVerifier(MathConfig(), timeout_s=2.0)
+    assert verifier.verify(problem("x y"), r"\boxed{x  y}").reward == 1.0
+    assert verifier.verify(problem("x y"), r"\boxed{xz}").reward == 0.0
+    monkeypatch.undo()
+    verifier = MathVerifier(MathConfig(), timeout_s=2.0)
+    monkeypatch.setattr("verifiers.math.comparison.Comparison.equal", breaking)
+    assert verifier.verify(problem("x"), r"\boxed{y}").status == "refused"
     assert verifier.verify(problem("x"), r"\boxed{x}").reward == 1.0
-
-    def fail(*_args: object, **_settings: object) -> bool:
-        raise ImportError("gone")
-
-    monkeypatch.setattr(math_verify, "verify", fail)
-    with pytest.raises(ImportError, match="gone"):
-        verifier.verify(problem("x"), r"\boxed{x+1}")
 
 
 @pytest.mark.parametrize(
@@ -385,6 +404,9 @@ def test_a_library_that_breaks_later_is_no_fault_of_the_candidate(monkeypatch: p
         ({"answer": float("nan")}, "is nan, which is no number"),
         ({"answer": "-Inf"}, "is '-Inf', which is no number"),
         ({"answer": "(" * 11}, "nests brackets more than 10 deep"),
+        ({"answer": r"\text{a"}, "braces do not match, so that no box can hold it: correct it"),
+        ({"answer": "5\\"}, "braces do not match"),
+        ({"answer": r"x}+\boxed{y"}, "braces do not match"),
     ],
 )
 def test_a_problem_without_a_readable_answer_is_found_before_the_run(truth: dict[str, Any], message: str):
@@ -401,7 +423,7 @@ def test_numbers_are_truths_too(verifier: MathVerifier):
 def test_checking_problems_imports_nothing_heavy():
     program = (
         "import sys; from verifiers.math.verifier import check_problem; "
-        "sys.exit(bool({'sympy', 'math_verify', 'torch', 'ray', 'pydantic'} & set(sys.modules)))"
+        "sys.exit(bool({'mpmath', 'torch', 'ray', 'pydantic'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False, cwd=ROOT).returncode == 0
 
@@ -457,6 +479,14 @@ HOSTILE_ENDLESS = [
     "It is 9**9**9**9 in all.",
     r"\boxed{((9!)!)!}",
     r"\boxed{\binom{10^{9}}{10^{8}}}",
+    r"\boxed{9!!!!}",
+    r"\boxed{\sqrt[3]{" + "9" * 400 + "}}",
+    r"\boxed{\sin(10^{10^{5}})}",
+    r"\boxed{e^{e^{e^{e^{e}}}}}",
+    r"\boxed{\sum_{a=1}^{400}\sum_{b=1}^{400}\sum_{c=1}^{400} \frac{1}{a+b+c}}",
+    r"\boxed{\sum_{n=1}^{\infty} \frac{\sin n}{n}}",
+    r"\boxed{2.5^{0.3333}" + r"\sin\cos" * 40 + " x}",
+    r"\boxed{" + r"3000!\pi+" * 50 + "1}",
 ]
 HOSTILE_QUICK = [
     r"\boxed{" + "(" * 400 + "1" + ")" * 400 + "}",
@@ -490,12 +520,13 @@ def judge_in_a_process(answer: str, completions: list[str], timeout_s: float) ->
         return process.judge(problem(answer), completions), process.num_restarts
 
 
-def test_a_hostile_answer_costs_its_time_limit_and_its_neighbours_nothing():
+def test_a_hostile_answer_needs_no_kill_and_its_neighbours_are_judged():
+    """Sizes are bounded before anything is computed: a tower of powers equals only itself."""
     completions = [text for hostile in HOSTILE_ENDLESS for text in (hostile, r"\boxed{5}")]
-    verdicts, num_restarts = judge_in_a_process("5", completions, 0.3)
-    assert [verdict.status for verdict in verdicts] == ["timeout", "ok"] * len(HOSTILE_ENDLESS)
+    verdicts, num_restarts = judge_in_a_process("5", completions, 20.0)
     assert [verdict.reward for verdict in verdicts] == [0.0, 1.0] * len(HOSTILE_ENDLESS)
-    assert num_restarts == len(HOSTILE_ENDLESS)
+    assert {verdict.status for verdict in verdicts} <= {"ok", "refused"}
+    assert num_restarts == 0
 
 
 def test_hostile_text_that_can_be_told_beforehand_needs_no_kill():

@@ -16,6 +16,7 @@ from tests.shared.paths import ROOT
 from verifiers.config import VerifierConfig
 from verifiers.countdown import puzzles
 from verifiers.problems.config import ProblemsConfig
+from verifiers.problems.invalid_rows import MAX_SHOWN
 from verifiers.problems.loading import check_problems, load_problems, warn_of_shared_prompts
 from verifiers.registry import resolve
 from verifiers.types import Problem, Verdict
@@ -200,9 +201,27 @@ def test_rows_are_left_out_only_as_many_as_allowed_and_never_silently(
         "bonfire: 2 of 4 train rows left out (problems.max_invalid_rows = 2), the first: "
         f"{path}:2: field 'prompt' is '': make it a text that is not empty\n"
     )
-    with pytest.raises(ValueError, match=f"^{path}:3: field 'prompt' is missing; it has 'question'"):
+    with pytest.raises(ValueError) as refused:
         load_problems(files(path, max_invalid_rows=1), "train")
+    lines = str(refused.value).splitlines()
+    assert lines[0].startswith(f"{path}:2: field 'prompt' is ''")
+    assert lines[1].startswith(f"{path}:3: field 'prompt' is missing; it has 'question'")
+    assert lines[2] == (
+        "2 train rows cannot be used: correct them, or set problems.max_invalid_rows=2 to leave them out"
+    )
     assert capsys.readouterr().err == ""
+
+
+def test_of_very_many_invalid_rows_the_first_are_named_and_all_counted(tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "x.jsonl", {"prompt": "a"}, *[{"prompt": ""}] * 50)
+    with pytest.raises(ValueError) as refused:
+        load_problems(files(path, max_invalid_rows=49), "train")
+    lines = str(refused.value).splitlines()
+    assert len(lines) == MAX_SHOWN + 2
+    assert lines[-2:] == [
+        f"and {50 - MAX_SHOWN} more such train rows",
+        "50 train rows cannot be used: correct them, or set problems.max_invalid_rows=50 to leave them out",
+    ]
 
 
 def test_a_line_that_is_not_json_is_never_left_out(tmp_path: Path) -> None:

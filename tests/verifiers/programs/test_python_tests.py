@@ -6,31 +6,17 @@ The problems are written for these tests, in the exact published formats.
 from __future__ import annotations
 
 import math
-import os
 import textwrap
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
+from tests.shared.programs import human_eval, make_verifier, mbpp
 from verifiers.config import VerifierConfig
 from verifiers.process.killable import VerifierProcess
-from verifiers.programs.config import PythonTestsConfig
 from verifiers.programs.python_tests import PythonTests, check_problem, job_of
 from verifiers.sandbox.sandbox import UnsupportedTestsError
 from verifiers.types import Problem
-
-TIMEOUT_S = 20.0
-"""A machine under load is slow; a test that needs a time-out brings its own verifier."""
-
-
-def make_verifier(timeout_s: float = TIMEOUT_S, **settings: Any) -> PythonTests:
-    try:
-        return PythonTests(PythonTestsConfig(**settings), timeout_s=timeout_s)
-    except ValueError as error:
-        if os.environ.get("CI") == "true":
-            pytest.fail(str(error))
-        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="module")
@@ -38,15 +24,6 @@ def verifier() -> Iterator[PythonTests]:
     verifier = make_verifier()
     yield verifier
     verifier.close()
-
-
-def human_eval(prompt: str, entry_point: str, test: str) -> Problem:
-    truth = {"task_id": "HumanEval/0", "prompt": prompt, "entry_point": entry_point, "test": test}
-    return Problem(id=truth["task_id"], prompt=prompt, truth=truth)
-
-
-def mbpp(*asserts: str, **fields: Any) -> Problem:
-    return Problem(id="1", prompt="Write a function.", truth={"test_list": list(asserts), **fields})
 
 
 CLOSE = human_eval(
@@ -362,8 +339,8 @@ def test_what_is_not_done_in_time_is_a_timeout_and_the_verifier_goes_on():
 
 
 def test_a_fault_of_the_problem_is_raised_not_scored(verifier):
-    with pytest.raises(UnsupportedTestsError, match="a function, which is no plain data"):
-        verifier.verify(mbpp("assert apply(lambda x: x, 1) == 1"), "def apply(f, x): return f(x)")
+    with pytest.raises(UnsupportedTestsError, match="a TextIOWrapper, which is no plain data"):
+        verifier.verify(mbpp("assert read(open('/dev/null')) == ''"), "def read(file): return file.read()")
 
 
 def test_a_module_that_the_tests_miss_is_a_fault_of_the_problem_and_one_that_the_candidate_misses_its_own(

@@ -1,0 +1,72 @@
+"""A run that trains nothing: for how many steps, and why that may be. Knows no Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from actors.types import ScoredGroup
+from cluster.config.schema import RunConfig
+
+NUM_STEPS = 10
+"""Steps in a row without a weight from which on it is said; again each time the number has doubled."""
+NO_WEIGHT = 1e-8
+"""What rounding leaves of a weight that is zero."""
+
+
+class NothingLearned:
+    """Counts steps in a row in which no sample had a weight, and says the likely cause."""
+
+    def __init__(self, config: RunConfig) -> None:
+        self._config = config
+        self._tell_at = NUM_STEPS
+        self.num_steps = 0
+        self.cause = ""
+        """Of the newest step without a weight; empty while something is learned."""
+
+    def observe(self, groups: Sequence[ScoredGroup], weights_BN: np.ndarray) -> bool:
+        """A step's groups and the weights that its samples had; true if it is to be said now."""
+        imitates = self._config.objective.needs_demonstrations
+        if imitates or np.abs(weights_BN).max(initial=0.0) > NO_WEIGHT:
+            self.num_steps, self.cause, self._tell_at = 0, "", NUM_STEPS
+            return False
+        self.num_steps += 1
+        self.cause = likely_cause(groups, self._config)
+        if self.num_steps < self._tell_at:
+            return False
+        self._tell_at *= 2
+        return True
+
+    def message(self, step: int) -> str:
+        return f"nothing was learned in the {self.num_steps} steps up to {step}: {self.cause}"
+
+
+def likely_cause(groups: Sequence[ScoredGroup], config: RunConfig) -> str:
+    """Why no sample of these groups has a weight, and what to look at."""
+    rollout, label = config.rollout, config.verifier.label
+    statuses = {status for group in groups for status in group.statuses}
+    reasons = {reason for group in groups for reason in group.samples.finish_reasons}
+    rewards = {float(reward) for group in groups for reward in group.rewards}
+    if rollout.samples_per_prompt > 1 and all(len(set(group.samples.texts)) == 1 for group in groups):
+        return (
+            f"all samples of a prompt are alike: raise rollout.temperature = {rollout.temperature:g}, or give prompts that "
+            "the model does not know by heart"
+        )
+    if reasons == {"length"}:
+        return f"every sample was cut off at rollout.max_tokens = {rollout.max_tokens}: raise it, or ask for shorter answers"
+    if statuses == {"wrong_format"}:
+        return f"verifier {label} found no answer in any sample: tell the model in the prompt how to give it"
+    if len(statuses) == 1 and statuses != {"ok"}:
+        return f"verifier {label} gave every sample the status {statuses.pop()!r}: look at its settings"
+    if len(rewards) == 1:
+        (reward,) = rewards
+        return (
+            f"every sample had reward {reward:g}: the problems are "
+            + ("too easy, " if reward > 0 else "too hard for this model, ")
+            + f"or verifier {label} does not tell answers apart (look at them in trajectories/)"
+        )
+    return (
+        "the samples of each prompt had equal rewards: take more of them (rollout.samples_per_prompt = "
+        f"{rollout.samples_per_prompt}), or problems that are neither too easy nor too hard"
+    )

@@ -1,0 +1,269 @@
+r"""What a text answers: its tokens to one of `forms`. All of them go into it, or it is Words.
+
+Forms in which value and spelling part ways have a grammar of their own here and in `quantities`, and are tried
+before the text is read as a formula: times of day, labels, bases, amounts with units, lists, sets, chains.
+"""
+
+from __future__ import annotations
+
+import re
+
+from verifiers.math import real_sets
+from verifiers.math.brackets import (
+    MAX_MEMBERS,
+    joined_sets,
+    read_brackets,
+    read_matrix,
+    read_set,
+    read_set_operation,
+)
+from verifiers.math.evaluation import Undefined
+from verifiers.math.expression import Symbol, TooLarge
+from verifiers.math.forms import (
+    BaseNumber,
+    Choice,
+    FiniteSet,
+    Form,
+    Listing,
+    Ratio,
+    RealSet,
+    TimeOfDay,
+    Words,
+)
+from verifiers.math.formula import parse_formula
+from verifiers.math.grammar import Unreadable
+from verifiers.math.quantities import read_amount, read_compound, read_dimensions
+from verifiers.math.relations import RELATIONS, read_relation
+from verifiers.math.signs import words
+from verifiers.math.splitting import is_enclosed, split, split_at
+from verifiers.math.tokens import Token, Untokenizable, flat, normal_text, tokenize
+
+_LEAD = re.compile(
+    r"(?:(?:therefore|thus|hence|so|\\therefore),? ?)?"
+    r"(?:(?:option|choice)(?= ?\(?[a-j]\b)|(?:the|our|my|final|correct|required|desired)? ?(?:final |correct )?"
+    r"(?:answer|result|solution|value|total|probability|sum)s? ?(?:is|are|equals|was|:|=)[ :=]*"
+    r"|(?:the|its) (?:[a-z]+ ){1,3}(?:is|are|equals) ?|(?:it|this|that|there) (?:is|are|equals) |is |equals )?"
+    r"(?:approximately |about |roughly |around |exactly |equal to )?",
+    re.IGNORECASE,
+)
+_NEGATIVE = {"minus", "negative"}
+_TIME = re.compile(r"([0-9]{1,2})(?::([0-9]{2}))?(?::([0-9]{2}))?\s*([aApP]\s?\.?\s?[mM]\s?\.?)?")
+_BASE_NAMES = words(
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen"
+)
+_NUMBER_WORDS = {name: value for value, name in enumerate(_BASE_NAMES)}
+_DIGITS = r"\(?(-?[0-9A-F]*[0-9][0-9A-F]*(?:\.[0-9A-F]+)?)\)?"
+_BASE = re.compile(
+    rf"{_DIGITS}(?:_\{{?\(?(?:base)?|\(?(?:in)?base)([0-9]{{1,2}}|{'|'.join(_BASE_NAMES[2:])})\)?\}}?"
+)
+_LABEL = re.compile(r"[A-J]")
+_EMPTY_SETS = {"no solution", "no solutions", "empty set", "the empty set", "null set"}
+_ALL_REALS = {
+    "all real numbers",
+    "all reals",
+    "every real number",
+    "all real x",
+    "real numbers",
+    "the set of real numbers",
+    "any real number",
+    "all real numbers x",
+}
+
+
+def read(text: str) -> Form:
+    """The answer that the text gives."""
+    text = text.strip().strip("`").strip()
+    if text.startswith("**") and text.endswith("**") and len(text) > 4:
+        text = text[2:-2]
+    try:
+        return read_tokens(tokenize(text))
+    except Untokenizable:
+        return Words(" ".join(text.split()))
+
+
+def read_tokens(tokens: list[Token]) -> Form:
+    tokens = _without_ends(tokens)
+    for recognize in (_read_time, _read_ratio, _read_base, _read_choice, _read_list):
+        try:
+            form = recognize(tokens)
+        except (Unreadable, TooLarge, Undefined, ValueError, ZeroDivisionError):
+            continue
+        if form is not None:
+            return form
+    return _as_words(tokens)
+
+
+def _as_words(tokens: list[Token]) -> Words:
+    """The case of letters counts in a formula only."""
+    text = normal_text(tokens)
+    is_prose = all(token.kind in ("word", "letter", "number") for token in tokens)
+    return Words(text.lower() if is_prose else text)
+
+
+def _without_ends(tokens: list[Token]) -> list[Token]:
+    """Without the words that lead to the answer, and without the full stop."""
+    while tokens and tokens[-1].text in (".", ",", ";", ":") and [t.text for t in tokens[-2:]] != [".", "."]:
+        tokens = tokens[:-1]
+    lead = _LEAD.match(flat(tokens))
+    assert lead
+    rest = len(flat(tokens)) - lead.end()
+    while lead.end() and tokens and len(flat(tokens)) > rest:
+        tokens = tokens[1:]
+    while tokens and tokens[0].text in ("=", r"\approx", ":"):
+        tokens = tokens[1:]
+    if len(tokens) > 1 and tokens[0].kind == "word" and tokens[0].text.lower() in _NEGATIVE:
+        tokens = [Token("mark", "-"), *tokens[1:]]
+    while len(tokens) > 2 and is_enclosed(tokens, "{"):
+        tokens = tokens[1:-1]
+    if tokens and tokens[0].text.lower() in _NUMBER_WORDS and all(token.kind == "word" for token in tokens):
+        return [Token("number", str(_NUMBER_WORDS[tokens[0].text.lower()])), *tokens[1:]]
+    return _without_cases(tokens)
+
+
+def _without_cases(tokens: list[Token]) -> list[Token]:
+    r"""The rows of `\begin{cases} x = 2 \\ y = 3 \end{cases}` as a list."""
+    texts = [token.text for token in tokens]
+    if texts[:2] == [r"\{", r"\begin:array"]:
+        tokens, texts = tokens[1:], texts[1:]
+    elif texts[:1] != [r"\begin:cases"]:
+        return tokens
+    if "&" in texts or texts[-1:] != [texts[0].replace("begin", "end")] or texts.count(texts[0]) != 1:
+        return tokens
+    rows: list[Token] = []
+    for row in split_at(tokens[1:-1], (r"\\",)):
+        row = row[:-1] if row and row[-1].text == "," else row
+        rows += [*([Token("mark", ",")] if rows and row else []), *row]
+    return rows
+
+
+def _read_time(tokens: list[Token]) -> Form | None:
+    """`4:30 p.m.`, `12:50`, `4 PM`."""
+    text = flat(tokens)
+    if text.lower() in ("noon", "midnight"):
+        return TimeOfDay(43_200 if text.lower() == "noon" else 0, True)
+    if text.lower().endswith((" noon", " midnight")):
+        return _read_time(tokenize(text.lower().replace("noon", "pm").replace("midnight", "am")))
+    match = _TIME.fullmatch(text)
+    if not match or not (match[2] or match[4]):
+        return None
+    hour, minute, second = (int(part or 0) for part in match.groups()[:3])
+    if minute > 59 or second > 59 or hour > 24:
+        return None
+    has_half = hour > 12 or hour == 0
+    if half := match[4]:
+        if has_half:
+            return None
+        hour = hour % 12 + (12 if half[0] in "pP" else 0)
+        has_half = True
+    return TimeOfDay(hour * 3600 + minute * 60 + second, has_half)
+
+
+def _read_ratio(tokens: list[Token]) -> Form | None:
+    parts = split_at(tokens, (":",))
+    if len(parts) < 2 or any(not part for part in parts):
+        return None
+    if tokens[0].text.startswith("\\begin") or any(token.text in RELATIONS for token in tokens):
+        return None
+    return Ratio(tuple(parse_formula(part) for part in parts))
+
+
+def _read_base(tokens: list[Token]) -> Form | None:
+    text = "".join(token.text.lower() if token.kind == "word" else token.text for token in tokens)
+    if not (match := _BASE.fullmatch(text)):
+        return None
+    base = int(match[2]) if match[2].isdigit() else _BASE_NAMES.index(match[2])
+    if not 2 <= base <= 36 or any(int(digit, 36) >= base for digit in match[1] if digit.isalnum()):
+        return None
+    digits = match[1].lstrip("-").lstrip("0") or "0"
+    return BaseNumber(("-" if match[1].startswith("-") else "") + digits, base)
+
+
+def _read_choice(tokens: list[Token]) -> Form | None:
+    """`(D) 73`, `B. 14`. A label alone is a letter."""
+    texts = [token.text for token in tokens]
+    if texts[:1] == ["{"] and "}" in texts[2:5]:  # \mathbf{(B)} 14
+        end = texts.index("}")
+        tokens = [*tokens[1:end], *tokens[end + 1 :]]
+        texts = [token.text for token in tokens]
+    if texts[:1] == ["("] and texts[2:3] == [")"] and _LABEL.fullmatch(texts[1]):
+        label, content = texts[1], tokens[3:]
+        is_label = bool(content) and (
+            content[0].is_spaced or tokens[0].is_upright or content[0].kind == "number"
+        )
+    elif _LABEL.fullmatch(texts[0] if texts else "") and texts[1:2] and texts[1] in (".", ")", ":"):
+        label, content = texts[0], tokens[2:]
+        if not content:
+            return Symbol(label)  # D)
+        is_label = content[0].is_spaced and not tokens[1].is_spaced
+    else:
+        return None
+    return Choice(label, read_tokens(content)) if is_label and not _offers_another(content) else None
+
+
+def _offers_another(tokens: list[Token]) -> bool:
+    """Whether a second label stands in it: `(A) or (B)` chooses nothing."""
+    texts = ["", *(token.text for token in tokens), ""]
+    labels = [index for index, text in enumerate(texts) if _LABEL.fullmatch(text)]
+    is_marked = any(
+        (texts[index - 1], texts[index + 1]) == ("(", ")") or texts[index + 1] in (")", ".", ":")
+        for index in labels
+    )
+    return is_marked or texts[1].lower() in ("or", "and", ",", "/") or (bool(labels) and len(tokens) == 1)
+
+
+def _read_list(tokens: list[Token]) -> Form | None:
+    """One answer, or several with commas, "and" or "or" between them."""
+    if not tokens:
+        return None
+    if normal_text(tokens).lower() in _ALL_REALS:
+        return RealSet(real_sets.REALS)
+    if normal_text(tokens).lower() in _EMPTY_SETS:
+        return FiniteSet(())
+    for whole in (read_compound, read_dimensions):
+        if (form := whole(tokens)) is not None:
+            return form
+    parts, joiners = split(tokens)
+    if len(parts) == 1:
+        members = read_members(tokens)
+        return members[0] if len(members) == 1 else Listing(tuple(members))
+    if len(parts) > MAX_MEMBERS or any(not part for part in parts):
+        raise Unreadable("a list with a gap")
+    members = [member for part in parts for member in read_members(_with_words(part))]
+    return joined_sets(members, joiners) or Listing(tuple(members))
+
+
+def _with_words(tokens: list[Token]) -> list[Token]:
+    """`x = 1 or x = 2` may be written with braces around each."""
+    return tokens[1:-1] if len(tokens) > 2 and is_enclosed(tokens, "{") else tokens
+
+
+def read_members(tokens: list[Token]) -> list[Form]:
+    r"""One member, or both that `\pm` stands for."""
+    if any(token.text in (r"\pm", r"\mp") for token in tokens):
+        return [read_member(tokens, 1), read_member(tokens, -1)]
+    return [read_member(tokens, 1)]
+
+
+def read_member(tokens: list[Token], sign: int) -> Form:
+    """What stands between two commas. Unreadable where no form fits but words, which then are the whole text."""
+    if not tokens:
+        raise Unreadable("nothing")
+    if (relation := read_relation(tokens, sign, read_member)) is not None:
+        return relation
+    for recognize in (read_set_operation, read_set, read_matrix, read_brackets):
+        if (form := recognize(tokens, sign, read_member)) is not None:
+            return form
+    if all(token.kind == "word" for token in tokens) and not _is_formula_word(tokens):
+        return _as_words(tokens)
+    return read_amount(tokens, sign)
+
+
+def _is_formula_word(tokens: list[Token]) -> bool:
+    """Of a single word: `ab` is a product, `AB` and `north` are texts."""
+    text = tokens[0].text
+    if text.lower() in ("yes", "no", "odd", "all", "one", "two", "ten", "six"):
+        return False
+    if len(tokens) > 1 or text in ("pi", "infinity", "inf", "e"):
+        return len(tokens) == 1
+    is_text = text.isupper() or text.istitle() or tokens[0].is_upright
+    return len(text) == 1 or (len(text) < 4 and not is_text)
