@@ -93,7 +93,9 @@ class Learner:
         # The whole of a model to be sharded need not fit on one device.
         model = load_model(str(self._base_directory), str(self._device) if gang.size == 1 else "cpu")
         self.packing = choose_packing(model, model_path, share_prompts=config.share_prompts)
-        model.to(getattr(torch, config.weights_dtype))
+        # Buffers stay float32, as in the engines: frequencies of positions, a router's bias.
+        for parameter in model.parameters():
+            parameter.data = parameter.data.to(getattr(torch, config.weights_dtype))
         if gang.size == 1:
             self._policy = Policy(model, self._device, temperature, **settings)
         else:
