@@ -307,10 +307,10 @@ class Learner:
         return memory.recomputes(self._config, needed, self._free_bytes)
 
     def _memory_left(self) -> float:
-        """Bytes: of a GPU all that is free, of the machine's memory a share."""
+        """Bytes for this rank: of a GPU all that is free, of the machine's memory its part of a share."""
         if self._device.type == "cuda":
             return torch.cuda.mem_get_info(self._device)[0]
-        return psutil.virtual_memory().available * memory.SHARE_OF_MACHINE
+        return psutil.virtual_memory().available * memory.SHARE_OF_MACHINE / self._gang.num_here()
 
     def _share(self, sequences: Sequences, chosen: np.ndarray) -> list[PackedBatch]:
         """This rank's micro-batches of the chosen sequences.

@@ -8,9 +8,9 @@ import numpy as np
 import psutil
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from learner.config import LearnerConfig
+from learner.gang import ALONE, Gang
 from learner.learner import Learner
 from learner.model import memory
 from learner.model.causal_lm import load_model
@@ -19,28 +19,15 @@ from learner.objectives.config import ObjectiveConfig
 from learner.step.batch import collect, micro_batches
 from tests.shared.saved_tensors import counting
 from tests.shared.tiny_model import make_group
+from tests.shared.wide_model import NUM_LAYERS, save_wide_model
 
-NUM_LAYERS = 4
 OPTIMIZER_BYTES = 4 * 3
 """A parameter's gradient and two averages in float32: what a learner has yet to make when its weights are there."""
 
 
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory):
-    """A model wide enough that its blocks are most of what a pass keeps."""
-    path = tmp_path_factory.mktemp("wide")
-    config = LlamaConfig(
-        vocab_size=256,
-        hidden_size=128,
-        intermediate_size=384,
-        num_hidden_layers=NUM_LAYERS,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        tie_word_embeddings=True,
-    )
-    torch.manual_seed(0)
-    LlamaForCausalLM(config).save_pretrained(path)
-    return path
+    return save_wide_model(tmp_path_factory.mktemp("wide"))
 
 
 def one_group():
@@ -92,12 +79,19 @@ def test_a_pass_keeps_what_is_estimated(directory, bfloat16):
     assert inputs < 0.2 * everything
 
 
-def kept_in_a_step(directory, free_bytes: float, **settings) -> int:
+class OneOfTwo(Gang):
+    """As if another rank were on this machine."""
+
+    def num_here(self) -> int:
+        return 2
+
+
+def kept_in_a_step(directory, free_bytes: float, gang: Gang = ALONE, **settings) -> int:
     """By a learner that finds so many bytes free when its weights are loaded."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=free_bytes))
         learner = Learner(
-            str(directory), LearnerConfig(**settings), ObjectiveConfig(name="rloo"), 1.0, seed=0
+            str(directory), LearnerConfig(**settings), ObjectiveConfig(name="rloo"), 1.0, seed=0, gang=gang
         )
     with counting(list(learner._policy.parameters.values())) as kept:
         learner.train_step([one_group()])
@@ -129,3 +123,6 @@ def test_auto_recomputes_from_where_a_pass_does_not_fit_beside_the_optimizer(dir
     just_enough = (needed + OPTIMIZER_BYTES * num_parameters) / memory.SHARE_OF_MACHINE
     assert kept_in_a_step(directory, just_enough + 4, recompute="auto") == bounds[0]
     assert kept_in_a_step(directory, just_enough - 4, recompute="auto") == bounds[1]
+    for_two = 2 * just_enough
+    assert kept_in_a_step(directory, for_two + 8, OneOfTwo(), recompute="auto") == bounds[0]
+    assert kept_in_a_step(directory, for_two - 8, OneOfTwo(), recompute="auto") == bounds[1]
