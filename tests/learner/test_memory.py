@@ -101,7 +101,9 @@ def kept_in_a_step(directory, free_bytes: float, gang: Gang = ALONE, **settings)
 @pytest.fixture(scope="module")
 def bounds(directory):
     """Bytes kept in a step with all blocks kept and with none."""
-    return kept_in_a_step(directory, 0.0, recompute="never"), kept_in_a_step(directory, 0.0, recompute="always")
+    return kept_in_a_step(directory, 0.0, recompute="never"), kept_in_a_step(
+        directory, 0.0, recompute="always"
+    )
 
 
 def test_recompute_is_what_the_setting_says_whatever_is_free(directory, bounds):

@@ -174,7 +174,9 @@ def test_what_agrees_with_other_sections_follows_again_when_a_run_goes_on_with_o
     assert gone_on_with("rollout.dtype=bfloat16").learner.publish_dtype == "bfloat16"
     assert gone_on_with("rollout.max_tokens=40").learner.loss_normaliser == RolloutConfig().max_tokens
     assert gone_on_with("train.max_staleness=3", parity_versions=5).learner.parity_versions == 5
-    with pytest.raises(ValueError, match=r"learner\.parity_versions = 5 must exceed train\.max_staleness = 6"):
+    with pytest.raises(
+        ValueError, match=r"learner\.parity_versions = 5 must exceed train\.max_staleness = 6"
+    ):
         gone_on_with("train.max_staleness=6", parity_versions=5)
 
 

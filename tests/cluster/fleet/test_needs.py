@@ -57,7 +57,9 @@ def test_the_largest_pass_keeps_what_is_estimated(directory, share_prompts):
             logprobs_T = token_logprobs(policy, batch, 1.0)
             most = max(most, kept.total)
         del logprobs_T
-    config = config_of(directory, micro_batch_tokens=MICRO_BATCH_TOKENS, share_prompts=share_prompts, recompute="never")
+    config = config_of(
+        directory, micro_batch_tokens=MICRO_BATCH_TOKENS, share_prompts=share_prompts, recompute="never"
+    )
     estimated, recomputes = largest_pass(config)
     assert not recomputes
     assert estimated == pytest.approx(most, rel=0.25)

@@ -56,7 +56,9 @@ def test_weights_published_before_a_resume_are_never_taken_for_those_of_the_chec
     learner.train_step(batch(9))  # its version 1 is not the version 1 of the checkpoint's history
     learner.load(saved[0])
     assert learner.train_step([make_group(5, version=1)]).facts["parity_tokens"] == 0
-    base = make_learner(parity_share=1e9)  # nor is the base model what the checkpoint's run served as version 0
+    base = make_learner(
+        parity_share=1e9
+    )  # nor is the base model what the checkpoint's run served as version 0
     base.load(saved[0])
     result = base.train_step([make_group(5, version=0), make_group(6, version=3)])
     assert result.facts["parity_tokens"] == len(make_group(6).samples.token_ids)

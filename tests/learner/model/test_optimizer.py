@@ -106,7 +106,9 @@ def test_weights_in_bfloat16_leave_what_is_not_trained_as_it_is(name, tmp_path):
     buffers = dict(policy.named_buffers())
     assert buffers.keys() == exact.keys() and any(buffer.is_floating_point() for buffer in buffers.values())
     for buffer_name, buffer in exact.items():
-        assert buffers[buffer_name].dtype == buffer.dtype and torch.equal(buffers[buffer_name], buffer), buffer_name
+        assert buffers[buffer_name].dtype == buffer.dtype and torch.equal(buffers[buffer_name], buffer), (
+            buffer_name
+        )
     assert {parameter.dtype for parameter in policy.parameters()} == {torch.bfloat16}
     is_tied = policy.get_output_embeddings().weight is policy.get_input_embeddings().weight
     assert is_tied == policy.config.tie_word_embeddings
