@@ -66,7 +66,7 @@ def largest_pass(config: RunConfig, free_bytes: float | None = None) -> tuple[fl
     rollout, learner, shape = config.rollout, config.learner, model_shape(config)
     prompt = rollout.max_model_len - rollout.max_tokens
     samples = rollout.samples_per_prompt
-    prompts = 1 if learner.share_prompts else samples
+    prompts = 1 if learner.share_prompts and not shape.carries_state else samples
     of_step = config.train.groups_per_step * (prompts * prompt + samples * rollout.max_tokens)
     positions = max(rollout.max_model_len, min(learner.micro_batch_tokens, of_step // learner.ranks))
     completion_tokens = (
@@ -130,15 +130,14 @@ def model_shape(config: RunConfig) -> memory.ModelShape:
         return memory.ModelShape.read(model_directory(config.model), num_parameters)
     s = config.sft
     assert s is not None
-    return memory.ModelShape(
-        num_parameters=num_parameters,
-        num_layers=s.num_layers,
-        hidden=s.hidden_size,
-        queries=s.hidden_size,
-        keys=s.hidden_size,
-        feed_forward=s.intermediate_size,
-        vocabulary=110,
-    )
+    settings = {
+        "num_hidden_layers": s.num_layers,
+        "hidden_size": s.hidden_size,
+        "num_attention_heads": s.num_heads,
+        "intermediate_size": s.intermediate_size,
+        "vocab_size": 110,
+    }
+    return memory.ModelShape.of(settings, num_parameters)
 
 
 def disk_needed(config: RunConfig) -> float:

@@ -8,13 +8,14 @@ import numpy as np
 import psutil
 import pytest
 import torch
+import transformers
 
 from learner.config import LearnerConfig
 from learner.gang import ALONE, Gang
 from learner.learner import Learner
-from learner.model import memory
+from learner.model import attention, memory
 from learner.model.causal_lm import load_model
-from learner.model.logprobs import token_logprobs
+from learner.model.logprobs import hidden_states, token_logprobs
 from learner.objectives.config import ObjectiveConfig
 from learner.step.batch import collect, micro_batches
 from tests.shared.saved_tensors import counting
@@ -84,6 +85,86 @@ class OneOfTwo(Gang):
 
     def num_here(self) -> int:
         return 2
+
+
+COMMON = {
+    "vocab_size": 128,
+    "hidden_size": 256,
+    "intermediate_size": 1024,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "pad_token_id": 0,
+}
+OTHERS = {
+    "Gemma 2": transformers.Gemma2Config(**COMMON, head_dim=64),
+    "Mixtral": transformers.MixtralConfig(
+        **COMMON | {"intermediate_size": 256}, num_local_experts=8, num_experts_per_tok=2
+    ),
+    "Qwen3-MoE": transformers.Qwen3MoeConfig(
+        **COMMON, head_dim=64, moe_intermediate_size=256, num_experts=8, num_experts_per_tok=4
+    ),
+    "DeepSeek-V3": transformers.DeepseekV3Config(
+        **COMMON | {"num_attention_heads": 16, "num_key_value_heads": 16},
+        moe_intermediate_size=64,
+        n_routed_experts=8,
+        num_experts_per_tok=2,
+        n_group=2,
+        topk_group=1,
+        first_k_dense_replace=0,
+        q_lora_rank=96,
+        kv_lora_rank=64,
+        qk_nope_head_dim=64,
+        qk_rope_head_dim=32,
+        v_head_dim=64,
+    ),
+    "Falcon-H1": transformers.FalconH1Config(
+        **COMMON, mamba_d_ssm=512, mamba_n_heads=8, mamba_d_head=64, mamba_d_state=64, mamba_n_groups=1
+    ),
+    "Qwen3-Next": transformers.Qwen3NextConfig(
+        **COMMON,
+        head_dim=64,
+        moe_intermediate_size=64,
+        num_experts=8,
+        num_experts_per_tok=2,
+        shared_expert_intermediate_size=64,
+        linear_num_key_heads=4,
+        linear_num_value_heads=8,
+        linear_key_head_dim=64,
+        linear_value_head_dim=64,
+        layer_types=["linear_attention", "full_attention"],
+    ),
+}
+
+
+@pytest.mark.parametrize("bfloat16", [False, True])
+@pytest.mark.parametrize("name", OTHERS)
+def test_experts_latent_heads_norms_and_states_are_estimated_too(name, bfloat16):
+    """Rows are as long as the chunks in which states are computed, or they would be padded."""
+    torch.manual_seed(0)
+    policy = transformers.AutoModelForCausalLM.from_config(OTHERS[name]).float().eval()
+    policy.set_attn_implementation(attention.NAME)
+    parameters = list(policy.parameters())
+    shape = memory.ModelShape.of(policy.config.to_dict(), num_parameters=0)
+    assert shape.carries_state == (name in ("Falcon-H1", "Qwen3-Next"))
+    samples = make_group(0, samples=2, prompt_length=192, lengths=(65, 65)).samples
+    sequences = collect([samples])
+    packing = "rows" if shape.carries_state else "shared"
+    totals = []
+    for chosen in (
+        [0],
+        [0, 1],
+    ):  # the second one's positions, without the copies of weights that a pass makes once
+        (batch,) = micro_batches(sequences, np.array(chosen), 4096, packing)
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16), counting(parameters) as kept:
+            hidden = hidden_states(policy, batch)
+            totals.append((batch.input_ids.numel(), kept.total))
+        del hidden
+    (fewer, less), (more, total) = totals
+    estimated = memory.activation_bytes(
+        shape, positions=more - fewer, completion_tokens=0, bfloat16=bfloat16, recompute=False
+    )
+    assert estimated == pytest.approx(total - less, rel=0.25)
 
 
 def kept_in_a_step(directory, free_bytes: float, gang: Gang = ALONE, **settings) -> int:

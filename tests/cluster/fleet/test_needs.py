@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
@@ -98,3 +100,21 @@ def test_auto_leaves_the_other_roles_what_they_need(directory):
     assert not largest_pass(alone, free)[1]
     assert largest_pass(crowded, free)[1]
     assert sum(memory_needed(crowded, free).values()) <= free
+
+
+def test_a_model_with_a_state_computes_the_prompt_of_every_sample(tmp_path):
+    settings = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 32}
+    state = {"mamba_n_heads": 2, "mamba_d_head": 64, "mamba_d_state": 16}
+
+    def ratio(**more) -> float:
+        """The largest pass with prompts shared, where the layers allow it, to that with none."""
+        (tmp_path / "config.json").write_text(json.dumps(settings | more))
+        passes = [
+            largest_pass(config_of(tmp_path, groups_per_step=1, share_prompts=shared))[0]
+            for shared in (True, False)
+        ]
+        return passes[0] / passes[1]
+
+    positions = PROMPT + SAMPLES * COMPLETION, SAMPLES * (PROMPT + COMPLETION)
+    assert ratio() == pytest.approx(positions[0] / positions[1], rel=0.05)
+    assert ratio(**state) == 1
