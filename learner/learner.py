@@ -45,7 +45,7 @@ from learner.step.batch import (
     pack_bundles,
 )
 from learner.step.loss import LossFacts, micro_batch_loss
-from learner.step.parity import ParityTurns, nothing_compared
+from learner.step.parity import nothing_compared
 from learner.types import PublishedWeights, StepResult
 
 
@@ -228,7 +228,7 @@ class Learner:
                 version=self.version,
                 num_steps=self._num_steps,
                 settings=self._settings(),
-                parity=self._parity.turns.to_json(),
+                parity=self._parity.turns,
             ),
             base_directory=self._base_directory,
             writes=self._gang.rank == 0,
@@ -240,7 +240,7 @@ class Learner:
             Path(directory), model=self._policy.model, optimizer=self._optimizer, settings=self._settings()
         )
         self.version, self._num_steps = state.version, state.num_steps
-        self._parity.turns = ParityTurns.from_json(state.parity)
+        self._parity.turns = state.parity
         self._parity.forget()
         self.published = self._publish()
 
