@@ -146,7 +146,7 @@ class LearnerConfig(DependentSettings):
     num_gpus: Reserved = Field(0.0, ge=0, description="GPUs each rank reserves; 0: it computes on the CPU.")
     dtype: Dtype = Field(
         default_factory=dtype_by_device,
-        description="Dtype of the computation (autocast); parameters and optimizer stay float32.",
+        description="Dtype of the computation (autocast); parameters and optimizer are of weights_dtype.",
     )
     resources: CustomResources = Field({})
     startup_timeout_s: Seconds = Field(

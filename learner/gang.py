@@ -5,6 +5,7 @@ What they exchange of the model itself is in learner/model/sharding.py.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import socket
@@ -44,6 +45,11 @@ class Gang:
         everyones = [torch.empty_like(ours) for _ in range(self.size)]
         distributed.all_gather(everyones, ours)
         return torch.stack(everyones).numpy()
+
+    def num_here(self) -> int:
+        """Ranks on this rank's machine, itself included."""
+        machine = np.frombuffer(hashlib.sha256(socket.gethostname().encode()).digest()[:8], np.int64)
+        return int((self.gather(machine)[:, 0] == machine[0]).sum())
 
 
 ALONE = Gang()

@@ -45,7 +45,7 @@ from learner.step.batch import (
     pack_bundles,
 )
 from learner.step.loss import LossFacts, micro_batch_loss
-from learner.step.parity import ParityTurns, nothing_compared
+from learner.step.parity import nothing_compared
 from learner.types import PublishedWeights, StepResult
 
 
@@ -93,7 +93,9 @@ class Learner:
         # The whole of a model to be sharded need not fit on one device.
         model = load_model(str(self._base_directory), str(self._device) if gang.size == 1 else "cpu")
         self.packing = choose_packing(model, model_path, share_prompts=config.share_prompts)
-        model.to(getattr(torch, config.weights_dtype))
+        # Buffers stay float32, as in the engines: frequencies of positions, a router's bias.
+        for parameter in model.parameters():
+            parameter.data = parameter.data.to(getattr(torch, config.weights_dtype))
         if gang.size == 1:
             self._policy = Policy(model, self._device, temperature, **settings)
         else:
@@ -226,7 +228,7 @@ class Learner:
                 version=self.version,
                 num_steps=self._num_steps,
                 settings=self._settings(),
-                parity=self._parity.turns.to_json(),
+                parity=self._parity.turns,
             ),
             base_directory=self._base_directory,
             writes=self._gang.rank == 0,
@@ -238,7 +240,7 @@ class Learner:
             Path(directory), model=self._policy.model, optimizer=self._optimizer, settings=self._settings()
         )
         self.version, self._num_steps = state.version, state.num_steps
-        self._parity.turns = ParityTurns.from_json(state.parity)
+        self._parity.turns = state.parity
         self._parity.forget()
         self.published = self._publish()
 
@@ -305,10 +307,10 @@ class Learner:
         return memory.recomputes(self._config, needed, self._free_bytes)
 
     def _memory_left(self) -> float:
-        """Bytes: of a GPU all that is free, of the machine's memory a share."""
+        """Bytes for this rank: of a GPU all that is free, of the machine's memory its part of a share."""
         if self._device.type == "cuda":
             return torch.cuda.mem_get_info(self._device)[0]
-        return psutil.virtual_memory().available * memory.SHARE_OF_MACHINE
+        return psutil.virtual_memory().available * memory.SHARE_OF_MACHINE / self._gang.num_here()
 
     def _share(self, sequences: Sequences, chosen: np.ndarray) -> list[PackedBatch]:
         """This rank's micro-batches of the chosen sequences.

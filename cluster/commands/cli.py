@@ -72,8 +72,7 @@ def train(
     if resume == AUTO:
         if config is None:
             raise ValueError("--resume auto may have to begin a run: give CONFIG too")
-        parsed = load_config(config, overrides)
-        run_dir, goes_on = find_or_begin(parsed)
+        parsed, run_dir, goes_on = find_or_begin(load_config(config, overrides))
     elif resume is not None:
         if config is not None:
             raise ValueError("--resume takes the settings of the run itself: give it without CONFIG")

@@ -17,10 +17,11 @@ AUTO = "auto"
 """--resume auto: go on where the run directory holds a run, begin one where it does not."""
 
 
-def find_or_begin(config: RunConfig) -> tuple[Path, bool]:
-    """The run directory for --resume auto, and whether there is a run to go on with.
+def find_or_begin(config: RunConfig) -> tuple[RunConfig, Path, bool]:
+    """The settings and run directory for --resume auto, and whether there is a run to go on with.
 
-    Raises ValueError where it is not set, or holds a run of other settings that has no checkpoint yet; one
+    Settings are `config`, but for the steps of a decay that it does not give: a run keeps those it began with.
+    Raises ValueError where run_dir is not set, or holds a run of other settings that has no checkpoint yet; one
     that has is compared by `check_same_run`.
     """
     if not config.run_dir:
@@ -29,16 +30,21 @@ def find_or_begin(config: RunConfig) -> tuple[Path, bool]:
         )
     run_dir = Path(config.run_dir)
     if not holds_run(run_dir):
-        return run_dir, False
-    if not finished_checkpoints(run_dir):
-        saved = identity(load_config(run_dir / SETTINGS_FILE, []), [])
+        return config, run_dir, False
+    begun_with = load_config(run_dir / SETTINGS_FILE) if (run_dir / SETTINGS_FILE).exists() else None
+    steps = begun_with.learner.schedule_steps if begun_with else None
+    if config.learner.decays and steps and "schedule_steps" not in config.learner.model_fields_set:
+        learner = config.learner.model_copy(update={"schedule_steps": steps})
+        config = config.model_copy(update={"learner": learner})
+    if begun_with and not finished_checkpoints(run_dir):
+        saved = identity(begun_with, [])
         for name, value in identity(config, []).items():
             if saved.get(name) != value:
                 raise ValueError(
                     f"{name} is {value!r}, the run in {run_dir} was begun with {saved.get(name)!r}: go on with that, or "
                     "choose another run_dir"
                 )
-    return run_dir, True
+    return config, run_dir, True
 
 
 def check_not_running(run_dir: Path, address: str | None) -> str | None:

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from actors.config import RolloutConfig
 from cluster.config.evaluation import EvalConfig
@@ -168,7 +176,19 @@ class RunConfig(BaseModel):
             **({"schedule_steps": self.train.steps} if learner.decays else {}),
         }
         missing = {name: value for name, value in following.items() if getattr(learner, name) is None}
-        return self.model_copy(update={"learner": learner.model_copy(update=missing)}) if missing else self
+        if not missing:
+            return self
+        filled = learner.model_copy(update=missing)
+        filled.model_fields_set.difference_update(missing)  # nobody has given them
+        return self.model_copy(update={"learner": filled})
+
+    @model_serializer(mode="wrap")
+    def _omit_what_is_to_follow_anew(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """What a run keeps is written; what must agree with the other sections follows when it is read."""
+        written: dict[str, Any] = serialize(self)
+        for name in {"publish_dtype", "parity_versions"} - self.learner.model_fields_set:
+            del written["learner"][name]
+        return written
 
     @model_validator(mode="after")
     def _roles_agree(self) -> RunConfig:

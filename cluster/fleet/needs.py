@@ -45,44 +45,28 @@ def memory_needed(config: RunConfig, free_bytes: float | None = None) -> dict[st
 
     `free_bytes`: what is free now, by which `learner.recompute = "auto"` decides; None: it need not.
     """
-    weights = model_bytes(config)
-    rollout = config.rollout
-    num_rollouts, num_verifiers = config.most_workers
-    needed = {
-        "rollout": num_rollouts * (PROCESS_BYTES + 2 * weights + rollout.kv_cache_mib * 2**20),
-        "learner": learner_memory(config, free_bytes),
-        "verifier": num_verifiers * 0.15 * 2**30,
-        "ray and controller": 1.2 * 2**30,
-    }
-    if rollout.num_gpus:
-        needed["rollout"] = num_rollouts * 2 * PROCESS_BYTES
-    return needed
+    rollout, *others = _beside_learner(config).items()
+    return dict([rollout, ("learner", learner_memory(config, free_bytes)), *others])
 
 
 def learner_memory(config: RunConfig, free_bytes: float | None = None) -> float:
     """Estimated bytes of all ranks: weights, optimizer, kept versions, and the largest pass, on the CPU's side."""
-    learner, shape = config.learner, model_shape(config)
-    num_kept = learner.parity_versions or 1
-    size = 2 if learner.publish_dtype == "bfloat16" else memory.FLOAT32_BYTES
-    kept = num_kept * size * shape.num_parameters
-    fixed = memory.fixed_bytes(shape, learner)
-    if learner.ranks > 1:
-        # Beside the shards rank 0 has one version in whole, and at times a checkpoint; at the start each rank
-        # has all of the model.
-        whole = memory.FLOAT32_BYTES * shape.num_parameters
-        fixed = max(fixed + whole + CHECKPOINT_COPIES * whole, learner.ranks * whole)
-    needed = learner.ranks * LEARNER_PROCESS_BYTES + kept
-    if not learner.num_gpus:
-        needed += fixed + learner.ranks * largest_pass(config, free_bytes)[0]
+    needed = _learner_without_passes(config)
+    if not config.learner.num_gpus:
+        needed += config.learner.ranks * largest_pass(config, free_bytes)[0]
     return needed
 
 
 def largest_pass(config: RunConfig, free_bytes: float | None = None) -> tuple[float, bool]:
-    """Bytes that a rank's largest forward pass keeps, and whether its blocks are recomputed."""
+    """Bytes that a rank's largest forward pass keeps, and whether its blocks are recomputed.
+
+    With "auto" they are where all ranks' would not fit, together with what the run needs besides; or, as the
+    learner itself decides, into its share of the machine.
+    """
     rollout, learner, shape = config.rollout, config.learner, model_shape(config)
     prompt = rollout.max_model_len - rollout.max_tokens
     samples = rollout.samples_per_prompt
-    prompts = 1 if learner.share_prompts else samples
+    prompts = 1 if learner.share_prompts and not shape.carries_state else samples
     of_step = config.train.groups_per_step * (prompts * prompt + samples * rollout.max_tokens)
     positions = max(rollout.max_model_len, min(learner.micro_batch_tokens, of_step // learner.ranks))
     completion_tokens = (
@@ -100,9 +84,43 @@ def largest_pass(config: RunConfig, free_bytes: float | None = None) -> tuple[fl
 
     free = float("inf")
     if free_bytes is not None:
-        free = free_bytes * memory.SHARE_OF_MACHINE - memory.fixed_bytes(shape, learner)
+        beside = sum(_beside_learner(config).values()) + _learner_without_passes(config)
+        share = free_bytes * memory.SHARE_OF_MACHINE - memory.fixed_bytes(shape, learner)
+        free = min(share, free_bytes - beside) / learner.ranks
     recompute = memory.recomputes(learner, kept(False), free)
     return kept(recompute), recompute
+
+
+def _beside_learner(config: RunConfig) -> dict[str, float]:
+    """Estimated bytes of the other roles, the rollout workers first."""
+    rollout = config.rollout
+    num_rollouts, num_verifiers = config.most_workers
+    if rollout.num_gpus:
+        of_one = 2 * PROCESS_BYTES
+    else:
+        of_one = PROCESS_BYTES + 2 * model_bytes(config) + rollout.kv_cache_mib * 2**20
+    return {
+        "rollout": num_rollouts * of_one,
+        "verifier": num_verifiers * 0.15 * 2**30,
+        "ray and controller": 1.2 * 2**30,
+    }
+
+
+def _learner_without_passes(config: RunConfig) -> float:
+    """Estimated bytes of all ranks between their passes."""
+    learner, shape = config.learner, model_shape(config)
+    num_kept = learner.parity_versions or 1
+    size = 2 if learner.publish_dtype == "bfloat16" else memory.FLOAT32_BYTES
+    needed = learner.ranks * LEARNER_PROCESS_BYTES + num_kept * size * shape.num_parameters
+    if learner.num_gpus:
+        return needed
+    fixed = memory.fixed_bytes(shape, learner)
+    if learner.ranks > 1:
+        # Beside the shards rank 0 has one version in whole, and at times a checkpoint; at the start each rank
+        # has all of the model.
+        whole = memory.FLOAT32_BYTES * shape.num_parameters
+        fixed = max(fixed + whole + CHECKPOINT_COPIES * whole, learner.ranks * whole)
+    return needed + fixed
 
 
 def model_shape(config: RunConfig) -> memory.ModelShape:
@@ -112,15 +130,14 @@ def model_shape(config: RunConfig) -> memory.ModelShape:
         return memory.ModelShape.read(model_directory(config.model), num_parameters)
     s = config.sft
     assert s is not None
-    return memory.ModelShape(
-        num_parameters=num_parameters,
-        num_layers=s.num_layers,
-        hidden=s.hidden_size,
-        queries=s.hidden_size,
-        keys=s.hidden_size,
-        feed_forward=s.intermediate_size,
-        vocabulary=110,
-    )
+    settings = {
+        "num_hidden_layers": s.num_layers,
+        "hidden_size": s.hidden_size,
+        "num_attention_heads": s.num_heads,
+        "intermediate_size": s.intermediate_size,
+        "vocab_size": 110,
+    }
+    return memory.ModelShape.of(settings, num_parameters)
 
 
 def disk_needed(config: RunConfig) -> float:

@@ -255,7 +255,6 @@ class Metrics:
                 gauge.labels(name).set(value)
         # A scrape may come at any moment: the living keep their series throughout.
         for name in gone - self._rollout_names:
-            del self._reprefilled_by[name]
             for gauge in gauges:
                 gauge.remove(name)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,7 +93,7 @@ def check_model(model: str) -> None:
 
 
 def check_context(config: RunConfig) -> None:
-    """The model must have positions for the longest prompt and completion."""
+    """The model must have positions for the longest prompt and completion, the same ones whatever their length."""
     if is_to_be_made(config):
         from learner.sft import MAX_POSITIONS
 
@@ -101,11 +101,32 @@ def check_context(config: RunConfig) -> None:
     else:
         settings = text_settings(read_object(model_directory(config.model) / CONFIG))
         positions = settings.get("max_position_embeddings") or config.rollout.max_model_len
+        _check_frequencies(config, settings)
     if config.rollout.max_model_len > positions:
         raise ValueError(
             f"rollout.max_model_len = {config.rollout.max_model_len} is longer than the {positions} positions of "
             f"model = {config.model!r}: lower it"
         )
+
+
+def _check_frequencies(config: RunConfig, settings: Mapping[str, Any]) -> None:
+    """transformers takes longer wavelengths where a pass has a position beyond the original ones, vLLM where
+    sequences may have one.
+    """
+    rope = settings.get("rope_parameters") or settings.get("rope_scaling") or {}
+    for parameters in [rope, *(value for value in rope.values() if isinstance(value, dict))]:
+        kind = parameters.get("rope_type", parameters.get("type"))
+        original = (
+            parameters.get("original_max_position_embeddings")
+            or settings.get("original_max_position_embeddings")
+            or parameters.get("max_trained_positions")
+        )
+        if kind in ("longrope", "su", "dynamic") and original and config.rollout.max_model_len > original:
+            raise ValueError(
+                f"rollout.max_model_len = {config.rollout.max_model_len} is beyond the {original} positions that model "
+                f"= {config.model!r} was made for before its {kind!r} extension, with which a token's log-prob "
+                f"depends on what it is computed together with: set it to {original} or less"
+            )
 
 
 def check_engine(config: RunConfig) -> None:

@@ -38,7 +38,8 @@ def resolve_model(model: str) -> Path:
 def load_model(model: str, device: str = "cpu") -> Any:
     """Float32 weights, in inference mode (no dropout) but with gradients.
 
-    Raises ValueError for a missing, damaged or incomplete checkpoint, and for a head that cannot be called alone.
+    Raises ValueError for a missing, damaged or incomplete checkpoint, for an architecture that computes attention by
+    no function of ours, and for a head that cannot be called alone.
     """
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
@@ -55,6 +56,12 @@ def load_model(model: str, device: str = "cpu") -> Any:
             attn_implementation=attention.NAME,
             output_loading_info=True,
         )
+    except KeyError as error:
+        if error.args != (attention.NAME,):
+            raise
+        raise ValueError(
+            f"model = {model!r} takes no attention function from outside: the learner cannot train this architecture"
+        ) from error
     except (OSError, ValueError, SafetensorError) as error:
         raise ValueError(
             f"model = {model!r} does not load: {(str(error).splitlines() or [repr(error)])[0]}"

@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 
 from learner.model.names import StoredLayout
 from learner.model.sharding import laid_out_as, whole
+from learner.step.parity import ParityTurns
 
 FORMAT = 2
 TOKENIZER_FILES = (
@@ -43,8 +44,7 @@ class LearnerState:
     num_steps: int
     settings: dict[str, Any]
     """JSON values; a resumed learner must have the same."""
-    parity: dict[str, Any]
-    """JSON values: what the parity check carries from step to step."""
+    parity: ParityTurns
 
 
 def save(
@@ -83,7 +83,7 @@ def save(
         "version": state.version,
         "num_steps": state.num_steps,
         "settings": state.settings,
-        "parity": state.parity,
+        "parity": state.parity.to_json(),
     }
     (directory / "learner.json").write_text(json.dumps(facts, indent=2, sort_keys=True) + "\n")
 
@@ -139,11 +139,14 @@ def _read_state(file: Path, settings: Mapping[str, Any]) -> LearnerState:
         facts = json.loads(file.read_text())
         if facts["format"] != FORMAT:
             raise ValueError(f"checkpoint {file} has format {facts['format']}, this version reads {FORMAT}")
+        for name in ("version", "num_steps"):
+            if not isinstance(facts[name], int):
+                raise TypeError(f"{name} is {facts[name]!r}")
         state = LearnerState(
             version=facts["version"],
             num_steps=facts["num_steps"],
             settings=facts["settings"],
-            parity=facts["parity"],
+            parity=ParityTurns.from_json(facts["parity"]),
         )
     except FileNotFoundError:
         raise ValueError(f"checkpoint file {file} is missing: use an older checkpoint") from None

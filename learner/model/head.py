@@ -32,7 +32,7 @@ def head_of(policy: Any) -> Callable[[torch.Tensor], torch.Tensor]:
     if base is policy:
         raise ValueError(f"{type(policy).__name__} has no base model: its head cannot be called alone")
     shell = copy.copy(policy)
-    shell._modules = {**policy._modules, policy.base_model_prefix: _Given(base)}
+    shell._modules = {**policy._modules, policy.base_model_prefix: _Given(base, policy.get_decoder())}
 
     def head(hidden_TD: torch.Tensor) -> torch.Tensor:
         logits_TV: torch.Tensor = shell.forward(inputs_embeds=hidden_TD[None], use_cache=False).logits[0]
@@ -43,7 +43,13 @@ def head_of(policy: Any) -> Callable[[torch.Tensor], torch.Tensor]:
 
 @torch.no_grad()
 def check_head(policy: Any, model: str) -> None:
-    """Compare the head with the model's own logits. Raises ValueError, in one line naming `model`, if they differ."""
+    """Compare the head with the model's own logits. Raises ValueError, in one line naming `model`, if they differ or
+    the model has no base model.
+    """
+    try:
+        head = head_of(policy)
+    except ValueError as error:
+        raise ValueError(f"model = {model!r}: {error}; the learner cannot train this architecture") from error
     input_ids = torch.arange(4, device=policy.device)[None]
     output = policy.get_output_embeddings()
     logits_TV = policy(input_ids=input_ids, use_cache=False).logits[0]
@@ -52,7 +58,7 @@ def check_head(policy: Any, model: str) -> None:
     try:
         expected_TV = policy(input_ids=input_ids, use_cache=False).logits[0]
         hidden_TD = policy.base_model(input_ids=input_ids, use_cache=False).last_hidden_state[0]
-        actual_TV = head_of(policy)(hidden_TD)
+        actual_TV = head(hidden_TD)
     finally:
         enlarging.remove()
     difference = float((actual_TV - expected_TV).abs().max() / expected_TV.abs().max())
@@ -64,14 +70,19 @@ def check_head(policy: Any, model: str) -> None:
 
 
 class _Given(torch.nn.Module):
-    """Returns the embeddings that it is given as hidden states; in all else the base model."""
+    """Returns the embeddings that it is given as hidden states; in all else the base model.
 
-    def __init__(self, base: torch.nn.Module) -> None:
+    So does the base model's own decoder, where it has one, as OPT's: that is what such a policy calls.
+    """
+
+    def __init__(self, base: torch.nn.Module, decoder: torch.nn.Module) -> None:
         super().__init__()
-        self.__dict__["_base"] = base  # no child: its parameters are the policy's
+        # No children: their parameters are the policy's.
+        self.__dict__.update(_base=base, _decoder=decoder)
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self.__dict__["_base"], name)
+        value = getattr(self.__dict__["_base"], name)
+        return _Given(value, value) if value is self.__dict__["_decoder"] else value
 
     def forward(self, *_: Any, inputs_embeds: torch.Tensor, **__: Any) -> _Hidden:
         return _Hidden(last_hidden_state=inputs_embeds)

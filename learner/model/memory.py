@@ -3,8 +3,9 @@
 A block of a transformer keeps for its backward pass, a position: what its two norms read (their input and
 the normalised one, in float32), the inputs of its linear layers, queries, keys, values and the attention's
 output, and four of the feed-forward layer's width. With `recompute` only its input, in float32, and all of
-this for one block at a time. Kernels need some more for a moment; benchmarks/learner.py compares with what
-was measured.
+this for one block at a time. Counted besides: the tokens that each expert of a mixture is given, latent
+attention's heads, the states of Mamba 2 and gated delta nets as transformers' own code computes them.
+Kernels need some more for a moment; benchmarks/learner.py compares with what was measured.
 """
 
 from __future__ import annotations
@@ -20,8 +21,25 @@ from learner.config import LearnerConfig
 FLOAT32_BYTES = 4
 SHARE_OF_MACHINE = 0.5
 """Of the memory that is free on the CPU's side, what passes may fill: there are engines that take some."""
+FOUR_NORMS = ("gemma2", "gemma3", "gemma4", "glm4")
+"""Beginnings of the model types that normalise what attention and feed-forward layer give, too."""
+DELTA_NET = "linear_attention"
+DELTA_NET_CHUNK = 64
 MAX_LOGITS_BYTES = 3 * 2**28
 """Logits, their exponentials and gradients in float32 at a time: three chunks of `logprobs.MAX_LOGITS`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Block:
+    """Channels that a repeated layer keeps of a position."""
+
+    exact: float
+    """In float32, whatever dtype the pass computes in."""
+    rounded: float
+    """In the dtype that the pass computes in."""
+
+    def bytes(self, size: int) -> float:
+        return self.exact * FLOAT32_BYTES + self.rounded * size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,39 +47,27 @@ class ModelShape:
     """The sizes that decide about memory."""
 
     num_parameters: float
-    num_layers: int
     hidden: int
-    queries: int
-    """Channels of all query heads together."""
-    keys: int
-    """Channels of all key heads together."""
-    feed_forward: int
-    """Width of the feed-forward layer that one token passes: of a mixture, of all its experts together."""
     vocabulary: int
+    blocks: tuple[Block, ...]
+    carries_state: bool
+    """Along the row: sequences get rows of their own, and share no prompt."""
 
     @classmethod
     def of(cls, settings: Mapping[str, Any], num_parameters: float) -> ModelShape:
         """From a config.json, `text_config` where it is nested."""
         text = text_settings(settings)
-        heads = text.get("num_attention_heads", 1)
-        hidden = text.get("hidden_size", 0)
-        head = text.get("head_dim") or hidden // heads
-        feed_forward = text.get("intermediate_size") or 4 * hidden
-        if text.get("moe_intermediate_size"):
-            experts = text.get("num_experts_per_tok", 1) + (text.get("n_shared_experts") or 0)
-            feed_forward = experts * text["moe_intermediate_size"] + text.get(
-                "shared_expert_intermediate_size", 0
-            )
-        elif text.get("num_local_experts"):
-            feed_forward *= text.get("num_experts_per_tok", 1)
+        kinds = text.get("layer_types") or []
+        num_layers = text.get("num_hidden_layers", 1)
+        blocks = tuple(
+            _block(text, kinds[layer] if layer < len(kinds) else "") for layer in range(num_layers)
+        )
         return cls(
             num_parameters=num_parameters,
-            num_layers=text.get("num_hidden_layers", 1),
-            hidden=hidden,
-            queries=heads * head,
-            keys=(text.get("num_key_value_heads") or heads) * head,
-            feed_forward=feed_forward,
+            hidden=text.get("hidden_size", 0),
             vocabulary=text.get("vocab_size", 0),
+            blocks=blocks,
+            carries_state=bool(text.get("mamba_n_heads")) or DELTA_NET in kinds,
         )
 
     @classmethod
@@ -78,16 +84,78 @@ class ModelShape:
             ) from error
 
 
+def _block(text: Mapping[str, Any], kind: str) -> Block:
+    """One layer, of the kind that `layer_types` names."""
+    hidden = text.get("hidden_size", 0)
+    num_norms = 4 if str(text.get("model_type")).startswith(FOUR_NORMS) else 2
+    exact, rounded = 2.0 * num_norms * hidden, 2.0 * hidden
+    for part in (_delta_net if kind == DELTA_NET else _attention, _mamba, _feed_forward):
+        of_part = part(text)
+        exact, rounded = exact + of_part.exact, rounded + of_part.rounded
+    return Block(exact=exact, rounded=rounded)
+
+
+def _attention(text: Mapping[str, Any]) -> Block:
+    heads = text.get("num_attention_heads", 1)
+    if text.get(
+        "kv_lora_rank"
+    ):  # latent: every head has keys of its own, and values as wide as those in the kernel
+        nope, rope, value = (
+            text.get(name, 0) for name in ("qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim")
+        )
+        latent = (text.get("q_lora_rank") or 0) + text["kv_lora_rank"]
+        return Block(exact=2 * latent, rounded=heads * (4 * (nope + rope) + value + 2 * rope) + 2 * latent)
+    width = text.get("head_dim") or text.get("hidden_size", 0) // heads
+    return Block(exact=0, rounded=2 * heads * width + 2 * (text.get("num_key_value_heads") or heads) * width)
+
+
+def _delta_net(text: Mapping[str, Any]) -> Block:
+    """A gated delta net: keys repeated for the value heads, and products of all pairs within a chunk."""
+    heads = text["linear_num_value_heads"]
+    keys = text["linear_num_key_heads"] * text["linear_key_head_dim"]
+    values = heads * text["linear_value_head_dim"]
+    repeated = heads * text["linear_key_head_dim"]
+    return Block(
+        exact=6 * values + 7 * repeated + 10 * heads * DELTA_NET_CHUNK, rounded=2 * (2 * keys + values)
+    )
+
+
+def _mamba(text: Mapping[str, Any]) -> Block:
+    """Mamba 2, beside attention or instead of it: B and C repeated for its heads, and all pairs within a chunk."""
+    heads = text.get("mamba_n_heads")
+    if not heads:
+        return Block(exact=0, rounded=0)
+    state, groups = text.get("mamba_d_state", 0), text.get("mamba_n_groups", 1)
+    inner = text.get("mamba_d_ssm") or heads * text["mamba_d_head"]
+    convolved = inner + 2 * groups * state
+    pairs = heads * text.get("mamba_chunk_size", 256)
+    return Block(exact=pairs + 4 * inner, rounded=2 * pairs + inner + 3 * convolved + 6 * heads * state)
+
+
+def _feed_forward(text: Mapping[str, Any]) -> Block:
+    """An expert's part of a mixture is computed in float32, and keeps its tokens' inputs and outputs too."""
+    hidden = text.get("hidden_size", 0)
+    width = text.get("intermediate_size") or 4 * hidden
+    experts = text.get("num_experts_per_tok") or 0
+    if text.get("moe_intermediate_size"):
+        width_of_one = text["moe_intermediate_size"]
+        shared = (text.get("n_shared_experts") or 0) * width_of_one
+        shared += text.get("shared_expert_intermediate_size") or 0
+    elif text.get("num_local_experts"):
+        width_of_one, shared = width, 0
+    else:
+        return Block(exact=0, rounded=4 * width)
+    return Block(exact=experts * (2 * hidden + 4 * width_of_one), rounded=4 * shared)
+
+
 def activation_bytes(
     shape: ModelShape, *, positions: int, completion_tokens: int, bfloat16: bool, recompute: bool
 ) -> float:
     """What one pass over `positions` keeps until its backward pass, logits of `completion_tokens` included."""
     size = 2 if bfloat16 else FLOAT32_BYTES
-    block = 4 * shape.hidden * FLOAT32_BYTES + size * (
-        2 * shape.hidden + 2 * shape.queries + 2 * shape.keys + 4 * shape.feed_forward
-    )
-    kept = shape.hidden * FLOAT32_BYTES
-    blocks = block + shape.num_layers * kept if recompute else shape.num_layers * block
+    of_blocks = [block.bytes(size) for block in shape.blocks]
+    inputs = len(of_blocks) * shape.hidden * FLOAT32_BYTES
+    blocks = max(of_blocks) + inputs if recompute else sum(of_blocks)
     logits = min(MAX_LOGITS_BYTES, 3.0 * completion_tokens * shape.vocabulary * FLOAT32_BYTES)
     if not recompute:
         logits += completion_tokens * shape.vocabulary * size

@@ -13,6 +13,7 @@ import torch
 from actors.types import SampleGroup
 from learner.model import attention
 from learner.model.logprobs import hidden_states
+from learner.model.windows import check_windows
 from learner.step.batch import collect, micro_batches
 from learner.types import Packing
 
@@ -26,6 +27,7 @@ def choose_packing(policy: Any, model: str, *, share_prompts: bool) -> Packing:
 
     `policy` in float32. Raises ValueError where none does.
     """
+    check_windows(policy, model)
     groups = _groups(policy.get_input_embeddings().weight.shape[0])
     expected = _alone(policy, groups)
     packings: list[Packing] = ["shared" if share_prompts else "packed", "rows"]

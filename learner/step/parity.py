@@ -191,7 +191,19 @@ class ParityTurns:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> ParityTurns:
-        """Raises TypeError or KeyError for what `to_json` did not write."""
+        """Raises TypeError for what `to_json` did not write."""
+        kinds: dict[str, Any] = {
+            name: (int, float) if type(default) is float else type(default)
+            for name, default in asdict(cls()).items()
+        }
+        if not isinstance(value, dict) or value.keys() != kinds.keys():
+            raise TypeError(f"not the turns of a parity check: {value!r}")
+        for name, kind in kinds.items():
+            steps = value[name].values() if isinstance(value[name], dict) else ()
+            if not isinstance(value[name], kind) or not all(isinstance(step, int) for step in steps):
+                raise TypeError(f"{name} of a parity check is {value[name]!r}")
+        if not all(age.isdecimal() for age in value["seen_ages"]):
+            raise TypeError(f"seen_ages of a parity check is {value['seen_ages']!r}")
         return cls(**{**value, "seen_ages": {int(age): step for age, step in value["seen_ages"].items()}})
 
 

@@ -58,6 +58,9 @@ class Ranks:
     def load(self, directory: Path) -> list[Any]:
         return self._call("load", directory)
 
+    def num_here(self) -> list[int]:
+        return self._call("num_here")
+
     def close(self) -> None:
         for connection in self._connections:
             connection.close()
@@ -84,6 +87,8 @@ def _serve(connection: Any, gang: Any) -> None:
             if name == "make":
                 learner = make_learner(*arguments, gang=gang)
                 answer = None
+            elif name == "num_here":
+                answer = gang.num_here()
             else:
                 answer = getattr(learner, name)
                 answer = answer(*arguments) if callable(answer) else answer

@@ -132,20 +132,36 @@ def begun(run_dir, **sections):
 
 def test_auto_begins_where_there_is_no_run(tmp_path):
     run_dir = tmp_path / "run"
-    assert find_or_begin(config(run_dir=str(run_dir))) == (run_dir, False)
+    assert find_or_begin(config(run_dir=str(run_dir)))[1:] == (run_dir, False)
     run_dir.mkdir()  # and where one died while it made its base model
     (run_dir / RUN_FILE).write_text(json.dumps({"stage": "base model"}))
-    assert find_or_begin(config(run_dir=str(run_dir))) == (run_dir, False)
+    assert find_or_begin(config(run_dir=str(run_dir)))[1:] == (run_dir, False)
 
 
 def test_auto_goes_on_where_there_is_one_with_or_without_a_checkpoint(tmp_path):
     settings = begun(tmp_path)
-    assert find_or_begin(settings) == (tmp_path, True)
+    assert find_or_begin(settings) == (settings, tmp_path, True)
     longer = settings.model_copy(update={"train": settings.train.model_copy(update={"steps": 700})})
-    assert find_or_begin(longer) == (tmp_path, True)
+    assert find_or_begin(longer) == (longer, tmp_path, True)
     (tmp_path / SETTINGS_FILE).unlink()
     (tmp_path / "checkpoints" / "step-000005").mkdir()
-    assert find_or_begin(settings) == (tmp_path, True)
+    assert find_or_begin(settings) == (settings, tmp_path, True)
+
+
+@pytest.mark.parametrize("has_checkpoint", [False, True])
+def test_auto_keeps_the_steps_of_a_decay_that_a_run_began_with(tmp_path, has_checkpoint):
+    decay = {"schedule": "cosine"}
+    begun(tmp_path, learner=decay | {"schedule_steps": 100}, train={"steps": 100})
+    if has_checkpoint:
+        (tmp_path / "checkpoints" / "step-000005").mkdir()
+    extended, _, goes_on = find_or_begin(config(run_dir=str(tmp_path), learner=decay, train={"steps": 700}))
+    assert goes_on and (extended.train.steps, extended.learner.schedule_steps) == (700, 100)
+    given = config(run_dir=str(tmp_path), learner=decay | {"schedule_steps": 300})
+    if has_checkpoint:  # which is compared by check_same_run
+        assert find_or_begin(given)[0] == given
+    else:
+        with pytest.raises(ValueError, match=r"learner\.schedule_steps is 300, .* was begun with 100"):
+            find_or_begin(given)
 
 
 def test_auto_refuses_a_directory_that_is_another_runs(tmp_path):

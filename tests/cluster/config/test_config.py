@@ -24,6 +24,7 @@ import verifiers.models.reward_model_config
 import verifiers.problems.config
 import verifiers.programs.config
 import verifiers.shape_config
+from actors.config import RolloutConfig
 from cluster.config.parse import load_config, parse_config
 from cluster.config.schema import RunConfig
 from learner.objectives.config import ObjectiveConfig
@@ -159,6 +160,24 @@ def test_a_decay_takes_the_runs_steps_and_keeps_them_when_the_run_is_extended(tm
     constant = parse_config(settings(train={"steps": 200}))
     assert constant.learner.schedule_steps is None
     assert "schedule_steps" not in constant.learner.model_dump()
+
+
+def test_what_agrees_with_other_sections_follows_again_when_a_run_goes_on_with_others(tmp_path):
+    path = tmp_path / "settings.toml"
+
+    def gone_on_with(*overrides: str, **learner) -> RunConfig:
+        begun = parse_config(settings(learner=learner))
+        path.write_text(tomli_w.dumps(begun.model_dump(mode="json", exclude_none=True)))
+        return load_config(path, overrides)
+
+    assert gone_on_with("train.max_staleness=6").learner.parity_versions == 7
+    assert gone_on_with("rollout.dtype=bfloat16").learner.publish_dtype == "bfloat16"
+    assert gone_on_with("rollout.max_tokens=40").learner.loss_normaliser == RolloutConfig().max_tokens
+    assert gone_on_with("train.max_staleness=3", parity_versions=5).learner.parity_versions == 5
+    with pytest.raises(
+        ValueError, match=r"learner\.parity_versions = 5 must exceed train\.max_staleness = 6"
+    ):
+        gone_on_with("train.max_staleness=6", parity_versions=5)
 
 
 def test_a_default_that_cannot_be_found_is_no_fault_of_its_own():

@@ -6,6 +6,7 @@ import json
 import shutil
 
 import pytest
+import torch
 from transformers import AutoModelForCausalLM
 
 from actors.weights.fingerprint import param_fingerprint
@@ -52,10 +53,16 @@ def test_training_resumes_bit_for_bit(saved):
 
 
 def test_weights_published_before_a_resume_are_never_taken_for_those_of_the_checkpoint(saved):
-    learner = make_learner()
+    learner = make_learner(parity_share=1e9)
     learner.train_step(batch(9))  # its version 1 is not the version 1 of the checkpoint's history
     learner.load(saved[0])
     assert learner.train_step([make_group(5, version=1)]).facts["parity_tokens"] == 0
+    base = make_learner(
+        parity_share=1e9
+    )  # nor is the base model what the checkpoint's run served as version 0
+    base.load(saved[0])
+    result = base.train_step([make_group(5, version=0), make_group(6, version=3)])
+    assert result.facts["parity_tokens"] == len(make_group(6).samples.token_ids)
 
 
 def test_a_checkpoint_before_the_first_step_resumes_too(tmp_path):
@@ -95,6 +102,36 @@ def test_a_damaged_checkpoint_is_named_and_changes_nothing(damaged, name, damage
     assert learner.version == 0 and learner.published.fingerprint == before
     result = learner.train_step(batch(0))
     assert result.fingerprint == make_learner().train_step(batch(0)).fingerprint
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"parity": []},
+        {"parity": {"bogus": 1}},
+        {"parity": {"debt": 0.0}},
+        {"parity.seen": None},
+        {"parity.seen": {"rollout-0": "soon"}},
+        {"parity.seen_ages": {"one": 1}},
+        {"parity.num_chosen": 0.5},
+        {"num_steps": "three"},
+    ],
+    ids=str,
+)
+def test_a_damaged_entry_is_found_before_anything_is_changed(damaged, damage):
+    file = damaged / "learner.json"
+    facts = json.loads(file.read_text())
+    ((name, value),) = damage.items()
+    section, _, entry = name.partition(".")
+    facts[section] = facts[section] | {entry: value} if entry else value
+    file.write_text(json.dumps(facts))
+    learner = make_learner()
+    before = {name: value.detach().clone() for name, value in learner._parameters.items()}
+    with pytest.raises(ValueError, match=r"learner\.json is damaged .*: use an older checkpoint") as error:
+        learner.load(damaged)
+    assert "\n" not in str(error.value)
+    assert learner.version == 0 and not learner._optimizer.state
+    assert all(torch.equal(value, before[name]) for name, value in learner._parameters.items())
 
 
 def test_a_checkpoint_of_another_model_is_refused(damaged):

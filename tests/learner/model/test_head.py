@@ -4,9 +4,19 @@ from __future__ import annotations
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, CohereConfig, LlamaForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    CohereConfig,
+    FalconConfig,
+    GPTJConfig,
+    Llama4TextConfig,
+    LlamaForCausalLM,
+    OPTConfig,
+)
 
+from learner.model.causal_lm import load_model
 from learner.model.head import check_head, head_of
+from learner.model.packing import choose_packing
 from tests.shared.architectures import build, by_name
 from tests.shared.tiny_model import build_model
 
@@ -98,3 +108,58 @@ def test_a_head_that_does_not_give_the_models_logits_is_refused_however_small_th
         check_head(model, "x")
     assert "\n" not in str(error.value)
     check_head(build_model(), "x")
+
+
+def saved(config, directory) -> str:
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(config).save_pretrained(directory)
+    return str(directory)
+
+
+def test_a_policy_that_calls_its_base_models_decoder_has_its_head(tmp_path):
+    config = OPTConfig(
+        vocab_size=96,
+        hidden_size=64,
+        word_embed_proj_dim=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        ffn_dim=96,
+        max_position_embeddings=64,
+        init_std=0.2,
+    )
+    policy = load_model(saved(config, tmp_path))
+    logits = head_of(policy)(hidden_of(policy))
+    torch.testing.assert_close(logits, policy(input_ids=IDS, use_cache=False).logits[0])
+    assert float(logits.detach().std()) > 0.5
+    assert choose_packing(policy, "opt", share_prompts=True) == "shared"
+
+
+@pytest.mark.parametrize(
+    ("config", "why"),
+    [
+        (FalconConfig(**SMALL, alibi=False), "takes no attention function from outside"),
+        (
+            GPTJConfig(vocab_size=23, n_embd=32, n_layer=1, n_head=2, rotary_dim=8, n_positions=64),
+            "takes no attention function from outside",
+        ),
+        (
+            Llama4TextConfig(
+                **SMALL,
+                head_dim=16,
+                intermediate_size_mlp=32,
+                num_local_experts=2,
+                moe_layers=[],
+                pad_token_id=0,
+            ),
+            "has no base model",
+        ),
+    ],
+    ids=["Falcon", "GPT-J", "Llama 4"],
+)
+def test_an_architecture_that_cannot_be_trained_is_refused_in_one_line(config, why, tmp_path):
+    directory = saved(config, tmp_path)
+    with pytest.raises(ValueError) as refusal:
+        load_model(directory)
+    message = str(refusal.value)
+    assert message.startswith(f"model = {directory!r}") and why in message and "\n" not in message
+    assert message.endswith("the learner cannot train this architecture")

@@ -6,7 +6,11 @@ import pytest
 import torch
 
 from learner.config import LearnerConfig
+from learner.learner import Learner
+from learner.model.causal_lm import load_model
 from learner.model.optimizer import RoundingAdamW, make_optimizer, rounded_at_random
+from learner.objectives.config import ObjectiveConfig
+from tests.shared.architectures import build, by_name
 from tests.shared.learners import make_learner
 from tests.shared.tiny_model import make_group
 
@@ -83,6 +87,31 @@ def test_a_learner_of_bfloat16_weights_trains_publishes_and_resumes_to_the_bit(t
     two = make_learner(**settings)
     two.load(tmp_path)
     assert two.train_step(groups).fingerprint == result.fingerprint
+
+
+@pytest.mark.parametrize("name", ["Llama", "Qwen2", "DeepSeek-V3", "Gemma 3", "Falcon-H1"])
+def test_weights_in_bfloat16_leave_what_is_not_trained_as_it_is(name, tmp_path):
+    """Frequencies of positions, a router's bias: rounded, they would be another model than the engines'."""
+    model = build(by_name(name))
+    with torch.no_grad():
+        for buffer_name, buffer in model.named_buffers():
+            if buffer_name.endswith("e_score_correction_bias"):
+                buffer.normal_()
+    model.save_pretrained(tmp_path)
+    exact = dict(load_model(str(tmp_path)).named_buffers())
+    config = LearnerConfig(dtype="bfloat16", weights_dtype="bfloat16", learning_rate=1e-2)
+    learner = Learner(str(tmp_path), config, ObjectiveConfig(num_select=2), 1.0, seed=0)
+    policy = learner._policy.model
+    assert learner.train_step([make_group(0)]).facts["grad_norm"] > 0
+    buffers = dict(policy.named_buffers())
+    assert buffers.keys() == exact.keys() and any(buffer.is_floating_point() for buffer in buffers.values())
+    for buffer_name, buffer in exact.items():
+        assert buffers[buffer_name].dtype == buffer.dtype and torch.equal(buffers[buffer_name], buffer), (
+            buffer_name
+        )
+    assert {parameter.dtype for parameter in policy.parameters()} == {torch.bfloat16}
+    is_tied = policy.get_output_embeddings().weight is policy.get_input_embeddings().weight
+    assert is_tied == policy.config.tie_word_embeddings
 
 
 def test_a_step_in_bfloat16_goes_the_way_of_one_in_float32():

@@ -16,6 +16,7 @@ from learner.objectives.groups import demonstrations_of, stack
 from learner.objectives.table import OBJECTIVES
 from learner.step.batch import collect, micro_batches
 from learner.step.loss import micro_batch_loss
+from tests.shared.architectures import build, by_name
 from tests.shared.tiny_model import demonstrate, make_group, model_path
 
 SIZES = {
@@ -128,6 +129,44 @@ def test_an_attention_that_the_learner_does_not_reproduce_is_refused():
     )
     with pytest.raises(ValueError, match=r"model = 'odd' \(LlamaForCausalLM\) gives other hidden states"):
         choose_packing(policy, "odd", share_prompts=True)
+
+
+def phimoe(**settings):
+    """Its attention knows of no window; its mask has one."""
+    from transformers import PhimoeConfig, PhimoeForCausalLM
+
+    policy = PhimoeForCausalLM(PhimoeConfig(**SIZES, num_local_experts=2, pad_token_id=0, **settings)).eval()
+    policy.set_attn_implementation("bonfire")
+    return policy
+
+
+def test_a_window_that_only_the_mask_knows_of_is_refused_however_long_it_is():
+    with pytest.raises(ValueError) as refusal:
+        choose_packing(phimoe(sliding_window=2000), "phi", share_prompts=True)
+    assert str(refusal.value) == (
+        "model = 'phi' (PhimoeForCausalLM) masks with a window of 2000, and PhimoeAttention attends with one of None: "
+        "the learner cannot train this architecture"
+    )
+    everywhere = phimoe(sliding_window=2000, max_position_embeddings=2000)
+    assert choose_packing(everywhere, "phi", share_prompts=True) == "shared"
+
+
+@pytest.mark.parametrize("layer_says", [None, 3000])
+def test_a_layer_with_another_window_than_its_mask_is_refused(layer_says):
+    policy = build(by_name("Gemma 2"))
+    policy.set_attn_implementation("bonfire")
+    policy.config.sliding_window = 2000  # of the mask
+    policy.config.max_position_embeddings = 4000
+    (sliding,) = (
+        layer.self_attn for layer in policy.base_model.layers if layer.self_attn.sliding_window == 8
+    )
+    sliding.sliding_window = 2000
+    assert choose_packing(policy, "gemma", share_prompts=True) == "shared"
+    sliding.sliding_window = layer_says
+    with pytest.raises(
+        ValueError, match=rf"a window of 2000, and Gemma2Attention attends with one of {layer_says}: "
+    ):
+        choose_packing(policy, "gemma", share_prompts=True)
 
 
 def test_a_learner_says_how_it_packs_and_counts_what_sharing_saves():

@@ -115,6 +115,10 @@ def test_one_process_alone_exchanges_nothing(monkeypatch):
     assert ALONE.gather(values).shape == (1, 2)
 
 
+def test_ranks_know_how_many_share_their_machine(two):
+    assert two.num_here() == [2, 2] and ALONE.num_here() == 1
+
+
 # --- a step ---
 
 
