@@ -235,7 +235,8 @@ def test_tokens_computed_again_are_those_of_all_workers_also_of_the_dead(metrics
     metrics.set_rollouts([("rollout-1", rollout_facts(num_reprefilled_tokens=3))])
     metrics.set_rollouts([("rollout-2", rollout_facts(num_reprefilled_tokens=1))])
     assert scrape()[name] == 13
-    metrics.set_rollouts([("rollout-0", rollout_facts(num_reprefilled_tokens=11))])  # it was only not heard of
+    # rollout-0 was only not heard of for a while.
+    metrics.set_rollouts([("rollout-0", rollout_facts(num_reprefilled_tokens=11))])
     assert scrape()[name] == 15
 
 
