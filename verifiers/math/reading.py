@@ -186,7 +186,7 @@ def _read_choice(tokens: list[Token]) -> Form | None:
         tokens = [*tokens[1:end], *tokens[end + 1 :]]
         texts = [token.text for token in tokens]
     if texts[:1] == ["("] and texts[2:3] == [")"] and _LABEL.fullmatch(texts[1]):
-        label, content = texts[1], tokens[3:]
+        label, content = texts[1], tokens[4 if texts[3:4] == [":"] else 3 :]
         is_label = bool(content) and (
             content[0].is_spaced or tokens[0].is_upright or content[0].kind == "number"
         )

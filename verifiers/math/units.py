@@ -241,6 +241,7 @@ def parse_unit(tokens: list[Token]) -> Unit | None:
                 and tokens[position].kind == "word"
                 or lower in _EMPTY_WORDS
                 and (lower != "in" or num_words > 1)
+                and word != "A"  # ampere
             ):
                 pass
             else:
