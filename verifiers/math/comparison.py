@@ -6,6 +6,8 @@ import re
 from collections.abc import Sequence
 from fractions import Fraction
 
+import mpmath
+
 from verifiers.math.brackets import as_interval
 from verifiers.math.evaluation import Undefined, constant_value, equal_values, proportional
 from verifiers.math.expression import (
@@ -88,6 +90,8 @@ class Comparison:
                 return self.equal_expressions(true, divide(*given.parts))
             case BaseNumber(), Number():
                 return true.digits == str(given.value)
+            case (Number(), BaseNumber()) if given.base == 10:
+                return str(true.value) == given.digits
             case (FiniteSet(), FiniteSet() | Listing()):
                 return self._equal_sets(true.members, given.members)
             case (Listing(), FiniteSet()):
@@ -97,7 +101,8 @@ class Comparison:
             case (Expression(), FiniteSet()) if len(given.members) == 1:
                 return self.equal(true, given.members[0])
             case Listing(), Listing():
-                return self._equal_lists(true.members, given.members)
+                is_one_statement = {true.joiner, given.joiner} != {"and", "or"}
+                return is_one_statement and self._equal_lists(true.members, given.members)
             case Listing(), Point():
                 return self._is_solution(true.members, given)
             case Point(), Listing():
@@ -311,8 +316,6 @@ class Comparison:
 
 def _fraction(value: object) -> Fraction:
     """Of a float of any precision, exactly enough."""
-    import mpmath
-
     number = mpmath.mpf(value)
     if not mpmath.isfinite(number) or abs(number) > mpmath.mpf(10) ** 4000:
         raise TooLarge("a number of too many digits")

@@ -18,15 +18,17 @@ from verifiers.math.brackets import (
     read_set_operation,
 )
 from verifiers.math.evaluation import Undefined
-from verifiers.math.expression import Symbol, TooLarge
+from verifiers.math.expression import Symbol, TooLarge, integer
 from verifiers.math.forms import (
     BaseNumber,
     Choice,
     FiniteSet,
     Form,
     Listing,
+    Named,
     Ratio,
     RealSet,
+    Relation,
     TimeOfDay,
     Words,
 )
@@ -159,7 +161,7 @@ def _read_time(tokens: list[Token]) -> Form | None:
 
 
 def _read_ratio(tokens: list[Token]) -> Form | None:
-    parts = split_at(tokens, (":",))
+    parts = split_at(tokens, (":", "to"))
     if len(parts) < 2 or any(not part for part in parts):
         return None
     if tokens[0].text.startswith("\\begin") or any(token.text in RELATIONS for token in tokens):
@@ -219,6 +221,8 @@ def _read_list(tokens: list[Token]) -> Form | None:
         return RealSet(real_sets.REALS)
     if normal_text(tokens).lower() in _EMPTY_SETS:
         return FiniteSet(())
+    if (numbers := _numbers_of_statements(tokens)) is not None:
+        return numbers
     for whole in (read_compound, read_dimensions):
         if (form := whole(tokens)) is not None:
             return form
@@ -229,7 +233,26 @@ def _read_list(tokens: list[Token]) -> Form | None:
     if len(parts) > MAX_MEMBERS or any(not part for part in parts):
         raise Unreadable("a list with a gap")
     members = [member for part in parts for member in read_members(_with_words(part))]
-    return joined_sets(members, joiners) or Listing(tuple(members))
+    return joined_sets(members, joiners) or Listing(tuple(members), _meant_joiner(members, joiners))
+
+
+def _numbers_of_statements(tokens: list[Token]) -> Listing | None:
+    """`(1)(3)`: which of several statements are true, and no product."""
+    texts = [token.text for token in tokens]
+    digits = texts[1::3]
+    is_row = len(texts) > 3 and len(texts) % 3 == 0 and all(len(one) == 1 and one.isdigit() for one in digits)
+    if not is_row or texts != [part for digit in digits for part in ("(", digit, ")")]:
+        return None
+    return Listing(tuple(integer(int(digit)) for digit in digits))
+
+
+def _meant_joiner(members: list[Form], joiners: list[str]) -> str:
+    """What joins words, letters, inequalities and values of several names."""
+    names = {member.name for member in members if isinstance(member, Named)}
+    has_statements = len(names) > 1 or any(
+        isinstance(member, Words | Symbol | RealSet | Relation) for member in members
+    )
+    return next((joiner for joiner in joiners if has_statements and joiner != ","), "")
 
 
 def _with_words(tokens: list[Token]) -> list[Token]:

@@ -32,7 +32,9 @@ _HASHES = re.compile(
 _DENIAL = re.compile(
     r"(?i)\banswer\s+(?:is\s+not|isn't|can(?:not|'t)\s+be)\b[^\n]*?(?:\.(?=\s)|$)", re.MULTILINE
 )
-_PHRASE = re.compile(r"(?i)\banswers?\**(?:\s+(?:is|are)\b|\s*[:=])[\s*:]*([^\n]*?)(?=\.?[\s*]*$|\.\s)", re.MULTILINE)
+_PHRASE = re.compile(
+    r"(?i)\banswers?\**(?:\s+(?:is|are)\b|\s*[:=])[\s*:]*([^\n]*?)(?=\.?[\s*]*$|\.\s)", re.MULTILINE
+)
 # What follows an answer in its sentence, and words without which it is another answer.
 _REASON = re.compile(
     r"(?i)[,;]?\s+(?:because|since|as|which|where|so|when|if|but|for)\b|[,;]\s+(?=[a-z]{2,}\s+[a-z])|\s\((?=not\b)"

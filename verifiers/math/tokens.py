@@ -52,6 +52,7 @@ _SCAN = re.compile(
 _NUMBER_SPACING = re.compile(
     r"(?<=[0-9])(?:\{,\}|,?\\!\s*,?|\\,)(?=\s*[0-9]{3}(?![0-9]))|(?<=[0-9]),\\!\s*(?=[0-9])"
 )
+_BRACED_SIGN = re.compile(r"(?<=[0-9)\s])\{([:=<>])\}")
 _ARGUMENT = re.compile(r"\s*\{")
 _COLOR = re.compile(r"\s*(?:\[[a-zA-Z]*\])?\{[^{}]*\}")
 _ENVIRONMENT = re.compile(r"\s*\{([a-zA-Z]+\*?)\}(\{[lcr|]*\})?")
@@ -63,7 +64,7 @@ _NAMED = {"<=": r"\leq", ">=": r"\geq", "**": "^", "*": r"\times"}
 def tokenize(text: str) -> list[Token]:
     """All tokens of the text in order; Untokenizable."""
     text = plain_unicode(text).strip()
-    text = _NUMBER_SPACING.sub("", text)
+    text = _BRACED_SIGN.sub(r"\1", _NUMBER_SPACING.sub("", text))
     scanner = _Scanner(text)
     scanner.scan(0, len(text), upright=False, words=False)
     return _joined(scanner.tokens)
@@ -155,6 +156,8 @@ class _Scanner:
             self.put("mark" if named == "^" else "command", named)
         elif mark == "&" and self.num_aligned:
             self.is_spaced = True
+        elif mark == "&" and self.tokens and self.tokens[-1].text == ",":
+            self.tokens[-1] = Token("mark", "&")  # x, & x > 0
         elif mark != "`":
             self.put("mark", mark, upright)
 
