@@ -216,6 +216,8 @@ class Comparison:
             return self._equal_as_equations(true, given)
         if isinstance(true, Relation) or isinstance(given, Relation):
             return self._equal_as_equations(true, given)
+        if isinstance(true, Named) and true.is_equation:
+            return False
         return self._equal_any(true, given)
 
     def _equal_any(self, true: Form, given: Form) -> bool:

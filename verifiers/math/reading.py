@@ -18,6 +18,7 @@ from verifiers.math.brackets import (
     read_set_operation,
 )
 from verifiers.math.evaluation import Undefined
+from verifiers.math.families import without_parameter
 from verifiers.math.expression import Symbol, TooLarge, integer
 from verifiers.math.forms import (
     BaseNumber,
@@ -164,6 +165,8 @@ def _read_ratio(tokens: list[Token]) -> Form | None:
     parts = split_at(tokens, (":", "to"))
     if len(parts) < 2 or any(not part for part in parts):
         return None
+    if re.fullmatch(r"\([A-J]\)", flat(parts[0])):  # (C): 17
+        return None
     if tokens[0].text.startswith("\\begin") or any(token.text in RELATIONS for token in tokens):
         return None
     return Ratio(tuple(parse_formula(part) for part in parts))
@@ -223,17 +226,35 @@ def _read_list(tokens: list[Token]) -> Form | None:
         return FiniteSet(())
     if (numbers := _numbers_of_statements(tokens)) is not None:
         return numbers
+    if (family := without_parameter(tokens)) is not None:
+        members, joiners = _read_members_of(family[0])
+        return Listing((*members, Words(family[1])), _meant_joiner(members, joiners))
     for whole in (read_compound, read_dimensions):
         if (form := whole(tokens)) is not None:
             return form
+    members, joiners = _read_members_of(tokens)
+    if len(members) == 1:
+        return members[0]
+    return joined_sets(members, joiners) or Listing(tuple(members), _meant_joiner(members, joiners))
+
+
+def _read_members_of(tokens: list[Token]) -> tuple[list[Form], list[str]]:
+    """The members of a list and what joins them."""
     parts, joiners = split(tokens)
     if len(parts) == 1:
-        members = read_members(tokens)
-        return members[0] if len(members) == 1 else Listing(tuple(members))
+        return read_members(tokens), []
     if len(parts) > MAX_MEMBERS or any(not part for part in parts):
         raise Unreadable("a list with a gap")
-    members = [member for part in parts for member in read_members(_with_words(part))]
-    return joined_sets(members, joiners) or Listing(tuple(members), _meant_joiner(members, joiners))
+    return [member for part in _with_relation(parts) for member in read_members(_without_braces(part))], joiners
+
+
+def _with_relation(parts: list[list[Token]]) -> list[list[Token]]:
+    r"""`x \neq 0, 1` with the beginning of the first for all."""
+    texts = [{token.text for token in part} & set(RELATIONS) for part in parts]
+    if texts[0] != {r"\neq"} or any(texts[1:]):
+        return parts
+    end = [token.text for token in parts[0]].index(r"\neq") + 1
+    return [parts[0], *(parts[0][:end] + part for part in parts[1:])]
 
 
 def _numbers_of_statements(tokens: list[Token]) -> Listing | None:
@@ -255,7 +276,7 @@ def _meant_joiner(members: list[Form], joiners: list[str]) -> str:
     return next((joiner for joiner in joiners if has_statements and joiner != ","), "")
 
 
-def _with_words(tokens: list[Token]) -> list[Token]:
+def _without_braces(tokens: list[Token]) -> list[Token]:
     """`x = 1 or x = 2` may be written with braces around each."""
     return tokens[1:-1] if len(tokens) > 2 and is_enclosed(tokens, "{") else tokens
 

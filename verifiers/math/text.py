@@ -46,7 +46,7 @@ _TURNS = re.compile(
 )
 _OPENS_FORMULA = {r"\[", r"\(", "$", "$$"}
 _BEGINS_ANSWER = re.compile(
-    r"(?i)[-+−–$€£`.]*(?:[0-9(\[{\\$]|[a-z]\b|(?:about|approximately|roughly|exactly)\b)|(?:\S+\s+){0,2}[^\s0-9]+$"
+    r"(?i)[-+−–$€£`.]*(?:[0-9(\[{\\$]|[a-z]\b|(?:about|approximately|roughly|exactly|option|choice)\b)|(?:\S+\s+){0,2}[^\s0-9]+$"
 )
 _TAG, _END_TAG = "<answer>", "</answer>"
 
