@@ -6,8 +6,6 @@ import re
 from collections.abc import Sequence
 from fractions import Fraction
 
-import mpmath
-
 from verifiers.math.brackets import as_interval
 from verifiers.math.evaluation import Undefined, constant_value, equal_values, proportional
 from verifiers.math.expression import (
@@ -43,7 +41,7 @@ from verifiers.math.forms import (
     Words,
 )
 from verifiers.math.quantities import total
-from verifiers.math.relations import FLIPPED
+from verifiers.math.relations import FLIPPED, answered_value
 from verifiers.math.text import PlainNumber, equal_numbers
 from verifiers.math.units import PERCENT, is_spelling, same_kind
 
@@ -125,6 +123,9 @@ class Comparison:
                 return self._equal_matrices(true, given)
             case Relation(), Relation():
                 return self._equal_relations(true, given)
+            case Expression(), Relation():
+                value = answered_value(given)
+                return value is not None and self.equal(true, value)
         return False
 
     # --- values
@@ -216,8 +217,6 @@ class Comparison:
             return self._equal_as_equations(true, given)
         if isinstance(true, Relation) or isinstance(given, Relation):
             return self._equal_as_equations(true, given)
-        if isinstance(true, Named) and true.is_equation:
-            return False
         return self._equal_any(true, given)
 
     def _equal_any(self, true: Form, given: Form) -> bool:
@@ -318,6 +317,8 @@ class Comparison:
 
 def _fraction(value: object) -> Fraction:
     """Of a float of any precision, exactly enough."""
+    import mpmath
+
     number = mpmath.mpf(value)
     if not mpmath.isfinite(number) or abs(number) > mpmath.mpf(10) ** 4000:
         raise TooLarge("a number of too many digits")

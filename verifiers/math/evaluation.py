@@ -12,8 +12,6 @@ from collections.abc import Callable, Mapping
 from fractions import Fraction
 from typing import Any
 
-from mpmath import mp  # at the start: the first formula's time must not count an import
-
 from verifiers.math.expression import (
     Application,
     Call,
@@ -35,7 +33,8 @@ MAX_TERMS = 300
 """Of a sum or product that the text writes with a sign: \\sum_{n=1}^{300}."""
 
 MIN_TERMS = 60
-"""After which a series whose terms are more than 1 is given up."""
+MAX_TERM = 1e-8
+"""A series without an end whose term after MIN_TERMS is larger does not converge in MAX_TERMS, and is given up."""
 MAX_STEPS = 15_000
 """Of one comparison, at all points together."""
 
@@ -50,7 +49,19 @@ class Undefined(ValueError):
     """No value there, or none that can be told."""
 
 
+def _context() -> Any:
+    import mpmath  # not with the module: who only checks problems does not need it
+
+    return mpmath.mp
+
+
+def prepare() -> None:
+    """Import what the first formula needs: on a busy machine that takes as long as an answer may."""
+    _context()
+
+
 def _real_power(base: Any, exponent: Any, fraction: Fraction | None) -> Any:
+    mp = _context()
     if base == 0:
         if _real(exponent) <= 0:
             raise Undefined("a power of 0")
@@ -77,6 +88,7 @@ def _real(value: Any) -> Any:
 
 def _whole(name: str) -> Callable[..., Any]:
     def compute(*values: Any) -> Any:
+        mp = _context()
         numbers = [_real(value) for value in values]
         if any(number != mp.floor(number) or abs(number) > 10**30 for number in numbers):
             raise Undefined("not whole")
@@ -90,7 +102,7 @@ def _whole(name: str) -> Callable[..., Any]:
 def _gamma_of(value: Any) -> Any:
     if abs(value) > 10_000:
         raise TooLarge("a factorial of too many digits")
-    return mp.gamma(value + 1)
+    return _context().gamma(value + 1)
 
 
 def _binomial(n: Any, k: Any) -> Any:
@@ -98,7 +110,7 @@ def _binomial(n: Any, k: Any) -> Any:
 
 
 def _plain(name: str) -> Callable[[Any], Any]:
-    return lambda value: getattr(mp, name)(_bounded(value))
+    return lambda value: getattr(_context(), name)(_bounded(value))
 
 
 def _bounded(value: Any) -> Any:
@@ -108,18 +120,19 @@ def _bounded(value: Any) -> Any:
 
 
 def _logarithm(value: Any, base: Any) -> Any:
+    mp = _context()
     return mp.log(value) / mp.log(base)
 
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     **{name: _plain(name) for name in ("sin", "cos", "tan", "cot", "sec", "csc", "sinh", "cosh", "tanh")},
     **{f"arc{name}": _plain(f"a{name}") for name in ("sin", "cos", "tan", "cot", "sec", "csc")},
-    "ln": lambda value: mp.log(value),
-    "log": lambda value: mp.log10(value),
+    "ln": lambda value: _context().log(value),
+    "log": lambda value: _context().log10(value),
     "log_base": _logarithm,
     "abs": abs,
-    "floor": lambda value: mp.floor(_real(value)),
-    "ceil": lambda value: mp.ceil(_real(value)),
+    "floor": lambda value: _context().floor(_real(value)),
+    "ceil": lambda value: _context().ceil(_real(value)),
     "max": lambda *values: max(map(_real, values)),
     "min": lambda *values: min(map(_real, values)),
     "gcd": _whole("gcd"),
@@ -140,7 +153,7 @@ def _opaque(part: Application, values: list[Any], point: Point) -> Any:
 def _named_value(name: str, index: int) -> Any:
     """Between 0.2 and 1.8, and not a number that a text would name."""
     digest = hashlib.sha256(f"{index} {name}".encode("utf-8", "surrogatepass")).digest()
-    return mp.mpf(int.from_bytes(digest[:6], "big")) / 2**48 * 8 / 5 + mp.mpf(1) / 5
+    return _context().mpf(int.from_bytes(digest[:6], "big")) / 2**48 * 8 / 5 + _context().mpf(1) / 5
 
 
 class Evaluation:
@@ -156,7 +169,7 @@ class Evaluation:
     def value(self, expression: Expression, point: Point) -> Any:
         """Undefined, TooLarge, ZeroDivisionError."""
         # A step at many digits takes as long as several at few.
-        self._steps += 1 + mp.dps // (2 * MIN_DIGITS)
+        self._steps += 1 + _context().dps // (2 * MIN_DIGITS)
         if self._steps > MAX_STEPS:
             raise TooLong("too many steps")
         result = self._compute(expression, point)
@@ -165,6 +178,7 @@ class Evaluation:
         return result
 
     def _compute(self, part: Expression, point: Point) -> Any:
+        mp = _context()
         match part:
             case Number():
                 return mp.mpf(part.value.numerator) / part.value.denominator
@@ -199,6 +213,7 @@ class Evaluation:
 
         Without an end it is followed until its terms vanish, which they do soon near 0 or not at all.
         """
+        mp = _context()
         body, index, low, high = call.arguments
         assert isinstance(index, Symbol)
         first = self.value(low, point)
@@ -217,7 +232,7 @@ class Evaluation:
             rest = abs(term if is_sum else term - 1)
             if is_endless:
                 num_vanishing = num_vanishing + 1 if rest < mp.mpf(10) ** (-MIN_DIGITS - 10) else 0
-                if current - first == MIN_TERMS and rest > 1:
+                if current - first == MIN_TERMS and rest > MAX_TERM:
                     break
             current += 1
         if is_endless and num_vanishing < 3:
@@ -237,7 +252,7 @@ def constant_value(expression: Expression) -> Any:
     """The value of an expression without variables, at many digits; Undefined where there is none."""
     if expression.names or expression.has("infinity"):
         raise Undefined("not a number")
-    with mp.workdps(_digits(expression)):
+    with _context().workdps(_digits(expression)):
         try:
             return Evaluation(is_complex=True).value(expression, {})
         except (ZeroDivisionError, OverflowError) as error:
@@ -268,6 +283,7 @@ def _digits(*expressions: Expression) -> int:
 
 def _is_close(first: Any, second: Any) -> bool:
     """Equal but for the last third of the digits; what is left of 0 after cancelling counts as 0."""
+    mp = _context()
     noise = mp.mpf(10) ** (-mp.dps * 2 // 3)
     difference, size = abs(first - second), max(abs(first), abs(second))
     return bool(difference <= noise * size)
@@ -275,6 +291,7 @@ def _is_close(first: Any, second: Any) -> bool:
 
 def _agree(first: Expression, second: Expression, test: Callable[[Any, Any, int], bool]) -> bool:
     """Whether `test` holds of both values at all points; False where there are none."""
+    mp = _context()
     names = sorted(first.names | second.names)
     if len(names) > 12:
         return False
@@ -311,6 +328,7 @@ def _agree(first: Expression, second: Expression, test: Callable[[Any, Any, int]
 
 def _defined(expression: Expression, point: Point, evaluation: Evaluation) -> Any:
     """The value, None where there is none, infinity where it is too large; 0 where only noise is left of a difference."""
+    mp = _context()
     try:
         value = evaluation.value(expression, point)
         if mp.isnan(value) or mp.isinf(value):
@@ -331,6 +349,7 @@ def _defined(expression: Expression, point: Point, evaluation: Evaluation) -> An
 
 def _without_noise(value: Any) -> Any:
     """The roots of unity and their like sum to real numbers: what is left of the imaginary part is noise."""
+    mp = _context()
     if isinstance(value, mp.mpc) and abs(value.imag) <= mp.mpf(10) ** (-mp.dps * 2 // 3) * abs(value):
         return value.real
     return value

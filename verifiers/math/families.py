@@ -34,7 +34,8 @@ def without_parameter(tokens: list[Token]) -> tuple[list[Token], str] | None:
             continue
         letter = match[1] or match[2]
         renamed = [
-            replace(token, kind="letter", text=PARAMETER) if _is_letter(token, letter) else token for token in body
+            replace(token, kind="letter", text=PARAMETER) if _is_letter(token, letter) else token
+            for token in body
         ]
         domain = _DOMAINS.get((match[3] or "Z").replace("{", "").replace("}", ""))
         return (renamed, domain) if domain and renamed != body else None

@@ -129,8 +129,7 @@ class Relation:
 class Named:
     """`x = 5`, `f(x) = 2x`, `(x, y) = (2, 3)`; `rounded` is what the text says it is about.
 
-    `steps`: what stands between in a chain, `V = abc = 20`. `is_equation`: of `x^2 + y^2 = 9`, where the value alone
-    is not the truth, but may be what an answer is about: `m + n = 17` answers 17.
+    `steps`: what stands between in a chain, `V = abc = 20`.
     """
 
     name: str
@@ -138,7 +137,6 @@ class Named:
     value: Form
     rounded: Form | None = None
     steps: tuple[Form, ...] = ()
-    is_equation: bool = False
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ from verifiers.math.brackets import (
     read_set_operation,
 )
 from verifiers.math.evaluation import Undefined
-from verifiers.math.families import without_parameter
 from verifiers.math.expression import Symbol, TooLarge, integer
+from verifiers.math.families import without_parameter
 from verifiers.math.forms import (
     BaseNumber,
     Choice,
@@ -245,7 +245,9 @@ def _read_members_of(tokens: list[Token]) -> tuple[list[Form], list[str]]:
         return read_members(tokens), []
     if len(parts) > MAX_MEMBERS or any(not part for part in parts):
         raise Unreadable("a list with a gap")
-    return [member for part in _with_relation(parts) for member in read_members(_without_braces(part))], joiners
+    return [
+        member for part in _with_relation(parts) for member in read_members(_without_braces(part))
+    ], joiners
 
 
 def _with_relation(parts: list[list[Token]]) -> list[list[Token]]:

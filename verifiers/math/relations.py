@@ -174,22 +174,33 @@ def _equation(parts: list[list[Token]], signs: list[str], sign: int, read_member
             return Identity(tuple(map(_written, parts)), value, rounded)
         if r"\approx" not in signs and all(equal_values(members[0], member) for member in members[1:]):
             return Identity(tuple(map(_written, parts)), members[-1])
-        if _is_named_by(members[0]) and not any(member.names for member in members[1:]):
+        if _is_measure(members[0]) and not any(member.names for member in members[1:]):
             value, rounded = _last(list(members[1:]), signs[1:])
-            is_equation = not _is_measure(members[0])
-            return Named(members[0].key, members[:1], value, rounded, members[1:-1], is_equation)
+            return Named(members[0].key, members[:1], value, rounded, members[1:-1])
     if r"\approx" in signs:
         raise Unreadable("an approximation between letters")
     return Relation(members, tuple(signs))
 
 
-def _is_named_by(left: Expression) -> bool:
-    r"""Whether `m + n = 17` gives the value of its left side: no number stands there, as in `2x + 3 = 17`."""
+def answered_value(relation: Relation) -> Expression | None:
+    """What `m + n = 9 + 8 = 17` says its left side to be; None where a number stands there, as in `2x + 3 = 17`."""
+    left, *values = relation.members
+    if (
+        set(relation.relations) != {"="}
+        or not _is_without_numbers(left)
+        or any(value.names for value in values)
+    ):
+        return None
+    return values[-1] if all(equal_values(values[-1], value) for value in values) else None
+
+
+def _is_without_numbers(left: Expression) -> bool:
+    """But for exponents, the signs of terms and what functions are of."""
     match left:
         case Sum() | Product():
-            return all(part.key == "-1" or _is_named_by(part) for part in left.parts)
+            return all(part.key == "-1" or _is_without_numbers(part) for part in left.parts)
         case Power():
-            return _is_named_by(left.base) and isinstance(left.exponent, Number)
+            return _is_without_numbers(left.base) and isinstance(left.exponent, Number)
     return isinstance(left, Symbol | Application | Call)
 
 

@@ -72,8 +72,6 @@ def spell(form: Form) -> str:
             return f"|{rows}|" if form.is_determinant else f"[[{rows}]]"
         case Relation():
             return _relation(form)
-        case Named() if form.is_equation and isinstance(form.value, Expression):
-            return _relation(Relation((*form.symbols, form.value), ("=",)))
         case Named() | Identity():
             return spell(form.value)
     raise AssertionError(form)

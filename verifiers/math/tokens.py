@@ -58,6 +58,11 @@ _COLOR = re.compile(r"\s*(?:\[[a-zA-Z]*\])?\{[^{}]*\}")
 _ENVIRONMENT = re.compile(r"\s*\{([a-zA-Z]+\*?)\}(\{[lcr|]*\})?")
 _BLACKBOARD = re.compile(r"\s*(?:\{\s*([A-Z])\s*\}|([A-Z]))")
 _CURRENCY = {"€": "euro", "£": "pound-sterling", "¢": "cent", "¥": "yen", "₹": "rupee", "₩": "won"}
+# Units with a Greek letter, which is none of a variable where the other is upright.
+_PREFIXED = {
+    **{rf"\mu{unit}": f"μ{unit}" for unit in ("m", "s", "g", "F", "A")},
+    **{rf"{prefix}\Omega": f"{prefix}ohm" for prefix in ("k", "M")},
+}
 _NAMED = {"<=": r"\leq", ">=": r"\geq", "**": "^", "*": r"\times"}
 
 
@@ -90,6 +95,13 @@ def _joined(tokens: list[Token]) -> list[Token]:
         ):
             result.append(Token("number", f"{texts[0]}e{texts[2]}", window[0].is_spaced))
             position += 3
+        elif (
+            len(window) > 1
+            and (texts[0] + texts[1]) in _PREFIXED
+            and (window[0].is_upright or window[1].is_upright)
+        ):
+            result.append(Token("word", _PREFIXED[texts[0] + texts[1]], window[0].is_spaced, True))
+            position += 2
         elif texts[:2] == ["!", "="] and window[0].is_spaced and not window[1].is_spaced:
             result.append(Token("command", r"\neq", True))
             position += 2
