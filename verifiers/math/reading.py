@@ -60,7 +60,10 @@ _BASE = re.compile(
     rf"{_DIGITS}(?:_\{{?\(?(?:base)?|\(?(?:in)?base)([0-9]{{1,2}}|{'|'.join(_BASE_NAMES[2:])})\)?\}}?"
 )
 _LABEL = re.compile(r"[A-J]")
-_EMPTY_SETS = {"no solution", "no solutions", "empty set", "the empty set", "null set"}
+_EMPTY_SETS = {
+    *("no solution", "no solutions", "no real solution", "no real solutions"),
+    *("empty set", "the empty set", "null set"),
+}
 _ALL_REALS = {
     "all real numbers",
     "all reals",
@@ -86,7 +89,7 @@ def read(text: str) -> Form:
 
 def read_tokens(tokens: list[Token]) -> Form:
     tokens = _without_ends(tokens)
-    for recognize in (_read_time, _read_ratio, _read_base, _read_choice, _read_list):
+    for recognize in (_read_time, _read_ratio, _read_named_ratio, _read_base, _read_choice, _read_list):
         try:
             form = recognize(tokens)
         except (Unreadable, TooLarge, Undefined, ValueError, ZeroDivisionError):
@@ -170,6 +173,15 @@ def _read_ratio(tokens: list[Token]) -> Form | None:
     if tokens[0].text.startswith("\\begin") or any(token.text in RELATIONS for token in tokens):
         return None
     return Ratio(tuple(parse_formula(part) for part in parts))
+
+
+def _read_named_ratio(tokens: list[Token]) -> Form | None:
+    """`a:b = 3:4`."""
+    sides = split_at(tokens, ("=",))
+    if len(sides) != 2 or not all(sides) or len(split_at(sides[0], (":",))) < 2:
+        return None
+    ratio = _read_ratio(sides[1])
+    return Named(normal_text(sides[0]), (), ratio) if ratio else None
 
 
 def _read_base(tokens: list[Token]) -> Form | None:

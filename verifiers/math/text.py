@@ -37,11 +37,11 @@ _PHRASE = re.compile(
 )
 # What follows an answer in its sentence, and words without which it is another answer.
 _REASON = re.compile(
-    r"(?i)[,;]?\s+(?:because|since|as|which|where|so|when|if|but|for)\b|[,;]\s+(?=[a-z]{2,}\s+[a-z])|\s\((?=not\b)"
+    r"(?i)[,;]?\s+(?:because|since|as|which|where|so|when|if|but|for)\b|[,;]\s+(?=[a-z]{2,}\s+[a-z])|,?\s+\(?(?=not\b)"
 )
 _TURNS = re.compile(
     r"(?i)\b(?:between|not|least|most|less|more|minus|negative|either|neither|below|above|under|over|beyond|than|up to"
-    r"|almost|half|twice|double|triple|square|cube|root|sqrt|cbrt|log|ln|exp|sin|cos|tan|sum|difference|product|quotient"
+    r"|almost|nearly|half|twice|double|triple|square|cube|root|sqrt|cbrt|log|ln|exp|sin|cos|tan|sum|difference|product|quotient"
     r"|plus|times)\b|[√∛π]"
 )
 _OPENS_FORMULA = {r"\[", r"\(", "$", "$$"}

@@ -88,6 +88,17 @@ def _joined(tokens: list[Token]) -> list[Token]:
             position += 2
         elif (
             kinds[:3] == ["number", "letter", "number"]
+            and texts[1] == "x"
+            and window[1].is_spaced
+            and window[2].is_spaced
+        ):
+            result += [window[0], Token("command", r"\times", True)]  # 6 x 7
+            position += 2
+        elif kinds == ["number", "command"] and texts[1] == r"\Omega":  # at the end: 12 \Omega
+            result += [window[0], Token("word", "ohm", window[1].is_spaced, True)]
+            position += 2
+        elif (
+            kinds[:3] == ["number", "letter", "number"]
             and texts[1] in ("e", "E")
             and not (window[1].is_spaced or window[2].is_spaced)
             and (texts[0] + texts[2]).replace(".", "", 1).isdigit()
