@@ -82,6 +82,9 @@ class Comparison:
                 return False
             case Ratio(), Ratio():
                 return self._equal_ratios(true.parts, given.parts)
+            case Ratio(), TimeOfDay():  # 6:10, which may be either
+                hours, minutes = given.seconds // 3600, given.seconds % 3600 // 60
+                return self._equal_ratios(true.parts, (integer(hours), integer(minutes)))
             case (Ratio(), Expression()) if len(true.parts) == 2:
                 return self.equal_expressions(divide(*true.parts), given)
             case (Expression(), Ratio()) if len(given.parts) == 2:

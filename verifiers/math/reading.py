@@ -21,23 +21,19 @@ from verifiers.math.evaluation import Undefined
 from verifiers.math.expression import Symbol, TooLarge, integer
 from verifiers.math.families import without_parameter
 from verifiers.math.forms import (
-    BaseNumber,
     Choice,
     FiniteSet,
     Form,
     Listing,
     Named,
-    Ratio,
     RealSet,
     Relation,
-    TimeOfDay,
     Words,
 )
-from verifiers.math.formula import parse_formula
 from verifiers.math.grammar import Unreadable
+from verifiers.math.notations import NUMBER_NAMES, read_base, read_named_ratio, read_ratio, read_time
 from verifiers.math.quantities import read_amount, read_compound, read_dimensions
 from verifiers.math.relations import RELATIONS, read_relation
-from verifiers.math.signs import words
 from verifiers.math.splitting import is_enclosed, split, split_at
 from verifiers.math.tokens import Token, Untokenizable, flat, normal_text, tokenize
 
@@ -49,16 +45,12 @@ _LEAD = re.compile(
     r"(?:approximately |about |roughly |around |exactly |equal to )?",
     re.IGNORECASE,
 )
+_ONE_PART = re.compile(
+    r"(?:(?:one|a)[ -])?half|(?:one|a)[ -](?:third|quarter|fourth|fifth|sixth|eighth|tenth)", re.IGNORECASE
+)
+_PARTS = {"half": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5, "sixth": 6, "eighth": 8, "tenth": 10}
 _NEGATIVE = {"minus", "negative"}
-_TIME = re.compile(r"([0-9]{1,2})(?::([0-9]{2}))?(?::([0-9]{2}))?\s*([aApP]\s?\.?\s?[mM]\s?\.?)?")
-_BASE_NAMES = words(
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen"
-)
-_NUMBER_WORDS = {name: value for value, name in enumerate(_BASE_NAMES)}
-_DIGITS = r"\(?(-?[0-9A-F]*[0-9][0-9A-F]*(?:\.[0-9A-F]+)?)\)?"
-_BASE = re.compile(
-    rf"{_DIGITS}(?:_\{{?\(?(?:base)?|\(?(?:in)?base)([0-9]{{1,2}}|{'|'.join(_BASE_NAMES[2:])})\)?\}}?"
-)
+_NUMBER_WORDS = {name: value for value, name in enumerate(NUMBER_NAMES)}
 _LABEL = re.compile(r"[A-J]")
 _EMPTY_SETS = {
     *("no solution", "no solutions", "no real solution", "no real solutions"),
@@ -89,7 +81,7 @@ def read(text: str) -> Form:
 
 def read_tokens(tokens: list[Token]) -> Form:
     tokens = _without_ends(tokens)
-    for recognize in (_read_time, _read_ratio, _read_named_ratio, _read_base, _read_choice, _read_list):
+    for recognize in (read_time, read_ratio, read_named_ratio, read_base, _read_choice, _read_list):
         try:
             form = recognize(tokens)
         except (Unreadable, TooLarge, Undefined, ValueError, ZeroDivisionError):
@@ -121,6 +113,11 @@ def _without_ends(tokens: list[Token]) -> list[Token]:
         tokens = [Token("mark", "-"), *tokens[1:]]
     while len(tokens) > 2 and is_enclosed(tokens, "{"):
         tokens = tokens[1:-1]
+    if _ONE_PART.fullmatch(flat(tokens)):
+        return [
+            Token("number", text) if text != "/" else Token("mark", text)
+            for text in ("1", "/", str(_PARTS[tokens[-1].text.lower()]))
+        ]
     if tokens and tokens[0].text.lower() in _NUMBER_WORDS and all(token.kind == "word" for token in tokens):
         return [Token("number", str(_NUMBER_WORDS[tokens[0].text.lower()])), *tokens[1:]]
     return _without_cases(tokens)
@@ -140,59 +137,6 @@ def _without_cases(tokens: list[Token]) -> list[Token]:
         row = row[:-1] if row and row[-1].text == "," else row
         rows += [*([Token("mark", ",")] if rows and row else []), *row]
     return rows
-
-
-def _read_time(tokens: list[Token]) -> Form | None:
-    """`4:30 p.m.`, `12:50`, `4 PM`."""
-    text = flat(tokens)
-    if text.lower() in ("noon", "midnight"):
-        return TimeOfDay(43_200 if text.lower() == "noon" else 0, True)
-    if text.lower().endswith((" noon", " midnight")):
-        return _read_time(tokenize(text.lower().replace("noon", "pm").replace("midnight", "am")))
-    match = _TIME.fullmatch(text)
-    if not match or not (match[2] or match[4]):
-        return None
-    hour, minute, second = (int(part or 0) for part in match.groups()[:3])
-    if minute > 59 or second > 59 or hour > 24:
-        return None
-    has_half = hour > 12 or hour == 0
-    if half := match[4]:
-        if has_half:
-            return None
-        hour = hour % 12 + (12 if half[0] in "pP" else 0)
-        has_half = True
-    return TimeOfDay(hour * 3600 + minute * 60 + second, has_half)
-
-
-def _read_ratio(tokens: list[Token]) -> Form | None:
-    parts = split_at(tokens, (":", "to"))
-    if len(parts) < 2 or any(not part for part in parts):
-        return None
-    if re.fullmatch(r"\([A-J]\)", flat(parts[0])):  # (C): 17
-        return None
-    if tokens[0].text.startswith("\\begin") or any(token.text in RELATIONS for token in tokens):
-        return None
-    return Ratio(tuple(parse_formula(part) for part in parts))
-
-
-def _read_named_ratio(tokens: list[Token]) -> Form | None:
-    """`a:b = 3:4`."""
-    sides = split_at(tokens, ("=",))
-    if len(sides) != 2 or not all(sides) or len(split_at(sides[0], (":",))) < 2:
-        return None
-    ratio = _read_ratio(sides[1])
-    return Named(normal_text(sides[0]), (), ratio) if ratio else None
-
-
-def _read_base(tokens: list[Token]) -> Form | None:
-    text = "".join(token.text.lower() if token.kind == "word" else token.text for token in tokens)
-    if not (match := _BASE.fullmatch(text)):
-        return None
-    base = int(match[2]) if match[2].isdigit() else _BASE_NAMES.index(match[2])
-    if not 2 <= base <= 36 or any(int(digit, 36) >= base for digit in match[1] if digit.isalnum()):
-        return None
-    digits = match[1].lstrip("-").lstrip("0") or "0"
-    return BaseNumber(("-" if match[1].startswith("-") else "") + digits, base)
 
 
 def _read_choice(tokens: list[Token]) -> Form | None:
