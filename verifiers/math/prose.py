@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 
 _DENIED = re.compile(r"[^.\n]*\b(?:not|isn't|no)\s+(?:the|an|my)\s+(?:\w+\s+)?answer\b[^.\n]*")
+# A dollar behind a sign is a price: of `$40 + $38 = $78` nothing is a formula.
 _FORMULA = re.compile(
     r"\$\$([^$]{1,400})\$\$|\\\[((?:[^\\]|\\[^\]]){1,400})\\\]|\\\(((?:[^\\]|\\[^)]){1,400})\\\)"
-    r"|(?<![\\$])\$(?=[^\s$])([^$\n]{1,400})(?<=[^\s\\])\$(?![0-9])"
+    r"|(?<![\\$])\$(?=[^\s$])([^$\n]{1,400})(?<=[^\s\\=+*/-])\$(?![0-9])"
 )
 _SCALE = r"\s*(?:\\?%|(?:percent|hundred|thousand|million|billion|trillion|dozen)\b)"
 _NUMBER = re.compile(
