@@ -115,7 +115,9 @@ def joined_sets(members: list[Form], joiners: list[str]) -> Form | None:
         return None
     if len(set(joiners)) > 1:
         return None
-    joiner = joiners[0] if joiners else "or"
+    joiner = joiners[0] if joiners else ","
+    if joiner == "," and all(map(_is_all_but_points, sets)):  # x \neq 1, x \neq 2
+        joiner = "and"
     pieces = sets[0].pieces
     for one in sets[1:]:
         if joiner == ",":  # x < 2, x > 4 cannot be meant as both; x > 2, x < 4 may be meant either way
@@ -127,6 +129,11 @@ def joined_sets(members: list[Form], joiners: list[str]) -> Form | None:
         else:
             pieces = real_sets.intersection(pieces, one.pieces)
     return RealSet(pieces, sets[0].variable)
+
+
+def _is_all_but_points(one: RealSet) -> bool:
+    rest = real_sets.complement(one.pieces)
+    return bool(rest) and all(piece.low.key == piece.high.key for piece in rest)
 
 
 def _plain(form: Form) -> Form:

@@ -41,7 +41,7 @@ from verifiers.math.forms import (
     Words,
 )
 from verifiers.math.quantities import total
-from verifiers.math.relations import FLIPPED
+from verifiers.math.relations import FLIPPED, answered_value
 from verifiers.math.text import PlainNumber, equal_numbers
 from verifiers.math.units import PERCENT, is_spelling, same_kind
 
@@ -82,12 +82,17 @@ class Comparison:
                 return False
             case Ratio(), Ratio():
                 return self._equal_ratios(true.parts, given.parts)
+            case Ratio(), TimeOfDay():  # 6:10, which may be either
+                hours, minutes = given.seconds // 3600, given.seconds % 3600 // 60
+                return self._equal_ratios(true.parts, (integer(hours), integer(minutes)))
             case (Ratio(), Expression()) if len(true.parts) == 2:
                 return self.equal_expressions(divide(*true.parts), given)
             case (Expression(), Ratio()) if len(given.parts) == 2:
                 return self.equal_expressions(true, divide(*given.parts))
             case BaseNumber(), Number():
                 return true.digits == str(given.value)
+            case (Number(), BaseNumber()) if given.base == 10:
+                return str(true.value) == given.digits
             case (FiniteSet(), FiniteSet() | Listing()):
                 return self._equal_sets(true.members, given.members)
             case (Listing(), FiniteSet()):
@@ -97,7 +102,8 @@ class Comparison:
             case (Expression(), FiniteSet()) if len(given.members) == 1:
                 return self.equal(true, given.members[0])
             case Listing(), Listing():
-                return self._equal_lists(true.members, given.members)
+                is_one_statement = {true.joiner, given.joiner} != {"and", "or"}
+                return is_one_statement and self._equal_lists(true.members, given.members)
             case Listing(), Point():
                 return self._is_solution(true.members, given)
             case Point(), Listing():
@@ -120,6 +126,9 @@ class Comparison:
                 return self._equal_matrices(true, given)
             case Relation(), Relation():
                 return self._equal_relations(true, given)
+            case Expression(), Relation():
+                value = answered_value(given)
+                return value is not None and self.equal(true, value)
         return False
 
     # --- values

@@ -33,7 +33,8 @@ MAX_TERMS = 300
 """Of a sum or product that the text writes with a sign: \\sum_{n=1}^{300}."""
 
 MIN_TERMS = 60
-"""After which a series whose terms are more than 1 is given up."""
+MAX_TERM = 1e-8
+"""A series without an end whose term after MIN_TERMS is larger does not converge in MAX_TERMS, and is given up."""
 MAX_STEPS = 15_000
 """Of one comparison, at all points together."""
 
@@ -49,9 +50,14 @@ class Undefined(ValueError):
 
 
 def _context() -> Any:
-    import mpmath  # not before a formula needs it: a process that judges numbers starts without
+    import mpmath  # not with the module: who only checks problems does not need it
 
     return mpmath.mp
+
+
+def prepare() -> None:
+    """Import what the first formula needs: on a busy machine that takes as long as an answer may."""
+    _context()
 
 
 def _real_power(base: Any, exponent: Any, fraction: Fraction | None) -> Any:
@@ -226,7 +232,7 @@ class Evaluation:
             rest = abs(term if is_sum else term - 1)
             if is_endless:
                 num_vanishing = num_vanishing + 1 if rest < mp.mpf(10) ** (-MIN_DIGITS - 10) else 0
-                if current - first == MIN_TERMS and rest > 1:
+                if current - first == MIN_TERMS and rest > MAX_TERM:
                     break
             current += 1
         if is_endless and num_vanishing < 3:

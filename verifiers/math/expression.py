@@ -14,10 +14,12 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 
-MAX_BITS = 65_536
-"""Of numerator and denominator together: about 19,700 digits. 2031! has 19,500 bits."""
+MAX_BITS = 131_072
+"""Of numerator and denominator together: about 39,000 digits. 2031! has 19,500 bits."""
 
 
+MAX_FACTORIAL = 6_000
+"""Which has 66,600 bits."""
 MAX_ROOT_BITS = 4_096
 """Of a number whose root is taken, if it has a rational one."""
 
@@ -286,8 +288,8 @@ def factorial(argument: Expression) -> Expression:
         n = argument.value
         if n < 0 or n.denominator != 1:
             raise ValueError("a factorial that is undefined")
-        if n > 3000:
-            raise TooLarge("a factorial of more than 3000")
+        if n > MAX_FACTORIAL:
+            raise TooLarge(f"a factorial of more than {MAX_FACTORIAL}")
         return integer(math.factorial(n.numerator))
     return Call("factorial", (argument,))
 

@@ -85,9 +85,14 @@ class FiniteSet:
 
 @dataclass(frozen=True)
 class Listing:
-    """Members in any order, each as often as it is written."""
+    """Members in any order, each as often as it is written.
+
+    `joiner`: "and" or "or" where it makes two statements of one, as in `a > 0 or b > 0`; empty for a comma, and
+    where it joins values: `2 and 3` are `2 or 3`.
+    """
 
     members: tuple[Form, ...]
+    joiner: str = ""
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from verifiers.math.expression import (
 from verifiers.math.functions import FUNCTIONS, read_derivative, read_function, read_series
 from verifiers.math.grammar import CLOSING, GREEK, Grammar, Unreadable, closing
 from verifiers.math.names import read_letter, read_name, read_prefixed_choice
-from verifiers.math.numerals import plain_number, read_number
+from verifiers.math.numerals import ORDINALS, plain_number, read_number
 from verifiers.math.signs import words
 from verifiers.math.splitting import split_at
 from verifiers.math.tokens import Token, normal_text
@@ -34,7 +34,6 @@ _DECORATIONS = frozenset(
     )
 )
 _OPERATORS = {r"\cdot", r"\times", "/", r"\div"}
-_ORDINALS = {"th", "st", "nd", "rd"}
 
 
 def parse_formula(tokens: list[Token], sign: int = 1, depth: int = 0) -> Expression:
@@ -94,6 +93,8 @@ class Formula(Grammar):
         while self.position < len(self.tokens):
             operator = self.peek()
             if operator in _OPERATORS:
+                if operator == "/" and not result.names and self._is_unit(1):
+                    break  # $15 / hour
                 self.position += 1
                 sign = 1
                 if self.peek() in ("-", "+"):
@@ -112,6 +113,10 @@ class Formula(Grammar):
             else:
                 break
         return result
+
+    def _is_unit(self, ahead: int) -> bool:
+        index = self.position + ahead
+        return index < len(self.tokens) and begins_unit(self.tokens[index], is_after_number=True)
 
     def begins_factor(self, before: Expression) -> bool:
         """Whether a factor follows without a sign. A number never does: `x2`, `3 4` are not products."""
@@ -156,7 +161,7 @@ class Formula(Grammar):
         if texts == [r"\circ"] or texts == [r"\degree"]:
             self.position += group is None
             return multiply([base, Constant("degree")])
-        if len(texts) == 1 and texts[0] in _ORDINALS and isinstance(base, Number):
+        if len(texts) == 1 and texts[0] in ORDINALS and isinstance(base, Number):
             self.position += group is None
             return base
         if group is not None:

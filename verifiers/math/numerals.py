@@ -7,7 +7,7 @@ from fractions import Fraction
 from verifiers.math.expression import Expression, Number, TooLarge
 from verifiers.math.grammar import Grammar, Unreadable
 
-_ORDINALS = {"th", "st", "nd", "rd"}
+ORDINALS = {"th", "st", "nd", "rd"}
 
 
 def number(text: str) -> Number:
@@ -65,7 +65,7 @@ def read_number(grammar: Grammar) -> Expression:
         raise Unreadable("a number with a script")
     if (
         grammar.kind() == "word"
-        and grammar.peek() in _ORDINALS
+        and grammar.peek() in ORDINALS
         and not grammar.tokens[grammar.position].is_spaced
     ):
         grammar.position += 1

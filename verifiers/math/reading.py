@@ -18,23 +18,22 @@ from verifiers.math.brackets import (
     read_set_operation,
 )
 from verifiers.math.evaluation import Undefined
-from verifiers.math.expression import Symbol, TooLarge
+from verifiers.math.expression import Symbol, TooLarge, integer
+from verifiers.math.families import without_parameter
 from verifiers.math.forms import (
-    BaseNumber,
     Choice,
     FiniteSet,
     Form,
     Listing,
-    Ratio,
+    Named,
     RealSet,
-    TimeOfDay,
+    Relation,
     Words,
 )
-from verifiers.math.formula import parse_formula
 from verifiers.math.grammar import Unreadable
+from verifiers.math.notations import NUMBER_NAMES, read_base, read_named_ratio, read_ratio, read_time
 from verifiers.math.quantities import read_amount, read_compound, read_dimensions
 from verifiers.math.relations import RELATIONS, read_relation
-from verifiers.math.signs import words
 from verifiers.math.splitting import is_enclosed, split, split_at
 from verifiers.math.tokens import Token, Untokenizable, flat, normal_text, tokenize
 
@@ -46,18 +45,17 @@ _LEAD = re.compile(
     r"(?:approximately |about |roughly |around |exactly |equal to )?",
     re.IGNORECASE,
 )
+_ONE_PART = re.compile(
+    r"(?:(?:one|a)[ -])?half|(?:one|a)[ -](?:third|quarter|fourth|fifth|sixth|eighth|tenth)", re.IGNORECASE
+)
+_PARTS = {"half": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5, "sixth": 6, "eighth": 8, "tenth": 10}
 _NEGATIVE = {"minus", "negative"}
-_TIME = re.compile(r"([0-9]{1,2})(?::([0-9]{2}))?(?::([0-9]{2}))?\s*([aApP]\s?\.?\s?[mM]\s?\.?)?")
-_BASE_NAMES = words(
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen"
-)
-_NUMBER_WORDS = {name: value for value, name in enumerate(_BASE_NAMES)}
-_DIGITS = r"\(?(-?[0-9A-F]*[0-9][0-9A-F]*(?:\.[0-9A-F]+)?)\)?"
-_BASE = re.compile(
-    rf"{_DIGITS}(?:_\{{?\(?(?:base)?|\(?(?:in)?base)([0-9]{{1,2}}|{'|'.join(_BASE_NAMES[2:])})\)?\}}?"
-)
+_NUMBER_WORDS = {name: value for value, name in enumerate(NUMBER_NAMES)}
 _LABEL = re.compile(r"[A-J]")
-_EMPTY_SETS = {"no solution", "no solutions", "empty set", "the empty set", "null set"}
+_EMPTY_SETS = {
+    *("no solution", "no solutions", "no real solution", "no real solutions"),
+    *("empty set", "the empty set", "null set"),
+}
 _ALL_REALS = {
     "all real numbers",
     "all reals",
@@ -83,7 +81,7 @@ def read(text: str) -> Form:
 
 def read_tokens(tokens: list[Token]) -> Form:
     tokens = _without_ends(tokens)
-    for recognize in (_read_time, _read_ratio, _read_base, _read_choice, _read_list):
+    for recognize in (read_time, read_ratio, read_named_ratio, read_base, _read_choice, _read_list):
         try:
             form = recognize(tokens)
         except (Unreadable, TooLarge, Undefined, ValueError, ZeroDivisionError):
@@ -115,6 +113,11 @@ def _without_ends(tokens: list[Token]) -> list[Token]:
         tokens = [Token("mark", "-"), *tokens[1:]]
     while len(tokens) > 2 and is_enclosed(tokens, "{"):
         tokens = tokens[1:-1]
+    if _ONE_PART.fullmatch(flat(tokens)):
+        return [
+            Token("number", text) if text != "/" else Token("mark", text)
+            for text in ("1", "/", str(_PARTS[tokens[-1].text.lower()]))
+        ]
     if tokens and tokens[0].text.lower() in _NUMBER_WORDS and all(token.kind == "word" for token in tokens):
         return [Token("number", str(_NUMBER_WORDS[tokens[0].text.lower()])), *tokens[1:]]
     return _without_cases(tokens)
@@ -136,48 +139,6 @@ def _without_cases(tokens: list[Token]) -> list[Token]:
     return rows
 
 
-def _read_time(tokens: list[Token]) -> Form | None:
-    """`4:30 p.m.`, `12:50`, `4 PM`."""
-    text = flat(tokens)
-    if text.lower() in ("noon", "midnight"):
-        return TimeOfDay(43_200 if text.lower() == "noon" else 0, True)
-    if text.lower().endswith((" noon", " midnight")):
-        return _read_time(tokenize(text.lower().replace("noon", "pm").replace("midnight", "am")))
-    match = _TIME.fullmatch(text)
-    if not match or not (match[2] or match[4]):
-        return None
-    hour, minute, second = (int(part or 0) for part in match.groups()[:3])
-    if minute > 59 or second > 59 or hour > 24:
-        return None
-    has_half = hour > 12 or hour == 0
-    if half := match[4]:
-        if has_half:
-            return None
-        hour = hour % 12 + (12 if half[0] in "pP" else 0)
-        has_half = True
-    return TimeOfDay(hour * 3600 + minute * 60 + second, has_half)
-
-
-def _read_ratio(tokens: list[Token]) -> Form | None:
-    parts = split_at(tokens, (":",))
-    if len(parts) < 2 or any(not part for part in parts):
-        return None
-    if tokens[0].text.startswith("\\begin") or any(token.text in RELATIONS for token in tokens):
-        return None
-    return Ratio(tuple(parse_formula(part) for part in parts))
-
-
-def _read_base(tokens: list[Token]) -> Form | None:
-    text = "".join(token.text.lower() if token.kind == "word" else token.text for token in tokens)
-    if not (match := _BASE.fullmatch(text)):
-        return None
-    base = int(match[2]) if match[2].isdigit() else _BASE_NAMES.index(match[2])
-    if not 2 <= base <= 36 or any(int(digit, 36) >= base for digit in match[1] if digit.isalnum()):
-        return None
-    digits = match[1].lstrip("-").lstrip("0") or "0"
-    return BaseNumber(("-" if match[1].startswith("-") else "") + digits, base)
-
-
 def _read_choice(tokens: list[Token]) -> Form | None:
     """`(D) 73`, `B. 14`. A label alone is a letter."""
     texts = [token.text for token in tokens]
@@ -186,7 +147,7 @@ def _read_choice(tokens: list[Token]) -> Form | None:
         tokens = [*tokens[1:end], *tokens[end + 1 :]]
         texts = [token.text for token in tokens]
     if texts[:1] == ["("] and texts[2:3] == [")"] and _LABEL.fullmatch(texts[1]):
-        label, content = texts[1], tokens[3:]
+        label, content = texts[1], tokens[4 if texts[3:4] == [":"] else 3 :]
         is_label = bool(content) and (
             content[0].is_spaced or tokens[0].is_upright or content[0].kind == "number"
         )
@@ -219,20 +180,61 @@ def _read_list(tokens: list[Token]) -> Form | None:
         return RealSet(real_sets.REALS)
     if normal_text(tokens).lower() in _EMPTY_SETS:
         return FiniteSet(())
+    if (numbers := _numbers_of_statements(tokens)) is not None:
+        return numbers
+    if (family := without_parameter(tokens)) is not None:
+        members, joiners = _read_members_of(family[0])
+        return Listing((*members, Words(family[1])), _meant_joiner(members, joiners))
     for whole in (read_compound, read_dimensions):
         if (form := whole(tokens)) is not None:
             return form
+    members, joiners = _read_members_of(tokens)
+    if len(members) == 1:
+        return members[0]
+    return joined_sets(members, joiners) or Listing(tuple(members), _meant_joiner(members, joiners))
+
+
+def _read_members_of(tokens: list[Token]) -> tuple[list[Form], list[str]]:
+    """The members of a list and what joins them."""
     parts, joiners = split(tokens)
     if len(parts) == 1:
-        members = read_members(tokens)
-        return members[0] if len(members) == 1 else Listing(tuple(members))
+        return read_members(tokens), []
     if len(parts) > MAX_MEMBERS or any(not part for part in parts):
         raise Unreadable("a list with a gap")
-    members = [member for part in parts for member in read_members(_with_words(part))]
-    return joined_sets(members, joiners) or Listing(tuple(members))
+    return [
+        member for part in _with_relation(parts) for member in read_members(_without_braces(part))
+    ], joiners
 
 
-def _with_words(tokens: list[Token]) -> list[Token]:
+def _with_relation(parts: list[list[Token]]) -> list[list[Token]]:
+    r"""`x \neq 0, 1` with the beginning of the first for all."""
+    texts = [{token.text for token in part} & set(RELATIONS) for part in parts]
+    if texts[0] != {r"\neq"} or any(texts[1:]):
+        return parts
+    end = [token.text for token in parts[0]].index(r"\neq") + 1
+    return [parts[0], *(parts[0][:end] + part for part in parts[1:])]
+
+
+def _numbers_of_statements(tokens: list[Token]) -> Listing | None:
+    """`(1)(3)`: which of several statements are true, and no product."""
+    texts = [token.text for token in tokens]
+    digits = texts[1::3]
+    is_row = len(texts) > 3 and len(texts) % 3 == 0 and all(len(one) == 1 and one.isdigit() for one in digits)
+    if not is_row or texts != [part for digit in digits for part in ("(", digit, ")")]:
+        return None
+    return Listing(tuple(integer(int(digit)) for digit in digits))
+
+
+def _meant_joiner(members: list[Form], joiners: list[str]) -> str:
+    """What joins words, letters, inequalities and values of several names."""
+    names = {member.name for member in members if isinstance(member, Named)}
+    has_statements = len(names) > 1 or any(
+        isinstance(member, Words | Symbol | RealSet | Relation) for member in members
+    )
+    return next((joiner for joiner in joiners if has_statements and joiner != ","), "")
+
+
+def _without_braces(tokens: list[Token]) -> list[Token]:
     """`x = 1 or x = 2` may be written with braces around each."""
     return tokens[1:-1] if len(tokens) > 2 and is_enclosed(tokens, "{") else tokens
 

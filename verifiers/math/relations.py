@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 
 from verifiers.math import real_sets
 from verifiers.math.evaluation import Undefined, constant_value, equal_values
 from verifiers.math.expression import (
     ONE,
     Application,
+    Call,
     Expression,
     Number,
+    Power,
     Product,
     Sum,
     Symbol,
@@ -171,9 +174,47 @@ def _equation(parts: list[list[Token]], signs: list[str], sign: int, read_member
             return Identity(tuple(map(_written, parts)), value, rounded)
         if r"\approx" not in signs and all(equal_values(members[0], member) for member in members[1:]):
             return Identity(tuple(map(_written, parts)), members[-1])
+        if _is_measure(members[0]) and not any(member.names for member in members[1:]):
+            value, rounded = _last(list(members[1:]), signs[1:])
+            return Named(members[0].key, members[:1], value, rounded, members[1:-1])
     if r"\approx" in signs:
         raise Unreadable("an approximation between letters")
     return Relation(members, tuple(signs))
+
+
+def answered_value(relation: Relation) -> Expression | None:
+    """What `m + n = 9 + 8 = 17` says its left side to be; None where a number stands there, as in `2x + 3 = 17`."""
+    left, *values = relation.members
+    if (
+        set(relation.relations) != {"="}
+        or not _is_without_numbers(left)
+        or any(value.names for value in values)
+    ):
+        return None
+    return values[-1] if all(equal_values(values[-1], value) for value in values) else None
+
+
+def _is_without_numbers(left: Expression) -> bool:
+    """But for exponents, the signs of terms and what functions are of."""
+    match left:
+        case Sum() | Product():
+            return all(part.key == "-1" or _is_without_numbers(part) for part in left.parts)
+        case Power():
+            return _is_without_numbers(left.base) and isinstance(left.exponent, Number)
+    return isinstance(left, Symbol | Application | Call)
+
+
+def _is_measure(left: Expression) -> bool:
+    r"""Whether the left side is one quantity, so that its value alone answers: `\frac{AB}{CD}`, `\sin A`, `|z|`."""
+    if not isinstance(left, Product):
+        return isinstance(left, Call | Application)
+    powers = [factor.exponent.key if isinstance(factor, Power) else "1" for factor in left.factors]
+    is_ratio = "-1" in powers and set(powers) <= {"1", "-1"}
+    is_scalar_product = all(
+        isinstance(factor, Symbol) and factor.name.startswith((r"\vec", r"\overrightarrow"))
+        for factor in left.factors
+    )
+    return is_ratio or is_scalar_product
 
 
 def _has_names(value: Form) -> bool:
@@ -230,33 +271,50 @@ def _places(number: Number) -> int | None:
 
 
 def _solved(members: tuple[Expression, ...], signs: tuple[str, ...]) -> RealSet | None:
-    """The set of one variable between numbers that a chain of inequalities describes."""
-    if len(members) == 2 and not (members[0].names and members[1].names):
-        members, signs = _linear(members, signs)
-    variables = [index for index, member in enumerate(members) if member.names]
-    if len(variables) != 1 or not isinstance(members[variables[0]], Symbol) or len(members) > 3:
+    """The set of one variable between numbers that an inequality, or a chain of two, describes."""
+    if len(members) > 3 or (len(members) == 3 and (members[0].names or members[2].names)):
         return None
-    index = variables[0]
-    if len(members) == 3 and index != 1:
-        return None
-    pieces = real_sets.REALS
     try:
-        for other, member in enumerate(members):
-            if other == index:
-                continue
-            sign = signs[min(other, index)]
-            relation = sign if other > index else FLIPPED[sign]  # of the variable to the number
-            pieces = real_sets.intersection(pieces, _half_line(relation, member))
+        halves = [
+            _half(left, sign, right) for left, sign, right in zip(members, signs, members[1:], strict=False)
+        ]
     except Undefined:
         return None
-    return RealSet(pieces, _variable(members[index]))
+    if None in halves or len({half.variable for half in halves if half}) != 1:
+        return None
+    pieces = real_sets.REALS
+    for half in halves:
+        assert half
+        pieces = real_sets.intersection(pieces, half.pieces)
+    return replace(halves[0], pieces=pieces) if halves[0] else None
+
+
+def _half(left: Expression, sign: str, right: Expression) -> RealSet | None:
+    """Of one inequality whose sides are a number and a multiple of the variable, or its distance to a number."""
+    if left.names and right.names:
+        return None
+    if isinstance(right, Call):
+        left, sign, right = right, FLIPPED[sign], left
+    if isinstance(left, Call) and left.name == "abs" and sign != "=":
+        inner = left.arguments[0]
+        above, below = _half(inner, sign, right), _half(inner, FLIPPED[sign], negate(right))
+        if above is None or below is None:
+            return None
+        is_far = sign in (">", r"\geq")
+        join = (lambda one, other: real_sets.union((*one, *other))) if is_far else real_sets.intersection
+        return replace(above, pieces=join(above.pieces, below.pieces))
+    members, signs = _linear((left, right), (sign,))
+    if not isinstance(members[0], Symbol) or members[1].names:
+        return None
+    return RealSet(_half_line(signs[0], members[1]), members[0].name)
 
 
 def _linear(
     members: tuple[Expression, ...], signs: tuple[str, ...]
 ) -> tuple[tuple[Expression, ...], tuple[str, ...]]:
     """`2x + 1 > 7` as `x > 3`; anything else as it is."""
-    difference = add([members[0], negate(members[1])])
+    right = members[1].terms if isinstance(members[1], Sum) else members[1:]
+    difference = add([members[0], *map(negate, right)])
     terms = difference.terms if isinstance(difference, Sum) else (difference,)
     parts = [term.factors if isinstance(term, Product) else (term,) for term in terms if term.names]
     if len(parts) != 1 or not isinstance(parts[0][-1], Symbol) or len(parts[0]) > 2:
@@ -267,11 +325,6 @@ def _linear(
     bound = divide(negate(add(term for term in terms if not term.names)), coefficient)
     sign = signs[0] if coefficient.value > 0 else FLIPPED[signs[0]]
     return (parts[0][-1], bound), (sign,)
-
-
-def _variable(symbol: Expression) -> str:
-    assert isinstance(symbol, Symbol)
-    return symbol.name
 
 
 def _half_line(relation: str, bound: Expression) -> tuple[Interval, ...]:

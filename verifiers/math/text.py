@@ -32,14 +32,21 @@ _HASHES = re.compile(
 _DENIAL = re.compile(
     r"(?i)\banswer\s+(?:is\s+not|isn't|can(?:not|'t)\s+be)\b[^\n]*?(?:\.(?=\s)|$)", re.MULTILINE
 )
-_PHRASE = re.compile(r"(?i)\banswer\**(?:\s+is\b|\s*[:=])[\s*:]*([^\n]*?)(?=\.?[\s*]*$|\.\s)", re.MULTILINE)
+_PHRASE = re.compile(
+    r"(?i)\banswers?\**(?:\s+(?:is|are)\b|\s*[:=])[\s*:]*([^\n]*?)(?=\.?[\s*]*$|\.\s)", re.MULTILINE
+)
 # What follows an answer in its sentence, and words without which it is another answer.
 _REASON = re.compile(
-    r"(?i)[,;]?\s+(?:because|since|as|which|where|so|when|if|but|for)\b|[,;]\s+(?=[a-z]{2,}\s+[a-z])"
+    r"(?i)[,;]?\s+(?:because|since|as|which|where|so|when|if|but|for)\b|[,;]\s+(?=[a-z]{2,}\s+[a-z])|,?\s+\(?(?=not\b)"
 )
-_TURNS = re.compile(r"(?i)\b(?:between|not|least|most|less|more|minus|negative|either|neither|below|above)\b")
+_TURNS = re.compile(
+    r"(?i)\b(?:between|not|least|most|less|more|minus|negative|either|neither|below|above|under|over|beyond|than|up to"
+    r"|almost|nearly|half|twice|double|triple|square|cube|root|sqrt|cbrt|log|ln|exp|sin|cos|tan|sum|difference|product|quotient"
+    r"|plus|times)\b|[√∛π]"
+)
+_OPENS_FORMULA = {r"\[", r"\(", "$", "$$"}
 _BEGINS_ANSWER = re.compile(
-    r"(?i)[-+−–$€£`.]*(?:[0-9(\[{\\$]|[a-z]\b|(?:about|approximately|roughly|exactly)\b)|(?:\S+\s+){0,2}[^\s0-9]+$"
+    r"(?i)[-+−–$€£`.]*(?:[0-9(\[{\\$]|[a-z]\b|(?:about|approximately|roughly|exactly|option|choice)\b)|(?:\S+\s+){0,2}[^\s0-9]+$"
 )
 _TAG, _END_TAG = "<answer>", "</answer>"
 
@@ -114,9 +121,17 @@ def _find_untagged(completion: str, boxed_only: bool) -> FoundAnswer | None:
     phrases = _PHRASE.findall(tail)
     if phrases and (phrase := phrases[-1].strip("*_` ")):
         clause = _REASON.split(phrase)[0].strip("*_` ")
-        if _BEGINS_ANSWER.match(clause) or _TURNS.search(clause):
+        is_answer = _BEGINS_ANSWER.match(clause) is not None or _turns_number(clause)
+        if is_answer and clause not in _OPENS_FORMULA:
             return FoundAnswer(text=clause, is_marked=True)
     return FoundAnswer(text=tail, is_marked=False) if tail.strip() else None
+
+
+def _turns_number(clause: str) -> bool:
+    """Whether a number of the clause is not the answer: `the square root of 17`, but not `the sum, 17`."""
+    return any(
+        _TURNS.search(part) and re.search("[0-9$]", part) is not None for part in re.split("[,;:=]", clause)
+    )
 
 
 def boxed_answer(solution: str) -> str | None:

@@ -52,18 +52,24 @@ _SCAN = re.compile(
 _NUMBER_SPACING = re.compile(
     r"(?<=[0-9])(?:\{,\}|,?\\!\s*,?|\\,)(?=\s*[0-9]{3}(?![0-9]))|(?<=[0-9]),\\!\s*(?=[0-9])"
 )
+_BRACED_SIGN = re.compile(r"(?<=[0-9)\s])\{([:=<>])\}")
 _ARGUMENT = re.compile(r"\s*\{")
 _COLOR = re.compile(r"\s*(?:\[[a-zA-Z]*\])?\{[^{}]*\}")
 _ENVIRONMENT = re.compile(r"\s*\{([a-zA-Z]+\*?)\}(\{[lcr|]*\})?")
 _BLACKBOARD = re.compile(r"\s*(?:\{\s*([A-Z])\s*\}|([A-Z]))")
 _CURRENCY = {"€": "euro", "£": "pound-sterling", "¢": "cent", "¥": "yen", "₹": "rupee", "₩": "won"}
+# Units with a Greek letter, which is none of a variable where the other is upright.
+_PREFIXED = {
+    **{rf"\mu{unit}": f"μ{unit}" for unit in ("m", "s", "g", "F", "A")},
+    **{rf"{prefix}\Omega": f"{prefix}ohm" for prefix in ("k", "M")},
+}
 _NAMED = {"<=": r"\leq", ">=": r"\geq", "**": "^", "*": r"\times"}
 
 
 def tokenize(text: str) -> list[Token]:
     """All tokens of the text in order; Untokenizable."""
     text = plain_unicode(text).strip()
-    text = _NUMBER_SPACING.sub("", text)
+    text = _BRACED_SIGN.sub(r"\1", _NUMBER_SPACING.sub("", text))
     scanner = _Scanner(text)
     scanner.scan(0, len(text), upright=False, words=False)
     return _joined(scanner.tokens)
@@ -82,6 +88,17 @@ def _joined(tokens: list[Token]) -> list[Token]:
             position += 2
         elif (
             kinds[:3] == ["number", "letter", "number"]
+            and texts[1] == "x"
+            and window[1].is_spaced
+            and window[2].is_spaced
+        ):
+            result += [window[0], Token("command", r"\times", True)]  # 6 x 7
+            position += 2
+        elif kinds == ["number", "command"] and texts[1] == r"\Omega":  # at the end: 12 \Omega
+            result += [window[0], Token("word", "ohm", window[1].is_spaced, True)]
+            position += 2
+        elif (
+            kinds[:3] == ["number", "letter", "number"]
             and texts[1] in ("e", "E")
             and not (window[1].is_spaced or window[2].is_spaced)
             and (texts[0] + texts[2]).replace(".", "", 1).isdigit()
@@ -89,6 +106,13 @@ def _joined(tokens: list[Token]) -> list[Token]:
         ):
             result.append(Token("number", f"{texts[0]}e{texts[2]}", window[0].is_spaced))
             position += 3
+        elif (
+            len(window) > 1
+            and (texts[0] + texts[1]) in _PREFIXED
+            and (window[0].is_upright or window[1].is_upright)
+        ):
+            result.append(Token("word", _PREFIXED[texts[0] + texts[1]], window[0].is_spaced, True))
+            position += 2
         elif texts[:2] == ["!", "="] and window[0].is_spaced and not window[1].is_spaced:
             result.append(Token("command", r"\neq", True))
             position += 2
@@ -155,6 +179,8 @@ class _Scanner:
             self.put("mark" if named == "^" else "command", named)
         elif mark == "&" and self.num_aligned:
             self.is_spaced = True
+        elif mark == "&" and self.tokens and self.tokens[-1].text == ",":
+            self.tokens[-1] = Token("mark", "&")  # x, & x > 0
         elif mark != "`":
             self.put("mark", mark, upright)
 

@@ -23,6 +23,8 @@ def _define(dimension: str, **spellings: tuple[str, str]) -> None:
 
 _define(
     "metre",
+    nm=("1/1000000000", "nanometer nanometre"),
+    μm=("1/1000000", "micrometer micrometre micron"),
     mm=("1/1000", "millimeter millimetre"),
     cm=("1/100", "centimeter centimetre"),
     dm=("1/10", "decimeter decimetre"),
@@ -33,6 +35,8 @@ _KNOWN["in"] = ("inch", Fraction(1), "in")
 _define("inch", inch=("1", "inches"), ft=("12", "foot feet"), yd=("36", "yard"), mi=("63360", "mile miles"))
 _define(
     "second",
+    ns=("1/1000000000", "nanosecond"),
+    μs=("1/1000000", "microsecond"),
     s=("1", "sec second"),
     ms=("1/1000", "millisecond"),
     min=("60", "minute mins"),
@@ -42,7 +46,12 @@ _define(
 )
 _define("month", month=("1", "months"), year=("12", "yr yrs"))
 _define(
-    "gram", mg=("1/1000", "milligram"), g=("1", "gram"), kg=("1000", "kilogram kilo"), tonne=("1000000", "")
+    "gram",
+    μg=("1/1000000", "microgram"),
+    mg=("1/1000", "milligram"),
+    g=("1", "gram"),
+    kg=("1000", "kilogram kilo"),
+    tonne=("1000000", ""),
 )
 _define("ounce", oz=("1", "ounce"), lb=("16", "lbs pound"))
 _define("litre", ml=("1/1000", "mL milliliter millilitre"), l=("1", "L liter litre"))
@@ -52,15 +61,24 @@ _define("degree", degree=("1", "deg degrees"), arcminute=("1/60", ""), arcsecond
 _define("percent", percent=("1", "pct percentage"))
 _define("newton", N=("1", "newton"))
 _define("joule", J=("1", "joule"), kJ=("1000", "kilojoule"))
-_define("watt", W=("1", "watt"), kW=("1000", "kilowatt"))
+_define(
+    "watt", mW=("1/1000", "milliwatt"), W=("1", "watt"), kW=("1000", "kilowatt"), MW=("1000000", "megawatt")
+)
+_define(
+    "electronvolt", eV=("1", "electronvolt"), keV=("1000", ""), MeV=("1000000", ""), GeV=("1000000000", "")
+)
+_define("ohm", ohm=("1", r"ohms \Omega"), kohm=("1000", "kilohm"), Mohm=("1000000", "megohm"))
+_define("farad", nF=("1/1000", "nanofarad"), μF=("1", "microfarad"))
+_define("volt", mV=("1/1000", "millivolt"), V=("1", "volt"), kV=("1000", "kilovolt"))
+_define("ampere", μA=("1/1000000", "microampere"), mA=("1/1000", "milliampere"), A=("1", "ampere amp"))
+_define("light-year", ly=("1", ""))
+_define("parsec", pc=("1", "parsec"))
 _define("hertz", Hz=("1", "hertz"))
 _define("kilohertz", kHz=("1", "kilohertz"), MHz=("1000", "megahertz"), GHz=("1000000", "gigahertz"))
 _define("calorie", cal=("1", "calorie"), kcal=("1000", "kilocalorie"))
 _define("pascal", Pa=("1", "pascal"), kPa=("1000", "kilopascal"))
 for _name, _unit in {
     "C": "coulomb",
-    "V": "volt",
-    "A": "ampere",
     "K": "kelvin",
     "T": "tesla",
     "mol": "mole",
@@ -68,6 +86,7 @@ for _name, _unit in {
     _define(_unit, **{_name: ("1", _unit)})
 _define("unit", unit=("1", "units"))
 _COMPOSED = {
+    "mpg": (("mi", 1), ("gallon", -1)),
     "mph": (("mi", 1), ("h", -1)),
     "kph": (("km", 1), ("h", -1)),
     "kmh": (("km", 1), ("h", -1)),
@@ -241,6 +260,7 @@ def parse_unit(tokens: list[Token]) -> Unit | None:
                 and tokens[position].kind == "word"
                 or lower in _EMPTY_WORDS
                 and (lower != "in" or num_words > 1)
+                and word != "A"  # ampere
             ):
                 pass
             else:

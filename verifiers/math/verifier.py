@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from verifiers.math.comparison import Comparison
+from verifiers.math.evaluation import prepare
 from verifiers.math.forms import Form, Words
 from verifiers.math.prose import answer_in_prose
 from verifiers.math.reading import read
@@ -53,6 +54,7 @@ class MathVerifier:
 
     def __init__(self, config: MathConfig, *, timeout_s: float) -> None:
         del timeout_s  # kept by the kill from outside
+        prepare()
         self._config = config
         self._comparison = Comparison(config.decimal_places)
         self._read = lru_cache(CACHE_SIZE)(_read)
