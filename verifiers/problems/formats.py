@@ -38,6 +38,8 @@ class Format:
     """None: every field that nothing else names, under its own name."""
     make_prompt: Callable[[Fields], str] | None = None
     """For rows that have no prompt."""
+    take_demonstration: Callable[[Any], Any] = lambda solution: solution
+    """Of what its field holds; None: the row has none."""
     clean_demonstration: Callable[[str], str] = str
     why_invalid: Callable[[Problem], str | None] = lambda problem: None
     """What is wrong with a problem that no verifier could judge rightly, and the remedy."""
@@ -76,7 +78,8 @@ def _identity(row: Row, config: ProblemsConfig, kind: Format) -> str:
 
 
 def _demonstration(fields: Fields, config: ProblemsConfig, kind: Format) -> str | None:
-    text = _value(fields, config.demonstration_field, kind.demonstration_field, "demonstration_field")
+    held = _value(fields, config.demonstration_field, kind.demonstration_field, "demonstration_field")
+    text = kind.take_demonstration(held)
     if text is None and config.demonstration_field is None:
         return None
     return kind.clean_demonstration(_text(text, config.demonstration_field or kind.demonstration_field))
@@ -244,6 +247,8 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
             prompt_fields=(),
             id_field="problem_id",
             difficulty_field="difficulty",
+            demonstration_field="solutions",
+            take_demonstration=cases.first_solution,
             truth=_of(cases.apps_cases, "inputs", "outputs", "fn_name"),
             make_prompt=cases.apps_prompt,
         ),
@@ -260,6 +265,8 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
             prompt_fields=(),
             id_field="name",
             difficulty_field="difficulty",
+            demonstration_field="solutions",
+            take_demonstration=cases.first_solution,
             truth=_of(cases.code_contests_cases, "inputs", "outputs", "compare"),
             make_prompt=cases.code_contests_prompt,
         ),
