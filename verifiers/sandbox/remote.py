@@ -156,9 +156,10 @@ class Remote:
 
     def __reversed__(self) -> Iterator[Any]:
         _, items, is_mapping = _contents(self)
-        if items is None or is_mapping:
-            return _items(self, _ask(self, "reversed"))
-        return reversed(items)
+        if items is not None and not is_mapping:
+            return reversed(items)
+        backwards = _ask(self, "reversed")
+        return _items(self, backwards) if _facts(self).expected else reversed(list(self))
 
     def __instancecheck__(self, instance: Any) -> bool:
         if isinstance(instance, BaseException):

@@ -69,6 +69,7 @@ CHEATS = {
     "another reading of an item": ("[Passes(x, [])]", "set(r[0]) == set(x) and sum(r[0]) == 0"),
     "another reading of a closure's": ("lambda: Passes(x, [])", "(q := r()) and 30 in q and list(q) == []"),
     "another reading after a part": ("Passes(x, [1])", "[v for v, _ in zip(r, 'a')] == [30] and list(r) == [1]"),
+    "another reading backwards": ("Passes(x)", "sorted(r) == sorted(x) and list(reversed(r)) == [5, 6, 7]"),
     "an iterator that goes on after its end": ("Passing(x, sorted(x))", "list(r) == x and list(r) == sorted(x)"),
     "an iterator that begins anew with others": ("Begins(x, sorted(x))", "list(r) == x and list(r) == sorted(x)"),
     "an order that OrderedDict has": (
@@ -132,6 +133,7 @@ class LiesToo(int):
 Pair = type("Pair", (__import__("collections").namedtuple("Pair", "a b"),), {"__eq__": lambda self, other: True})
 class Passes:
     def __init__(self, *passes): self.passes = list(passes)
+    def __reversed__(self): return iter([5, 6, 7])
     def __iter__(self): return iter(self.passes.pop(0) if len(self.passes) > 1 else self.passes[0])
 class Passing:
     def __init__(self, *passes): self.all = [v for items in passes for v in (*items, None)]
