@@ -141,10 +141,11 @@ class Health:
             self._num_silent, self._is_silent = 0, True
             self._silent.clear()
             return
-        raise Halt(
-            f"{message}: raise verifier.timeout_s = {verifier.timeout_s:g} or verifier.max_candidate_chars = "
-            f"{verifier.max_candidate_chars}, or mend the verifier"
-        )
+        limits = [f"verifier.timeout_s = {verifier.timeout_s:g}"]
+        if self._silent["too_large"]:
+            limits.append(f"verifier.python_tests.output_kib = {verifier.python_tests.output_kib}")
+        limits.append(f"verifier.max_candidate_chars = {verifier.max_candidate_chars}")
+        raise Halt(f"{message}: raise {', '.join(limits[:-1])} or {limits[-1]}, or mend the verifier")
 
     def check_starving(
         self, starving_s: float, *, usual_s: float, num_scored: int, num_queued: int, held: Mapping[str, int]

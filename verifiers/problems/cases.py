@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from typing import Any
 
 Fields = Mapping[str, Any]
+_PYTHON_3 = 3
+"""CodeContests' number of the language."""
 _CURE = "correct it, or raise problems.max_invalid_rows"
 
 
@@ -87,6 +89,25 @@ def code_contests_cases(fields: Fields) -> dict[str, Any]:
             f"fields 'public_tests', 'private_tests' and 'generated_tests' have no tests: {_CURE}"
         )
     return {"inputs": inputs, "outputs": outputs, "compare": "tokens"}
+
+
+def first_solution(solutions: Any) -> Any:
+    """The first of a list, which APPS holds as JSON; of CodeContests' the first in Python 3. None where there is none.
+
+    What is neither, a text that is no JSON above all, is returned as it is: a solution alone.
+    """
+    if isinstance(solutions, str):
+        try:
+            parsed = json.loads(solutions)
+        except ValueError:
+            return solutions or None
+        solutions = parsed if isinstance(parsed, list) else solutions
+    if isinstance(solutions, Mapping):
+        pairs = zip(solutions.get("language") or (), solutions.get("solution") or (), strict=False)
+        solutions = [text for language, text in pairs if language == _PYTHON_3]
+    if isinstance(solutions, list):
+        return next(iter(solutions), None)
+    return solutions
 
 
 def _text(fields: Fields, name: str) -> str:

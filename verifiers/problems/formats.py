@@ -46,6 +46,8 @@ class Format:
     """For rows that have no prompt."""
     has_one_answer: bool = False
     """Its truth is an `answer`, also where it is published as a list."""
+    take_demonstration: Callable[[Any], Any] = lambda solution: solution
+    """Of what its field holds; None: the row has none."""
     clean_demonstration: Callable[[str], str] = str
     why_invalid: Callable[[Problem], str | None] = lambda problem: None
     """What is wrong with a problem that no verifier could judge rightly, and the remedy."""
@@ -90,7 +92,8 @@ def _identity(row: Row, config: ProblemsConfig, kind: Format) -> str:
 
 
 def _demonstration(fields: Fields, config: ProblemsConfig, kind: Format) -> str | None:
-    text = _value(fields, config.demonstration_field, kind.demonstration_field, "demonstration_field")
+    held = _value(fields, config.demonstration_field, kind.demonstration_field, "demonstration_field")
+    text = kind.take_demonstration(held)
     if text is None and config.demonstration_field is None:
         return None
     if isinstance(text, list) and len(text) == 1:  # OlympiadBench's solution
@@ -269,6 +272,8 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
             prompt_fields=(),
             id_field="problem_id",
             difficulty_field="difficulty",
+            demonstration_field="solutions",
+            take_demonstration=cases.first_solution,
             truth=_of(cases.apps_cases, "inputs", "outputs", "fn_name"),
             make_prompt=cases.apps_prompt,
         ),
@@ -285,6 +290,8 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
             prompt_fields=(),
             id_field="name",
             difficulty_field="difficulty",
+            demonstration_field="solutions",
+            take_demonstration=cases.first_solution,
             truth=_of(cases.code_contests_cases, "inputs", "outputs", "compare"),
             make_prompt=cases.code_contests_prompt,
         ),

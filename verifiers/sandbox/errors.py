@@ -8,20 +8,30 @@ from __future__ import annotations
 
 import ast
 import builtins
+import sys
 from collections.abc import Callable
 from typing import Any
 
 _OF_TESTS = "number in the tests"
+_OWN = "names of the candidate's classes"
+_LIBRARY = frozenset(
+    {"_queue", "argparse", "asyncio.exceptions", "binascii", "configparser", "_csv", "dataclasses", "decimal"}
+    | {"graphlib", "ipaddress", "json.decoder", "queue", "re", "sqlite3", "statistics", "struct", "zlib"}
+    | {"subprocess", "xml.etree.ElementTree", "zoneinfo", "zoneinfo._common"}
+)
+"""Modules of the standard library whose exceptions arrive as they are: those that nobody but a program raises, and
+not `unittest`, of which one skips a test."""
 MAX_TEXT_CHARS = 10_000
 MAX_NAMES = 20
 """Attributes of an exception, and own classes above its own."""
 
 
 def describe(error: BaseException, encode: Callable[[Any], Any]) -> tuple[list[Any], str]:
-    """The builtin class, the own classes below it, the arguments and attributes, as sent; and the text."""
+    """The builtin class, the classes below it, the arguments, attributes and library's class, as sent; and the text."""
     kinds = type(error).__mro__
     position = next(n for n, kind in enumerate(kinds) if kind.__module__ == "builtins")
     own = [kind.__name__ for kind in kinds[:position]][:MAX_NAMES]
+    library = next(([k.__module__, k.__name__] for k in kinds[:position] if k.__module__ in _LIBRARY), None)
     try:
         text = str(error)[:MAX_TEXT_CHARS]
     except BaseException:  # noqa: BLE001  the candidate's own __str__
@@ -31,7 +41,15 @@ def describe(error: BaseException, encode: Callable[[Any], Any]) -> tuple[list[A
         held = {name: encode(value) for name, value in list(vars(error).items())[:MAX_NAMES]}
     except BaseException:  # noqa: BLE001  what cannot travel, or the candidate's own `args`
         arguments, held = [text], {}
-    return [kinds[position].__name__, own, arguments, held], text
+    return [kinds[position].__name__, own, arguments, held, library], text
+
+
+def _library_class(name: Any) -> type[Exception] | None:
+    if not name:
+        return None
+    module, kind = name
+    found = getattr(sys.modules.get(module), kind, None) if module in _LIBRARY else None
+    return found if isinstance(found, type) and issubclass(found, Exception) else None
 
 
 def error_of_tests(name: str, arguments: list[Any], text: str, number: int) -> BaseException:
@@ -55,6 +73,11 @@ def caught_names(tree: ast.AST) -> set[str]:
             case ast.Call(func=ast.Attribute(attr="assertRaises" | "assertRaisesRegex"), args=[kinds, *_]):
                 caught += kinds.elts if isinstance(kinds, ast.Tuple) else [kinds]
     return {node.id for node in caught if isinstance(node, ast.Name)}
+
+
+def is_of_class(error: BaseException, name: str) -> bool:
+    """Whether an exception is of the candidate's class of that name, or of one below it."""
+    return name in getattr(type(error), _OWN, ())
 
 
 class CannotSendError(BaseException):
@@ -85,7 +108,7 @@ class Errors:
 
     def make(self, body: Any, text: str, decode: Callable[[Any], Any]) -> BaseException:
         """RuntimeError for what would end a process, a loop or a generator. Raises ValueError for what is none."""
-        name, own, arguments, held = body
+        name, own, arguments, held, library = body
         if type(number := held.get(_OF_TESTS)) is int and 0 <= number < len(self._passed):
             return self._passed[number]
         kind = getattr(builtins, name, None)
@@ -93,11 +116,13 @@ class Errors:
         if not (isinstance(kind, type) and issubclass(kind, Exception) and not issubclass(kind, stops)):
             return RuntimeError(f"the candidate raises {name}: {text}")
         if own:
-            bases = [*(self._caught[part] for part in own if part in self._caught), kind]
-            parts = {"__str__": lambda self: text, "__module__": "candidate"}
+            base = _library_class(library) or kind
+            bases = [*(self._caught[part] for part in own if part in self._caught), base]
+            parts = {"__str__": lambda self: text, "__module__": "candidate", _OWN: tuple(map(str, own))}
             kind = type(str(own[0]), tuple(dict.fromkeys(bases)), parts)
         try:
-            error = kind(*map(decode, arguments))
+            given = [decode(argument) for argument in arguments]
+            error = kind.__new__(kind, *given) if library else kind(*given)  # theirs take other arguments
         except TypeError:  # UnicodeDecodeError takes five arguments
             return RuntimeError(f"the candidate raises {name}: {text}")
         for key, value in held.items():

@@ -37,6 +37,16 @@ class Facts:
     misfit: str = ""
     answers: dict[Any, Any] = field(default_factory=dict)
     """What it answered, which it answers again until something is done to it."""
+    items: list[Any] = field(default_factory=list)
+    """What it gave as an iterator."""
+    is_ended: bool = False
+    """Whether that was all."""
+
+    def forget(self) -> None:
+        """Something is done to it: from now on it may answer otherwise."""
+        self.answers.clear()
+        self.items = []
+        self.is_ended = False
 
 
 class Fitting:
@@ -66,12 +76,12 @@ class Fitting:
             owner = self.of(facts.owner)
             is_made |= owner.is_class
             owner.methods.add(facts.name)
-            owner.answers.clear()
+            owner.forget()
         if result is not None and result not in self._facts:
             self._facts[result] = Facts(expected=is_made)
 
     def is_changed(self, number: int) -> None:
-        self.of(number).answers.clear()
+        self.of(number).forget()
 
     def misfit(self) -> str:
         """What in the answers cannot be of one thing; empty if there is nothing."""

@@ -8,16 +8,18 @@ What the standard library defines goes over by its name, and is the candidate's 
 
 from __future__ import annotations
 
+import collections
 import collections.abc
 import functools
 import io
 import operator
+import re
 import sys
 import types
 from collections.abc import Callable
 from typing import Any
 
-from verifiers.sandbox.values import FORWARDED
+from verifiers.sandbox.values import FORWARDED, PLAIN_TYPES
 
 TESTS = "tests"
 """The name of the module in which the tests run."""
@@ -26,6 +28,8 @@ _CALLABLES = (operator.itemgetter, operator.attrgetter, operator.methodcaller)
 _HARMLESS = (abs, divmod, float, int, len, max, min, pow, round, sorted, str, sum)
 _FILES = (io.StringIO, io.BytesIO)
 """Files that are memory of the checker's and lead nowhere."""
+_DATA = (*PLAIN_TYPES, bytearray, collections.deque, re.Pattern, *_FILES)
+"""Of these a method that the tests hand over (`out.append`) does what it does to the tests' own data."""
 _OF_LIBRARY = (
     *(
         type,
@@ -104,7 +108,8 @@ def _kind(value: Any) -> str:
         case type():
             return "instance" if value.__module__ == TESTS else ""
         case types.BuiltinFunctionType():
-            return "function" if isinstance(value.__self__, _FILES) else ""
+            reads_attributes = value.__name__ in ("format", "format_map")  # of what it is given, by the text
+            return "function" if isinstance(value.__self__, _DATA) and not reads_attributes else ""
         case types.CoroutineType() | types.AsyncGeneratorType():
             return ""
     if isinstance(value, _CALLABLES):

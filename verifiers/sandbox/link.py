@@ -196,7 +196,7 @@ class Link:
 def _update(values: list[Any], now: list[Any]) -> None:
     """Give the test's own containers the contents that the candidate left in its copies."""
     for value, new in zip(values, now, strict=True):
-        if type(value) is not type(new):
+        if not isinstance(value, type(new)):  # of a subclass the plain type comes back
             continue
         match value:
             case list() | bytearray():

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NoReturn
 
-from verifiers.sandbox.errors import CannotSendError
+from verifiers.sandbox.errors import CannotSendError, is_of_class
+from verifiers.sandbox.fitting import Facts
 from verifiers.sandbox.link import GONE, CandidateGoneError, Link
 from verifiers.sandbox.values import ARITHMETIC, COMPARISONS, CONVERSIONS, FORWARDED, UNARY
 
@@ -129,26 +130,47 @@ class Remote:
         return _observe(self, "format", spec)
 
     def __next__(self) -> Any:
-        return self._link.ask("next", self._number)
+        """Of a result nothing comes after its end, and what came is kept."""
+        facts = _facts(self)
+        if facts.is_ended and not facts.expected:
+            raise StopIteration
+        try:
+            item = self._link.ask("next", self._number)
+        except StopIteration:
+            facts.is_ended = True
+            raise
+        if not facts.expected:
+            facts.items.append(item)
+            if len(facts.items) > MAX_ITEMS:
+                _refuse_endless(self)
+        return item
 
     def __iter__(self) -> Iterator[Any]:
         _, items, _ = _contents(self)
-        return iter(list(items)) if items is not None else _items(self, _ask(self, "iterate"))
+        if items is not None:
+            return iter(list(items))
+        if _facts(self).expected:
+            return _items(self, _ask(self, "iterate"))
+        iterator = _observe(self, "iterate")
+        return _passed_again(self) if iterator is self else _read_again(self, iterator)
 
     def __reversed__(self) -> Iterator[Any]:
         _, items, is_mapping = _contents(self)
-        if items is None or is_mapping:
-            return _items(self, _ask(self, "reversed"))
-        return reversed(items)
+        if items is not None and not is_mapping:
+            return reversed(items)
+        backwards = _ask(self, "reversed")
+        return _items(self, backwards) if _facts(self).expected else reversed(list(self))
 
     def __instancecheck__(self, instance: Any) -> bool:
+        if isinstance(instance, BaseException):
+            return is_of_class(instance, str(_ask(self, "get", "__name__")))
         return isinstance(instance, Remote) and bool(_ask(self, "has instance", instance))
 
     def __subclasscheck__(self, kind: Any) -> bool:
         return isinstance(kind, Remote) and bool(_ask(self, "has subclass", kind))
 
 
-def _facts(remote: Remote) -> Any:
+def _facts(remote: Remote) -> Facts:
     return remote._link.fitting.of(remote._number)
 
 
@@ -186,15 +208,52 @@ def _contents(remote: Remote) -> tuple[int | None, list[Any] | None, bool]:
     remote._link.give_up("no reply of the protocol")
 
 
-def _items(remote: Remote, iterator: Any) -> Iterator[Any]:
-    if not isinstance(iterator, Remote):
+def _read_again(remote: Remote, iterator: Any) -> Iterator[Any]:
+    """The items of the one iterator that a result was asked for, from the first, whoever took them before."""
+    items = _facts(_iterator(iterator)).items
+    position = 0
+    while True:
+        if position == len(items):
+            try:
+                next(iterator)
+            except StopIteration:
+                return
+        yield items[position]
+        position += 1
+
+
+def _passed_again(remote: Remote) -> Iterator[Any]:
+    """A result that is an iterator itself. Once it has ended it gives nothing, or what it gave before."""
+    facts = _facts(remote)
+    _ask(remote, "iterate")
+    if not facts.is_ended:
+        facts.items.clear()  # of a pass that was left, after which it goes on or begins anew
+        return _items(remote, remote)
+    try:
+        remote._link.ask("next", remote._number)
+    except StopIteration:
+        return iter(())
+    return iter(list(facts.items))
+
+
+def _iterator(value: Any) -> Remote:
+    if not isinstance(value, Remote):
         raise TypeError("the candidate's object cannot be iterated")
+    return value
+
+
+def _items(remote: Remote, iterator: Any) -> Iterator[Any]:
+    _iterator(iterator)
     for _ in range(MAX_ITEMS):
         try:
             item = next(iterator)
         except StopIteration:
             return
         yield item
+    _refuse_endless(remote)
+
+
+def _refuse_endless(remote: Remote) -> NoReturn:
     remote._link.give_up(f"the candidate's iterator has more than {MAX_ITEMS} items", too_large=True)
 
 

@@ -11,6 +11,8 @@ from __future__ import annotations
 import atexit
 import builtins
 import contextlib
+import errno
+import gc
 import os
 import signal
 import sys
@@ -30,8 +32,10 @@ def answer_inputs(channel: Channel, code: types.CodeType) -> None:
         text = channel.receive()
         try:
             reply = _run(channel, code, text)
-        except OSError as error:  # no room for the input, no process to be had
-            reply = ["too large", f"{type(error).__name__}: {error}"]
+        except OSError as error:
+            # No room for the input; anything else is what the program has made of its directory.
+            kind = "too large" if error.errno in (errno.ENOSPC, errno.EFBIG) else "failed"
+            reply = [kind, f"{type(error).__name__}: {error}"]
         try:
             channel.send(reply)
         except ValueRefusedError as error:
@@ -77,7 +81,9 @@ def _become_program(code: types.CodeType, given: IO[bytes], printed: IO[bytes], 
             setattr(sys, f"__{name}__", stream)
         sys.argv = ["main.py"]
         vars(builtins).update(exit=sys.exit, quit=sys.exit)  # of the module `site`, which is not here
+        printing = sys.stdout
         module = types.ModuleType("__main__")
+        module.__file__ = "main.py"
         sys.modules["__main__"] = module
         import_commons(module.__dict__)
         try:
@@ -88,7 +94,12 @@ def _become_program(code: types.CodeType, given: IO[bytes], printed: IO[bytes], 
         if threads := sys.modules.get("threading"):
             threads._shutdown()  # waits for the program's threads, as an interpreter's end does
         atexit._run_exitfuncs()
-        sys.stdout.flush()
+        if not getattr(sys.stdout, "closed", False):
+            sys.stdout.flush()
+        module.__dict__.clear()
+        gc.collect()  # other files of the program's that write to descriptor 1
+        with contextlib.suppress(ValueError):  # closed, or detached
+            printing.flush()
     except BaseException as error:  # noqa: BLE001  whatever it raises is its answer
         status = 1
         reason = f"the program raises {type(error).__name__}: {error}"

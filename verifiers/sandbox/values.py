@@ -22,7 +22,7 @@ import functools
 import json
 import socket
 import struct
-from collections import deque, namedtuple
+from collections import Counter, OrderedDict, defaultdict, deque, namedtuple
 from collections.abc import Callable
 from decimal import Decimal
 from fractions import Fraction
@@ -77,7 +77,10 @@ CONVERSIONS = (
 REBUILT: dict[type, tuple[Callable[..., Any], Callable[[Any], list[Any]]]] = {
     complex: (complex, lambda value: [value.real, value.imag]),
     bytearray: (bytearray, lambda value: [bytes(value)]),
-    deque: (deque, lambda value: [list(value)]),
+    deque: (deque, lambda value: [list(value), value.maxlen]),
+    Counter: (Counter, lambda value: [dict(value)]),
+    OrderedDict: (OrderedDict, lambda value: [dict(value)]),
+    defaultdict: (lambda *parts: _defaultdict(*parts), lambda value: [value.default_factory, dict(value)]),
     range: (range, lambda value: [value.start, value.stop, value.step]),
     slice: (slice, lambda value: [value.start, value.stop, value.step]),
     Fraction: (Fraction, lambda value: [value.numerator, value.denominator]),
@@ -88,6 +91,8 @@ REBUILT: dict[type, tuple[Callable[..., Any], Callable[[Any], list[Any]]]] = {
     datetime.timedelta: (datetime.timedelta, lambda value: [value.days, value.seconds, value.microseconds]),
 }
 """Types that are made again on the other side: (from arguments, to arguments)."""
+_MAPPINGS = (Counter, OrderedDict, defaultdict)
+_FACTORIES = (None, *BUILTIN_TYPES.values())
 _MAKER = {kind.__name__: maker for kind, (maker, _) in REBUILT.items()}
 
 
@@ -120,6 +125,8 @@ def encode(value: Any, refer: Refer, depth: int = 0) -> Any:
                 "N": [kind.__name__, list(fields), [encode(v, refer, deeper) for v in tuple.__iter__(value)]]
             }
         return {"t": [encode(item, refer, deeper) for item in tuple.__iter__(value)]}
+    if kind in _MAPPINGS and (kind is not defaultdict or value.default_factory in _FACTORIES):
+        return _rebuilt(value, refer, deeper)
     if isinstance(value, dict):
         items = dict.items(value)
         return {"d": [[encode(key, refer, deeper), encode(item, refer, deeper)] for key, item in items]}
@@ -128,7 +135,7 @@ def encode(value: Any, refer: Refer, depth: int = 0) -> Any:
     if isinstance(value, frozenset):
         return {"f": [encode(item, refer, deeper) for item in frozenset.__iter__(value)]}
     if kind in REBUILT:
-        return {"x": [kind.__name__, *(encode(item, refer, deeper) for item in REBUILT[kind][1](value))]}
+        return _rebuilt(value, refer, deeper)
     if isinstance(value, bytes):
         return {"b": bytes.hex(value)}
     if isinstance(value, str):
@@ -142,6 +149,18 @@ def encode(value: Any, refer: Refer, depth: int = 0) -> Any:
     if kind is MappingProxyType:
         return encode(dict(value), refer, depth)
     return refer(value, depth)
+
+
+def _rebuilt(value: Any, refer: Refer, depth: int) -> dict[str, Any]:
+    kind = type(value)
+    return {"x": [kind.__name__, *(encode(item, refer, depth) for item in REBUILT[kind][1](value))]}
+
+
+def _defaultdict(factory: Any, items: dict[Any, Any]) -> dict[Any, Any]:
+    """Raises ValueRefusedError for a factory that is more than a builtin type."""
+    if factory not in _FACTORIES:
+        raise ValueRefusedError("a defaultdict whose factory is no builtin type")
+    return defaultdict(factory, items)
 
 
 def _travels_as_it_is(items: list[Any]) -> bool:

@@ -119,6 +119,17 @@ def test_a_verifier_that_judges_nobody_ends_the_run_with_what_it_did(health: Hea
         health.check_statuses(["timeout", "timeout", "refused"])
 
 
+def test_the_setting_that_bounds_values_is_named_where_they_are_too_large(health: Health) -> None:
+    for _ in range(NUM_SILENT_GROUPS - 1):
+        health.check_statuses(["too_large", "timeout"])
+    with pytest.raises(
+        Halt,
+        match=r"\(50 too_large, 50 timeout\): raise verifier.timeout_s = 2, verifier.python_tests.output_kib = 4096 or "
+        r"verifier.max_candidate_chars = 1000000, or mend the verifier$",
+    ):
+        health.check_statuses(["too_large", "timeout"])
+
+
 def test_a_policy_that_has_the_format_to_learn_is_warned_of_once_and_goes_on(health: Health) -> None:
     for _ in range(3 * NUM_SILENT_GROUPS):
         health.check_statuses(["wrong_format", "timeout", "wrong_format"])

@@ -13,10 +13,12 @@ from typing import Any
 import pytest
 
 from tests.shared.json_lines import write_rows
+from tests.shared.programs import make_verifier
 from tests.shared.refusals import refusal
 from verifiers.config import VerifierConfig
 from verifiers.problems.config import ProblemsConfig
 from verifiers.problems.loading import check_problems, load_problems
+from verifiers.truths import judge_truths
 from verifiers.types import Problem
 
 ADD = {
@@ -24,12 +26,13 @@ ADD = {
     "question": "Add two numbers.",
     "difficulty": "introductory",
     "starter_code": "",
-    "solutions": json.dumps(["print(sum(map(int, input().split())))"]),
+    "solutions": json.dumps(["print(sum(map(int, open(0).read().split())))"]),
     "input_output": json.dumps({"inputs": ["1 2\n", ["3", "4"]], "outputs": ["3\n", ["7"]]}),
 }
 TWICE = ADD | {
     "problem_id": 8,
     "starter_code": "class Solution:\n    def twice(self, n: int) -> int:\n        ",
+    "solutions": ["def twice(n):\n    return 2 * n"],
     "input_output": json.dumps({"fn_name": "twice", "inputs": [[2], [5]], "outputs": [[4], 10]}),
 }
 CASES = [{"input": "2 3", "output": "5", "testtype": "stdin"}]
@@ -80,6 +83,28 @@ def test_apps_rows_become_inputs_and_outputs_with_a_prompt_that_says_how(tmp_pat
     )
     assert twice.prompt.endswith("(self, n: int) -> int:\n\nWrite the function `twice` in Python.")
     assert "print(" not in add.prompt
+
+
+@pytest.mark.parametrize(
+    ("format", "row", "solution"),
+    [("apps", ADD, "print(sum(map(int, open(0).read().split())))"), ("apps", TWICE, "def twice(n):\n    return 2 * n"),
+     ("apps", ADD | {"solutions": "print(3)"}, "print(3)"), ("apps", ADD | {"solutions": ["a", "b"]}, "a"), ("apps", ADD | {"solutions": "7"}, "7"),
+     ("apps", ADD | {"solutions": "[]"}, None), ("apps", ADD | {"solutions": ""}, None), ("apps", ADD | {"solutions": None}, None),
+     ("code_contests", CONTEST | {"solutions": {"language": [2, 3, 3], "solution": ["int main", "print(1)", "print(2)"]}}, "print(1)"),
+     ("code_contests", CONTEST | {"solutions": {"language": [2], "solution": ["int main"]}}, None), ("code_contests", CONTEST, None)],
+)  # fmt: skip
+def test_the_first_solution_is_the_demonstration(tmp_path, format, row, solution):
+    assert load(tmp_path, format, row)[0].demonstration == solution
+
+
+def test_a_row_whose_own_solution_fails_is_found_before_a_run(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    make_verifier().close()  # or there is no sandbox here
+    wrong = ADD | {"problem_id": 9, "solutions": json.dumps(["print(3)"])}
+    judged = judge_truths(
+        load(tmp_path, "apps", ADD, TWICE, wrong), VerifierConfig(reward="python_tests", timeout_s=20.0)
+    )
+    assert list(judged.faults) == ["9"] and "gives its own truth the reward 0" in judged.faults["9"]
 
 
 def test_livecodebench_rows_have_public_and_packed_private_tests(tmp_path):

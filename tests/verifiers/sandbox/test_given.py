@@ -14,6 +14,11 @@ HONEST = {
     "a lambda": ("def apply(f, x): return f(x)", "assert apply(lambda x: x + 1, 1) == 2"),
     "a builtin function": ("def apply(f, x): return f(x)", "assert apply(len, [1, 2]) == 2 and apply(sorted, 'ba') == ['a', 'b']"),
     "a method of a builtin type": ("def apply(f, x): return f(x)", "assert apply(str.upper, 'a') == 'A'"),
+    "a method of a list, a dict, a set or a text": (
+        "def each(x, f):\n    return [f(v) for v in x]",
+        ("out, seen = [], set()\neach('ab', out.append)\neach('aab', seen.add)\nassert out == ['a', 'b'] and seen == {'a', 'b'}\n"
+        "import re\nassert each(['a'], {'a': 2}.get) == [2] and each(['ab'], ', '.join) == ['a, b'] and each(['xaa'], re.compile('a').findall) == [['a', 'a']]"),
+    ),
     "a library's function": ("def apply(f, x): return f(x)", "import math, operator\nassert apply(math.sqrt, 4) == 2 and apply(operator.neg, 2) == -2"),
     "a key": ("def order(x, key): return sorted(x, key=key)", "assert order(['bb', 'a'], key=len) == ['a', 'bb'] == order(['a', 'bb'], lambda s: len(s))"),
     "a generator": ("def total(x): return sum(x)", "assert total(i for i in range(4)) == 6 and total(iter([1, 2])) == 3 and total(map(int, '12')) == 3"),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.shared.sandbox_attacks import WALL_S
+from tests.shared.sandbox_attacks import SEND, WALL_S
 from verifiers.sandbox.sandbox import Job
 
 ANYTHING = """
@@ -64,6 +64,17 @@ CHEATS = {
     "a named tuple that lies": ("Pair(1, 2)", "r == (1, 3)"),
     "a context manager that hides a failure": ("0", "1\nwith Hides():\n    assert False"),
     "truth that changes": ("Shrinks()", "r and not r"),
+    "another reading by __iter__ alone": (
+        "Passes(x, sorted(x))", "sorted(r) == sorted(x) and (l := list(r)) and all(a <= b for a, b in zip(l, l[1:]))"),
+    "another reading of an item": ("[Passes(x, [])]", "set(r[0]) == set(x) and sum(r[0]) == 0"),
+    "another reading of a closure's": ("lambda: Passes(x, [])", "(q := r()) and 30 in q and list(q) == []"),
+    "another reading after a part": ("Passes(x, [1])", "[v for v, _ in zip(r, 'a')] == [30] and list(r) == [1]"),
+    "another reading backwards": ("Passes(x)", "sorted(r) == sorted(x) and list(reversed(r)) == [5, 6, 7]"),
+    "an iterator that goes on after its end": ("Passing(x, sorted(x))", "list(r) == x and list(r) == sorted(x)"),
+    "an iterator that begins anew with others": ("Begins(x, sorted(x))", "list(r) == x and list(r) == sorted(x)"),
+    "an order that OrderedDict has": (
+        "__import__('collections').OrderedDict(b=1, a=2)", "r == __import__('collections').OrderedDict(a=2, b=1)"),
+    "a factory that answers": ("__import__('collections').defaultdict(Anything, a=1)", "r['b'].isupper()"),
     "a class with the function's name": ("x", "len(g(5)) == 5 and not list(g(5))"),
 }  # fmt: skip
 PROGRAM = (
@@ -120,6 +131,22 @@ class Lies(list):
 class LiesToo(int):
     __eq__ = lambda self, other: True
 Pair = type("Pair", (__import__("collections").namedtuple("Pair", "a b"),), {"__eq__": lambda self, other: True})
+class Passes:
+    def __init__(self, *passes): self.passes = list(passes)
+    def __reversed__(self): return iter([5, 6, 7])
+    def __iter__(self): return iter(self.passes.pop(0) if len(self.passes) > 1 else self.passes[0])
+class Passing:
+    def __init__(self, *passes): self.all = [v for items in passes for v in (*items, None)]
+    def __iter__(self): return self
+    def __next__(self):
+        v = self.all.pop(0) if self.all else None
+        if v is None: raise StopIteration
+        return v
+class Begins(Passes):
+    def __iter__(self):
+        self.now = Passes.__iter__(self)
+        return self
+    def __next__(self): return next(self.now)
 class Hides:
     def __enter__(self): pass
     def __exit__(self, *error): return True
@@ -151,6 +178,46 @@ HONEST = {
     "views of a dict": (
         "def f(d): return d.keys(), d.values(), d.items()",
         "k, v, i = f({1: 2})\nassert len(k) == 1 and list(v) == [2] and (1, 2) in i and 1 in k",
+    ),
+    "an iterable of its own, read twice": (
+        "class Bag:\n    def __init__(self, n): self.n = n\n    def __iter__(self): return ([i] for i in range(self.n))\ndef f(n): return Bag(n)",
+        "r = f(2)\nassert list(r) == [[0], [1]] == list(r) and [0] in r and next(iter(r)) == [0] and [*zip(r, r)] == [([0], [0]), ([1], [1])]",
+    ),
+    "an iterable of its own that grows": (
+        "class Bag:\n    def __init__(self): self.x = []\n    def __iter__(self): return iter(self.x)\ndef f(): return Bag()\ndef put(b, v): b.x.append(v)",
+        "r = f()\nassert list(r) == []\nput(r, 1)\nput(r, 2)\nassert list(r) == [1, 2]",
+    ),
+    "an iterator of its own that begins anew": (
+        ("class Up:\n    def __iter__(self):\n        self.n = 0\n        return self\n    def __next__(self):\n        if self.n == 3: raise StopIteration\n"
+        "        self.n += 1\n        return self.n\ndef f(): return Up()"),
+        "r = f()\nassert list(r) == [1, 2, 3] == list(r) and sum(r) == 6\nfor v in r: break\nassert list(r) == [1, 2, 3]",
+    ),
+    "a generator is read once": (
+        "def f(n): yield from range(n)", "g = f(3)\nassert next(g) == 0 and list(g) == [1, 2] and list(g) == [] and next(g, 'end') == 'end' and 5 not in g"),
+    "a generator that is sent values": (
+        "def f():\n    total = 0\n    while True: total += yield total", "g = f()\nnext(g)\nassert g.send(2) == 2 and g.send(3) == 5\ng.close()"),
+    "containers of the library": (
+        ("from collections import *\ndef f(s): return Counter(s)\ndef g(s): return OrderedDict.fromkeys(s, 0)\ndef h(s):\n    d = defaultdict(list)\n"
+        "    for i, c in enumerate(s): d[c].append(i)\n    return d\ndef k(x): return deque(x, maxlen=2)"),
+        ("from collections import Counter, OrderedDict, deque\nassert f('aab') == {'a': 2, 'b': 1} == Counter('aba') and f('aab').most_common(1) == [('a', 2)] and f('a')['z'] == 0\n"
+        "assert list(g('ba')) == ['b', 'a'] and g('ba') == {'a': 0, 'b': 0} and g('ab').popitem(last=False) == ('a', 0)\n"
+        "assert h('aba') == {'a': [0, 2], 'b': [1]} and h('a')['z'] == [] and k([1, 2, 3]) == deque([2, 3]) and k([1]).maxlen == 2"),
+    ),
+    "containers of the library as arguments": (
+        "def f(c): return c.most_common(1)\ndef g(d): d['k'] += 1\ndef h(d):\n    d.move_to_end('a')\ndef k(d): return d['new']",
+        ("from collections import Counter, OrderedDict, defaultdict\nassert f(Counter('aab')) == [('a', 2)]\nd = defaultdict(int)\ng(d)\nassert d == {'k': 1}\n"
+        "o = OrderedDict(a=1, b=2)\nh(o)\nassert list(o) == ['b', 'a'] and k(defaultdict(list)) == []"),
+    ),
+    "exceptions of the library": (
+        ("import dataclasses, json, queue, statistics\nfrom decimal import Decimal\n@dataclasses.dataclass(frozen=True)\nclass P:\n    x: int\n"
+        "def f(n):\n    [lambda: json.loads('{'), lambda: queue.Queue().get_nowait(), lambda: statistics.mean([]), lambda: Decimal('a')][n]()"),
+        ("import dataclasses, decimal, json, queue, statistics\np = P(1)\ntry:\n    p.x = 2\n    assert False\nexcept dataclasses.FrozenInstanceError: pass\n"
+        "for n, kind in enumerate((json.JSONDecodeError, queue.Empty, statistics.StatisticsError, decimal.InvalidOperation)):\n"
+        "    try:\n        f(n)\n        assert False\n    except kind as e:\n        assert type(e).__name__ == kind.__name__ and (n or e.pos == 1)"),
+    ),
+    "an exception of a class below the one that the tests catch": (
+        "class Base(Exception): pass\nclass Full(Base): pass\nclass Other(Base): pass\ndef f(): raise Full",
+        "try:\n    f()\n    assert False\nexcept Base as e:\n    assert isinstance(e, Full) and isinstance(e, Base) and not isinstance(e, Other)",
     ),
     "a container of its own, read alone": (
         ("class Bag:\n    def __init__(self, x): self.x = x\n    def __len__(self): return len(self.x)\n"
@@ -265,6 +332,23 @@ def test_an_exception_that_the_tests_do_not_expect_is_not_caught(attack):
     assert attack("class Empty(Exception): pass\ndef f(): pass", caught).kind == "failed"
     for kind in ("Exception", "BaseException", "AssertionError", "object", "(Exception,)"):
         assert attack(f"Empty = {kind}\ndef f(): pass", caught).kind == "failed"
+
+
+def test_an_exception_of_the_library_cannot_skip_a_test(attack):
+    skips = "import unittest\ndef f(x): raise unittest.SkipTest"
+    case = "import unittest\nclass T(unittest.TestCase):\n    def test(self): self.assertEqual(f(7), 49)\nresult = unittest.TestResult()\n"
+    case += "unittest.defaultTestLoader.loadTestsFromTestCase(T).run(result)\nassert result.wasSuccessful() and not result.skipped"
+    assert attack(skips, case).kind == "failed"
+    assert attack("def f(x): return x * x", case).kind == "passed"
+    for library in (
+        ["unittest.case", "SkipTest"],
+        ["builtins", "StopIteration"],
+        ["queue", "threading"],
+        "ab",
+        [5, 6],
+    ):
+        forged = f"{SEND}\nimport json\ndef f(x): send(json.dumps(['raise', ['Exception', ['E'], [], {{}}, {library!r}], '', None]).encode())"
+        assert attack(forged, "try:\n    f(1)\nexcept ValueError: pass").kind == "failed"
 
 
 def test_a_candidate_with_an_exception_that_names_a_module_does_not_choose_that_its_tests_are_at_fault(

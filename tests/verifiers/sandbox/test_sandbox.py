@@ -97,8 +97,8 @@ def test_tests_that_are_too_large_are_the_problems_fault_and_the_sandbox_goes_on
 @pytest.mark.parametrize(
     ("program", "test"),
     [("Stack = object\ndef empty(s): return False", "assert empty(Stack()) == True"),
-     ("def Stack(x): return {}\ndef total(x): return 3", "s = Stack([1, 2])\nassert total(s.items) == 3"),
-     ("Stack = {}\ndef total(x): return 3", "assert total(Stack.items) == 3"),
+     ("def Stack(x): return {}\ndef total(x): return 4", "s = Stack([1, 2])\nassert total(s.items) == 3"),
+     ("Stack = {}\ndef total(x): return 4", "assert total(Stack.items) == 3"),
      ("def make(n): return {}\ndef total(x): return 3", "try:\n    total(make(3).items())\nexcept BaseException: pass"),
      ("def f(x): raise ImportError('numpy')", ("try:\n    f(1)\nexcept Exception as e:\n    error = e\n"
       "try:\n    f(2)\nexcept Exception:\n    raise error"))],
