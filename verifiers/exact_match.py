@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from verifiers.one_answer import why_no_answer_field
 from verifiers.types import Problem, Trial, Verdict
 
 
@@ -15,6 +16,8 @@ def verify(problem: Problem, completion: str) -> Verdict:
 def check_problem(problem: Problem) -> None:
     """Raise ValueError unless the problem's truth has an `answer` that a completion can equal."""
     answer = problem.truth.get("answer")
+    if "answer" not in problem.truth:
+        raise ValueError(why_no_answer_field(problem, "exact_match"))
     if not isinstance(answer, str | int | float) or not str(answer).strip():
         raise ValueError(
             f"problem {problem.id!r}: truth 'answer' is {answer!r}, verifier 'exact_match' needs a text or "

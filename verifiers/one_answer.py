@@ -26,3 +26,12 @@ def with_one_answer(problem: Problem) -> Problem:
         if single is answer
         else dataclasses.replace(problem, truth={**problem.truth, "answer": single})
     )
+
+
+def why_no_answer_field(problem: Problem, verifier: str) -> str:
+    """Of a truth without an `answer`: in one line, what it has and what to set."""
+    known = ", ".join(map(repr, problem.truth)) or "nothing"
+    return (
+        f"problem {problem.id!r}: its truth has no 'answer', which verifier {verifier!r} compares with; it has {known}: set "
+        "problems.truth_fields = { answer = FIELD }, or choose another verifier.reward"
+    )

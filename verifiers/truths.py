@@ -158,9 +158,9 @@ def _why_not_judged(
         if not trial.is_right or verdict.status == "timeout":
             continue
         if verdict.status != "ok":
-            return f"verifier {name!r} gives its own truth the status {verdict.status!r}: {remedy}"
+            return f"verifier {name!r} gives the row's own truth, or its solution, the status {verdict.status!r}: {remedy}"
         if not math.isclose(verdict.reward, 1.0):
-            return f"verifier {name!r} gives its own truth the reward {verdict.reward:g}: {remedy}"
+            return f"verifier {name!r} gives the row's own truth, or its solution, the reward {verdict.reward:g}: {remedy}"
     return None
 
 

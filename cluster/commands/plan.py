@@ -28,7 +28,7 @@ from verifiers.types import Problem
 def show_plan(config: RunConfig, run_dir: Path, *, local: bool) -> None:
     """Run every check, then print settings, steps, placement and memory. Starts nothing, writes nothing."""
     set_ray_environment(local=local)
-    prepared = preflight.prepare(config, run_dir, local=local)
+    prepared = preflight.prepare(config, run_dir, local=local, port_patience_s=None)
     console = Console(highlight=False)
     console.print("[bold]settings[/bold]")
     console.print(escape(tomli_w.dumps(config.model_dump(mode="json", exclude_none=True))))
@@ -90,6 +90,10 @@ def show_plan(config: RunConfig, run_dir: Path, *, local: bool) -> None:
         largest, recompute = largest_pass(config, available if local else None)
         how = "recomputing its blocks" if recompute else "keeping its blocks"
         console.print(f"  {'(a learner pass':18} {largest / 2**30:5.1f} GiB, {how})")
+    try:
+        preflight.check_port(config.metrics)
+    except ValueError as error:  # another run's, which may be over by then
+        console.print(f"[yellow]now in use[/yellow] {escape(str(error))}", soft_wrap=True)
 
 
 def _number(workers: int, at_most: int) -> str:

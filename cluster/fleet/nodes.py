@@ -43,7 +43,7 @@ def bundle(role: RolloutConfig | VerifierConfig | LearnerConfig) -> dict[str, fl
 
 def describe(needed: Bundle) -> str:
     """`1 CPU, 1 GPU`."""
-    return ", ".join(f"{count:g} {name}" for name, count in needed.items()) or "no resources"
+    return ", ".join(f"{count:g} {name}" for name, count in needed.items()) or "which reserves nothing"
 
 
 def request_nodes(bundles: Sequence[Bundle]) -> None:

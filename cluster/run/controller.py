@@ -231,7 +231,7 @@ class Controller:
             await asyncio.sleep(1.0)
 
     async def _train(self) -> None:
-        config = self._config.train
+        config, first = self._config.train, self._version
         self._rollouts.announce(await self._learner.start(self._origin.checkpoint))
         if self._learner.note:
             self._health.note(self._learner.note)
@@ -282,6 +282,7 @@ class Controller:
         if self._syncing:
             await self._syncing
         await self._save()
+        self._health.note_end(self._version, self._version - first)
         self._stage = "stopped" if self._stopping else "finished"
         logger.info("%s at step %d/%d", self._stage, self._version, config.steps)
 

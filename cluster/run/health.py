@@ -217,6 +217,12 @@ class Health:
             return None
         return f"{learning.message(step)} (train.stop_when_nothing_learned_for = {limit}); there is a checkpoint of this step"
 
+    def note_end(self, step: int, num_steps: int) -> None:
+        """The run ends after so many steps of this controller: say it where none of them has learned anything."""
+        learning = self._nothing_learned
+        if num_steps and learning.num_steps >= num_steps:
+            self.note(learning.message(step))
+
     def check_staleness(self, step: int, facts: Mapping[str, float]) -> None:
         """Warn when the samples of NUM_STALE_STEPS steps, on average, lie too far from the policy they train.
 

@@ -44,8 +44,13 @@ class Prepared:
     test_prompts: list[tuple[int, ...]]
 
 
-def prepare(config: RunConfig, run_dir: Path, *, local: bool, port_patience_s: float = 0.0) -> Prepared:
-    """Run all checks that need no model; `local`: the workers will run on this machine."""
+def prepare(
+    config: RunConfig, run_dir: Path, *, local: bool, port_patience_s: float | None = 0.0
+) -> Prepared:
+    """Run all checks that need no model; `local`: the workers will run on this machine.
+
+    `port_patience_s`: how long the metrics port may still be taken; None: it is not looked at.
+    """
     if local:
         check_private_has(config)
     if config.sft is None or base_is_there(config):
@@ -53,7 +58,8 @@ def prepare(config: RunConfig, run_dir: Path, *, local: bool, port_patience_s: f
     check_verifier_models(config.verifier)
     check_context(config)
     check_engine(config)
-    check_port(config.metrics, port_patience_s)
+    if port_patience_s is not None:
+        check_port(config.metrics, port_patience_s)
     tokenizer = tokenizer_of(config)
     judges_here = local and not config.verifier.num_gpus
     train = take_in(config, "train", tokenizer, judges_here=judges_here)

@@ -140,11 +140,15 @@ def describe_training(facts: dict[str, Any], num_select: int) -> tuple[float, st
     details = [f"metrics {facts['metrics_url']}"]
     if "reward" not in facts:
         groups = facts["groups"]
-        starting = (
-            f"sampling the first batch: {groups['buffered']} groups scored, {groups['leased']} being sampled or scored"
-            if any(worker["serving"] for worker in facts["rollout_workers"])
-            else "engines and learner are starting"
-        )
+        if not any(worker["serving"] for worker in facts["rollout_workers"]):
+            starting = "engines and learner are starting"
+        elif groups["buffered"] and not groups["leased"]:
+            starting = f"the learner trains on the first batch, {groups['buffered']} groups"
+        else:
+            starting = (
+                f"sampling the first batch: {groups['buffered']} groups scored, {groups['leased']} being sampled or "
+                "scored"
+            )
         return share, starting, details
     left = f", {duration(facts['eta_s'])} left" if facts["eta_s"] else ""
     headline = (

@@ -62,8 +62,8 @@ def test_truths_that_cannot_be_judged_or_not_rightly_or_not_in_time_are_told_apa
     name = repr(own_verifier)
     assert judged.faults == {
         "p1": f"problem 'p1': verifier {name} fails on it (KeyError: 'x'): {remedy}",
-        "p2": f"problem 'p2': verifier {name} gives its own truth the reward 0: {remedy}",
-        "p3": f"problem 'p3': verifier {name} gives its own truth the status 'refused': {remedy}",
+        "p2": f"problem 'p2': verifier {name} gives the row's own truth, or its solution, the reward 0: {remedy}",
+        "p3": f"problem 'p3': verifier {name} gives the row's own truth, or its solution, the status 'refused': {remedy}",
     }
     assert list(judged.slow) == ["p4"]
     assert not cache.exists(), "what another's code says is not remembered"

@@ -28,6 +28,7 @@ from verifiers.math.text import (
     tidy,
     why_unreadable,
 )
+from verifiers.one_answer import why_no_answer_field
 from verifiers.types import REFUSED, Problem, Trial, Verdict
 
 if TYPE_CHECKING:
@@ -107,6 +108,8 @@ def _read(text: str) -> Form:
 def check_problem(problem: Problem) -> None:
     """Raise ValueError unless the problem's truth has an `answer` that can be read as mathematics or text."""
     answer = problem.truth.get("answer")
+    if "answer" not in problem.truth:
+        raise ValueError(why_no_answer_field(problem, "math"))
     if isinstance(answer, bool) or not isinstance(answer, str | int | float):
         raise ValueError(  # noqa: TRY004  a fault of the data, like the others
             f"problem {problem.id!r}: truth 'answer' is {answer!r}, verifier 'math' needs a text or a number: "

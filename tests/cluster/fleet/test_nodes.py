@@ -25,7 +25,7 @@ def test_a_bundle_names_what_is_reserved_and_nothing_else() -> None:
     assert bundle(VerifierConfig(num_cpus=2, resources={"verifier": 1})) == {"CPU": 2, "verifier": 1}
     assert bundle(VerifierConfig(num_cpus=0)) == {}
     assert describe({"CPU": 1.0, "GPU": 0.5}) == "1 CPU, 0.5 GPU"
-    assert describe({}) == "no resources"
+    assert describe({}) == "which reserves nothing"
 
 
 @pytest.mark.parametrize(

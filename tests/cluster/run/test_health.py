@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import time
 
+import numpy as np
 import pytest
 
 from cluster.config.parse import parse_config
 from cluster.fleet.calls import Halt, WorkerLost
 from cluster.run.health import NUM_SILENT_GROUPS, Health
 from learner.types import STALENESS_WARNING, WorkerParity, staleness_ratio
+from tests.shared.tiny_model import make_group
 
 
 @pytest.fixture
@@ -284,3 +286,14 @@ def test_warnings_are_no_failures(health: Health) -> None:
     health.note("starving")
     with pytest.raises(Halt, match="^3 failures in a row"):
         health.note_failure("three")
+
+
+def test_a_run_of_which_no_step_learned_anything_says_so_at_its_end_however_short(health: Health) -> None:
+    group = make_group(1, rewards=np.zeros(4))
+    for step in (1, 2):
+        health.check_learned(step, [group], np.zeros((1, 4)))
+    health.note_end(2, num_steps=3)  # an earlier step did
+    assert health.events == []
+    health.note_end(2, num_steps=2)
+    (event,) = health.events
+    assert "nothing was learned in the 2 steps up to 2: " in event

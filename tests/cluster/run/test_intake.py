@@ -60,7 +60,7 @@ def test_every_row_that_cannot_be_used_is_named_at_once_with_its_reason(config, 
         "problem 'rows.jsonl:4': truth 'answer'",
         "problem 'rows.jsonl:5'",
     ]
-    assert "gives its own truth the reward 0" in lines[3]
+    assert "gives the row's own truth, or its solution, the reward 0" in lines[3]
     assert lines[4] == (
         "4 train rows cannot be used: correct them, or set problems.max_invalid_rows=4 to leave them out"
     )

@@ -441,7 +441,7 @@ def test_problems_that_a_verifier_cannot_judge_are_reported_before_the_run() -> 
     check_problems([good], VerifierConfig(reward="countdown"))
     with pytest.raises(ValueError, match="problem 'b': truth 'target' is None"):
         check_problems([good, bad], VerifierConfig(reward="countdown"))
-    with pytest.raises(ValueError, match="problem 'a': truth 'answer' is None"):
+    with pytest.raises(ValueError, match="problem 'a': its truth has no 'answer', which verifier"):
         check_problems([good], VerifierConfig(reward="exact_match"))
     with pytest.raises(ValueError, match="problem 'c': its truth cannot be sent to the verifier's process"):
         unsendable = Problem(id="c", prompt="", truth={"answer": "x", "y": {1}})
