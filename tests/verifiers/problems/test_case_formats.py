@@ -104,7 +104,10 @@ def test_a_row_whose_own_solution_fails_is_found_before_a_run(tmp_path, monkeypa
     judged = judge_truths(
         load(tmp_path, "apps", ADD, TWICE, wrong), VerifierConfig(reward="python_tests", timeout_s=20.0)
     )
-    assert list(judged.faults) == ["9"] and "gives the row's own truth, or its solution, the reward 0" in judged.faults["9"]
+    assert (
+        list(judged.faults) == ["9"]
+        and "gives the row's own truth, or its solution, the reward 0" in judged.faults["9"]
+    )
 
 
 def test_livecodebench_rows_have_public_and_packed_private_tests(tmp_path):
