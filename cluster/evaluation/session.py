@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
@@ -81,5 +82,8 @@ def telling_how_to_go_on(command: str) -> Iterator[Callable[[], None]]:
             if received:
                 raise Interrupted(f"stopped, what was sampled is kept; go on with: {command}")
 
-        yield stop_if_asked
+        try:
+            yield stop_if_asked
+        except SystemExit:  # of the handler that Ray puts in the place of ours while it starts
+            received.append(signal.SIGTERM)
         stop_if_asked()

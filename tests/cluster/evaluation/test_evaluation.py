@@ -31,10 +31,11 @@ from cluster.evaluation.evaluation import (
 )
 from cluster.evaluation.identity import verdict_identity
 from cluster.evaluation.rescoring import find_problems, judge_missing, rescore
-from cluster.evaluation.session import STAGE
+from cluster.evaluation.session import STAGE, telling_how_to_go_on
 from cluster.evaluation.store import Cell, EvalStore, read_samples, sample_files
 from cluster.fleet.calls import Halt
 from cluster.terminal.console import View
+from cluster.terminal.interrupts import Interrupted
 from tests.shared.engine import ENGINE
 from tests.shared.policies import load, make_policy
 from verifiers.problems.loading import load_problems
@@ -257,6 +258,14 @@ def test_a_signal_ends_it_in_order_and_says_how_to_go_on(
 
 
 # Without engines
+
+
+def test_a_signal_that_rays_own_handler_takes_while_ray_starts_says_how_to_go_on_too():
+    with (
+        pytest.raises(Interrupted, match="go on with: bonfire eval x$"),
+        telling_how_to_go_on("bonfire eval x"),
+    ):
+        raise SystemExit(15)
 
 
 def test_models_are_named_by_their_path_unless_given_a_name():

@@ -399,7 +399,7 @@ def test_what_breaks_the_reader_is_a_text_and_what_breaks_the_comparison_is_refu
 @pytest.mark.parametrize(
     ("truth", "message"),
     [
-        ({}, "is None, verifier 'math' needs a text or a number"),
+        ({}, "its truth has no 'answer', which verifier 'math' compares with; it has nothing"),
         ({"answer": True}, "is True, verifier 'math' needs a text or a number"),
         ({"answer": ["1"]}, r"is \['1'\], verifier 'math' needs a text or a number"),
         ({"answer": " $ $ "}, "which is empty"),
