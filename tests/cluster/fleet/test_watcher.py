@@ -88,6 +88,7 @@ def test_what_a_driver_started_ends_with_its_process_group_and_what_others_start
     bystander.wait()
 
 
+@pytest.mark.slow
 @pytest.mark.cluster
 def test_a_private_cluster_leaves_nothing_behind_though_its_driver_is_killed_and_a_worker_stands_still(
     tiny_model: Path,

@@ -118,6 +118,7 @@ def test_a_problem_on_which_the_verifier_fails_is_set_aside_and_the_run_goes_on_
     assert again["step"] == 10 and again["unjudged_problems"] == [entry]
 
 
+@pytest.mark.slow
 def test_a_run_that_learns_nothing_stops_with_a_checkpoint_where_it_is_told_to(start, make_config, tmp_path):
     config = make_config(
         verifier={"reward": "loop_verifiers:zero"},
