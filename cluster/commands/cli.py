@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import atexit
 import logging
 import os
 import shlex
 import sys
 import warnings
-from contextlib import suppress
 from pathlib import Path
-from typing import NoReturn
 
 import click
 
@@ -255,24 +252,6 @@ def settings(word: str) -> None:
 
 def main() -> None:
     """Entry point: errors are one line on stderr and exit code 1, never a traceback."""
-    end_process(run())
-
-
-def end_process(code: int) -> NoReturn:
-    """Do what is to be done at the end of a process, and end it without taking the interpreter apart.
-
-    A daemon thread of Ray's or of Arrow's that wakes up while that happens is unwound through C++ code, which aborts
-    the process (exit code -6) after all is done.
-    """
-    atexit._run_exitfuncs()
-    with suppress(OSError):  # who read it may be gone
-        sys.stdout.flush()
-        sys.stderr.flush()
-    os._exit(code)
-
-
-def run() -> int:
-    """Run the command of this process's arguments; its exit code."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
@@ -284,21 +263,20 @@ def run() -> int:
 
     try:
         cli(standalone_mode=False)
-        return 0
     except click.exceptions.Exit as request:
-        return request.exit_code
+        sys.exit(request.exit_code)
     except click.ClickException as error:
         error.show()
-        return error.exit_code
+        sys.exit(error.exit_code)
     except click.Abort:
         print("bonfire: interrupted", file=sys.stderr)
-        return 130
+        sys.exit(130)
     except Interrupted as stop:
         print(f"bonfire: {stop}", file=sys.stderr)
-        return 130
+        sys.exit(130)
     except (ValueError, RuntimeError, ArithmeticError, OSError, ImportError) as error:
         if os.environ.get("BONFIRE_TRACEBACK"):
             raise
         for line in str(error).splitlines():
             print(f"bonfire: {line}", file=sys.stderr)
-        return 1
+        sys.exit(1)
