@@ -399,7 +399,6 @@ def test_what_breaks_the_reader_is_a_text_and_what_breaks_the_comparison_is_refu
 @pytest.mark.parametrize(
     ("truth", "message"),
     [
-        ({}, "its truth has no 'answer', which verifier 'math' compares with; it has nothing"),
         ({"answer": True}, "is True, verifier 'math' needs a text or a number"),
         ({"answer": ["1"]}, r"is \['1'\], verifier 'math' needs a text or a number"),
         ({"answer": " $ $ "}, "which is empty"),
@@ -418,6 +417,13 @@ def test_what_breaks_the_reader_is_a_text_and_what_breaks_the_comparison_is_refu
 def test_a_problem_without_a_readable_answer_is_found_before_the_run(truth: dict[str, Any], message: str):
     with pytest.raises(ValueError, match=f"problem 'p1': truth 'answer' {'.*' + message}"):
         check_problem(Problem(id="p1", prompt="", truth=truth))
+
+
+def test_a_truth_without_an_answer_is_told_what_it_has_and_what_to_set():
+    with pytest.raises(
+        ValueError, match=r"^problem 'p1': its truth has no 'answer', .*; it has 'final': set problems\."
+    ):
+        check_problem(Problem(id="p1", prompt="", truth={"final": "3"}))
 
 
 def test_numbers_are_truths_too(verifier: MathVerifier):
