@@ -8,8 +8,10 @@ from typing import Any
 
 from actors.config import ChatConfig
 from verifiers.types import Problem, Turn
+from verifiers.wording import one_line
 
 MAX_SHOWN_CHARS = 80
+MAX_REASON_CHARS = 300
 
 
 def uses_chat_template(tokenizer: Any, chat: ChatConfig) -> bool:
@@ -90,7 +92,7 @@ def render(tokenizer: Any, turns: Sequence[Turn], chat: ChatConfig, *, add_gener
         )
     except Exception as error:  # the template is a program of the model's, and may fail in any way
         raise ValueError(
-            f"the chat template refuses {[role for role, _ in turns]} ({_one_line(error)}): "
+            f"the chat template refuses {[role for role, _ in turns]} ({one_line(error, MAX_REASON_CHARS)}): "
             "change rollout.chat, or set rollout.chat.template = 'never'"
         ) from error
 
@@ -113,7 +115,3 @@ def _without_blanks(text: str) -> str:
 
 def _short(text: str) -> str:
     return repr(text if len(text) <= MAX_SHOWN_CHARS else f"{text[:MAX_SHOWN_CHARS]}...")
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300] or repr(error)

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from verifiers.wording import one_line, short
+
 CONFIG = "config.json"
 GENERATION_CONFIG = "generation_config.json"
 OBJECTS = (CONFIG, GENERATION_CONFIG, "tokenizer_config.json", "tokenizer.json", "special_tokens_map.json")
@@ -20,6 +22,8 @@ LFS_MARK = b"version https://git-lfs"
 MAX_HEADER_BYTES = 100 << 20
 """What the safetensors library itself reads at most."""
 _SIZES = ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size", "max_position_embeddings")
+MAX_SHOWN_CHARS = 60
+MAX_REASON_CHARS = 200
 _COPY = "copy or download it again"
 _SAME_MODEL = "take the file that came with the model"
 
@@ -41,10 +45,10 @@ def read_object(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         if path.read_bytes().startswith(LFS_MARK):
             raise ValueError(f"{path} is a git-lfs pointer: fetch the file with git lfs pull") from error
-        raise ValueError(f"{path} is not JSON ({_one_line(error)}): {_COPY}") from error
+        raise ValueError(f"{path} is not JSON ({one_line(error, MAX_REASON_CHARS)}): {_COPY}") from error
     if not isinstance(content, dict):
         raise ValueError(  # noqa: TRY004  a fault of the file, like the others
-            f"{path} holds {_short(content)}, not a JSON object: {_SAME_MODEL}"
+            f"{path} holds {short(content, MAX_SHOWN_CHARS)}, not a JSON object: {_SAME_MODEL}"
         )
     return content
 
@@ -78,7 +82,7 @@ def end_tokens(path: Path, settings: Mapping[str, Any]) -> list[int] | None:
     stops = stop if isinstance(stop, list) else [stop]
     if not stops or not all(_is_whole(token, 0) for token in stops):
         raise ValueError(
-            f"{path}: eos_token_id is {_short(stop)}: make it a token's number, or a list of them"
+            f"{path}: eos_token_id is {short(stop, MAX_SHOWN_CHARS)}: make it a token's number, or a list of them"
         )
     return list(stops)
 
@@ -88,7 +92,9 @@ def check_sizes(path: Path, settings: Mapping[str, Any]) -> None:
     for name in _SIZES:
         value = settings.get(name)
         if value is not None and not _is_whole(value, 1):
-            raise ValueError(f"{path}: {name} is {_short(value)}: make it a whole number above 0")
+            raise ValueError(
+                f"{path}: {name} is {short(value, MAX_SHOWN_CHARS)}: make it a whole number above 0"
+            )
     width, heads = settings.get("hidden_size"), settings.get("num_attention_heads")
     keys = settings.get("num_key_value_heads")
     has_own_width = any("head_dim" in name and value for name, value in settings.items())
@@ -98,7 +104,7 @@ def check_sizes(path: Path, settings: Mapping[str, Any]) -> None:
         )
     if heads and keys is not None and (not _is_whole(keys, 1) or heads % keys):
         raise ValueError(
-            f"{path}: num_attention_heads is {heads}, which num_key_value_heads, {_short(keys)}, does not divide: "
+            f"{path}: num_attention_heads is {heads}, which num_key_value_heads, {short(keys, MAX_SHOWN_CHARS)}, does not divide: "
             f"{_SAME_MODEL}"
         )
 
@@ -109,7 +115,7 @@ def _check_not_quantised(path: Path, config: Mapping[str, Any]) -> None:
             if settings.get(key):
                 method = settings[key].get("quant_method", "") if isinstance(settings[key], dict) else ""
                 raise ValueError(
-                    f"{path}: {key} says that the weights are quantised ({method or _short(settings[key])}), and such weights "
+                    f"{path}: {key} says that the weights are quantised ({method or short(settings[key], MAX_SHOWN_CHARS)}), and such weights "
                     "cannot be trained: take the model that they were made from, or dequantise it and save it again"
                 )
 
@@ -120,7 +126,7 @@ def _check_parts(path: Path, tokenizer: Mapping[str, Any]) -> None:
             raise ValueError(f"{path} has no {name!r}: {_SAME_MODEL}")
         if not isinstance(tokenizer[name], kind):
             raise ValueError(  # noqa: TRY004
-                f"{path}: {name} is {_short(tokenizer[name])}, not {words}: {_SAME_MODEL}"
+                f"{path}: {name} is {short(tokenizer[name], MAX_SHOWN_CHARS)}, not {words}: {_SAME_MODEL}"
             )
 
 
@@ -136,7 +142,7 @@ def _check_index(path: Path) -> None:
     files = read_object(path).get("weight_map")
     if not isinstance(files, dict):
         raise ValueError(  # noqa: TRY004
-            f"{path}: weight_map is {_short(files)}, not an object: {_SAME_MODEL}"
+            f"{path}: weight_map is {short(files, MAX_SHOWN_CHARS)}, not an object: {_SAME_MODEL}"
         )
     missing = sorted({str(file) for file in files.values()} - {file.name for file in path.parent.iterdir()})
     if missing:
@@ -164,7 +170,9 @@ def _read_header(path: Path) -> dict[str, StoredShape]:
         }
         end = 8 + num_bytes + max((int(about["data_offsets"][1]) for about in tensors.values()), default=0)
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
-        raise ValueError(f"{path} is damaged (its header: {_one_line(error)}): {_COPY}") from error
+        raise ValueError(
+            f"{path} is damaged (its header: {one_line(error, MAX_REASON_CHARS)}): {_COPY}"
+        ) from error
     if size != end:
         what = "cut off" if size < end else "longer than that"
         raise ValueError(
@@ -182,12 +190,3 @@ def _read_header(path: Path) -> dict[str, StoredShape]:
 
 def _is_whole(value: Any, lowest: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= lowest
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:60]}..."
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200] or repr(error)

@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from verifiers.types import Turn
+from verifiers.wording import short
 
 ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
+MAX_SHOWN_CHARS = 100
 
 
 def read_messages(messages: Any, name: str) -> tuple[tuple[Turn, ...], str]:
@@ -34,7 +36,7 @@ def _users(turns: list[Turn]) -> int:
 def _turn(message: Any, name: str) -> Turn:
     if not isinstance(message, Mapping) or not {"role", "content"} <= message.keys():
         raise ValueError(
-            f"field {name!r} is {_short(message)}: make it a message with 'role' and 'content', or name the text "
+            f"field {name!r} is {short(message, MAX_SHOWN_CHARS)}: make it a message with 'role' and 'content', or name the text "
             "itself by its path in problems.prompt_field"
         )
     role = message["role"]
@@ -54,11 +56,6 @@ def _content(content: Any, name: str) -> str:
             content = "".join(part["text"] for part in content)
     if not isinstance(content, str) or not content.strip():
         raise ValueError(
-            f"field {name!r} is {_short(content)}: make it a text that is not empty (pictures and tools are not read)"
+            f"field {name!r} is {short(content, MAX_SHOWN_CHARS)}: make it a text that is not empty (pictures and tools are not read)"
         )
     return content
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 100 else f"{text[:100]}..."

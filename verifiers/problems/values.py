@@ -7,6 +7,7 @@ from typing import Any
 
 from verifiers.problems.fields import Missing, look_up
 from verifiers.problems.fields import names as names_of
+from verifiers.wording import short
 
 Fields = Mapping[str, Any]
 MAX_SHOWN_CHARS = 200
@@ -30,14 +31,9 @@ def filled_text(value: Any, name: str) -> str:
     """The value, which must be a text that is not empty."""
     if not isinstance(value, str) or not value:
         raise ValueError(
-            f"field {name!r} is {_short(value)}: make it a text that is not empty{_path_to(value, name)}"
+            f"field {name!r} is {short(value, MAX_SHOWN_CHARS)}: make it a text that is not empty{_path_to(value, name)}"
         )
     return value
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= MAX_SHOWN_CHARS else f"{text[:MAX_SHOWN_CHARS]}..."
 
 
 def _path_to(value: Any, name: str) -> str:
