@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import pytest
 
+from tests.shared.judged_answers import Judged, check_boxed, rewards
 from verifiers.math.config import MathConfig
 from verifiers.math.verifier import MathVerifier
-from verifiers.types import Problem
 
-BOXED: dict[str, list[tuple[str, list[str], list[str]]]] = {
+BOXED: dict[str, list[Judged]] = {
     "statements are joined by one word": [
         (r"p \vee q", [r"q \lor p"], [r"p \wedge q", "p"]),
         (
@@ -172,17 +172,9 @@ def verifier() -> MathVerifier:
     return MathVerifier(MathConfig(), timeout_s=2.0)
 
 
-def rewards(verifier: MathVerifier, truth: str, completions: list[str]) -> dict[str, float]:
-    problem = Problem(id="p", prompt="", truth={"answer": truth})
-    return {completion: verifier.verify(problem, completion).reward for completion in completions}
-
-
 @pytest.mark.parametrize("kind", BOXED)
 def test_every_spelling_is_right_and_what_lost_or_changed_a_part_is_wrong(verifier: MathVerifier, kind: str):
-    for truth, right, wrong in BOXED[kind]:
-        boxes = [[rf"\boxed{{{answer}}}" for answer in answers] for answers in ([truth, *right], wrong)]
-        assert rewards(verifier, truth, boxes[0]) == dict.fromkeys(boxes[0], 1.0), truth
-        assert rewards(verifier, truth, boxes[1]) == dict.fromkeys(boxes[1], 0.0), truth
+    check_boxed(verifier, BOXED[kind])
 
 
 @pytest.mark.parametrize("truth", COMPLETIONS)
