@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
@@ -11,7 +10,7 @@ from typing import Any
 
 from cluster.evaluation.store import Cell, EvalStore
 from cluster.terminal.console import View, duration
-from cluster.terminal.interrupts import Interrupted, interrupts
+from cluster.terminal.interrupts import Interrupted, interrupts, while_ray_starts
 
 STAGE = "evaluation"
 FLUSH_EVERY_S = 2.0
@@ -82,8 +81,6 @@ def telling_how_to_go_on(command: str) -> Iterator[Callable[[], None]]:
             if received:
                 raise Interrupted(f"stopped, what was sampled is kept; go on with: {command}")
 
-        try:
+        with while_ray_starts(received):
             yield stop_if_asked
-        except SystemExit:  # of the handler that Ray puts in the place of ours while it starts
-            received.append(signal.SIGTERM)
         stop_if_asked()

@@ -27,6 +27,15 @@ def interrupts(at_once: str = "ended at once; the newest checkpoint is kept") ->
 
 
 @contextmanager
+def while_ray_starts(received: list[int]) -> Iterator[None]:
+    """Ray puts a handler of SIGTERM in the place of ours on its way, which ends the process: `received` gets that too."""
+    try:
+        yield
+    except SystemExit:
+        received.append(signal.SIGTERM)
+
+
+@contextmanager
 def ending_at_once(message: str) -> Iterator[None]:
     """The first SIGINT or SIGTERM raises Interrupted(message): for work that leaves nothing to keep."""
 
