@@ -58,10 +58,11 @@ def judge_truths(
             continue
         is_ours = name in VERIFIERS  # another's code is not known by its content
         remembered = _read_remembered() if is_ours else frozenset()
+        what_judges = _what_judges(name, config)
         pending: list[_Case] = []
         for problem in problems:
             trials = make(problem)
-            digest = _digest(name, config, problem, trials)
+            digest = _digest(what_judges, problem, trials)
             if digest in remembered:
                 judged.num_remembered += 1
             else:
@@ -164,12 +165,16 @@ def _why_not_judged(
     return None
 
 
-def _digest(name: str, config: VerifierConfig, problem: Problem, trials: Sequence[Trial]) -> str:
-    """Of all that decides the verdicts: our code, settings, problem, trials. Not of time, which decides none."""
-    completions = [trial.completion for trial in trials]
-    truth = json.dumps(dict(problem.truth), sort_keys=True, default=str)
+def _what_judges(name: str, config: VerifierConfig) -> str:
+    """Our code, the verifier and its settings; not of how many workers it has."""
     settings = config.model_dump_json(exclude={"workers", "num_cpus", "num_gpus", "resources"})
-    content = "\0".join([_code(), name, settings, problem.prompt, truth, *completions])
+    return f"{_code()}\0{name}\0{settings}"
+
+
+def _digest(what_judges: str, problem: Problem, trials: Sequence[Trial]) -> str:
+    """Of all that decides the verdicts on a problem's trials. Not of time, which decides none."""
+    truth = json.dumps(dict(problem.truth), sort_keys=True, default=str)
+    content = "\0".join([what_judges, problem.prompt, truth, *(trial.completion for trial in trials)])
     return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 

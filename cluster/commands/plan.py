@@ -33,9 +33,8 @@ def show_plan(config: RunConfig, run_dir: Path, *, local: bool) -> None:
     console.print("[bold]settings[/bold]")
     console.print(escape(tomli_w.dumps(config.model_dump(mode="json", exclude_none=True))))
     there = config.sft is None or base_is_there(config)
-    tokenizer = preflight.tokenizer_of(config)
     prompts = [*prepared.train_prompts, *prepared.test_prompts]
-    preflight.check_demonstrations(config, prepared.train_problems, tokenizer)
+    preflight.check_demonstrations(config, prepared.train_problems, prepared.tokenizer)
     # Workers elsewhere, or with a GPU, may have what this process has not.
     is_here = local and not config.verifier.num_gpus
     trial = try_verifier(config.verifier, prepared.train_problems[0]) if is_here else "not called from here"

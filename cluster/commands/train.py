@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from cluster.fleet import ray_cluster
 from cluster.jobs.entrypoint import check_outlives_job, job_metadata
 from cluster.jobs.ray_jobs import ADDRESS_KEY
 from cluster.run.base_model import base_is_there, make_base
-from cluster.run.preflight import Prepared, check_demonstrations, prepare, tokenizer_of
+from cluster.run.preflight import Prepared, check_demonstrations, prepare
 from cluster.run.recovery import Origin
 from cluster.run.same_run import check_same_run
 from cluster.run_directory.checkpoints import holds_run, usable_checkpoint
@@ -29,7 +28,7 @@ from cluster.run_directory.problem_list import Reconciled
 from cluster.run_directory.record import SETTINGS_FILE, RunRecord, step_of, write_atomically
 from cluster.run_directory.run_file import RunFile
 from cluster.terminal.console import View, duration
-from cluster.terminal.interrupts import Interrupted, ending_at_once, interrupts
+from cluster.terminal.interrupts import Interrupted, ending_at_once, interrupts, while_ray_starts
 
 if TYPE_CHECKING:  # it imports torch
     from cluster.evaluation.report import Report
@@ -141,7 +140,7 @@ def _check_start(
         notes += reconciled.describe()
     asked = [problem for problem in reconciled.problems if problem.id not in reconciled.removed]
     prompt_of = dict(zip([p.id for p in prepared.train_problems], prepared.train_prompts, strict=True))
-    imitated = check_demonstrations(config, asked, tokenizer_of(config))
+    imitated = check_demonstrations(config, asked, prepared.tokenizer)
     demonstration_of = dict(zip([p.id for p in asked], imitated, strict=True)) if imitated else {}
     return Start(
         problems=reconciled.problems,
@@ -210,10 +209,8 @@ def _start_ray(config: RunConfig, run_dir: Path, run_file: RunFile, address: str
     """Start or join Ray; its address. Raises Interrupted for a signal that came meanwhile."""
     run_file.update(stage="starting")
     with interrupts() as received:  # kept for later: a signal that raised would be lost in the start of Ray
-        try:
+        with while_ray_starts(received):
             ray_address = ray_cluster.start_ray(config, address=address, namespace=run_dir.absolute().name)
-        except SystemExit:  # of the handler that Ray puts in the place of ours on its way
-            received.append(signal.SIGTERM)
         if received:
             raise Interrupted("interrupted while Ray started; start again with the same command")
     return ray_address

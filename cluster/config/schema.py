@@ -104,11 +104,10 @@ class MetricsConfig(BaseModel):
     def _is_a_name_of_hosts(cls, host: str) -> str:
         try:
             host.encode("idna")
+            is_one = not ("\0" in host or any(letter.isspace() for letter in host))
         except UnicodeError:
-            raise ValueError(
-                f"= {host!r} is no name of a host: give an address of this machine, such as 127.0.0.1"
-            ) from None
-        if "\0" in host or any(letter.isspace() for letter in host):
+            is_one = False
+        if not is_one:
             raise ValueError(
                 f"= {host!r} is no name of a host: give an address of this machine, such as 127.0.0.1"
             )

@@ -20,6 +20,7 @@ from cluster.run.intake import check_prompts, take_in
 from cluster.run.preflight import check_context, check_engine, check_model, tokenizer_of
 from cluster.run_directory.commit import git_commit
 from cluster.terminal.console import View
+from verifiers.process.trial import try_imports
 from verifiers.types import Problem
 
 if TYPE_CHECKING:  # they import Ray and torch, which must not come with the command line
@@ -48,6 +49,7 @@ def evaluate_models(
     check_engine(config)
     if address is None:
         check_private_has(config, trains=False)
+    try_imports(config.verifier)
     judges_here = address is None and not config.verifier.num_gpus
     problems = take_in(config, "test", None, judges_here=judges_here).problems
     with (

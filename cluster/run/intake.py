@@ -18,7 +18,6 @@ from cluster.run.token_words import naming_unknown_words
 from cluster.terminal.counting import counting
 from verifiers.problems.loading import find_unjudgeable, read_problems
 from verifiers.problems.rows import Split
-from verifiers.process.trial import try_imports
 from verifiers.truths import judge_truths
 from verifiers.types import Problem
 
@@ -41,15 +40,12 @@ def take_in(config: RunConfig, split: Split, tokenizer: Any | None, *, judges_he
     Raises ValueError, a line for each row, where more rows cannot be used than may be.
     """
     problems, invalid = read_problems(config.problems, split)
-    try_imports(config.verifier)
     faults = find_unjudgeable(problems, config.verifier)
     prompts: dict[str, tuple[int, ...]] = {}
     if tokenizer is not None:
-        beyond = why_beyond(config, tokenizer)
-        for problem, prompt in zip(problems, encode(config, problems, tokenizer), strict=True):
-            prompts[problem.id] = prompt
-            if why := why_prompt_unfit(config, problem, prompt) or beyond("the prompt", problem, prompt):
-                faults.setdefault(problem.id, why)
+        encoded, unfit = encode(config, problems, tokenizer)
+        prompts = dict(zip([problem.id for problem in problems], encoded, strict=True))
+        faults = unfit | faults
     if judges_here:
         with counting(f"judging {split} truths", len(problems)) as on_progress:
             judged = judge_truths([p for p in problems if p.id not in faults], config.verifier, on_progress)
@@ -65,20 +61,25 @@ def take_in(config: RunConfig, split: Split, tokenizer: Any | None, *, judges_he
     return Intake(problems=fit, prompts=[prompts[problem.id] for problem in fit] if prompts else [])
 
 
-def encode(config: RunConfig, problems: Sequence[Problem], tokenizer: Any) -> list[tuple[int, ...]]:
-    """Token ids of all prompts."""
+def encode(
+    config: RunConfig, problems: Sequence[Problem], tokenizer: Any
+) -> tuple[list[tuple[int, ...]], dict[str, str]]:
+    """Token ids of all prompts, and by id, in one line, why a prompt cannot be asked."""
     with naming_unknown_words("a prompt", config):
-        return encode_prompts(tokenizer, problems, config.rollout.chat)
+        prompts = encode_prompts(tokenizer, problems, config.rollout.chat)
+    beyond = why_beyond(config, tokenizer)
+    unfit = {}
+    for problem, prompt in zip(problems, prompts, strict=True):
+        if why := why_prompt_unfit(config, problem, prompt) or beyond("the prompt", problem, prompt):
+            unfit[problem.id] = why
+    return prompts, unfit
 
 
 def check_prompts(config: RunConfig, problems: Sequence[Problem], tokenizer: Any) -> list[tuple[int, ...]]:
     """Token ids of all prompts. Raises ValueError, a line for each that leaves no room for a completion."""
-    prompts = encode(config, problems, tokenizer)
-    pairs = zip(problems, prompts, strict=True)
-    beyond = why_beyond(config, tokenizer)
-    whys = (why_prompt_unfit(config, *pair) or beyond("the prompt", *pair) for pair in pairs)
-    if faults := [why for why in whys if why]:
-        raise ValueError("\n".join(faults))
+    prompts, unfit = encode(config, problems, tokenizer)
+    if unfit:
+        raise ValueError("\n".join(unfit.values()))
     return prompts
 
 

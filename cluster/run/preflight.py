@@ -31,6 +31,7 @@ from cluster.run.model_checks import (
 )
 from cluster.run.token_words import naming_unknown_words
 from verifiers.problems.loading import warn_of_shared_prompts
+from verifiers.process.trial import try_imports
 from verifiers.types import Problem
 
 
@@ -42,6 +43,7 @@ class Prepared:
     train_prompts: list[tuple[int, ...]]
     test_problems: list[Problem]
     test_prompts: list[tuple[int, ...]]
+    tokenizer: Any
 
 
 def prepare(
@@ -61,6 +63,7 @@ def prepare(
     if port_patience_s is not None:
         check_port(config.metrics, port_patience_s)
     tokenizer = tokenizer_of(config)
+    try_imports(config.verifier)
     judges_here = local and not config.verifier.num_gpus
     train = take_in(config, "train", tokenizer, judges_here=judges_here)
     nothing = Intake(problems=[], prompts=[])
@@ -74,6 +77,7 @@ def prepare(
         train_prompts=train.prompts,
         test_problems=test.problems,
         test_prompts=test.prompts,
+        tokenizer=tokenizer,
     )
 
 

@@ -33,8 +33,11 @@ def restore(train: TrainConfig, origin: Origin, problems: Sequence[Problem], run
         ledger = Ledger.from_json(state["ledger"], num_groups=num_groups)
     changed = origin.removed | origin.repaired
     entries = [entry for entry in (state or {}).get("unjudged", []) if entry["problem_id"] not in changed]
-    never = {*origin.removed, *(entry["problem_id"] for entry in entries)}
-    ledger.set_aside = {index for index, problem in enumerate(problems) if problem.id in never}
+    for index, problem in enumerate(problems):
+        if problem.id in origin.removed:
+            ledger.set_aside.add(index)
+        elif problem.id in origin.repaired:
+            ledger.set_aside.discard(index)
     unjudged = Unjudged(
         run_dir,
         limit=train.max_unjudged_problems,
