@@ -92,6 +92,7 @@ def test_a_verifier_that_cannot_start_stops_the_run_with_its_message(start, make
         run.finish()
 
 
+@pytest.mark.slow
 def test_a_problem_on_which_the_verifier_fails_is_set_aside_and_the_run_goes_on_also_after_a_resume(
     start, make_config, tmp_path
 ):
