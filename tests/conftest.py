@@ -45,6 +45,7 @@ RUN_TOGETHER = {
     "tests/learner/model/test_sharding.py": "warm",
     "tests/cluster/commands/test_cli.py": "warm",
     "tests/cluster/jobs/test_jobs.py": "",
+    "tests/cluster/fleet/test_ray_cluster.py": "",
     "tests/cluster/fleet/test_watcher.py": "",
     "tests/verifiers/math/test_math.py": "",
     "tests/verifiers/process/test_killable.py": "",

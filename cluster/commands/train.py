@@ -28,7 +28,7 @@ from cluster.run_directory.problem_list import Reconciled
 from cluster.run_directory.record import SETTINGS_FILE, RunRecord, step_of, write_atomically
 from cluster.run_directory.run_file import RunFile
 from cluster.terminal.console import View, duration
-from cluster.terminal.interrupts import Interrupted, ending_at_once, interrupts, while_ray_starts
+from cluster.terminal.interrupts import Interrupted, ending_at_once, interrupts
 
 if TYPE_CHECKING:  # it imports torch
     from cluster.evaluation.report import Report
@@ -171,7 +171,7 @@ def _train_and_evaluate(
             _start_ray(config, run_dir, run_file, address)
             run_file.update(stage=STAGE)
 
-    with interrupts() as received:  # once more: Ray has put its own handlers in the place of ours
+    with interrupts() as received:
         record = RunRecord(run_dir)
         settings = config.model_dump(mode="json", exclude_none=True)
         write_atomically(run_dir / SETTINGS_FILE, tomli_w.dumps(settings))
@@ -209,8 +209,7 @@ def _start_ray(config: RunConfig, run_dir: Path, run_file: RunFile, address: str
     """Start or join Ray; its address. Raises Interrupted for a signal that came meanwhile."""
     run_file.update(stage="starting")
     with interrupts() as received:  # kept for later: a signal that raised would be lost in the start of Ray
-        with while_ray_starts(received):
-            ray_address = ray_cluster.start_ray(config, address=address, namespace=run_dir.absolute().name)
+        ray_address = ray_cluster.start_ray(config, address=address, namespace=run_dir.absolute().name)
         if received:
             raise Interrupted("interrupted while Ray started; start again with the same command")
     return ray_address

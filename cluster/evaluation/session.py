@@ -10,7 +10,7 @@ from typing import Any
 
 from cluster.evaluation.store import Cell, EvalStore
 from cluster.terminal.console import View, duration
-from cluster.terminal.interrupts import Interrupted, interrupts, while_ray_starts
+from cluster.terminal.interrupts import Interrupted, interrupts
 
 STAGE = "evaluation"
 FLUSH_EVERY_S = 2.0
@@ -81,6 +81,5 @@ def telling_how_to_go_on(command: str) -> Iterator[Callable[[], None]]:
             if received:
                 raise Interrupted(f"stopped, what was sampled is kept; go on with: {command}")
 
-        with while_ray_starts(received):
-            yield stop_if_asked
+        yield stop_if_asked
         stop_if_asked()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator
@@ -45,33 +46,53 @@ def start_ray(
         "log_to_driver": False,
         "configure_logging": True,
     }
-    if address:
-        try:
-            check_reachable(address)
-            context = ray.init(address=address, **common)
-        except (ConnectionError, ray.exceptions.RayError) as error:
-            raise RuntimeError(
-                f"--address {address}: no Ray cluster lets us in ({why_not_joined(error)}): check the address, "
-                "and that RAY_AUTH_TOKEN_PATH names the cluster's token"
-            ) from error
-    else:
-        check_private_has(config, trains=publishes)
-        watch_this_process()
-        published_bytes = int(STORED_VERSIONS * model_bytes(config)) if publishes else 0
-        store_bytes = max(OBJECT_STORE_BYTES, published_bytes)
-        num_cpus = max(os.cpu_count() or 1, int(cpus_needed(config) + 0.999))
-        context = _start_private(
-            lambda: ray.init(
-                address="local",
-                num_cpus=num_cpus,
-                include_dashboard=False,
-                object_store_memory=store_bytes,
-                **common,
-            ),
-            ray.shutdown,
-        )
+    with _without_rays_handler():
+        if address:
+            try:
+                check_reachable(address)
+                context = ray.init(address=address, **common)
+            except (ConnectionError, ray.exceptions.RayError) as error:
+                raise RuntimeError(
+                    f"--address {address}: no Ray cluster lets us in ({why_not_joined(error)}): check the address, "
+                    "and that RAY_AUTH_TOKEN_PATH names the cluster's token"
+                ) from error
+        else:
+            check_private_has(config, trains=publishes)
+            watch_this_process()
+            published_bytes = int(STORED_VERSIONS * model_bytes(config)) if publishes else 0
+            store_bytes = max(OBJECT_STORE_BYTES, published_bytes)
+            num_cpus = max(os.cpu_count() or 1, int(cpus_needed(config) + 0.999))
+            context = _start_private(
+                lambda: ray.init(
+                    address="local",
+                    num_cpus=num_cpus,
+                    include_dashboard=False,
+                    object_store_memory=store_bytes,
+                    **common,
+                ),
+                ray.shutdown,
+            )
     _log_what_raylets_print()
     return context.address_info["address"]  # type: ignore[attr-defined]
+
+
+@contextmanager
+def _without_rays_handler() -> Iterator[None]:
+    """The caller's handler of SIGTERM stays, where Ray would put one that raises SystemExit in places that swallow it.
+
+    By a private name of Ray 2.60: there is no setting for it.
+    """
+    from ray._private import utils
+
+    set_handler = utils.set_sigterm_handler
+    utils.set_sigterm_handler = lambda handler: None
+    try:
+        yield
+    finally:
+        utils.set_sigterm_handler = set_handler
+        signal.signal(
+            signal.SIGTERM, signal.getsignal(signal.SIGTERM)
+        )  # also in the place of one of Ray's C++ side
 
 
 def _log_what_raylets_print() -> None:

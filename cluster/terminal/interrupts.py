@@ -27,15 +27,6 @@ def interrupts(at_once: str = "ended at once; the newest checkpoint is kept") ->
 
 
 @contextmanager
-def while_ray_starts(received: list[int]) -> Iterator[None]:
-    """Ray puts a handler of SIGTERM in the place of ours on its way, which ends the process: `received` gets that too."""
-    try:
-        yield
-    except SystemExit:
-        received.append(signal.SIGTERM)
-
-
-@contextmanager
 def ending_at_once(message: str) -> Iterator[None]:
     """The first SIGINT or SIGTERM raises Interrupted(message): for work that leaves nothing to keep."""
 
@@ -48,7 +39,11 @@ def ending_at_once(message: str) -> Iterator[None]:
 
 @contextmanager
 def _handling(handle: Callable[[int, Any], None]) -> Iterator[None]:
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    def handle_first(number: int, frame: Any) -> None:
+        signal.alarm(0)  # Ray's C++ side, if it hears SIGTERM before us, has the process aborted 3 s later
+        handle(number, frame)
+
+    before = {number: signal.signal(number, handle_first) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:

@@ -222,6 +222,7 @@ def test_the_clock_tells_sampling_from_waiting_and_updating(engine, tiny_model):
     assert engine.clock.busy_s == updated.busy_s
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_over_200_updates(engine, tiny_model):
     published = [publish(make_policy(tiny_model, seed=seed)) for seed in (6, 7)]
 

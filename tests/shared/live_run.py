@@ -25,7 +25,9 @@ from cluster.run.recovery import Origin
 from verifiers.problems.loading import load_problems
 
 GROUPS, SAMPLES, STEPS = 4, 8, 12
-RUN_TIMEOUT_S = 120.0
+ANSWER_TIMEOUT_S = 60.0
+RUN_TIMEOUT_S = 240.0
+"""Patience with a machine under load: nothing is measured by it."""
 REWARDS = """
 import time
 from verifiers.types import Verdict
@@ -52,14 +54,14 @@ def run_config(model: Path, verifier: str, /, **sections: dict[str, Any]) -> Run
     """A small synchronous run; sections replace its settings."""
     settings: dict[str, dict[str, Any]] = {
         "problems": {"num_train": 10},
-        "verifier": {"reward": verifier},
+        "verifier": {"reward": verifier, "timeout_s": 30.0},  # a machine under load is no fault
         "rollout": {
             "samples_per_prompt": SAMPLES,
             "max_tokens": 8,
             "max_model_len": 64,
             "max_num_seqs": 64,
             "kv_cache_mib": 16,
-            "suspect_after_s": 60.0,  # a machine under load is no fault
+            "suspect_after_s": 60.0,
         },
         "objective": {"num_select": 4},
         "learner": {"learning_rate": 1e-3, "warmup_steps": 1},
@@ -84,7 +86,7 @@ class LiveRun:
         self._run = controller.run.remote()
 
     def facts(self) -> dict[str, Any]:
-        return ray.get(self._controller.facts.remote(), timeout=20)
+        return ray.get(self._controller.facts.remote(), timeout=ANSWER_TIMEOUT_S)
 
     def wait_for(
         self, condition: Callable[[dict[str, Any]], Any], timeout_s: float = RUN_TIMEOUT_S
@@ -98,10 +100,10 @@ class LiveRun:
         return facts
 
     def scale(self, **sizes: int) -> dict[str, int]:
-        return ray.get(self._controller.scale.remote(**sizes), timeout=20)
+        return ray.get(self._controller.scale.remote(**sizes), timeout=ANSWER_TIMEOUT_S)
 
     def stop(self) -> None:
-        ray.get(self._controller.stop.remote(), timeout=20)
+        ray.get(self._controller.stop.remote(), timeout=ANSWER_TIMEOUT_S)
 
     def finish(self) -> dict[str, Any]:
         """The last facts; or raises what the driver shows to the user."""
@@ -148,7 +150,7 @@ def started(
     finally:
         processes = worker_processes()
         ray.kill(actor)
-    _, left = psutil.wait_procs([*processes, *worker_processes()], timeout=20)
+    _, left = psutil.wait_procs([*processes, *worker_processes()], timeout=ANSWER_TIMEOUT_S)
     assert not left
 
 

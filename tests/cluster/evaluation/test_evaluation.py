@@ -31,11 +31,10 @@ from cluster.evaluation.evaluation import (
 )
 from cluster.evaluation.identity import verdict_identity
 from cluster.evaluation.rescoring import find_problems, judge_missing, rescore
-from cluster.evaluation.session import STAGE, telling_how_to_go_on
+from cluster.evaluation.session import STAGE
 from cluster.evaluation.store import Cell, EvalStore, read_samples, sample_files
 from cluster.fleet.calls import Halt
 from cluster.terminal.console import View
-from cluster.terminal.interrupts import Interrupted
 from tests.shared.engine import ENGINE
 from tests.shared.policies import load, make_policy
 from verifiers.problems.loading import load_problems
@@ -118,7 +117,7 @@ def killing(
     process = subprocess.Popen(command(*arguments), cwd=config_file.parent, stdout=subprocess.DEVNULL)
 
     def kill_at_the_first_part() -> None:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 240
         while process.poll() is None and time.monotonic() < deadline:
             if list(out.glob("samples/*.parts/*.parquet")):
                 break
@@ -235,7 +234,8 @@ def test_a_failing_verifier_stops_the_evaluation_with_its_message(judge_again):
         judge_again("eval_verifiers:broken")
 
 
-@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_it_in_order_and_says_how_to_go_on(
     number, ray_cluster, config_file, tiny_model, tmp_path
 ):
@@ -249,7 +249,7 @@ def test_a_signal_ends_it_in_order_and_says_how_to_go_on(
         assert process.poll() is None
     time.sleep(1.0)
     process.send_signal(number)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=240)
     assert process.returncode == 130
     again = f"bonfire eval {config_file} tiny={tiny_model} '{setting}' --address {ray_cluster} --out {out}"
     assert (
@@ -258,14 +258,6 @@ def test_a_signal_ends_it_in_order_and_says_how_to_go_on(
 
 
 # Without engines
-
-
-def test_a_signal_that_rays_own_handler_takes_while_ray_starts_says_how_to_go_on_too():
-    with (
-        pytest.raises(Interrupted, match="go on with: bonfire eval x$"),
-        telling_how_to_go_on("bonfire eval x"),
-    ):
-        raise SystemExit(15)
 
 
 def test_models_are_named_by_their_path_unless_given_a_name():

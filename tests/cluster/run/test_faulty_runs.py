@@ -58,15 +58,9 @@ def faulty(start, make_config, tmp_path_factory) -> dict[str, Any]:
         os.kill(verifier["pid"], signal.SIGKILL)
         seen["during"] = run.wait_for(lambda facts: sum(facts["restarts"].values()) == 2)
         run.wait_for(lambda facts: facts["step"] >= seen["during"]["step"] + 5)  # one engine is enough
-
-        hung = seen["hung"] = serving(run.facts())[0]  # the only one left
-        os.kill(hung["pid"], signal.SIGSTOP)
-        stopped_at = time.monotonic()
-        run.wait_for(lambda facts: facts["restarts"]["rollout"] == 2)
-        seen["found_after_s"] = time.monotonic() - stopped_at
         seen["last"] = run.wait_for(both_sample)
-        run.wait_for(lambda facts: facts["step"] >= seen["last"]["step"] + 5)
         seen["last_metrics"] = scrape(seen["last"])
+        run.wait_for(lambda facts: facts["step"] >= seen["last"]["step"] + 5)
         run.stop()
         seen["end"] = run.finish()
     seen["copy"] = run_dir.with_name("faulty-copy")  # the run directory itself is resumed below
@@ -76,16 +70,21 @@ def faulty(start, make_config, tmp_path_factory) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def faulty_resumed(start, make_config, faulty) -> dict[str, Any]:
-    """The faulty run's remainder; its worker dies when the checkpoint it came from is gone."""
+    """The faulty run's remainder; its only worker hangs when the checkpoint it came from is gone."""
     run_dir, step = faulty["run_dir"], faulty["end"]["step"]
     config = make_config(
+        rollout={"heartbeat_timeout_s": HEARTBEAT_S, "suspect_after_s": SUSPECT_S},
         train={"steps": step + 40, "max_staleness": 1, "checkpoint_every": 2, "keep_checkpoints": 1},
     )
     checkpoint = checkpoint_at(run_dir, step)
     with start(config, run_dir, checkpoint=checkpoint) as run:
         facts = run.wait_for(lambda facts: facts["step"] >= step + 4 and not checkpoint.exists())
-        os.kill(serving(facts)[0]["pid"], signal.SIGKILL)
-        return run.finish()
+        hung = serving(facts)[0]
+        os.kill(hung["pid"], signal.SIGSTOP)
+        stopped_at = time.monotonic()
+        run.wait_for(lambda facts: facts["restarts"]["rollout"] == 1)
+        found_after_s = time.monotonic() - stopped_at
+        return {"hung": hung, "found_after_s": found_after_s, "end": run.finish()}
 
 
 def test_staleness_is_bounded_and_occurs(faulty):
@@ -116,13 +115,6 @@ def test_the_learner_does_not_wait_for_a_silent_worker_while_another_lives(fault
     assert f"{name} answers again" in log
 
 
-def test_a_stopped_worker_is_found_within_its_heartbeat(faulty):
-    assert HEARTBEAT_S - 1.5 < faulty["found_after_s"] < HEARTBEAT_S + 2.5
-    log = (faulty["run_dir"] / "controller.log").read_text()
-    assert f"{faulty['hung']['name']} did not answer within {HEARTBEAT_S:g} s" in log
-    assert faulty["last"]["restarts"] == {"rollout": 2, "verifier": 1}
-
-
 def test_stop_finishes_the_step_and_writes_a_checkpoint(faulty):
     assert faulty["end"]["stage"] == "stopped"
     step = faulty["end"]["step"]
@@ -135,9 +127,17 @@ def test_no_group_is_trained_twice_whatever_dies(faulty):
     assert len(trained) == len(set(trained)) == faulty["end"]["step"] * GROUPS
 
 
+@pytest.mark.slow
+def test_a_stopped_worker_is_found_within_its_heartbeat(faulty, faulty_resumed):
+    assert HEARTBEAT_S - 1.5 < faulty_resumed["found_after_s"] < HEARTBEAT_S + 2.5
+    log = (faulty["run_dir"] / "controller.log").read_text()
+    assert f"{faulty_resumed['hung']['name']} did not answer within {HEARTBEAT_S:g} s" in log
+
+
+@pytest.mark.slow
 def test_a_run_with_deaths_stopped_and_resumed_trains_every_group_exactly_once(faulty, faulty_resumed):
     last = faulty["end"]["step"] + 40
-    assert faulty_resumed["step"] == last and faulty_resumed["restarts"]["rollout"] == 1
+    assert faulty_resumed["end"]["step"] == last and faulty_resumed["end"]["restarts"]["rollout"] == 1
     assert sorted(trained_groups(faulty["run_dir"])) == list(range(last * GROUPS))
     assert max(staleness(faulty["run_dir"])) == 1
 
@@ -182,7 +182,7 @@ def test_the_metrics_endpoint_agrees_with_the_facts(faulty):
     assert metrics["bonfire_learner_logprob_difference_max_nats"] < 1e-4
 
     last = faulty["last_metrics"]
-    assert last["bonfire_cluster_restarts_total{rollout}"] == 2
+    assert last["bonfire_cluster_restarts_total{rollout}"] == 1
     assert last["bonfire_cluster_restarts_total{verifier}"] == 1
     shown = {worker["name"] for worker in faulty["last"]["rollout_workers"]}
     series = {

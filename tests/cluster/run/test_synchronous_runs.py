@@ -148,6 +148,7 @@ def test_an_epoch_asks_every_problem_once(whole, make_config):
     assert asked[:10] != asked[10:20]
 
 
+@pytest.mark.slow
 def test_a_run_that_loses_its_learner_goes_on_by_itself_and_says_so(recovered):
     assert recovered["stage"] == "finished"
     [line] = [line for line in recovered["shown"].splitlines() if "] ! " in line]
@@ -162,6 +163,7 @@ def test_a_run_that_loses_its_learner_goes_on_by_itself_and_says_so(recovered):
     assert recovered["metrics"]["bonfire_cluster_recoveries_total"] == 1
 
 
+@pytest.mark.slow
 def test_a_run_that_lost_its_learner_equals_one_that_did_not(whole, recovered):
     run_dir, _ = whole
     for step in (1, STEPS):  # of its first life and of its second
