@@ -156,6 +156,7 @@ def test_weights_go_from_learner_to_engine_through_the_object_store(rollout, lea
     assert set(group.versions) == {version + 1}
 
 
+@pytest.mark.slow
 def test_a_learner_becomes_the_one_that_wrote_the_checkpoint(learner, tiny_model, tmp_path):
     ray.get(learner.save.remote(str(tmp_path)), timeout=60)
     other = LearnerWorker.remote(str(tiny_model), LearnerConfig(warmup_steps=0), OBJECTIVE, 0.7, 1)

@@ -115,6 +115,7 @@ def test_a_rank_that_dies_in_a_step_is_named_and_the_others_are_ended() -> None:
     run(test)
 
 
+@pytest.mark.slow
 def test_a_learner_that_dies_while_it_waits_for_a_batch_is_missed_at_once() -> None:
     async def test() -> None:
         async with started(make_config(1)) as (handle, _):

@@ -69,6 +69,7 @@ def test_a_dry_run_prints_entrypoint_and_runtime_env_and_asks_no_cluster(shell, 
 
 
 @pytest.mark.cluster
+@pytest.mark.slow
 def test_a_cluster_that_does_not_let_us_in_is_one_line(cluster, project, tmp_path):
     def submit_to(address: str, **changes: str) -> str:
         options = ("--address", address, "--runs", tmp_path)
@@ -86,6 +87,7 @@ def test_a_cluster_that_does_not_let_us_in_is_one_line(cluster, project, tmp_pat
     assert "is no dashboard" in submit_to(cluster.gcs)
 
 
+@pytest.mark.slow
 @pytest.mark.slow
 def test_a_cluster_that_is_not_there_or_has_another_token_is_one_line_at_once(cluster, project):
     wrong = project / "wrong-token"
@@ -160,7 +162,7 @@ def newest_checkpoint(run_dir: Path) -> str:
     return max(path.name for path in (run_dir / "checkpoints").iterdir())
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGINT])
 def test_a_signal_while_the_base_model_is_made_ends_at_once_and_leaves_nothing(shell, tmp_path, number):
     config = ROOT / "examples" / "countdown.toml"
     process = shell.start("train", config, "metrics.port=0", "run_dir=run", "model=base", cwd=tmp_path)
