@@ -42,6 +42,8 @@ class EngineClock:
     busy_s: float
     idle_s: float
     updating_s: float
+    running_s: float
+    """Summed over sequences: how long each was being decoded."""
 
 
 class Engine:
@@ -92,11 +94,13 @@ class Engine:
             raise ValueError(
                 f"vLLM does not start with rollout.engine = {config.engine}: {' '.join(str(error).split())}"
             ) from error
+        core: Any = self._llm.engine_core  # of this process, so that its scheduler is at hand
+        self._scheduler = core.engine_core.scheduler
         self.version = 0
         self._llm.set_weight_version(str(self.version))
         self._calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._pending: dict[str, Future[Any]] = {}
-        self._clock = [0.0, 0.0, 0.0]
+        self._clock = [0.0, 0.0, 0.0, 0.0]
         self.num_reprefilled_tokens = 0
         """Tokens of running sequences whose KV updates have dropped, so that they are computed again."""
         self._stopping = threading.Event()
@@ -170,9 +174,9 @@ class Engine:
                 "update_weights", kwargs={"update_info": {"manifest": manifest, "buckets": buckets}}
             )
             self._llm.collective_rpc("finish_weight_update")
-            core: Any = self._llm.engine_core  # of this process, so that its scheduler is at hand
-            scheduler = core.engine_core.scheduler
-            self.num_reprefilled_tokens += AFTER_UPDATE[self._config.kv_after_update](scheduler, version)
+            self.num_reprefilled_tokens += AFTER_UPDATE[self._config.kv_after_update](
+                self._scheduler, version
+            )
             self._llm.set_weight_version(str(version))
             self.version = version
             (fingerprint,) = set(self._llm.collective_rpc("weights_fingerprint"))
@@ -226,7 +230,9 @@ class Engine:
                     for output in self._llm.step():
                         if output.finished:
                             self._pending.pop(output.request_id).set_result(output)
-                    self._clock[0] += time.perf_counter() - started
+                    seconds = time.perf_counter() - started
+                    self._clock[0] += seconds
+                    self._clock[3] += seconds * len(self._scheduler.running)
                 self._run_calls()
             self._fail(RuntimeError("the engine was shut down"))
         except BaseException as error:  # noqa: BLE001 - it is raised to every caller from now on

@@ -12,6 +12,7 @@ import contextlib
 import os
 import resource
 import sys
+import time
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from actors.types import Lease, SampleGroup, samples_to_batch
 from actors.weights.manifest import WeightManifest
 
 SWITCH_INTERVAL_S = 0.0005
+FILL_WINDOW_S = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +46,10 @@ class RolloutFacts:
     busy_s: float
     idle_s: float
     updating_s: float
+    running_s: float
+    """Summed over sequences: how long each was being decoded."""
+    fill: float
+    """Sequences decoded at a time over rollout.max_num_seqs, over the last FILL_WINDOW_S seconds or more."""
     resident_bytes: int
 
 
@@ -61,6 +67,8 @@ class RolloutWorker:
         self._news = asyncio.Event()
         self._num_sequences = 0
         self._num_tokens = 0
+        self._fill = 0.0
+        self._fill_from = time.monotonic(), 0.0
 
     async def place(self) -> dict[str, Any]:
         """Pid and node, as soon as this process is up."""
@@ -124,6 +132,11 @@ class RolloutWorker:
 
     def _facts(self) -> RolloutFacts:
         clock = self._engine.clock
+        since_s, running_s = self._fill_from
+        window_s = time.monotonic() - since_s
+        if window_s >= FILL_WINDOW_S:
+            self._fill = (clock.running_s - running_s) / (window_s * self._config.max_num_seqs)
+            self._fill_from = time.monotonic(), clock.running_s
         return RolloutFacts(
             version=self._engine.version,
             groups_in_flight=len(self._in_flight),
@@ -133,6 +146,8 @@ class RolloutWorker:
             busy_s=clock.busy_s,
             idle_s=clock.idle_s,
             updating_s=clock.updating_s,
+            running_s=clock.running_s,
+            fill=self._fill,
             resident_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10,
         )
 

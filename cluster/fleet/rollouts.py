@@ -120,6 +120,17 @@ class RolloutFleet(Fleet[RolloutHandle]):
         for name, leases in given.items():
             self.workers[name].actor.submit.remote(leases)
 
+    @property
+    def fill(self) -> float:
+        """Sequences that engines decode at a time over what they may, mean over those that serve."""
+        fills = [worker.facts.fill for worker in self.serving if worker.facts]
+        return sum(fills) / len(fills) if fills else 0.0
+
+    @property
+    def has_room(self) -> bool:
+        """Whether every worker would take more leases than it has been admitted."""
+        return all(self._ledger.num_leases_of(w.name) < self._groups_in_flight for w in self.serving)
+
     def leases_by_worker(self) -> dict[str, int]:
         """How many groups each worker holds."""
         return {name: self._ledger.num_leases_of(name) for name in self.workers}

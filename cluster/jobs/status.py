@@ -86,6 +86,7 @@ def describe_workers(facts: dict[str, Any]) -> list[str]:
         lines.append(f"{worker['name']}: {process(worker)}, {does.get(worker['name'], 'starting')}{leaving}")
     for number, rank in enumerate(ranks):
         lines.append(f"learner{f' rank {number}' if len(ranks) > 1 else ''}: {process(rank)}")
+    lines += [f"limited by {facts['limited_by']}"] if facts["limited_by"] else []
     lines += [f"waiting for resources: {text}" for text in facts["waiting_for"]]
     lines += [f"scaled: {text}" for text in facts["decisions"]]
     lines += [f"set aside: problem {one['problem_id']}: {one['error']}" for one in facts["unjudged_problems"]]

@@ -38,6 +38,7 @@ from cluster.fleet.learning import LearnerHandle
 from cluster.fleet.rollouts import RolloutFleet
 from cluster.fleet.verifying import VerifierFleet
 from cluster.leasing import admission
+from cluster.run.bottleneck import limited_by
 from cluster.run.health import Health, log_to
 from cluster.run.metrics import Metrics
 from cluster.run.progress import Progress
@@ -186,6 +187,7 @@ class Controller:
             "restarts": {"rollout": self._rollouts.num_restarts, "verifier": self._verifying.num_restarts},
             "recoveries": self._origin.num_recoveries,
             "learner_ranks": [{"pid": rank.pid, "node_id": rank.node_id} for rank in self._learner.ranks],
+            "limited_by": limited_by(self._progress, self._rollouts, self._config.train.max_staleness),
             "is_stopping": self._stopping,
             "checkpoint": self._saver.facts(),
             "num_select": self._config.shown_k,
@@ -350,10 +352,13 @@ class Controller:
 
     def _accept(self, group: ScoredGroup) -> None:
         number = group.samples.group
-        if not self._ledger.commit(number):
+        lease = self._ledger.leased.get(number)
+        if lease is None or not self._ledger.commit(number):
             self.metrics.observe_discarded("late")
             return
-        self.metrics.observe_verdicts(group)
+        seconds = time.monotonic() - lease.since_s
+        self._progress.judged(seconds)
+        self.metrics.observe_verdicts(group, seconds)
         self._buffer[number] = group
         self._health.note_success()
         self._health.check_statuses(group.statuses)

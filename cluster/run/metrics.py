@@ -19,6 +19,7 @@ from cluster.fleet.scaling import Decision, Role
 from verifiers.types import STATUSES
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+GROUP_SECONDS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 LATENCY_SECONDS = (1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1, 10)
 
 LEARNER_GAUGES = {
@@ -143,6 +144,14 @@ class Metrics:
         self._idle = self._gauge(
             "bonfire_rollout_idle_seconds", "Time the engine had nothing to do", ["worker"]
         )
+        self._fill = self._gauge(
+            "bonfire_engine_fill",
+            "Sequences decoded at a time over rollout.max_num_seqs, in the last ten seconds or so",
+            ["worker"],
+        )
+        self._group_seconds = self._histogram(
+            "bonfire_group_seconds", "From a group's lease to its verdicts", GROUP_SECONDS
+        )
         self._serving = self._gauge("bonfire_rollout_version", "Policy version the engine serves", ["worker"])
         self._resident = self._gauge("bonfire_rollout_resident_bytes", "Peak resident memory", ["worker"])
         self._child_restarts = self._gauge(
@@ -187,7 +196,9 @@ class Metrics:
     def observe_sync(self, seconds: float) -> None:
         self._sync_seconds.observe(seconds)
 
-    def observe_verdicts(self, group: ScoredGroup) -> None:
+    def observe_verdicts(self, group: ScoredGroup, seconds: float) -> None:
+        """Of a group that was leased so many seconds ago."""
+        self._group_seconds.observe(seconds)
         for status, count in Tally(group.statuses).items():
             self._verdicts.labels(status).inc(count)
         for latency in group.latencies_s:
@@ -243,15 +254,14 @@ class Metrics:
 
     def set_rollouts(self, facts: Iterable[tuple[str, RolloutFacts]]) -> None:
         """Series of the living rollout workers; those of the others are dropped."""
-        gauges = (self._busy, self._idle, self._serving, self._resident)
+        gauges = (self._busy, self._idle, self._fill, self._serving, self._resident)
         gone, self._rollout_names = self._rollout_names, set()
         for name, fact in facts:
             self._rollout_names.add(name)
             self._reprefilled.inc(fact.num_reprefilled_tokens - self._reprefilled_by.get(name, 0))
             self._reprefilled_by[name] = fact.num_reprefilled_tokens
-            for gauge, value in zip(
-                gauges, (fact.busy_s, fact.idle_s, fact.version, fact.resident_bytes), strict=True
-            ):
+            values = (fact.busy_s, fact.idle_s, fact.fill, fact.version, fact.resident_bytes)
+            for gauge, value in zip(gauges, values, strict=True):
                 gauge.labels(name).set(value)
         # A scrape may come at any moment: the living keep their series throughout.
         for name in gone - self._rollout_names:

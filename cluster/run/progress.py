@@ -16,6 +16,7 @@ from cluster.run.facts import batch_facts
 from learner.types import StepResult
 
 NUM_RECENT_STEPS = 20
+NUM_STAGE_STEPS = 5
 LOG_EVERY_S = 30.0
 
 logger = logging.getLogger(__name__)
@@ -30,7 +31,9 @@ class Progress:
         self._started_s = self._last_step_at_s = time.monotonic()
         self._recent_step_s: deque[float] = deque(maxlen=NUM_RECENT_STEPS)
         self._recent_clipped: deque[float] = deque(maxlen=NUM_RECENT_STEPS)
+        self._recent_stages: deque[tuple[float, float, float]] = deque(maxlen=NUM_STAGE_STEPS)
         self._num_tokens = self._num_sequences = 0
+        self._group_s: list[float] = []
         self._logged_s = float("-inf")
         self._waited_s = 0.0
         self._waiting_since_s: float | None = None
@@ -70,9 +73,20 @@ class Progress:
         finally:
             self._waited_s, self._waiting_since_s = self.waited_s, None
 
+    def shares(self) -> tuple[float, float] | None:
+        """Of the newest steps' time: the learner's wait for batches, and for verdicts alone; None before there is one."""
+        if not self._recent_stages:
+            return None
+        step_s, wait_s, verify_s = map(sum, zip(*self._recent_stages, strict=True))
+        return wait_s / step_s, verify_s / step_s
+
     def sampled(self, group: SampleGroup) -> None:
         self._num_tokens += len(group.token_ids)
         self._num_sequences += group.num_samples
+
+    def judged(self, seconds: float) -> None:
+        """A group has its verdicts, so many seconds after it was leased."""
+        self._group_s.append(seconds)
 
     def finish_step(
         self, step: StepResult, groups: Sequence[ScoredGroup], about: dict[str, float]
@@ -85,6 +99,7 @@ class Progress:
         self._last_step_at_s += step_s
         if self.newest:  # the first step's time is mostly the engines' start
             self._recent_step_s.append(step_s)
+            self._recent_stages.append((step_s, about["wait_s"], about["verify_s"]))
         self._recent_clipped.append(step.facts["clipped"])
         self.newest = {
             "step": step.version,
@@ -97,8 +112,10 @@ class Progress:
             **about,
             "tokens_per_s": self._num_tokens / step_s,
             "sequences_per_s": self._num_sequences / step_s,
+            **self._group_facts(),
         }
         self._num_tokens = self._num_sequences = 0
+        self._group_s = []
         if time.monotonic() > self._logged_s + LOG_EVERY_S:
             self._logged_s = time.monotonic()
             pass_at_k = f"pass@{self._num_select} {self.newest['pass_at_n']:.3f}"
@@ -106,3 +123,10 @@ class Progress:
                 "step %d/%d: reward %.3f, %s", step.version, self._steps, self.newest["reward"], pass_at_k
             )
         return self.newest
+
+    def _group_facts(self) -> dict[str, float]:
+        """From lease to verdict: quantiles over the groups that were judged since the last step."""
+        if not self._group_s:  # all were judged before
+            return {name: self.newest.get(name, 0.0) for name in ("group_p50_s", "group_p95_s")}
+        p50, p95 = np.quantile(self._group_s, [0.5, 0.95])
+        return {"group_p50_s": float(p50), "group_p95_s": float(p95)}

@@ -96,6 +96,7 @@ def test_status_says_what_workers_do_what_is_waited_for_and_what_was_decided():
             worker("verifier-2", 14, {"placed": 1.0, "verifiers": 2.0}, silent=True),
         ],
         "learner_ranks": [{"pid": 15, "node_id": "1a2b3c4d5e"}],
+        "limited_by": "learning (the learner waits 5% of the time): more learner.ranks would help",
         "waiting_for": ["1 rollout worker (1 CPU)"],
         "decisions": ["rollout 1 -> 2: asked for by command"],
         "targets": {"rollout": 2, "verifier": 2},
@@ -112,6 +113,7 @@ def test_status_says_what_workers_do_what_is_waited_for_and_what_was_decided():
         "verifier-1: pid 13, starting",
         "verifier-2: pid 14, does not answer",
         "learner: pid 15",
+        "limited by learning (the learner waits 5% of the time): more learner.ranks would help",
         "waiting for resources: 1 rollout worker (1 CPU)",
         "scaled: rollout 1 -> 2: asked for by command",
         "set aside: problem p7: KeyError: 'x'",
@@ -133,7 +135,7 @@ def test_status_ends_with_the_events(tmp_path, monkeypatch, capsys):
     facts = {
         "stage": "training", "step": 0, "steps": 9, "num_select": 4, "metrics_url": "", "events": events,
         "groups": {"buffered": 2}, "rollout_workers": [], "verifier_workers": [], "learner_ranks": [],
-        "waiting_for": [], "decisions": [], "targets": {"rollout": 1, "verifier": 1},
+        "limited_by": None, "waiting_for": [], "decisions": [], "targets": {"rollout": 1, "verifier": 1},
         "unjudged_problems": [],
         "restarts": {"rollout": 0, "verifier": 0},
     }  # fmt: skip

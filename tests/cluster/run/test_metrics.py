@@ -89,7 +89,14 @@ def rollout_facts(**changes):
         "num_tokens": 70,
         "num_reprefilled_tokens": 0,
     }
-    times = {"busy_s": 5.0, "idle_s": 1.0, "updating_s": 0.5, "resident_bytes": 10**9}
+    times = {
+        "busy_s": 5.0,
+        "idle_s": 1.0,
+        "updating_s": 0.5,
+        "running_s": 40.0,
+        "fill": 0.25,
+        "resident_bytes": 10**9,
+    }
     return RolloutFacts(**{**fields, **times, **changes})
 
 
@@ -170,12 +177,13 @@ def test_verdicts_are_counted_by_status_and_every_status_is_there_from_the_start
     start = scrape()
     for status in ("ok", "wrong_format", "timeout", "crashed", "refused"):
         assert start[f"bonfire_verifier_verdicts_total[{status}]"] == 0
-    metrics.observe_verdicts(judged(0, ("ok", "ok", "timeout", "wrong_format")))
-    metrics.observe_verdicts(judged(1, ("ok", "refused", "ok", "ok")))
+    metrics.observe_verdicts(judged(0, ("ok", "ok", "timeout", "wrong_format")), 3.0)
+    metrics.observe_verdicts(judged(1, ("ok", "refused", "ok", "ok")), 4.0)
     shown = scrape()
     assert shown["bonfire_verifier_verdicts_total[ok]"] == 5
     assert shown["bonfire_verifier_verdicts_total[timeout]"] == 1
     assert shown["bonfire_verifier_verdicts_total[crashed]"] == 0
+    assert shown["bonfire_group_seconds_sum"] == pytest.approx(7.0)
     assert shown["bonfire_verifier_latency_seconds_count"] == 8
     assert shown["bonfire_verifier_latency_seconds_sum"] == pytest.approx(8 * 0.002, rel=1e-6)
 
@@ -211,6 +219,7 @@ def test_a_dead_workers_series_vanish_and_the_livings_stay(metrics, scrape):
     assert shown["bonfire_rollout_busy_seconds[rollout-0]"] == 5
     assert shown["bonfire_rollout_busy_seconds[rollout-1]"] == 7
     assert shown["bonfire_rollout_idle_seconds[rollout-0]"] == 1
+    assert shown["bonfire_engine_fill[rollout-0]"] == 0.25
     assert shown["bonfire_rollout_version[rollout-0]"] == 2
     assert shown["bonfire_rollout_resident_bytes[rollout-0]"] == 10**9
     metrics.set_rollouts([("rollout-1", rollout_facts(busy_s=8.0)), ("rollout-2", rollout_facts(version=3))])
@@ -299,7 +308,7 @@ def test_every_name_says_role_quantity_and_unit(metrics):
 
 def test_no_label_has_more_values_than_workers_states_roles_and_reasons(metrics):
     metrics.observe_step(step_facts())
-    metrics.observe_verdicts(judged(0, ("ok",) * 4))
+    metrics.observe_verdicts(judged(0, ("ok",) * 4), 1.0)
     metrics.set_depths({"leased": 5}, 9, {"rollout": 2})
     metrics.set_rollouts([("rollout-0", rollout_facts())])
     metrics.observe_discarded("late")
