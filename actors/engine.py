@@ -79,6 +79,7 @@ class Engine:
             "max_num_batched_tokens": max(config.max_model_len, MAX_BATCHED_TOKENS),
             # A step in flight during an update would label its tokens with the wrong version.
             "async_scheduling": False,
+            "scheduling_policy": "priority",
             "disable_log_stats": True,
             "logprobs_mode": "processed_logprobs",
             "weight_transfer_config": WeightTransferConfig(backend=receiver.BACKEND),
@@ -111,7 +112,8 @@ class Engine:
     def sample(self, leases: Sequence[Lease]) -> list[Future[Any]]:
         """Start sampling the groups; each future resolves to vLLM's `RequestOutput` of one lease.
 
-        A lease that vLLM refuses (its prompt is too long) fails alone, with ValueError.
+        Groups with lower numbers go first, whenever they come: they are trained first, and one that was leased before
+        has waited for longest. A lease that vLLM refuses (its prompt is too long) fails alone, with ValueError.
         The groups enter the engine between the same two steps, so that equal leases on equal
         weights form equal batches: what makes a seeded run repeatable to the last bit.
         """
@@ -139,7 +141,7 @@ class Engine:
                     prompt = TokensPrompt(prompt_token_ids=list(lease.prompt_token_ids))
                     if self._config.kv_after_update == "keep":
                         prompt["cache_salt"] = salt(self.version)
-                    self._llm.add_request(request_id, prompt, parameters)
+                    self._llm.add_request(request_id, prompt, parameters, priority=lease.group)
                 except Exception as error:  # noqa: BLE001 - vLLM's own types, which do not cross processes
                     future.set_exception(
                         ValueError(f"vLLM refuses problem {lease.problem_id!r} (group {request_id}): {error}")

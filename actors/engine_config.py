@@ -47,6 +47,7 @@ _BECAUSE = {
         "logprobs_mode", "max_logprobs", "logits_processors", "generation_config", "override_generation_config",
         "runner", "convert", "pooler_config", "watermark_config", "diffusion_config",
     ),
+    "a group that is trained earlier is sampled first": ("scheduling_policy",),
     "the system updates weights and KV between two steps, and labels every token; see rollout.kv_after_update": (
         "async_scheduling", "weight_transfer_config", "worker_cls", "worker_extension_cls", "scheduler_cls",
         "enable_chunked_prefill", "enable_sleep_mode", "kv_transfer_config", "ec_transfer_config", "kv_offloading_size",

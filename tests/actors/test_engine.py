@@ -71,6 +71,21 @@ def test_samples_follow_the_policy_in_frequency(engine, tiny_model, monkeypatch)
     assert np.abs(z[likely]).max() < 4.5
 
 
+def test_a_group_with_a_lower_number_overtakes_those_that_wait(engine, tiny_model):
+    load(engine, make_policy(tiny_model))
+    per_group = ENGINE.samples_per_prompt
+    first = [
+        replace(lease(seed=0), group=100 + number) for number in range(4 * ENGINE.max_num_seqs // per_group)
+    ]
+    ends: list[int] = []
+    futures = [*engine.sample(first), *engine.sample([replace(lease(seed=0), group=7)])]
+    for group, future in zip([*(one.group for one in first), 7], futures, strict=True):
+        future.add_done_callback(lambda _, group=group: ends.append(group))
+    for future in futures:
+        future.result(TIMEOUT_S)
+    assert ends.index(7) <= 2 * ENGINE.max_num_seqs // per_group
+
+
 @pytest.mark.parametrize("num_samples", [1, 8, 33])
 def test_a_group_has_exactly_n_samples(engine, monkeypatch, num_samples):
     with_settings(engine, monkeypatch, samples_per_prompt=num_samples)
