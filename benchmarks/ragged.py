@@ -20,9 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tomli_w
 
 from benchmarks.demo_run import NAMESPACE, machine, train
-from cluster.config.parse import parse_config
+from cluster.config.parse import load_config
 from cluster.config.schema import RunConfig
 from cluster.fleet import ray_cluster
 
@@ -97,24 +98,23 @@ def make_config(directory: Path, overrides: list[str]) -> RunConfig:
     (directory / "train.jsonl").write_text("\n".join(lines) + "\n")
     (directory / "ragged_rewards.py").write_text(REWARDS)
     sys.path.insert(0, str(directory))
-    return parse_config(
-        {
-            "model": str(directory / "model"),
-            "problems": {"source": "files", "train_path": str(directory / "train.jsonl")},
-            "verifier": {"reward": "ragged_rewards:parity"},
-            "rollout": {
-                "samples_per_prompt": SAMPLES,
-                "max_tokens": MAX_TOKENS,
-                "max_model_len": 640,
-                "max_num_seqs": 128,
-                "dtype": "float32",
-            },
-            "objective": {"name": "bon", "num_select": 4},
-            "train": {"groups_per_step": GROUPS_PER_STEP, "checkpoint_every": 1000},
-            "metrics": {"port": 0},
+    settings = {
+        "model": str(directory / "model"),
+        "problems": {"source": "files", "train_path": str(directory / "train.jsonl")},
+        "verifier": {"reward": "ragged_rewards:parity"},
+        "rollout": {
+            "samples_per_prompt": SAMPLES,
+            "max_tokens": MAX_TOKENS,
+            "max_model_len": 640,
+            "max_num_seqs": 128,
+            "dtype": "float32",
         },
-        overrides,
-    )
+        "objective": {"name": "bon", "num_select": 4},
+        "train": {"groups_per_step": GROUPS_PER_STEP, "checkpoint_every": 1000},
+        "metrics": {"port": 0},
+    }
+    (directory / "ragged.toml").write_text(tomli_w.dumps(settings))
+    return load_config(directory / "ragged.toml", overrides)
 
 
 def bare_engine(config: RunConfig, prompts: list[tuple[int, ...]], num_groups: int) -> dict[str, float]:
@@ -129,8 +129,8 @@ def bare_engine(config: RunConfig, prompts: list[tuple[int, ...]], num_groups: i
         num_cpus=config.rollout.num_cpus, runtime_env={"env_vars": engine_environment(config.rollout)}
     ).remote("bare", config.model, config.rollout)
     ray.get(actor.ready.remote())
-    given = sampled = tokens = 0
-    begun = None
+    given = sampled = tokens = sampled_before = tokens_before = 0
+    begun_s = running_s = 0.0
     while True:
         wanted = sampled + config.rollout.groups_in_flight
         leases = [
@@ -147,16 +147,17 @@ def bare_engine(config: RunConfig, prompts: list[tuple[int, ...]], num_groups: i
         batch, facts = ray.get(actor.collect.remote(10.0))
         sampled += batch.num_rows
         tokens += len(batch["token_ids"].flatten().flatten())
-        if begun is None and sampled >= GROUPS_PER_STEP:
-            begun, sampled_before, tokens_before = (time.perf_counter(), facts.running_s), sampled, tokens
+        if not begun_s and sampled >= GROUPS_PER_STEP:
+            begun_s, running_s = time.perf_counter(), facts.running_s
+            sampled_before, tokens_before = sampled, tokens
         if sampled >= num_groups + GROUPS_PER_STEP:
             break
     ray.kill(actor)
-    seconds = time.perf_counter() - begun[0]
+    seconds = time.perf_counter() - begun_s
     return {
         "groups": sampled - sampled_before,
         "tokens_per_s": (tokens - tokens_before) / seconds,
-        "fill": (facts.running_s - begun[1]) / seconds / config.rollout.max_num_seqs,
+        "fill": (facts.running_s - running_s) / seconds / config.rollout.max_num_seqs,
     }
 
 
@@ -181,7 +182,7 @@ def loop(config: RunConfig) -> dict[str, float]:
         "step_s": seconds / len(steps),
         "fill": running_s / (seen[-1]["at"] - seen[0]["at"]) / config.rollout.max_num_seqs,
         "wait_s": statistics.mean(step["wait_s"] for step in steps),
-        "wait_s_of_each": [round(step["wait_s"], 1) for step in steps],  # type: ignore[dict-item]
+        "wait_s_of_each": [round(step["wait_s"], 1) for step in steps],
         "learn_s": statistics.mean(step["learn_s"] for step in steps),
         "sync_s": statistics.mean(step["sync_s"] for step in steps),
         "group_p50_s": statistics.median(step["group_p50_s"] for step in steps),

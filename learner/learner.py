@@ -44,6 +44,7 @@ from learner.step.batch import (
     num_positions,
     pack_bundles,
 )
+from learner.step.facts import batch_facts
 from learner.step.loss import LossFacts, micro_batch_loss
 from learner.step.parity import nothing_compared
 from learner.types import PublishedWeights, StepResult
@@ -155,10 +156,10 @@ class Learner:
             clock = time.perf_counter()
             batch = cpu_batch.to(self._device)
             logprobs_T = self._policy.logprobs(batch)
-            loss, batch_facts = micro_batch_loss(
+            loss, loss_facts = micro_batch_loss(
                 logprobs_T, batch, weights_M, len(groups), self._config, reference_logprobs_T, self.version
             )
-            facts += batch_facts
+            facts += loss_facts
             parity += self._parity.of_pass(sequences, batch, logprobs_T.detach(), self.version)
             seconds["forward_s"] += time.perf_counter() - clock
             clock = time.perf_counter()
@@ -202,6 +203,7 @@ class Learner:
             version=self.version,
             fingerprint=self.published.fingerprint,
             facts={
+                **batch_facts(groups, num_select=self._objective.num_select, version=self.version - 1),
                 "grad_norm": grad_norm,
                 "clipped": float(is_clipped),
                 "learning_rate": learning_rate,

@@ -234,6 +234,11 @@ def test_nothing_named_verifiers_is_installed_or_depended_on():
         assert not re.search(r"^verifiers\b", lock.read_text(), re.MULTILINE)
 
 
+def test_a_controller_and_a_worker_that_has_no_engine_yet_are_up_without_torch():
+    code = "import sys, actors.worker, cluster.run.controller; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
 def test_the_command_line_leaves_ray_unimported_until_its_environment_is_set():
     """Ray reads at import whether it may listen beyond the loopback interface."""
     modules = (

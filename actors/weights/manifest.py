@@ -6,9 +6,12 @@ import math
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
+
+if TYPE_CHECKING:  # the controller hands manifests on, and needs no torch
+    import torch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +27,8 @@ class TensorEntry:
 
     @property
     def size_bytes(self) -> int:
+        import torch
+
         return math.prod(self.shape) * getattr(torch, self.dtype).itemsize
 
 
@@ -38,6 +43,8 @@ class WeightManifest:
 
 def views(manifest: WeightManifest, buckets: Sequence[np.ndarray]) -> Iterator[tuple[str, torch.Tensor]]:
     """Each tensor as a view of its bucket, nothing copied. Read-only buckets give tensors not to be written."""
+    import torch
+
     sizes = tuple(bucket.nbytes for bucket in buckets)
     if sizes != manifest.bucket_sizes:
         raise ValueError(f"weight buckets hold {sizes} bytes, their manifest says {manifest.bucket_sizes}")

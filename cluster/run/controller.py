@@ -272,7 +272,7 @@ class Controller:
                 "sync_s": self._sync_s,
                 "steps_without_learning": self._health.num_steps_without_learning,
             }
-            facts = self._progress.finish_step(step, groups, about)
+            facts = self._progress.finish_step(step, about)
             self.metrics.observe_step(facts)
             self._health.check_staleness(step.version, step.facts)
             self._record.append_metrics(facts)

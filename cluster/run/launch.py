@@ -18,7 +18,7 @@ from cluster.run.recovery import Origin, RunLost
 FOLLOW_EVERY_S = 0.5
 ANSWER_TIMEOUT_S = 60.0
 FIRST_ANSWER_TIMEOUT_S = 300.0
-"""Ray starts the controller's process, which imports torch."""
+"""Ray starts the controller's process first."""
 DEATH_TIMEOUT_S = 60.0
 LAST_REQUEST_TIMEOUT_S = 5.0
 ACTOR_PROCESSES = tuple(f"ray::{role}" for role in ("Controller", "Learner", "Rollout", "Verifier"))

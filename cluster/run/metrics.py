@@ -150,7 +150,7 @@ class Metrics:
             ["worker"],
         )
         self._group_seconds = self._histogram(
-            "bonfire_group_seconds", "From a group's lease to its verdicts", GROUP_SECONDS
+            "bonfire_cluster_group_seconds", "From a group's lease to its verdicts", GROUP_SECONDS
         )
         self._serving = self._gauge("bonfire_rollout_version", "Policy version the engine serves", ["worker"])
         self._resident = self._gauge("bonfire_rollout_resident_bytes", "Peak resident memory", ["worker"])

@@ -5,14 +5,13 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
-from actors.types import SampleGroup, ScoredGroup
-from cluster.run.facts import batch_facts
+from actors.types import SampleGroup
 from learner.types import StepResult
 
 NUM_RECENT_STEPS = 20
@@ -88,10 +87,9 @@ class Progress:
         """A group has its verdicts, so many seconds after it was leased."""
         self._group_s.append(seconds)
 
-    def finish_step(
-        self, step: StepResult, groups: Sequence[ScoredGroup], about: dict[str, float]
-    ) -> dict[str, Any]:
-        """The step's facts: of its batch, of the learner, and what the loop knows `about` it: seconds spent in its stages.
+    def finish_step(self, step: StepResult, about: dict[str, float]) -> dict[str, Any]:
+        """The step's facts: the learner's, of its batch too, and what the loop knows `about` it: seconds spent in its
+        stages.
 
         `clipped_fraction`: share of the newest NUM_RECENT_STEPS steps, this one included, whose gradient was clipped.
         """
@@ -105,7 +103,6 @@ class Progress:
             "step": step.version,
             "version": step.version,
             "time": time.time(),
-            **batch_facts(groups, num_select=self._num_select, version=step.version - 1),
             **step.facts,
             "clipped_fraction": float(np.mean(self._recent_clipped)),
             "step_s": step_s,

@@ -16,7 +16,6 @@ from actors.types import ScoredGroup
 from actors.worker import RolloutFacts
 from cluster.config.schema import MetricsConfig
 from cluster.fleet.scaling import Decision
-from cluster.run.facts import batch_facts
 from cluster.run.metrics import BATCH_GAUGES, LEARNER_GAUGES, Metrics
 from cluster.run.progress import Progress
 from learner.config import LearnerConfig
@@ -25,7 +24,18 @@ from learner.objectives.config import ObjectiveConfig
 from tests.shared.tiny_model import make_group, model_path
 
 ANY_PORT = MetricsConfig(port=0)
-ROLES = {"rollout", "verifier", "learner", "cluster", "ledger", "batch", "weights", "workers", "scaling"}
+ROLES = {
+    "engine",
+    "rollout",
+    "verifier",
+    "learner",
+    "cluster",
+    "ledger",
+    "batch",
+    "weights",
+    "workers",
+    "scaling",
+}
 UNITS = {
     "seconds", "bytes", "nats", "ratio",
     "groups", "sequences", "tokens", "verdicts", "steps", "versions", "version", "workers", "restarts", "decisions",
@@ -39,6 +49,7 @@ WITHOUT_UNIT = {
     "bonfire_batch_reward_mean",
     "bonfire_batch_score_mean",
     "bonfire_batch_best_of_n_reward",
+    "bonfire_engine_fill",
     "bonfire_workers_target",
     "bonfire_rollout_tokens_per_second",  # a rate; seconds is its denominator
 }
@@ -183,7 +194,7 @@ def test_verdicts_are_counted_by_status_and_every_status_is_there_from_the_start
     assert shown["bonfire_verifier_verdicts_total[ok]"] == 5
     assert shown["bonfire_verifier_verdicts_total[timeout]"] == 1
     assert shown["bonfire_verifier_verdicts_total[crashed]"] == 0
-    assert shown["bonfire_group_seconds_sum"] == pytest.approx(7.0)
+    assert shown["bonfire_cluster_group_seconds_sum"] == pytest.approx(7.0)
     assert shown["bonfire_verifier_latency_seconds_count"] == 8
     assert shown["bonfire_verifier_latency_seconds_sum"] == pytest.approx(8 * 0.002, rel=1e-6)
 
@@ -339,7 +350,7 @@ def test_the_learner_and_the_batch_give_every_fact_that_is_shown():
     learner = Learner(model_path(), LearnerConfig(), ObjectiveConfig(num_select=2), 1.0, seed=0)
     step = learner.train_step(groups)
     facts = Progress(steps=1, num_select=2).finish_step(
-        step, groups, {"learn_s": 0.1, "wait_s": 0.1, "steps_without_learning": 0}
+        step, {"learn_s": 0.1, "wait_s": 0.1, "verify_s": 0.0, "steps_without_learning": 0}
     )
     Metrics().observe_step(facts)
     assert facts["clipped_fraction"] == facts["clipped"]
@@ -351,8 +362,9 @@ def test_the_share_of_clipped_steps_is_that_of_the_newest_twenty():
         groups
     )
     progress = Progress(steps=100, num_select=2)
+    waited = {"wait_s": 0.0, "verify_s": 0.0}
     shares = [
-        progress.finish_step(replace(step, facts={**step.facts, "clipped": clipped}), groups, {})[
+        progress.finish_step(replace(step, facts={**step.facts, "clipped": clipped}), waited)[
             "clipped_fraction"
         ]
         for clipped in (1.0, 0.0, 0.0, 1.0, *[0.0] * 17)
@@ -360,35 +372,6 @@ def test_the_share_of_clipped_steps_is_that_of_the_newest_twenty():
     assert shares[:4] == pytest.approx([1, 1 / 2, 1 / 3, 1 / 2]) and shares[-2:] == pytest.approx(
         [2 / 20, 1 / 20]
     )
-
-
-def test_the_facts_of_a_batch_are_those_of_its_groups():
-    groups = [
-        make_group(0, samples=3, lengths=(2, 2), version=4, rewards=np.array([1.0, 0.0, 0.0])),
-        make_group(1, samples=3, lengths=(5, 5), version=6, rewards=np.array([0.0, 0.0, 0.0])),
-    ]
-    facts = batch_facts(groups, num_select=2, version=6)
-    assert facts["reward"] == pytest.approx(1 / 6)
-    # The right one is among 2 of 3 with probability 2/3, in one of the two groups.
-    assert facts["bon"] == facts["pass_at_n"] == pytest.approx(1 / 3)
-    assert (facts["staleness_mean"], facts["staleness_max"]) == (1.0, 2.0)
-    assert (facts["completion_tokens"], facts["tokens"], facts["sequences"]) == (3.5, 21.0, 6.0)
-    assert (facts["unfinished"], facts["wrong_format"]) == (0.0, 0.0)
-
-
-def test_a_verifier_that_misleads_shows_in_best_of_n_and_not_in_pass_at_n():
-    group = make_group(0, samples=2, rewards=np.array([1.0, 0.0]))
-    misled = ScoredGroup(
-        samples=group.samples,
-        scores=np.array([-np.inf, 3.0]),
-        rewards=group.rewards,
-        statuses=("wrong_format", "ok"),
-        answers=group.answers,
-        latencies_s=group.latencies_s,
-    )
-    facts = batch_facts([misled], num_select=2, version=0)
-    assert (facts["bon"], facts["pass_at_n"]) == (0.0, 1.0)
-    assert (facts["score"], facts["wrong_format"]) == (3.0, 0.5)
 
 
 def test_a_controller_that_follows_a_lost_one_says_how_many_there_were(metrics):

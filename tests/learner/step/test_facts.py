@@ -1,0 +1,39 @@
+"""What a batch says of the policy that was sampled."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from actors.types import ScoredGroup
+from learner.step.facts import batch_facts
+from tests.shared.tiny_model import make_group
+
+
+def test_the_facts_of_a_batch_are_those_of_its_groups():
+    groups = [
+        make_group(0, samples=3, lengths=(2, 2), version=4, rewards=np.array([1.0, 0.0, 0.0])),
+        make_group(1, samples=3, lengths=(5, 5), version=6, rewards=np.array([0.0, 0.0, 0.0])),
+    ]
+    facts = batch_facts(groups, num_select=2, version=6)
+    assert facts["reward"] == pytest.approx(1 / 6)
+    # The right one is among 2 of 3 with probability 2/3, in one of the two groups.
+    assert facts["bon"] == facts["pass_at_n"] == pytest.approx(1 / 3)
+    assert (facts["staleness_mean"], facts["staleness_max"]) == (1.0, 2.0)
+    assert (facts["completion_tokens"], facts["tokens"], facts["sequences"]) == (3.5, 21.0, 6.0)
+    assert (facts["unfinished"], facts["wrong_format"]) == (0.0, 0.0)
+
+
+def test_a_verifier_that_misleads_shows_in_best_of_n_and_not_in_pass_at_n():
+    group = make_group(0, samples=2, rewards=np.array([1.0, 0.0]))
+    misled = ScoredGroup(
+        samples=group.samples,
+        scores=np.array([-np.inf, 3.0]),
+        rewards=group.rewards,
+        statuses=("wrong_format", "ok"),
+        answers=group.answers,
+        latencies_s=group.latencies_s,
+    )
+    facts = batch_facts([misled], num_select=2, version=0)
+    assert (facts["bon"], facts["pass_at_n"]) == (0.0, 1.0)
+    assert (facts["score"], facts["wrong_format"]) == (3.0, 0.5)
