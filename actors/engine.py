@@ -16,7 +16,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -104,6 +104,10 @@ class Engine:
         self._clock = [0.0, 0.0, 0.0, 0.0]
         self.num_reprefilled_tokens = 0
         """Tokens of running sequences whose KV updates have dropped, so that they are computed again."""
+        self._fingerprinting = ThreadPoolExecutor(1, thread_name_prefix="fingerprint")
+        self._confirmed: Future[None] = Future()
+        """The newest fingerprint is reckoned, and the weights are nobody's to read."""
+        self._confirmed.set_result(None)
         self._stopping = threading.Event()
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="vllm-stepping", daemon=True)
@@ -160,16 +164,18 @@ class Engine:
     def update_weights(
         self, version: int, manifest: WeightManifest, buckets: Sequence[np.ndarray]
     ) -> Future[int]:
-        """Serve `version` from the next step on; the future resolves to the new weights' fingerprint.
+        """Serve `version` from the next step on; the future resolves to the new weights' fingerprint, which is reckoned
+        while sampling goes on.
 
         Sequences in flight go on, as `rollout.kv_after_update` says: with "recompute" their KV cache is rebuilt under
         the new weights, so that every later token is sampled exactly from the new policy given its prefix. A version
         older than the engine's changes nothing: Ray may run a call that nobody waits for any more after a later one.
         """
 
-        def update() -> int:
+        def update() -> None:
             if version < self.version:
-                return int(self._llm.collective_rpc("weights_fingerprint")[0])
+                return
+            self._confirmed.result()  # nothing is written that is being read
             started = time.perf_counter()
             self._llm.collective_rpc("start_weight_update")
             self._llm.collective_rpc(
@@ -181,15 +187,34 @@ class Engine:
             )
             self._llm.set_weight_version(str(version))
             self.version = version
-            (fingerprint,) = set(self._llm.collective_rpc("weights_fingerprint"))
             self._clock[2] += time.perf_counter() - started
-            return fingerprint
 
-        return self._call(update)
+        return self._fingerprint_after(self._call(update))
 
     def fingerprint(self) -> Future[int]:
         """Fingerprint of the weights the engine holds now."""
-        return self._call(lambda: self._llm.collective_rpc("weights_fingerprint")[0])
+        return self._fingerprint_after(self._call(lambda: None))
+
+    def _fingerprint_after(self, called: Future[None]) -> Future[int]:
+        """Of the weights that the engine holds once the call is through, in a thread of its own."""
+        fingerprint: Future[int] = Future()
+
+        def reckon() -> None:
+            try:
+                (one,) = set(self._llm.collective_rpc("weights_fingerprint"))
+            except BaseException as error:  # noqa: BLE001 - it is raised where the call was made
+                fingerprint.set_exception(error)
+            else:
+                fingerprint.set_result(one)
+
+        def begin(called: Future[None]) -> None:
+            if (error := called.exception()) is not None:
+                fingerprint.set_exception(error)
+            else:
+                self._confirmed = self._fingerprinting.submit(reckon)
+
+        called.add_done_callback(begin)
+        return fingerprint
 
     def raise_if_failed(self) -> None:
         """Raises RuntimeError once the stepping thread has ended on an error."""
@@ -204,6 +229,7 @@ class Engine:
         """Stop stepping and free the engine; unfinished groups fail with RuntimeError."""
         self._stopping.set()
         self._thread.join(timeout=30)
+        self._fingerprinting.shutdown()
         self._llm.engine_core.shutdown()
 
     def _call(self, function: Callable[[], Result]) -> Future[Result]:

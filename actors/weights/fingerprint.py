@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import torch
 
 _BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -19,16 +21,24 @@ def param_fingerprint(named_tensors: Mapping[str, torch.Tensor] | Iterable[tuple
     goes unseen. Tied tensors (same memory) count once.
     """
     pairs = named_tensors.items() if isinstance(named_tensors, Mapping) else named_tensors
-    total = 0
+    parts: list[torch.Tensor] = []
     seen: set[tuple[int, int]] = set()
     for _, tensor in pairs:
         identity = (tensor.data_ptr(), tensor.numel())
         if tensor.numel() == 0 or identity in seen:
             continue
         seen.add(identity)
-        bits = tensor.detach().contiguous().view(_BITS[tensor.element_size()])
-        total += int(bits.sum(dtype=torch.int64)) << (16 if tensor.dtype == torch.bfloat16 else 0)
-    return add_fingerprints([total])
+        parts.append(tensor)
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        return add_fingerprints(pool.map(_sum_of_bits, parts))
+
+
+def _sum_of_bits(tensor: torch.Tensor) -> int:
+    """Exact. On the CPU by numpy, which adds narrow integers ten times as fast as torch does."""
+    bits = tensor.detach().contiguous().view(_BITS[tensor.element_size()])
+    on_cpu = bits.device.type == "cpu"
+    total = int(bits.numpy().sum(dtype=np.int64) if on_cpu else bits.sum(dtype=torch.int64))
+    return total << (16 if tensor.dtype == torch.bfloat16 else 0)
 
 
 def add_fingerprints(fingerprints: Iterable[int]) -> int:

@@ -79,6 +79,8 @@ class StoredLayout:
     @torch.no_grad()
     def store(self, group: StoredGroup, sources: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """The group's tensors as on disk, in whole, of its parameters in whole. Views where nothing is moved."""
+        if group.is_plain:
+            return {group.tensors[0].name: sources[group.sources[0]]}
         return self._convert({name: sources[name] for name in group.sources})
 
     @torch.no_grad()
