@@ -10,6 +10,7 @@ from typing import Any
 from cluster.config.schema import RunConfig
 from cluster.run import launch
 from cluster.run.recovery import Origin, Recoveries, RunLost
+from cluster.run.unjudged import UNJUDGED_FILE
 from cluster.run_directory.checkpoints import usable_checkpoint
 from cluster.run_directory.record import RunRecord, step_of
 from cluster.run_directory.run_file import RunFile
@@ -115,6 +116,11 @@ def train_stage(
         + (f", reward {facts['reward']:.3f}" if "reward" in facts else "")
         + (f", recoveries: {recoveries.num}" if recoveries.num else ""),
     )
+    if num_set_aside := len(facts["unjudged_problems"]):
+        view.note(
+            f"problems set aside, since the verifier fails on them: {num_set_aside}, listed in "
+            f"{record.run_dir / UNJUDGED_FILE}"
+        )
     return str(facts["stage"])
 
 

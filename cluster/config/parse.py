@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import tomllib
 from collections.abc import Collection, Mapping, Sequence
@@ -144,6 +145,8 @@ def _describe(problem: Any, model: type[BaseModel] = RunConfig) -> list[str]:
     if problem["type"] == "literal_error" and isinstance(problem["input"], str):
         choices = re.findall(r"'([^']+)'", problem["ctx"]["expected"])
         message += did_you_mean(problem["input"], choices)
+    if problem["type"] == "finite_number" and problem["input"] == math.inf:
+        message += ": give a large one, such as 1e9, for a limit that is never to be reached"
     return [f"{path} = {problem['input']!r}: {message[0].lower()}{message[1:]}"]
 
 

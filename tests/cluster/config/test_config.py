@@ -260,6 +260,11 @@ def test_a_wrong_type_is_named_with_its_value_and_what_is_valid(sections, expect
             {"learner": {"learning_rate": float("nan")}},
             "learner.learning_rate = nan: input should be a finite number",
         ),
+        (
+            {"learner": {"max_grad_norm": float("inf")}},
+            "learner.max_grad_norm = inf: input should be a finite number: give a large one, such as 1e9, for a limit that "
+            "is never to be reached",
+        ),
     ],
 )  # fmt: skip
 def test_a_value_out_of_range_is_named_with_the_range(sections, expected):
