@@ -17,7 +17,8 @@ EXAMPLE = ROOT / "examples" / "countdown.toml"
 
 
 def one_error(result: subprocess.CompletedProcess[str]) -> str:
-    lines = result.stderr.strip().splitlines()
+    slow = "has been importing its module for"  # said on a machine under load
+    lines = [line for line in result.stderr.strip().splitlines() if slow not in line]
     assert result.returncode == 1, result.stderr
     assert len(lines) == 1 and lines[0].startswith("bonfire: "), result.stderr
     return lines[0]
