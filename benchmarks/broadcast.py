@@ -26,7 +26,6 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import numpy as np
 import torch
 import transformers
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -70,7 +69,7 @@ class Fleet:
         network = LlamaForCausalLM.from_pretrained(model, dtype=torch.float32)
         layout = StoredLayout(network)
         self._manifest: WeightManifest = make_manifest(layout, "float32")
-        self._buckets: list[np.ndarray] = pack(layout, dict(network.named_parameters()), self._manifest)
+        self._buckets = list(pack(layout, dict(network.named_parameters()), self._manifest))
         self._version = 0
         self._fleet = rollouts.RolloutFleet(
             config=RolloutConfig(

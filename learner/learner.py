@@ -27,7 +27,7 @@ from learner.model.causal_lm import load_model, resolve_model
 from learner.model.optimizer import make_optimizer
 from learner.model.packing import choose_packing
 from learner.model.policy import Policy, ShardedPolicy
-from learner.model.publish import make_manifest
+from learner.model.publish import Buckets, make_manifest
 from learner.model.sharding import own_part
 from learner.objectives.config import ObjectiveConfig
 from learner.objectives.groups import demonstrations_of, stack
@@ -122,6 +122,7 @@ class Learner:
         self._parity = ParityCheck(
             self._policy, num_versions=config.parity_versions or 4, engines_keep_kv=engines_keep_kv
         )
+        self._buckets: dict[int, Buckets] = {}
         self.published = self._publish()
 
     def train_step(self, groups: Sequence[ScoredGroup]) -> StepResult:
@@ -289,14 +290,21 @@ class Learner:
 
     def _publish(self) -> PublishedWeights:
         """The current version as it is served; it is also kept, to compare with what engines will sample under it."""
-        weights, buckets = self._policy.publish(self.manifest)
+        weights, buckets = self._policy.publish(self.manifest, self._spare_buckets())
         self._parity.keep(self.version, weights)
+        self._buckets[self.version] = buckets
         own_fingerprint = param_fingerprint(views(self.manifest, buckets)) if buckets else 0
         return PublishedWeights(
             version=self.version,
             fingerprint=int(self._gang.gather(np.array(own_fingerprint))[0]),
             buckets=buckets,
         )
+
+    def _spare_buckets(self) -> Buckets | None:
+        """Those of a version that nobody looks at any more: one that is not the newest, nor kept for parity as it is."""
+        looked_at = {max(self._buckets, default=0), *(self._parity.versions if self._gang.size == 1 else ())}
+        gone = sorted(self._buckets.keys() - looked_at)
+        return self._buckets.pop(gone[0]) if gone else None
 
     def _recomputes(self, batch: PackedBatch) -> bool:
         needed = memory.activation_bytes(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import numpy as np
 import torch
@@ -37,6 +37,11 @@ class ParityCheck:
         self._kept[version] = weights
         for old in sorted(self._kept)[: -self._num_versions]:
             del self._kept[old]
+
+    @property
+    def versions(self) -> Collection[int]:
+        """Those whose weights are kept."""
+        return self._kept.keys()
 
     def forget(self) -> None:
         self._kept.clear()

@@ -13,14 +13,13 @@ from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 import torch
 
 from actors.weights.manifest import WeightManifest, views
 from learner.gang import Gang
 from learner.model.logprobs import TokenLogprobs
 from learner.model.names import StoredLayout, stored_buffers
-from learner.model.publish import pack, take_part
+from learner.model.publish import Buckets, pack, take_part
 from learner.model.sharding import own_part, shard
 from learner.step.batch import PackedBatch
 
@@ -78,12 +77,12 @@ class Policy:
     def copy_weights(self) -> dict[str, torch.Tensor]:
         return {name: own_part(value.detach()).clone() for name, value in self.parameters.items()}
 
-    def publish(self, manifest: WeightManifest) -> tuple[Weights, tuple[np.ndarray, ...]]:
+    def publish(self, manifest: WeightManifest, spare: Buckets | None = None) -> tuple[Weights, Buckets]:
         """The weights rounded to the manifest's dtypes, and its buckets of all of them, which only rank 0 has.
 
-        Both are in the CPU's memory.
+        Both are in the CPU's memory, and may be one. `spare`: buckets to write over.
         """
-        buckets = tuple(pack(self.layout, self._sources, manifest))
+        buckets = pack(self.layout, self._sources, manifest, spare)
         return self._as_published(manifest, dict(views(manifest, buckets))), buckets
 
     @cached_property
@@ -136,11 +135,11 @@ class ShardedPolicy(Policy):
         finally:
             self._put(own)
 
-    def publish(self, manifest: WeightManifest) -> tuple[Weights, tuple[np.ndarray, ...]]:
+    def publish(self, manifest: WeightManifest, spare: Buckets | None = None) -> tuple[Weights, Buckets]:
         weights = self._as_published(manifest, {})
         sources = {name: source.detach() for name, source in self._sources.items()}
         if self._gang.rank == 0:
-            return weights, tuple(pack(self.layout, sources, manifest))
+            return weights, pack(self.layout, sources, manifest, spare)
         take_part(self.layout, sources)
         return weights, ()
 

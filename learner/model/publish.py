@@ -14,6 +14,8 @@ from learner.model.sharding import whole
 
 ALIGNMENT_BYTES = 64
 BUCKET_BYTES = 256 << 20
+Buckets = tuple[np.ndarray, ...]
+"""One version of the weights as bytes."""
 
 
 def make_manifest(layout: StoredLayout, dtype: str, bucket_bytes: int = BUCKET_BYTES) -> WeightManifest:
@@ -45,14 +47,19 @@ def make_manifest(layout: StoredLayout, dtype: str, bucket_bytes: int = BUCKET_B
 
 @torch.no_grad()
 def pack(
-    layout: StoredLayout, sources: Mapping[str, torch.Tensor], manifest: WeightManifest
-) -> list[np.ndarray]:
+    layout: StoredLayout,
+    sources: Mapping[str, torch.Tensor],
+    manifest: WeightManifest,
+    buckets: Buckets | None = None,
+) -> Buckets:
     """Copies of a model's parameters and buffers, by their names in it, as the manifest lays them out.
 
+    `buckets`: of an earlier version, that are written over. New memory takes longer to be had than to be filled.
     Sharded ones are put together one group of the layout at a time, for which every other rank must call
     `take_part`.
     """
-    buckets = [np.zeros(size, np.uint8) for size in manifest.bucket_sizes]
+    if buckets is None:
+        buckets = tuple(np.zeros(size, np.uint8) for size in manifest.bucket_sizes)
     destinations = dict(views(manifest, buckets))
     for group in layout.groups:
         stored = layout.store(group, {name: whole(sources[name]) for name in group.sources})

@@ -262,8 +262,8 @@ def test_a_wrong_type_is_named_with_its_value_and_what_is_valid(sections, expect
         ),
         (
             {"learner": {"max_grad_norm": float("inf")}},
-            "learner.max_grad_norm = inf: input should be a finite number: give a large one, such as 1e9, for a limit that "
-            "is never to be reached",
+            "learner.max_grad_norm = inf: input should be a finite number: give a large one, such as 1e9, for a limit "
+            + "that is never to be reached",
         ),
     ],
 )  # fmt: skip

@@ -99,6 +99,23 @@ def test_published_buckets_are_never_written_again():
     assert all(np.array_equal(bucket, copy) for bucket, copy in zip(first.buckets, copies, strict=True))
 
 
+@pytest.mark.parametrize("num_versions", [1, 3])
+def test_buckets_of_a_version_that_parity_has_forgotten_are_written_over(num_versions):
+    config = LearnerConfig(parity_versions=num_versions)
+    learner = Learner(model_path(), config, ObjectiveConfig(num_select=2), 1.0, seed=0)
+    addresses, published = [], []
+    for number in range(2 * num_versions + 3):
+        addresses.append(learner.published.buckets[0].ctypes.data)
+        fresh = param_fingerprint(
+            views(learner.manifest, pack(learner._policy.layout, learner._policy._sources, learner.manifest))
+        )
+        assert learner.published.fingerprint == fresh
+        published.append(learner.published.fingerprint)
+        learner.train_step([make_group(number)])
+    assert len(set(published)) == len(published)
+    assert len(set(addresses)) == num_versions + 1
+
+
 def test_the_fingerprint_is_the_sum_of_raw_bits_modulo_two_to_the_64():
     generator = torch.Generator().manual_seed(0)
     tensors = {

@@ -1,0 +1,144 @@
+"""From the optimizer's step to an engine that serves it, on one node, against a memcpy of the same bytes.
+
+    .venv/bin/python -m benchmarks.weights runs/smollm2 > benchmarks/results/weights.json
+
+A learner and a rollout worker as in a run, the engine sampling long sequences meanwhile (`--idle`: none). Each round trains
+one small batch. `serving_s` counts from the end of the optimizer's step to the engine's confirmation, fingerprint included;
+`paused_s` is the time in which the engine loaded weights and did not sample; `publish_s` what the learner needs to lay them out
+and to fingerprint them. The memcpy is that of numpy, warm, in one thread, between the rounds. About three minutes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import statistics
+import sys
+import time
+from typing import Any
+
+import numpy as np
+
+from actors.types import Lease, ScoredGroup
+from benchmarks.demo_run import NAMESPACE, machine
+from benchmarks.random_samples import random_samples
+from cluster.config.parse import parse_config
+from cluster.config.schema import RunConfig
+from cluster.fleet import ray_cluster
+
+WARM_UP = 2
+IN_FLIGHT = 32
+VOCABULARY = 1000
+
+
+def make_config(model: str, dtype: str) -> RunConfig:
+    return parse_config(
+        {
+            "model": model,
+            "problems": {"source": "countdown"},
+            "verifier": {"reward": "countdown"},
+            "rollout": {
+                "samples_per_prompt": IN_FLIGHT,
+                "max_tokens": 400,
+                "max_model_len": 512,
+                "max_num_seqs": IN_FLIGHT,
+                "dtype": dtype,
+                "chat": {"template": "never"},
+            },
+            "learner": {"dtype": dtype},
+            "objective": {"name": "rloo"},
+            "train": {"steps": 1, "max_staleness": 1},
+        }
+    )
+
+
+def batch(number: int) -> list[ScoredGroup]:
+    samples = random_samples(number, samples=2, prompt=8, completion=8, vocabulary=VOCABULARY)
+    values = np.array([0.0, 1.0])
+    return [
+        ScoredGroup(
+            samples=samples,
+            scores=values,
+            rewards=values,
+            statuses=("ok", "ok"),
+            answers=(None, None),
+            latencies_s=np.zeros(2, np.float32),
+        )
+    ]
+
+
+async def measure(config: RunConfig, rounds: int, *, idle: bool) -> dict[str, Any]:
+    import ray
+
+    from actors.environment import engine_environment
+    from actors.worker import RolloutWorker
+    from cluster.fleet.learning import LearnerHandle
+
+    worker: Any = RolloutWorker.options(  # type: ignore[attr-defined]
+        num_cpus=1, runtime_env={"env_vars": engine_environment(config.rollout)}
+    ).remote("rollout-0", config.model, config.rollout)
+    learner = LearnerHandle(config)
+    published, _ = await asyncio.gather(learner.start(None), worker.ready.remote())
+    size = sum(published.manifest.bucket_sizes)
+    source, target = np.ones(size, np.uint8), np.zeros(size, np.uint8)
+    memcpy_s: list[float] = []
+    seen: list[dict[str, float]] = []
+    for number in range(rounds + WARM_UP):
+        started = time.perf_counter()
+        np.copyto(target, source)
+        memcpy_s.append(time.perf_counter() - started)
+        if not idle:
+            lease = Lease(
+                group=number, problem_id="p", prompt_token_ids=tuple(range(3, 20)), seed=number * IN_FLIGHT
+            )
+            worker.submit.remote([lease])
+        _, before = await worker.collect.remote(0.5)
+        step, published = await learner.train_step(batch(number))
+        confirmed = await worker.update_weights.remote(
+            published.version, published.manifest, *published.buckets
+        )
+        serving_s = time.time() - step.facts["stepped_at_s"]
+        assert confirmed["fingerprint"] == published.fingerprint
+        _, after = await worker.collect.remote(0.01)
+        seen.append(
+            {
+                "serving_s": serving_s,
+                "publish_s": step.facts["publish_s"],
+                "paused_s": after.updating_s - before.updating_s,
+            }
+        )
+        print(config.rollout.dtype, json.dumps(seen[-1]), file=sys.stderr, flush=True)
+    learner.stop()
+    ray.kill(worker)
+    medians = {name: statistics.median(one[name] for one in seen[WARM_UP:]) for name in seen[0]}
+    copy_s = statistics.median(memcpy_s[WARM_UP:])
+    return {
+        "bytes": size,
+        "memcpy_s": copy_s,
+        **medians,
+        "serving_over_memcpy": medians["serving_s"] / copy_s,
+        "paused_over_memcpy": medians["paused_s"] / copy_s,
+        "rounds": seen,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("model", help="a directory, e.g. runs/smollm2")
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
+    parser.add_argument("--idle", action="store_true", help="the engine samples nothing meanwhile")
+    arguments = parser.parse_args()
+    configs = {dtype: make_config(arguments.model, dtype) for dtype in arguments.dtypes}
+    ray_cluster.start_ray(next(iter(configs.values())), address=None, namespace=NAMESPACE)
+    result: dict[str, Any] = {"machine": machine(), "sampling": not arguments.idle}
+    for dtype, config in configs.items():
+        result[dtype] = asyncio.run(measure(config, arguments.rounds, idle=arguments.idle))
+    print(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main()
