@@ -32,6 +32,7 @@ MEAN_TOKENS, MAX_TOKENS = 230, 512
 NUM_PROBLEMS, PROMPT_TOKENS = 512, 16
 SAMPLES, GROUPS_PER_STEP = 16, 8
 WARM_UP_STEPS = 2
+SETTINGS = "ragged.toml"
 REWARDS = """
 def parity(problem, completion):
     return float(sum(map(ord, completion)) % 2)
@@ -113,8 +114,8 @@ def make_config(directory: Path, overrides: list[str]) -> RunConfig:
         "train": {"groups_per_step": GROUPS_PER_STEP, "checkpoint_every": 1000},
         "metrics": {"port": 0},
     }
-    (directory / "ragged.toml").write_text(tomli_w.dumps(settings))
-    return load_config(directory / "ragged.toml", overrides)
+    (directory / SETTINGS).write_text(tomli_w.dumps(settings))
+    return load_config(directory / SETTINGS, overrides)
 
 
 def bare_engine(config: RunConfig, prompts: list[tuple[int, ...]], num_groups: int) -> dict[str, float]:
