@@ -26,6 +26,7 @@ from cluster.run.intake import Intake, take_in
 from cluster.run.model_checks import (
     check_files,
     check_verifier_models,
+    warn_of_slow_dtypes,
     warn_of_unread_arguments,
     why_beyond,
 )
@@ -70,6 +71,7 @@ def prepare(
     test = take_in(config, "test", tokenizer, judges_here=judges_here) if config.evaluation else nothing
     warn_of_shared_prompts(train.problems, test.problems)
     if local:
+        warn_of_slow_dtypes(config)
         check_memory(config)
     check_disk(config, run_dir)
     return Prepared(

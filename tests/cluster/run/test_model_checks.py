@@ -15,8 +15,9 @@ from safetensors.numpy import load_file, save_file
 from actors.model_files import read_object, stored_shapes
 from actors.tokens import load_tokenizer, stop_token_ids
 from cluster.config.schema import RunConfig
+from cluster.run import model_checks
 from cluster.run.intake import check_prompts
-from cluster.run.model_checks import check_verifier_models, warn_of_unread_arguments
+from cluster.run.model_checks import check_verifier_models, warn_of_slow_dtypes, warn_of_unread_arguments
 from cluster.run.preflight import check_context, check_demonstrations, check_model
 from learner.model.causal_lm import load_model
 from learner.model.memory import ModelShape
@@ -336,3 +337,37 @@ def test_an_argument_that_the_template_does_not_mention_is_a_warning(
         "bonfire: warning: rollout.chat.arguments.enable_thinkin = True changes nothing: the chat template of model = "
         f"'{model}' does not mention 'enable_thinkin'; correct the name, or remove it\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("flags", "dtypes", "told"),
+    [
+        ("fpu avx2 fma", ("bfloat16", "bfloat16"), "rollout.dtype and learner.dtype = "),
+        ("fpu avx2 fma", ("float32", "bfloat16"), "learner.dtype = "),
+        ("fpu avx2 fma", ("float32", "float32"), None),
+        ("fpu avx2 avx512f avx512_bf16", ("bfloat16", "bfloat16"), None),
+        ("", ("bfloat16", "bfloat16"), None),
+    ],
+)
+def test_bfloat16_on_a_cpu_without_it_is_a_warning_with_what_to_set(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    flags: str, dtypes: tuple[str, str], told: str | None,
+) -> None:  # fmt: skip
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text("processor : 0\n" + (f"flags\t\t: {flags}\n" if flags else "Features : asimd\n"))
+    monkeypatch.setattr(model_checks, "CPUINFO", cpuinfo)
+    rollout, learner = dtypes
+    config = run_config(
+        model,
+        rollout={"max_tokens": 8, "max_model_len": 64, "dtype": rollout},
+        learner={"dtype": learner},
+    )
+    warn_of_slow_dtypes(config)
+    error = capsys.readouterr().err
+    if told is None:
+        assert not error
+    else:
+        assert error.startswith(
+            f"bonfire: warning: {told}'bfloat16': this machine's CPU has no instructions for it"
+        )
+        assert error.endswith(f"set {told.removesuffix(' = ').replace(' and ', '=float32 ')}=float32\n")
