@@ -51,7 +51,10 @@ class DamagesWeights(ControllerClass):
 def test_samples_from_another_distribution_stop_the_run(start, make_config, tmp_path):
     with (
         start(make_config(), tmp_path, controller=ray.remote(DeceivedAboutTemperature)) as run,
-        pytest.raises(Halt, match=r"^rollout-0 samples from another distribution .* mean \|log-prob difference\| is 0\.\d+ nats"),
+        pytest.raises(
+            Halt,
+            match=r"^rollout-0 samples from another distribution .* mean \|log-prob difference\| is 0\.\d+ nats",
+        ),
     ):
         run.finish()
     assert trained_groups(tmp_path) == []
