@@ -90,9 +90,8 @@ def _without_rays_handler() -> Iterator[None]:
         yield
     finally:
         utils.set_sigterm_handler = set_handler
-        signal.signal(
-            signal.SIGTERM, signal.getsignal(signal.SIGTERM)
-        )  # also in the place of one of Ray's C++ side
+        # Once more, for Ray's C++ side has put one of its own below Python's.
+        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
 
 
 def _log_what_raylets_print() -> None:

@@ -128,8 +128,11 @@ class RolloutFleet(Fleet[RolloutHandle]):
 
     @property
     def has_room(self) -> bool:
-        """Whether every worker would take more leases than it has been admitted."""
-        return all(self._ledger.num_leases_of(w.name) < self._groups_in_flight for w in self.serving)
+        """Whether workers serve, and each would take more leases than it has been admitted."""
+        serving = self.serving
+        return bool(serving) and all(
+            self._ledger.num_leases_of(worker.name) < self._groups_in_flight for worker in serving
+        )
 
     def leases_by_worker(self) -> dict[str, int]:
         """How many groups each worker holds."""
