@@ -27,6 +27,7 @@ FACTS = {
     "is_stopping": False,
     "targets": {"rollout": 2, "verifier": 1},
     "events": [],
+    "unjudged_problems": [],
     "num_events": 0,
 }
 
