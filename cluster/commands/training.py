@@ -10,9 +10,8 @@ from typing import Any
 from cluster.config.schema import RunConfig
 from cluster.run import launch
 from cluster.run.recovery import Origin, Recoveries, RunLost
-from cluster.run.unjudged import UNJUDGED_FILE
 from cluster.run_directory.checkpoints import usable_checkpoint
-from cluster.run_directory.record import RunRecord, step_of
+from cluster.run_directory.record import UNJUDGED_FILE, RunRecord, step_of
 from cluster.run_directory.run_file import RunFile
 from cluster.terminal.console import View, describe_training
 from verifiers.types import Problem

@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from cluster.fleet.calls import Halt
-from cluster.run_directory.record import write_atomically
+from cluster.run_directory.record import UNJUDGED_FILE, write_atomically
 
 TRIES = 3
 """Groups of a problem on which the verifier fails before the problem is set aside: a worker may fail by itself."""
-UNJUDGED_FILE = "unjudged.jsonl"
 
 logger = logging.getLogger(__name__)
 

@@ -34,6 +34,7 @@ DAMAGED = ".damaged"
 STATE_FILE = "run_state.json"
 RUN_FILE = "run.json"
 SETTINGS_FILE = "config.toml"
+UNJUDGED_FILE = "unjudged.jsonl"
 
 
 class WriteFailed(OSError):

@@ -14,7 +14,7 @@ from cluster.fleet.broadcast import Published
 from cluster.fleet.calls import Halt
 from cluster.fleet.learning import LearnerHandle
 from cluster.run.controller import Controller
-from cluster.run.unjudged import UNJUDGED_FILE
+from cluster.run_directory.record import UNJUDGED_FILE
 from tests.shared.left_behind import checkpoint_at
 from tests.shared.live_run import (
     GROUPS,

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from cluster.fleet.calls import Halt
-from cluster.run.unjudged import TRIES, UNJUDGED_FILE, Unjudged
+from cluster.run.unjudged import TRIES, Unjudged
+from cluster.run_directory.record import UNJUDGED_FILE
 
 
 def listed(run_dir: Path) -> list[str]:
