@@ -8,9 +8,9 @@ samples a step are the same on both sides; TRL samples with transformers, since 
 
 TRL's environment is made on the first call (runs/peers-trl): this system's lock file, trl 1.16.0 and accelerate 1.15.0. Its
 settings here: all cores, the whole model in the workload's dtype, no gradient checkpointing (its default, 20 % slower), no
-reference model, sequences for a backward pass as in MICRO_BATCH. Ours: those of the demo, of `benchmarks.ragged` with
+reference model, `Workload.micro_batch` sequences for a backward pass (a guess: no search has been made). Ours: those of the demo, of `benchmarks.ragged` with
 max_staleness = 1, and of examples/gsm8k_cpu.toml. A step of TRL counts from the end of the one before; the first from the start
-of training, model and data being loaded. With TRL's first step of gsm8k taking minutes, a call takes about an hour.
+of training, model and data being loaded. Not run whole yet: of TRL's side, countdown with a tiny model alone.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Workload:
     our_steps: int
     trl_steps: int
     micro_batch: int
-    """Sequences of TRL's backward pass: of 8, 16, 32 and 128 the fastest that fits."""
+    """Sequences of TRL's backward pass."""
 
 
 def make_environment() -> Path:

@@ -84,9 +84,15 @@ def learner_after(num_updates, **settings):
     return learner, first
 
 
-@pytest.mark.parametrize(
-    ("num_updates", "learning_rate", "sd_rounding"), [(1, 1e-3, 0.0), (3, 1e-3, 0.2), (3, 3e-3, 0.1)]
-)
+QUICK = {(1, 1e-3, 0.0), (3, 1e-3, 0.2), (3, 3e-3, 0.1)}
+CASES = [
+    pytest.param(*updates, sd_rounding, marks=[] if (*updates, sd_rounding) in QUICK else pytest.mark.slow)
+    for updates in [(1, 1e-3), (3, 1e-3), (3, 3e-3)]
+    for sd_rounding in (0.0, 0.1, 0.2)
+]
+
+
+@pytest.mark.parametrize(("num_updates", "learning_rate", "sd_rounding"), CASES)
 def test_it_is_the_total_variation_of_a_policy_some_updates_away(num_updates, learning_rate, sd_rounding):
     """Log-ratios are far from normal here, so that it reads too much: up to a third."""
     learner, sampler = learner_after(num_updates, learning_rate=learning_rate)
