@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
+import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -50,3 +53,20 @@ def train(
         on_facts=on_facts,
         should_stop=should_stop,
     )
+
+
+def measure(config: RunConfig, *, warm_up_steps: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """A run in a directory that is thrown away: the facts of its steps after the warm-up, and what its first rollout worker
+    told of itself from then on, twice a second, each with the moment, `at`.
+    """
+    seen: list[dict[str, Any]] = []
+
+    def on_facts(facts: dict[str, Any]) -> None:
+        workers = facts["rollout_workers"]
+        if facts["step"] >= warm_up_steps and workers and "busy_s" in workers[0]:
+            seen.append({**workers[0], "at": time.perf_counter()})
+
+    with tempfile.TemporaryDirectory() as directory:
+        train(config, Path(directory), on_facts=on_facts)
+        lines = (Path(directory) / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines][warm_up_steps:], seen

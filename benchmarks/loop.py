@@ -14,7 +14,6 @@ import json
 import platform
 import statistics
 import sys
-import tempfile
 import threading
 import time
 from pathlib import Path
@@ -23,13 +22,11 @@ from typing import Any
 import numpy as np
 import psutil
 
+from benchmarks.demo_run import EXAMPLE, NAMESPACE, measure
 from cluster.config.parse import load_config
 from cluster.config.schema import RunConfig
 from cluster.fleet import ray_cluster
-from cluster.run import launch
-from cluster.run.recovery import Origin
 
-EXAMPLE = Path(__file__).parent.parent / "examples" / "countdown.toml"
 WARM_UP_STEPS = 3
 
 
@@ -97,34 +94,12 @@ def bare_engine(config: RunConfig, prompts: list[tuple[int, ...]], num_groups: i
     }
 
 
-def loop(config: RunConfig, problems: Any, prompts: Any) -> tuple[list[dict], dict[str, float]]:
+def loop(config: RunConfig) -> tuple[list[dict], dict[str, float]]:
     """Run the controller; its steps after a warm-up, and what its rollout worker did meanwhile."""
-    seen: list[dict[str, Any]] = []
-
-    def on_facts(facts: dict[str, Any]) -> None:
-        workers = facts["rollout_workers"]
-        if facts["step"] >= WARM_UP_STEPS and workers and "busy_s" in workers[0]:
-            seen.append({**workers[0], "at": time.perf_counter()})
-
-    with tempfile.TemporaryDirectory() as directory:
-        launch.train(
-            config,
-            run_dir=Path(directory),
-            namespace="bench",
-            problems=problems,
-            prompts=prompts,
-            demonstrations=[],
-            origin=Origin(),
-            on_start=lambda facts: None,
-            on_facts=on_facts,
-            should_stop=lambda: False,
-        )
-        lines = (Path(directory) / "metrics.jsonl").read_text().splitlines()
+    steps, seen = measure(config, warm_up_steps=WARM_UP_STEPS)
     first, last = seen[0], seen[-1]
-    change = {
-        name: last[name] - first[name] for name in ("at", "num_sequences", "busy_s", "idle_s", "updating_s")
-    }
-    return [json.loads(line) for line in lines][WARM_UP_STEPS:], change
+    names = ("at", "num_sequences", "busy_s", "idle_s", "updating_s")
+    return steps, {name: last[name] - first[name] for name in names}
 
 
 def main() -> None:
@@ -139,7 +114,7 @@ def main() -> None:
     config = load_config(EXAMPLE, [*overrides, "train.max_staleness=2"])
     synchronous = load_config(EXAMPLE, [*overrides, "train.max_staleness=0", "train.steps=15"])
 
-    ray_cluster.start_ray(config, address=None, namespace="bench")
+    ray_cluster.start_ray(config, address=None, namespace=NAMESPACE)
     from actors.tokens import encode_prompts, load_tokenizer
     from verifiers.problems.loading import load_problems
 
@@ -150,11 +125,11 @@ def main() -> None:
 
     before = bare_engine(config, prompts, 600)
     print("bare engine", before, file=sys.stderr)
-    steps, rollout = loop(config, problems, prompts)
+    steps, rollout = loop(config)
     print("loop", rollout, file=sys.stderr)
     after = bare_engine(config, prompts, 600)
     print("bare engine", after, file=sys.stderr)
-    in_turn, _ = loop(synchronous, problems, prompts)
+    in_turn, _ = loop(synchronous)
 
     bare = statistics.mean([before["sequences_per_s"], after["sequences_per_s"]])
     engine_s = rollout["busy_s"] + rollout["idle_s"] + rollout["updating_s"]

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import tomli_w
 
-from benchmarks.demo_run import NAMESPACE, machine, train
+from benchmarks.demo_run import NAMESPACE, machine, measure
 from cluster.config.parse import load_config
 from cluster.config.schema import RunConfig
 from cluster.fleet import ray_cluster
@@ -164,17 +164,7 @@ def bare_engine(config: RunConfig, prompts: list[tuple[int, ...]], num_groups: i
 
 def loop(config: RunConfig) -> dict[str, float]:
     """A run; what its steps after the warm-up say."""
-    seen: list[dict[str, Any]] = []
-
-    def on_facts(facts: dict[str, Any]) -> None:
-        workers = facts["rollout_workers"]
-        if facts["step"] >= WARM_UP_STEPS and workers and "running_s" in workers[0]:
-            seen.append({**workers[0], "at": time.perf_counter()})
-
-    with tempfile.TemporaryDirectory() as directory:
-        train(config, Path(directory), on_facts=on_facts)
-        lines = (Path(directory) / "metrics.jsonl").read_text().splitlines()
-    steps = [json.loads(line) for line in lines][WARM_UP_STEPS:]
+    steps, seen = measure(config, warm_up_steps=WARM_UP_STEPS)
     seconds = sum(step["step_s"] for step in steps)
     running_s = seen[-1]["running_s"] - seen[0]["running_s"]
     return {

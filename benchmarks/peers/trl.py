@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import ragged
-from benchmarks.demo_run import EXAMPLE, NAMESPACE, machine, train
+from benchmarks.demo_run import EXAMPLE, NAMESPACE, machine, measure
 from cluster.config.parse import load_config
 from cluster.fleet import ray_cluster
 
@@ -85,10 +85,8 @@ def our_seconds(workload: Workload) -> list[float]:
     config = load_config(
         workload.path, [*workload.overrides, f"train.steps={workload.our_steps + WARM_UP_STEPS}"]
     )
-    with tempfile.TemporaryDirectory() as directory:
-        train(config, Path(directory))
-        lines = (Path(directory) / "metrics.jsonl").read_text().splitlines()
-    return [json.loads(line)["step_s"] for line in lines[WARM_UP_STEPS:]]
+    steps, _ = measure(config, warm_up_steps=WARM_UP_STEPS)
+    return [step["step_s"] for step in steps]
 
 
 def main() -> None:
