@@ -112,7 +112,9 @@ def main() -> None:
     overrides = [f"model={arguments.model}", "metrics.port=0", f"train.steps={arguments.steps}"]
     # Two versions of slack: leases are to be had at any time, so an idle engine is the loop's fault.
     config = load_config(EXAMPLE, [*overrides, "train.max_staleness=2"])
-    synchronous = load_config(EXAMPLE, [*overrides, "train.max_staleness=0", "train.steps=15"])
+    synchronous = load_config(
+        EXAMPLE, [*overrides, "train.max_staleness=0", "train.parts_per_step=1", "train.steps=15"]
+    )
 
     ray_cluster.start_ray(config, address=None, namespace=NAMESPACE)
     from actors.tokens import encode_prompts, load_tokenizer

@@ -174,6 +174,7 @@ def loop(config: RunConfig) -> dict[str, float]:
         "fill": running_s / (seen[-1]["at"] - seen[0]["at"]) / config.rollout.max_num_seqs,
         "wait_s": statistics.mean(step["wait_s"] for step in steps),
         "wait_s_of_each": [round(step["wait_s"], 1) for step in steps],
+        "ahead_s": statistics.mean(step["ahead_s"] for step in steps),
         "learn_s": statistics.mean(step["learn_s"] for step in steps),
         "sync_s": statistics.mean(step["sync_s"] for step in steps),
         "group_p50_s": statistics.median(step["group_p50_s"] for step in steps),

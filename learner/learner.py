@@ -17,7 +17,7 @@ import numpy as np
 import psutil
 import torch
 
-from actors.types import Demonstration, ScoredGroup
+from actors.types import ScoredGroup
 from actors.weights.fingerprint import param_fingerprint
 from actors.weights.manifest import views
 from learner.config import WITHOUT_EFFECT_ON_RESULT, LearnerConfig
@@ -30,23 +30,12 @@ from learner.model.policy import Policy, ShardedPolicy
 from learner.model.publish import Buckets, make_manifest
 from learner.model.sharding import own_part
 from learner.objectives.config import ObjectiveConfig
-from learner.objectives.groups import demonstrations_of, stack
-from learner.objectives.table import OBJECTIVES
 from learner.parity_check import ParityCheck
+from learner.passes import Passes
 from learner.schedule import learning_rate_at
-from learner.step.batch import (
-    PackedBatch,
-    Sequences,
-    bundles,
-    collect,
-    divide,
-    empty_batch,
-    num_positions,
-    pack_bundles,
-)
+from learner.step.batch import PackedBatch
 from learner.step.facts import batch_facts
-from learner.step.loss import LossFacts, micro_batch_loss
-from learner.step.parity import nothing_compared
+from learner.step.part import Part
 from learner.types import PublishedWeights, StepResult
 
 
@@ -84,7 +73,6 @@ class Learner:
             )
         torch.manual_seed(seed)
         self._config = config
-        self._normaliser = config.loss_normaliser or 1.0
         self._objective = objective
         self._temperature = temperature
         self._gang = gang
@@ -115,79 +103,60 @@ class Learner:
             weight_decay=config.weight_decay,
             seed=seed,
         )
-        self._reference = self._policy.copy_weights() if config.kl_coefficient > 0 else None
         self._num_steps = 0
         self.version = version
         self.manifest = make_manifest(self._policy.layout, config.publish_dtype or "float32")
         self._parity = ParityCheck(
             self._policy, num_versions=config.parity_versions or 4, engines_keep_kv=engines_keep_kv
         )
+        reference = self._policy.copy_weights() if config.kl_coefficient > 0 else None
+        self._passes = Passes(self._policy, config, objective, gang, self._parity, self.packing, reference)
+        self._begun: list[Part] = []
+        """What of the next step is done."""
         self._buckets: dict[int, Buckets] = {}
         self.published = self._publish()
 
+    def begin_step(self, groups: Sequence[ScoredGroup], num_groups: int) -> None:
+        """Pass over some of the next step's `num_groups` groups, while others are not at hand yet.
+
+        Raises what `train_step` does. The step is forgotten then, as it is when `load` follows.
+        """
+        begun, self._begun = self._begun, []
+        self._begun = [*begun, self._pass_over(groups, num_groups, is_first=not begun)]
+
     def train_step(self, groups: Sequence[ScoredGroup]) -> StepResult:
-        """One optimizer step, the same whatever the order in which the groups arrived.
+        """One optimizer step, of these groups and those it was begun with; the same whatever the order in which the
+        groups of a part arrived.
 
         Raises ArithmeticError, parameters and version untouched, when loss or gradient is not finite;
         ValueError for groups of different sizes, or without the demonstration that the objective imitates.
         """
         started = time.perf_counter()
-        seconds = {"forward_s": 0.0, "backward_s": 0.0}
-        groups = sorted(groups, key=lambda group: group.samples.group)
-        demonstrations = demonstrations_of(groups, self._objective)
-        weights_BN = self._weights(groups, demonstrations)
-        weights_M = torch.from_numpy(weights_BN.reshape(-1)).float().to(self._device)
-        sequences = collect([group.samples for group in groups], demonstrations)
-        # Without a reference, a sample of weight zero adds exactly zero to the gradient: it needs no forward pass.
-        samples = np.flatnonzero(weights_BN) if self._reference is None else np.arange(weights_BN.size)
-        trained = np.concatenate([samples, sequences.demonstrations])
-
-        self._optimizer.zero_grad()
-        facts = LossFacts()
-        parity = nothing_compared(len(sequences.worker_names))
-        clock = time.perf_counter()
-        batches = self._share(sequences, trained)
-        own_positions = sum(batch.input_ids.numel() for batch in batches)
-        positions = float(self._gang.sum(np.array([own_positions]))[0])
-        references: list[torch.Tensor | None] = [None] * len(batches)
-        if self._reference:
-            references = [*self._policy.logprobs_under(self._reference, batches)]
-        seconds["forward_s"] += time.perf_counter() - clock
-        for cpu_batch, reference_logprobs_T in zip(batches, references, strict=True):
-            clock = time.perf_counter()
-            batch = cpu_batch.to(self._device)
-            logprobs_T = self._policy.logprobs(batch)
-            loss, loss_facts = micro_batch_loss(
-                logprobs_T, batch, weights_M, len(groups), self._config, reference_logprobs_T, self.version
-            )
-            facts += loss_facts
-            parity += self._parity.of_pass(sequences, batch, logprobs_T.detach(), self.version)
-            seconds["forward_s"] += time.perf_counter() - clock
-            clock = time.perf_counter()
-            (loss / self._normaliser).backward()
-            self._synchronize()
-            seconds["backward_s"] += time.perf_counter() - clock
-
-        facts = facts.over(self._gang)
+        begun, self._begun = self._begun, []
+        num_groups = len(groups) + sum(len(part.groups) for part in begun)
+        part = self._pass_over(groups, num_groups, is_first=not begun)
+        whole = Part.whole([*begun, part])
+        seconds = {"forward_s": whole.forward_s, "backward_s": whole.backward_s}
+        groups, weights_BN, sequences = whole.groups, whole.weights_BN, whole.sequences
+        facts = whole.facts.over(self._gang)
         if not math.isfinite(facts.loss):
-            self._refuse("loss", facts.loss)
+            self._refuse(f"loss is {facts.loss}")
         clock = time.perf_counter()
-        parts = bundles(sequences, trained, self._config.micro_batch_tokens, self.packing)
+        trained = self._passes.trained(weights_BN, sequences)
         untrained, num_parity_positions = self._parity.of_others(
             sequences,
             trained,
-            # However many ranks there are.
-            budget=self._config.parity_share * sum(num_positions(sequences, part) for part in parts),
+            budget=self._config.parity_share * self._passes.positions_of_all_ranks(sequences, trained),
             step=self._num_steps,
             version=self.version,
-            divide=self._share,
+            divide=self._passes.share,
         )
-        parity = (parity + untrained).over(self._gang)
+        parity = (whole.parity + untrained).over(self._gang)
         self._parity.turns.note(parity, sequences.worker_names, self._num_steps)
         seconds["parity_s"] = time.perf_counter() - clock
         clock = time.perf_counter()
         learning_rate, grad_norm, is_clipped = self._update()
-        self._synchronize()
+        self._policy.synchronize()
         seconds["optimizer_s"] = time.perf_counter() - clock
         seconds["stepped_at_s"] = time.time()
         clock = time.perf_counter()
@@ -195,7 +164,8 @@ class Learner:
         self._num_steps += 1
         self.published = self._publish()
         seconds["publish_s"] = time.perf_counter() - clock
-        seconds["step_s"] = time.perf_counter() - started
+        ahead_s = sum(one.forward_s + one.backward_s for one in begun)
+        seconds["step_s"] = time.perf_counter() - started + ahead_s
 
         slowest = self._gang.largest(np.array(list(seconds.values())))
         return StepResult(
@@ -210,10 +180,10 @@ class Learner:
                 "learning_rate": learning_rate,
                 "num_groups": float(len(groups)),
                 "num_samples": float(weights_BN.size),
-                "positions": positions,
-                "prompt_sharing": int(sequences.num_positions_S[trained].sum()) / max(1.0, positions),
+                "positions": whole.positions,
+                "prompt_sharing": int(sequences.num_positions_S[trained].sum()) / max(1.0, whole.positions),
                 **facts.means(self._num_select(), self._parity.turns.rounding_kl),
-                **({"demonstration_logprob": facts.demonstration_logprob} if demonstrations else {}),
+                **({"demonstration_logprob": facts.demonstration_logprob} if whole.demonstrations else {}),
                 **parity.facts(),
                 "parity_positions": float(num_parity_positions),
                 **dict(zip(seconds, slowest.tolist(), strict=True)),
@@ -243,16 +213,18 @@ class Learner:
             Path(directory), model=self._policy.model, optimizer=self._optimizer, settings=self._settings()
         )
         self.version, self._num_steps = state.version, state.num_steps
+        self._begun = []
         self._parity.turns = state.parity
         self._parity.forget()
         self.published = self._publish()
 
-    def _weights(self, groups: Sequence[ScoredGroup], demonstrations: Sequence[Demonstration]) -> np.ndarray:
-        batch = stack(groups, demonstrations)
-        weights_BN = OBJECTIVES[self._objective.name].weights(batch, self._objective).numpy()
-        if not np.all(np.isfinite(weights_BN)):
-            self._refuse("objective's weights", float("nan"))
-        return weights_BN
+    def _pass_over(self, groups: Sequence[ScoredGroup], num_groups: int, *, is_first: bool) -> Part:
+        if is_first:
+            self._optimizer.zero_grad()
+        try:
+            return self._passes.over(groups, num_groups=num_groups, version=self.version)
+        except ArithmeticError as error:
+            self._refuse(str(error))
 
     def _update(self) -> tuple[float, float, bool]:
         """Clip and step. Returns the learning rate, the gradient norm before clipping, and whether that was too large."""
@@ -267,7 +239,7 @@ class Learner:
             self._parameters.values(), self._config.max_grad_norm, own_norm.new_tensor(norm)
         )
         if not math.isfinite(norm):
-            self._refuse("gradient norm", norm)
+            self._refuse(f"gradient norm is {norm}")
         rate = learning_rate_at(
             self._num_steps,
             schedule=self._config.schedule,
@@ -282,9 +254,9 @@ class Learner:
         self._optimizer.zero_grad()
         return rate, norm, norm > self._config.max_grad_norm
 
-    def _refuse(self, what: str, value: float) -> NoReturn:
+    def _refuse(self, what: str) -> NoReturn:
         raise ArithmeticError(
-            f"{what} is {value} in step {self._num_steps + 1} at version {self.version}; the parameters were left "
+            f"{what} in step {self._num_steps + 1} at version {self.version}; the parameters were left "
             "as they were. Look at rewards and log-probs of this batch, or lower learner.learning_rate"
         )
 
@@ -322,23 +294,6 @@ class Learner:
             return torch.cuda.mem_get_info(self._device)[0]
         return psutil.virtual_memory().available * memory.SHARE_OF_MACHINE / self._gang.num_here()
 
-    def _share(self, sequences: Sequences, chosen: np.ndarray) -> list[PackedBatch]:
-        """This rank's micro-batches of the chosen sequences.
-
-        All ranks have equally many, for a pass is one of all: some may be empty. What shares a prompt is
-        divided, not micro-batches, of which a step may have fewer than there are ranks; a group that is
-        more than half of a rank's share is cut.
-        """
-        most_tokens = self._config.micro_batch_tokens
-        share = int(sequences.num_positions_S[chosen].sum()) // self._gang.size
-        limit = most_tokens if self._gang.size == 1 else max(1, min(most_tokens, share // 2))
-        parts = bundles(sequences, chosen, limit, self.packing)
-        lengths = np.array([num_positions(sequences, part) for part in parts], np.int64)
-        mine = [parts[part] for part in divide(lengths, self._gang.size)[self._gang.rank]]
-        batches = list(pack_bundles(sequences, mine, most_tokens, self.packing))
-        most = int(self._gang.largest(np.array(len(batches))))
-        return batches + [empty_batch()] * (most - len(batches))
-
     def _num_select(self) -> int:
         return self._objective.num_select if self._objective.has_effect("num_select") else 1
 
@@ -350,7 +305,3 @@ class Learner:
             **{f"objective.{name}": value for name, value in objective.items()},
             "temperature": self._temperature,
         }
-
-    def _synchronize(self) -> None:
-        if self._device.type == "cuda":
-            torch.cuda.synchronize()

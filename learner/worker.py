@@ -106,8 +106,12 @@ class LearnerWorker:
             packing=self._learner.packing,
         )
 
+    def begin_step(self, batch: pa.RecordBatch, num_groups: int) -> None:
+        """Pass over some of the `num_groups` groups of the next step."""
+        self._learner.begin_step(scored_from_batch(batch), num_groups)
+
     def train_step(self, batch: pa.RecordBatch) -> tuple[Any, ...]:
-        """(StepResult, *buckets of the new version)."""
+        """(StepResult, *buckets of the new version), of these groups and those the step was begun with."""
         result = self._learner.train_step(scored_from_batch(batch))
         return result, *self._learner.published.buckets
 

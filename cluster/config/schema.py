@@ -34,6 +34,12 @@ class TrainConfig(BaseModel):
     max_staleness: int = Field(
         1, ge=0, description="Policy versions a group may be behind when it is trained; 0: synchronous."
     )
+    parts_per_step: int = Field(
+        4,
+        ge=1,
+        description="Parts of a batch, about equal, over which the learner passes as they come, while the rest is "
+        "sampled; 1: it waits for the whole batch.",
+    )
     seed: int = Field(0, ge=0, lt=2**31, description="Seed of prompt order, sampling and learner.")
     checkpoint_every: int = Field(
         50, ge=1, description="Steps between checkpoints; the last step always has one."

@@ -99,8 +99,14 @@ class LearnerHandle:
         finally:
             waiting.cancel()
 
+    async def begin_step(self, groups: Sequence[ScoredGroup], *, num_groups: int) -> None:
+        """Pass over some of the `num_groups` groups of the next step."""
+        batch = ray.put(scored_to_batch(groups))
+        passing = [actor.begin_step.remote(batch, num_groups) for actor in self._actors]
+        await self._replies(passing, self._step_timeout_s, "beginning a step")
+
     async def train_step(self, groups: Sequence[ScoredGroup]) -> tuple[StepResult, Published]:
-        """One optimizer step and the version it made."""
+        """One optimizer step, of these groups and those it was begun with, and the version it made."""
         batch = ray.put(scored_to_batch(groups))
         first, *others = self._actors
         result, *buckets = first.train_step.options(num_returns=self._num_returns).remote(batch)

@@ -33,7 +33,7 @@ def cut_batch(
     groups_per_step: int,
     max_staleness: int,
 ) -> list[int] | None:
-    """The groups the learner at `version` trains next, or None while it must wait.
+    """The groups the learner at `version` trains next, those begun among them, or None while it must wait.
 
     Oldest leases go first, but a finished group may overtake an unfinished one only as long as every group left behind
     can still be trained in time: those leased under u or before must fit into the batches up to version
@@ -42,10 +42,63 @@ def cut_batch(
 
     Takes time in the number of versions, and O(n log n) once for each batch.
     """
-    buffered, num_buffered = ledger.buffered, ledger.num_buffered_by_version
-    if len(buffered) < groups_per_step:
+    rest = _oldest(
+        ledger,
+        groups_per_step - len(ledger.begun),
+        places_left=0,
+        version=version,
+        groups_per_step=groups_per_step,
+        max_staleness=max_staleness,
+    )
+    return None if rest is None else [*ledger.begun, *rest]
+
+
+def next_part(
+    ledger: Ledger,
+    *,
+    version: int,
+    groups_per_step: int,
+    max_staleness: int,
+    size: int,
+) -> list[int] | None:
+    """`size` groups over which the learner may pass while the rest of its batch is still to come; None: nothing yet.
+
+    By the rule of `cut_batch`: the batch that they will be in can still have all groups that have to be in it. A later
+    lease cannot change that: `may_lease` places it behind all that are outstanding. With synchronous training parts are
+    those of the batch's order, so that sums of gradients are repeated to the last bit.
+    """
+    places_left = groups_per_step - len(ledger.begun) - size
+    if places_left <= 0:
         return None
-    num_to_take = groups_per_step
+    part = _oldest(
+        ledger,
+        size,
+        places_left=places_left,
+        version=version,
+        groups_per_step=groups_per_step,
+        max_staleness=max_staleness,
+    )
+    if part is None or (max_staleness == 0 and min(ledger.leased, default=max(part)) < max(part)):
+        return None
+    return part
+
+
+def _oldest(
+    ledger: Ledger,
+    count: int,
+    *,
+    places_left: int,
+    version: int,
+    groups_per_step: int,
+    max_staleness: int,
+) -> list[int] | None:
+    """The buffered groups with the oldest leases, in their order, if so many can be taken into the next batch, where
+    `places_left` are left then.
+    """
+    buffered, num_buffered = ledger.buffered, ledger.num_buffered_by_version
+    if len(buffered) < count:
+        return None
+    num_to_take = count
     num_left = 0
     for lease in sorted({*ledger.num_leased_by_version, *num_buffered}):
         num_finished = num_buffered.get(lease, 0)
@@ -53,9 +106,9 @@ def cut_batch(
         num_to_take -= num_taken
         here = ledger.num_leased_by_version.get(lease, 0) + num_finished - num_taken
         num_left += here
-        if here and num_left > max(0, lease + max_staleness - version) * groups_per_step:
+        if here and num_left > places_left + max(0, lease + max_staleness - version) * groups_per_step:
             return None
-    return heapq.nsmallest(groups_per_step, buffered, key=lambda group: (buffered[group], group))
+    return heapq.nsmallest(count, buffered, key=lambda group: (buffered[group], group))
 
 
 def too_stale(ledger: Ledger, *, version: int, groups_per_step: int, max_staleness: int) -> list[int]:
@@ -65,9 +118,10 @@ def too_stale(ledger: Ledger, *, version: int, groups_per_step: int, max_stalene
     """
     buffered, num_buffered = ledger.buffered, ledger.num_buffered_by_version
     num_kept = 0
+    num_begun = len(ledger.begun)
     num_kept_of: dict[int, int] = {}
     for lease in sorted(num_buffered):
-        room = max(0, (lease + max_staleness - version + 1) * groups_per_step - num_kept)
+        room = max(0, (lease + max_staleness - version + 1) * groups_per_step - num_begun - num_kept)
         num_kept_of[lease] = min(num_buffered[lease], room)
         num_kept += num_kept_of[lease]
     if num_kept == len(buffered):

@@ -4,11 +4,12 @@ A group is a place in the run's order of prompts: group g asks problem `order(g 
 `order(e)` is the seeded permutation of the P problems in epoch e; where that problem is set aside, the next one in the
 order that is not. It goes
 
-    pending ──lease──▶ leased ──receive, commit──▶ buffered ──train──▶ trained
+    pending ──lease──▶ leased ──receive, commit──▶ buffered ──(begin)──train──▶ trained
        ▲                  │                            │
        └─────release──────┴───────────discard──────────┘
 
-and no group is in two places. A lease is held by a worker until its samples are received, then by
+and no group is in two places. A buffered group is begun when the learner has passed over it, while the rest of its
+batch is still to come: it is trained with the next batch. A lease is held by a worker until its samples are received, then by
 the controller until they are judged. A worker that has fallen silent may still deliver what it had as long as nobody else
 has leased it. What is on record is what a checkpoint needs: everything that is not
 trained is pending again after a restart, since its samples died with the run or may be stale.
@@ -49,6 +50,8 @@ class Ledger:
         self.leased: dict[int, LeaseRecord] = {}
         self.buffered: dict[int, int] = {}
         """Group to the version its lease was given under."""
+        self.begun: dict[int, int] = {}
+        """Likewise; no longer in `buffered`."""
         self.num_leased_by_version: Counter[int] = Counter()
         self.num_buffered_by_version: Counter[int] = Counter()
         self._held: dict[str, dict[int, None]] = {}
@@ -91,13 +94,17 @@ class Ledger:
 
     @property
     def num_outstanding(self) -> int:
-        """Groups leased or buffered: sampled, or being sampled, and not yet trained."""
-        return len(self.leased) + len(self.buffered)
+        """Groups leased or buffered, begun or not: sampled, or being sampled, and not yet trained."""
+        return len(self.leased) + len(self.buffered) + len(self.begun)
 
     @property
     def counts(self) -> dict[str, int]:
-        """Groups by state."""
-        counts = {"leased": len(self.leased), "buffered": len(self.buffered), "trained": self.num_trained}
+        """Groups by state; those begun are buffered."""
+        counts = {
+            "leased": len(self.leased),
+            "buffered": len(self.buffered) + len(self.begun),
+            "trained": self.num_trained,
+        }
         return {**counts, "pending": self.num_groups - sum(counts.values())}
 
     def lease(self, worker: str, *, version: int, now_s: float) -> int | None:
@@ -160,10 +167,16 @@ class Ledger:
         self._take_from_buffer(group)
         self._return(group)
 
-    def train(self, groups: Iterable[int]) -> None:
-        """Buffered groups have been trained on, once and for all."""
+    def begin(self, groups: Iterable[int]) -> None:
+        """Buffered groups that the next batch has from now on."""
         for group in groups:
-            self._take_from_buffer(group)
+            self.begun[group] = self._take_from_buffer(group)
+
+    def train(self, groups: Iterable[int]) -> None:
+        """Buffered groups, begun or not, have been trained on, once and for all."""
+        for group in groups:
+            if self.begun.pop(group, None) is None:
+                self._take_from_buffer(group)
             self._trained_above.add(group)
         while self._trained_below in self._trained_above:
             self._trained_above.remove(self._trained_below)
@@ -181,7 +194,7 @@ class Ledger:
         return len(self._held.get(worker, ()))
 
     def to_json(self) -> dict[str, Any]:
-        """What a checkpoint keeps; leased and buffered groups are pending in it."""
+        """What a checkpoint keeps; leased, buffered and begun groups are pending in it."""
         return {
             "num_problems": self.num_problems,
             "num_groups": self.num_groups,
@@ -230,8 +243,10 @@ class Ledger:
         _subtract(self.num_leased_by_version, record.version)
         return record
 
-    def _take_from_buffer(self, group: int) -> None:
-        _subtract(self.num_buffered_by_version, self.buffered.pop(group))
+    def _take_from_buffer(self, group: int) -> int:
+        version = self.buffered.pop(group)
+        _subtract(self.num_buffered_by_version, version)
+        return version
 
     def _return(self, group: int) -> None:
         if group in self._came_after_all:  # it is in the heap already

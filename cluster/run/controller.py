@@ -9,7 +9,8 @@
 |---------------------|------------------------------------|-------------------------------------|
 | rollouts (a slot)   | finished groups of its worker      | engine, or heartbeat timeout        |
 | verifying (a slot)  | groups, then their verdicts        | verifier, or heartbeat timeout      |
-| `_train`            | a batch, then the learner's step   | verdicts; learner, or step timeout  |
+| `_train`            | a batch, parts of it passed over   | verdicts; learner, or step timeout  |
+|                     | meanwhile, then the learner's step |                                     |
 | `_sync`             | all engines serving the new version| engines; step or heartbeat timeout  |
 | `_watch`            | the clock                          |                                     |
 | `Elastic.run`       | the clock                          |                                     |
@@ -38,6 +39,7 @@ from cluster.fleet.learning import LearnerHandle
 from cluster.fleet.rollouts import RolloutFleet
 from cluster.fleet.verifying import VerifierFleet
 from cluster.leasing import admission
+from cluster.run.batches import Batches
 from cluster.run.bottleneck import limited_by
 from cluster.run.health import Health, log_to
 from cluster.run.metrics import Metrics
@@ -78,9 +80,7 @@ class Controller:
         self._version, self._ledger, self._unjudged = restored.version, restored.ledger, restored.unjudged
         self._record.rewind(self._version)
         self._indices = {problem.id: index for index, problem in enumerate(problems)}
-        self._buffer: dict[int, ScoredGroup] = {}
-        self._buffer_changed = asyncio.Event()
-        self._received_s: dict[int, float] = {}
+        self._batches = Batches(train, self._ledger)
         self._in_training: set[int] = set()
         self._stopping = False
         self._is_over = False
@@ -203,7 +203,7 @@ class Controller:
         """Finish the step in progress, write a checkpoint, end the run."""
         self._stopping = True
         self._health.note_ending()
-        self._buffer_changed.set()
+        self._batches.changed.set()
 
     def scale(self, rollout: int | None = None, verifier: int | None = None) -> dict[str, int]:
         """Have so many workers from now on, None: as many as now; returns the new numbers.
@@ -240,23 +240,24 @@ class Controller:
         self._stage = "training"
         logger.info("training from step %d on; metrics at port %d", self._version, self._metrics_port)
         while self._version < config.steps:
-            waiting_since = time.perf_counter()
-            with self._progress.waiting():
-                batch = await self._next_batch()
+            begun_s, waited_s = time.perf_counter(), self._progress.waited_s
+            batch = await self._next_batch()
             if batch is None:
                 break
-            started = time.perf_counter()
-            verify_s = started - max(self._received_s[group] for group in batch)
-            groups = [self._buffer[group] for group in batch]
+            started_s, wait_s = time.perf_counter(), self._progress.waited_s - waited_s
+            verify_s = min(wait_s, self._batches.judging_s(batch))
+            groups = self._batches.groups(batch)
             self._in_training = set(batch)
             self._rollouts.top_up()
-            step, published = await self._learner.train_step(groups)
-            learned = time.perf_counter()
+            *parts, last = self._batches.rest(batch)
+            for part in parts:
+                await self._learner.begin_step(part, num_groups=len(batch))
+            step, published = await self._learner.train_step(last)
+            learned_s = time.perf_counter()
             assert step.groups_B.tolist() == batch  # the rows of its weights
             self._health.check_parity(step.version, step.parity_by_worker)
             self._ledger.train(batch)
-            for group in batch:
-                del self._buffer[group], self._received_s[group]
+            self._batches.forget(batch)
             self._in_training = set()
             self._version = step.version
             if self._syncing:
@@ -266,9 +267,10 @@ class Controller:
                 await self._syncing
             in_vain = self._health.check_learned(step.version, groups, step.weights_BN)
             about = {
-                "wait_s": started - waiting_since,
+                "wait_s": wait_s,
                 "verify_s": verify_s,
-                "learn_s": learned - started,
+                "ahead_s": started_s - begun_s - wait_s,
+                "learn_s": learned_s - started_s,
                 "sync_s": self._sync_s,
                 "steps_without_learning": self._health.num_steps_without_learning,
             }
@@ -292,22 +294,19 @@ class Controller:
         await self._saver.save(self._version, self._ledger.to_json(), self._unjudged.entries)
 
     async def _next_batch(self) -> list[int] | None:
-        """Groups to train next, in their order; None when the run is to stop."""
-        train, ledger = self._config.train, self._ledger
-        bounds = {"groups_per_step": train.groups_per_step, "max_staleness": train.max_staleness}
+        """Groups to train next, in order; the learner begins with those that are there. None when the run is to stop."""
         while not self._stopping:
-            stale = admission.too_stale(ledger, version=self._version, **bounds)
-            for group in stale:
-                self._ledger.discard(group)
-                del self._buffer[group], self._received_s[group]
-                self.metrics.observe_discarded("stale")
-            if stale:
+            if num_stale := self._batches.discard_stale(self._version):
+                self.metrics.observe_discarded("stale", num_stale)
                 self._rollouts.top_up()
-            batch = admission.cut_batch(ledger, version=self._version, **bounds)
-            if batch is not None:
-                return sorted(batch)
-            self._buffer_changed.clear()
-            await self._learner.wait(self._buffer_changed)
+            if batch := self._batches.cut(self._version):
+                return batch
+            if part := self._batches.next_part(self._version):
+                await self._learner.begin_step(part, num_groups=self._config.train.groups_per_step)
+                continue
+            self._batches.changed.clear()
+            with self._progress.waiting():
+                await self._learner.wait(self._batches.changed)
         return None
 
     async def _sync(self, published: Published, stepped_at_s: float) -> None:
@@ -343,10 +342,10 @@ class Controller:
             elif self._version - group.oldest_version > self._config.train.max_staleness:  # it was silent
                 self._ledger.release([group.group])
                 self.metrics.observe_discarded("stale")
-                self._buffer_changed.set()
+                self._batches.changed.set()
             else:
                 self._progress.sampled(group)
-                self._received_s[group.group] = time.perf_counter()
+                self._batches.receive(group.group)
                 self.metrics.observe_samples(group.num_samples, len(group.token_ids))
                 self._verifying.put(group)
 
@@ -359,15 +358,15 @@ class Controller:
         seconds = time.monotonic() - lease.since_s
         self._progress.judged(seconds)
         self.metrics.observe_verdicts(group, seconds)
-        self._buffer[number] = group
+        self._batches.add(group)
         self._health.note_success()
         self._health.check_statuses(group.statuses)
-        self._buffer_changed.set()
 
     def _give_back(self, group: SampleGroup, error: str) -> None:
         self._ledger.release([group.group])
+        self._batches.forget([group.group])
         self.metrics.observe_discarded("unjudged")
-        self._buffer_changed.set()
+        self._batches.changed.set()
         problem_id = group.problem_id
         self._health.note_unjudged(problem_id, error, is_new=self._unjudged.is_first_failure(problem_id))
         if not (self._stopping or self._is_over) and self._unjudged.failed(problem_id, error, self._version):
@@ -377,11 +376,11 @@ class Controller:
 
     def _note_lost(self, role: str, error: WorkerLost) -> None:
         self.metrics.observe_lost(role)
-        self._buffer_changed.set()  # a batch may have waited for what the lost worker held
+        self._batches.changed.set()  # a batch may have waited for what the lost worker held
         self._health.note_lost(error)
 
     def _note_news(self, message: str) -> None:
-        self._buffer_changed.set()  # a batch may have waited for what the worker held
+        self._batches.changed.set()  # a batch may have waited for what the worker held
         self._health.note(message)
 
     def _refresh_gauges(self) -> None:

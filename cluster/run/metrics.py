@@ -189,7 +189,7 @@ class Metrics:
         self._steps.inc()
         self._clipped_steps.inc(facts["clipped"])
         self._trained_tokens.inc(facts["trained_tokens"])
-        self._step_seconds.observe(facts["learn_s"])
+        self._step_seconds.observe(facts["ahead_s"] + facts["learn_s"])
         self._wait_seconds.observe(facts["wait_s"])
         self._rate.set(facts["tokens_per_s"])
 

@@ -74,6 +74,11 @@ class Policy:
                 for batch in batches
             ]
 
+    def synchronize(self) -> None:
+        """Wait until the device has done what it was given."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
     def copy_weights(self) -> dict[str, torch.Tensor]:
         return {name: own_part(value.detach()).clone() for name, value in self.parameters.items()}
 

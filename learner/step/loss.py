@@ -155,14 +155,15 @@ def micro_batch_loss(
     config: LearnerConfig,
     reference_logprobs_T: torch.Tensor | None = None,
     version: int | None = None,
+    num_samples: int | None = None,
 ) -> tuple[torch.Tensor, LossFacts]:
     """-(1/B) [sum_b sum_i w_bi sum_t f_t logp_t + sum_b log pi(y*_b)] + kl_coefficient (1/M) sum_b sum_i sum_t g_t k3_t.
 
     f_t and g_t come from `IMPORTANCE`, held constant, with rho_t = exp(logp_t - behaviour_t);
     k3_t = rho - 1 - log rho with rho = pi_ref / pi, only with reference log-probs; y*_b the batch's
-    demonstrations, which were not sampled and have no ratio. B and M count the groups and samples
-    of the whole step, whatever their weights: dividing by those with a signal would re-weight
-    prompts. Log-probs are summed over tokens, never averaged over a sequence.
+    demonstrations, which were not sampled and have no ratio. B = `num_groups` and M = `num_samples` (None: those of
+    `weights_M`) count the groups and samples of the whole step, whatever their weights: dividing by those with a signal
+    would re-weight prompts. Log-probs are summed over tokens, never averaged over a sequence.
     Source, and what is biased and by how much: docs/off-policy.md.
     """
     num_sampled = batch.num_sampled_tokens
@@ -180,7 +181,9 @@ def micro_batch_loss(
     kl_reference = torch.zeros_like(loss)
     if reference_logprobs_T is not None:
         log_rho_U = (reference_logprobs_T[:num_sampled] - logprobs_U).clamp(max=MAX_LOG_RATIO)
-        kl_reference = (factors.reference_U * (log_rho_U.expm1() - log_rho_U)).sum() / len(weights_M)
+        kl_reference = (factors.reference_U * (log_rho_U.expm1() - log_rho_U)).sum() / (
+            num_samples or len(weights_M)
+        )
         loss = loss + config.kl_coefficient * kl_reference
 
     ratios_U = log_ratios_U.exp()

@@ -41,6 +41,21 @@ class ParityFacts:
             maxima_W=np.maximum(self.maxima_W, other.maxima_W),
         )
 
+    def among(self, names: tuple[str, ...], all_names: tuple[str, ...]) -> ParityFacts:
+        """Those of the workers `names` as some of the workers `all_names`."""
+
+        def placed(values_W: np.ndarray) -> np.ndarray:
+            of_all = np.zeros(len(all_names), values_W.dtype)
+            of_all[[all_names.index(name) for name in names]] = values_W
+            return of_all
+
+        return ParityFacts(
+            num_tokens_W=placed(self.num_tokens_W),
+            difference_sums_W=placed(self.difference_sums_W),
+            kl_sums_W=placed(self.kl_sums_W),
+            maxima_W=placed(self.maxima_W),
+        )
+
     def over(self, gang: Gang) -> ParityFacts:
         """Those of all ranks together, on each of them."""
         return ParityFacts(

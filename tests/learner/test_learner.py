@@ -133,6 +133,74 @@ def test_the_order_of_arrival_does_not_matter():
     assert_same_weights(weights_of(one), weights_of(two))
 
 
+def differing_facts(one, other):
+    """Names of those that are not about time and differ by more than rounding."""
+    return {
+        name
+        for name, value in one.facts.items()
+        if not name.endswith("_s") and value != pytest.approx(other.facts[name], rel=1e-4, abs=1e-6)
+    }
+
+
+@pytest.mark.parametrize("objective", ["bon", "max_at_k", "bon_sft"])
+@pytest.mark.parametrize("kl_coefficient", [0.0, 0.3])
+def test_a_step_begun_in_parts_is_the_step_of_all_its_groups(objective, kl_coefficient):
+    settings = {
+        "objective": ObjectiveConfig(name=objective, num_select=2),
+        "kl_coefficient": kl_coefficient,
+        "parity_share": 0.5,
+    }
+    whole, parts = make_learner(**settings), make_learner(**settings)
+    for step in range(2):
+        groups = [
+            demonstrate(make_group(10 * step + number, worker=f"rollout-{number % 4}"))
+            for number in (5, 2, 8, 1, 4, 7)
+        ]
+        expected = whole.train_step(groups)
+        parts.begin_step(groups[:2], 6)
+        parts.begin_step(groups[2:3], 6)
+        result = parts.train_step(groups[3:])
+        assert differing_facts(expected, result) <= {"positions", "prompt_sharing"}
+        assert result.groups_B.tolist() == [10 * step + number for number in (1, 2, 4, 5, 7, 8)]
+        assert np.array_equal(result.weights_BN, expected.weights_BN)
+        assert result.parity_by_worker.keys() == expected.parity_by_worker.keys()
+        for name, parity in expected.parity_by_worker.items():
+            assert result.parity_by_worker[name].num_tokens == parity.num_tokens
+    assert_same_weights(weights_of(parts), weights_of(whole), tolerance=2e-6)
+
+
+def test_equal_parts_in_equal_order_give_the_same_bits():
+    groups = [make_group(number) for number in range(4)]
+    fingerprints = []
+    for order in ([0, 1], [1, 0]):
+        learner = make_learner()
+        learner.begin_step([groups[number] for number in order], 4)
+        fingerprints.append(learner.train_step(groups[2:]).fingerprint)
+    assert fingerprints[0] == fingerprints[1]
+
+
+@pytest.mark.parametrize("reward", [np.nan, 1e300, 1e30])
+def test_a_part_that_is_not_finite_leaves_nothing_to_the_next_step(reward):
+    groups = [make_group(number) for number in range(3)]
+    broken = make_group(7, rewards=np.array([1e30, 0, 0, 0]))
+    object.__setattr__(broken, "rewards", np.array([reward, 0, 0, 0]))
+    fresh, learner = make_learner(), make_learner()
+    with pytest.raises((ArithmeticError, ValueError)):
+        learner.begin_step([groups[0]], 3)
+        learner.begin_step([broken], 3)
+        learner.train_step([groups[1]])
+    assert learner.version == 0
+    assert learner.train_step(groups).fingerprint == fresh.train_step(groups).fingerprint
+
+
+def test_parts_of_different_steps_are_refused():
+    learner = make_learner()
+    learner.begin_step([make_group(0)], 3)
+    with pytest.raises(ValueError, match="3 groups of 4 samples, 2 groups of 4 samples"):
+        learner.train_step([make_group(1)])
+    assert learner.version == 0
+
+
 def test_groups_without_a_signal_leave_a_fresh_learner_where_it_was():
     learner = make_learner()
     before = weights_of(learner)

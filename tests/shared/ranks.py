@@ -46,6 +46,9 @@ class Ranks:
         made = self._call("make", settings, objective, model or model_path())
         assert made == [None] * len(made), made
 
+    def begin_step(self, groups: list[ScoredGroup], num_groups: int) -> list[Any]:
+        return self._call("begin_step", groups, num_groups)
+
     def train_step(self, groups: list[ScoredGroup]) -> list[StepResult]:
         return self._call("train_step", groups)
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.leasing.admission import cut_batch, may_lease, too_stale
-from cluster.leasing.ledger import Ledger
+from cluster.leasing.admission import cut_batch, may_lease, next_part, too_stale
+from cluster.leasing.ledger import LeaseRecord, Ledger
 
 STANDSTILL_TICKS = 3000
 
@@ -35,6 +35,8 @@ class Worker:
 class Simulation:
     """The loops of controller.py and rollouts.py in ticks, around the real ledger and the real rule.
 
+    The learner passes over parts of its next batch, of a random size, each for a random time.
+
     Random: how long a group samples (one in ten twenty times as long), workers' speeds, verdicts,
     training steps, broadcasts (confirmed by each worker at its own time), deaths and verifier failures,
     workers that fall silent for a while, and go on sampling meanwhile.
@@ -50,6 +52,8 @@ class Simulation:
         self.silence_rate = rng.choice([0.003, 0.03]) if silences else 0.0
         self.learner_ticks = rng.choice([1, 10, 60])
         self.broadcast_ticks = rng.choice([1, 5, 40])
+        self.part_size = rng.randint(1, self.groups_per_step)
+        self.num_parts = 0
         num_workers = rng.randint(1, 4)
         self.synchronous = max_staleness == 0
         self.groups_in_flight = (
@@ -166,11 +170,20 @@ class Simulation:
         if self.phase == "waiting" and self.version < self.num_steps:
             batch = self.next_batch()
             if batch is not None:
-                self.staleness += [self.version - self.ledger.buffered[group] for group in batch]
+                leases = {**self.ledger.buffered, **self.ledger.begun}
+                self.staleness += [self.version - leases[group] for group in batch]
+                assert set(self.ledger.begun) <= set(batch) and len(set(batch)) == self.groups_per_step
                 self.in_training = batch
                 self.phase = "training"
                 self.phase_ends = self.now + self.rng.randint(0, self.learner_ticks)
                 self.top_up()
+            elif (part := next_part(self.ledger, size=self.part_size, **self.bounds)) is not None:
+                self.ledger.begin(part)
+                self.num_parts += 1
+                self.phase = "passing"
+                self.phase_ends = self.now + self.rng.randint(0, self.learner_ticks)
+        elif self.phase == "passing" and self.phase_ends <= self.now:
+            self.phase = "waiting"
         elif self.phase == "training" and self.phase_ends <= self.now:
             self.ledger.train(self.in_training)
             self.trained += self.in_training
@@ -187,21 +200,19 @@ class Simulation:
             self.phase = "waiting"
 
     def next_batch(self):
-        stale = too_stale(
-            self.ledger,
-            version=self.version,
-            groups_per_step=self.groups_per_step,
-            max_staleness=self.max_staleness,
-        )
+        stale = too_stale(self.ledger, **self.bounds)
         self.num_dropped += len(stale)
         for group in stale:
             self.ledger.discard(group)
-        return cut_batch(
-            self.ledger,
-            version=self.version,
-            groups_per_step=self.groups_per_step,
-            max_staleness=self.max_staleness,
-        )
+        return cut_batch(self.ledger, **self.bounds)
+
+    @property
+    def bounds(self):
+        return {
+            "version": self.version,
+            "groups_per_step": self.groups_per_step,
+            "max_staleness": self.max_staleness,
+        }
 
     def top_up(self):
         serving = {name: worker for name, worker in self.workers.items() if worker.serving}
@@ -255,6 +266,7 @@ def test_every_group_is_trained_once_and_in_time_and_none_is_dropped(max_stalene
     assert max(max(run.staleness) for run in runs) == max_staleness
     assert any(run.max_outstanding == (max_staleness + 1) * run.groups_per_step for run in runs)
     assert (sum(run.num_deaths for run in runs) > 100) == deaths
+    assert sum(run.num_parts for run in runs) > 100
 
 
 @pytest.mark.parametrize("deaths", [False, True])
@@ -403,40 +415,79 @@ def test_too_stale_names_the_groups_for_which_there_is_no_batch_left_in_time():
     assert batch_of(leased={}, buffered=buffered, **bounds) == [3, 4]
 
 
-# Against slow transcriptions of the two rules
+# next_part
 
 
-def ledger_of(leased, buffered):
+def part_of(*, leased, buffered, begun=(), size=1, version=5, groups_per_step=4, max_staleness=1):
+    return next_part(
+        ledger_of(leased, buffered, begun),
+        version=version,
+        size=size,
+        groups_per_step=groups_per_step,
+        max_staleness=max_staleness,
+    )
+
+
+def test_the_learner_begins_with_the_oldest_finished_groups_that_leave_the_slow_ones_their_place():
+    assert part_of(leased={0: 5, 1: 5}, buffered={2: 5, 3: 4}) == [3]
+    assert part_of(leased={0: 5, 1: 5}, buffered={2: 5, 3: 4}, size=2) == [3, 2]
+    assert part_of(leased={0: 5, 1: 5}, buffered={2: 5}, size=2) is None
+    # All but one of version 4 are still sampled, and must be in this batch.
+    assert part_of(leased={0: 4, 1: 4, 2: 4}, buffered={3: 5}) == [3]
+    assert part_of(leased={0: 4, 1: 4, 2: 4}, buffered={3: 5, 4: 5}, size=2) is None
+    assert part_of(leased={0: 4, 1: 4, 2: 4}, buffered={4: 5}, begun=[3]) is None
+
+
+def test_what_would_complete_the_batch_is_no_part_of_it():
+    assert part_of(leased={}, buffered={0: 5, 1: 5}, begun=[2, 3], size=2) is None
+    assert part_of(leased={}, buffered={0: 5, 1: 5}, begun=[2], size=2) == [0, 1]
+
+
+def test_synchronous_parts_are_those_of_the_batchs_order_whatever_came_first():
+    late = {"leased": {1: 5}, "max_staleness": 0, "groups_per_step": 6}
+    assert part_of(buffered={0: 5, 2: 5, 3: 5}, size=2, **late) is None
+    assert part_of(buffered={0: 5, 2: 5, 3: 5}, size=1, **late) == [0]
+    assert part_of(buffered={2: 5, 3: 5}, begun=[0], size=2, **late) is None
+    assert part_of(buffered={2: 5, 3: 5}, leased={4: 5}, size=2, max_staleness=0, groups_per_step=6) == [2, 3]
+
+
+# Against slow transcriptions of the rules
+
+
+def ledger_of(leased, buffered, begun=()):
     """A ledger with these groups, each leased under its version."""
     ledger = Ledger(num_problems=1000, num_groups=1000, seed=0)
     ledger.num_leased_by_version.update(leased.values())
     ledger.num_buffered_by_version.update(buffered.values())
     ledger.buffered.update(buffered)
+    ledger.begun.update(dict.fromkeys(begun, 0))
+    for group, version in leased.items():
+        ledger.leased[group] = LeaseRecord("rollout-0", version, 0.0)
     return ledger
 
 
-def batch_of(*, leased, buffered, **bounds):
-    return cut_batch(ledger_of(leased, buffered), **bounds)
+def batch_of(*, leased, buffered, begun=(), **bounds):
+    return cut_batch(ledger_of(leased, buffered, begun), **bounds)
 
 
-def stale_of(*, buffered, **bounds):
-    return too_stale(ledger_of({}, buffered), **bounds)
+def stale_of(*, buffered, begun=(), **bounds):
+    return too_stale(ledger_of({}, buffered, begun), **bounds)
 
 
-def slow_batch_of(*, version, leased, buffered, groups_per_step, max_staleness):
-    """The oldest finished groups, if each of the others, one after the other, still has a batch in time."""
-    if len(buffered) < groups_per_step:
+def slow_oldest_of(count, *, places_left, version, leased, buffered, groups_per_step, max_staleness):
+    """The oldest finished groups, if each of the others, one after the other, still has a place in time."""
+    if len(buffered) < count:
         return None
-    batch = sorted(buffered, key=lambda group: (buffered[group], group))[:groups_per_step]
-    left = sorted([*leased.values(), *(lease for group, lease in buffered.items() if group not in batch)])
+    oldest = sorted(buffered, key=lambda group: (buffered[group], group))[:count]
+    left = sorted([*leased.values(), *(lease for group, lease in buffered.items() if group not in oldest)])
     for position, lease in enumerate(left):
-        if position + 1 > max(0, lease + max_staleness - version) * groups_per_step:
+        if position + 1 > places_left + max(0, lease + max_staleness - version) * groups_per_step:
             return None
-    return batch
+    return oldest
 
 
-def slow_stale_of(*, version, buffered, groups_per_step, max_staleness):
-    stale, num_kept = [], 0
+def slow_stale_of(*, version, buffered, begun, groups_per_step, max_staleness):
+    stale, num_kept = [], len(begun)
     for group in sorted(buffered, key=lambda group: (buffered[group], group)):
         if num_kept < (buffered[group] + max_staleness - version + 1) * groups_per_step:
             num_kept += 1
@@ -455,13 +506,25 @@ groups_by_version = st.lists(st.integers(0, 6), max_size=14)
     version=st.integers(0, 8),
     groups_per_step=st.integers(1, 5),
     max_staleness=st.integers(0, 4),
+    num_begun=st.integers(0, 4),
+    size=st.integers(1, 4),
 )
-def test_both_rules_are_those_of_their_slow_transcriptions(
-    leased, buffered, version, groups_per_step, max_staleness
+def test_the_rules_are_those_of_their_slow_transcriptions(
+    leased, buffered, version, groups_per_step, max_staleness, num_begun, size
 ):
+    begun = list(range(200, 200 + min(num_begun, groups_per_step)))
     leased_groups = dict(enumerate(leased))
     buffered_groups = dict(enumerate(buffered, start=100))
     bounds = {"version": version, "groups_per_step": groups_per_step, "max_staleness": max_staleness}
-    expected = slow_batch_of(leased=leased_groups, buffered=buffered_groups, **bounds)
-    assert batch_of(leased=leased_groups, buffered=buffered_groups, **bounds) == expected
-    assert stale_of(buffered=buffered_groups, **bounds) == slow_stale_of(buffered=buffered_groups, **bounds)
+    groups = {"leased": leased_groups, "buffered": buffered_groups}
+    places = groups_per_step - len(begun)
+    rest = slow_oldest_of(places, places_left=0, **groups, **bounds)
+    expected = None if rest is None else begun + rest
+    assert batch_of(**groups, begun=begun, **bounds) == expected
+    assert stale_of(buffered=buffered_groups, begun=begun, **bounds) == slow_stale_of(
+        buffered=buffered_groups, begun=begun, **bounds
+    )
+    part = slow_oldest_of(size, places_left=places - size, **groups, **bounds) if size < places else None
+    if part and max_staleness == 0 and leased_groups:  # numbers of leased groups are lower here
+        part = None
+    assert part_of(**groups, begun=begun, size=size, **bounds) == part

@@ -43,6 +43,8 @@ def state(ledger, group):
         return "leased"
     if group in ledger.buffered:
         return "buffered"
+    if group in ledger.begun:
+        return "begun"
     record = ledger.to_json()
     is_trained = group < record["trained_below"] or group in record["trained_above"]
     return "trained" if is_trained else "pending"
@@ -368,10 +370,20 @@ class Run(RuleBasedStateMachine):
             self.model[group] = "pending"
 
     @rule()
-    def step(self):
+    def learner_begins(self):
         buffered = [group for group, state in self.model.items() if state == "buffered"]
         if buffered:
-            batch = self.data.draw(st.lists(st.sampled_from(buffered), unique=True, min_size=1))
+            part = self.data.draw(st.lists(st.sampled_from(buffered), unique=True, min_size=1))
+            self.ledger.begin(part)
+            self.model.update(dict.fromkeys(part, "begun"))
+
+    @rule()
+    def step(self):
+        begun = [group for group, state in self.model.items() if state == "begun"]
+        buffered = [group for group, state in self.model.items() if state == "buffered"]
+        if begun or buffered:
+            rest = self.data.draw(st.lists(st.sampled_from(buffered), unique=True)) if buffered else []
+            batch = [*begun, *rest]
             self.ledger.train(batch)
             self.trained += batch
             self.model.update(dict.fromkeys(batch, "trained"))
@@ -393,8 +405,9 @@ class Run(RuleBasedStateMachine):
         if not hasattr(self, "model"):
             return
         assert dict(enumerate(states(self.ledger))) == self.model
-        assert +Counter(self.ledger.counts) == Counter(self.model.values())
-        places = [*self.ledger.leased, *self.ledger.buffered, *self.trained]
+        counted = ["buffered" if state == "begun" else state for state in self.model.values()]
+        assert +Counter(self.ledger.counts) == Counter(counted)
+        places = [*self.ledger.leased, *self.ledger.buffered, *self.ledger.begun, *self.trained]
         assert max(Counter(places).values(), default=1) == 1
         assert self.ledger.num_trained == len(self.trained)
         by_version = Counter(record.version for record in self.ledger.leased.values())
@@ -404,7 +417,10 @@ class Run(RuleBasedStateMachine):
             held = {group for group, record in self.ledger.leased.items() if record.worker == holder}
             assert set(self.ledger.leases_of(holder)) == held
             assert self.ledger.num_leases_of(holder) == len(held)
-        assert self.ledger.num_outstanding == len(self.ledger.leased) + len(self.ledger.buffered)
+        outstanding = Counter(self.model.values())
+        assert self.ledger.num_outstanding == sum(
+            outstanding[state] for state in ("leased", "buffered", "begun")
+        )
 
     def teardown(self):
         """From wherever the run is, an undisturbed rest trains every group exactly once."""

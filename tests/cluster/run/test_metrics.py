@@ -85,6 +85,7 @@ def step_facts(**changes):
         "version": 3,
         "clipped": 0.0,
         "trained_tokens": 100,
+        "ahead_s": 0.0,
         "learn_s": 0.3,
         "wait_s": 0.02,
         "tokens_per_s": 5000.0,
@@ -166,7 +167,9 @@ def test_gauges_show_the_newest_step_and_counters_all_of_them(metrics, scrape):
     metrics.observe_step(
         step_facts(version=3, loss=0.5, trained_tokens=100, learn_s=0.3, wait_s=0.02, clipped=1.0)
     )
-    metrics.observe_step(step_facts(version=4, loss=-0.25, trained_tokens=40, learn_s=0.06, wait_s=7.0))
+    metrics.observe_step(
+        step_facts(version=4, loss=-0.25, trained_tokens=40, ahead_s=0.02, learn_s=0.04, wait_s=7.0)
+    )
     metrics.observe_sync(0.2)
     shown = scrape()
     assert shown["bonfire_learner_loss"] == -0.25
@@ -350,7 +353,7 @@ def test_the_learner_and_the_batch_give_every_fact_that_is_shown():
     learner = Learner(model_path(), LearnerConfig(), ObjectiveConfig(num_select=2), 1.0, seed=0)
     step = learner.train_step(groups)
     facts = Progress(steps=1, num_select=2).finish_step(
-        step, {"learn_s": 0.1, "wait_s": 0.1, "verify_s": 0.0, "steps_without_learning": 0}
+        step, {"ahead_s": 0.0, "learn_s": 0.1, "wait_s": 0.1, "verify_s": 0.0, "steps_without_learning": 0}
     )
     Metrics().observe_step(facts)
     assert facts["clipped_fraction"] == facts["clipped"]

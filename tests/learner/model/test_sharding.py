@@ -220,6 +220,24 @@ def test_two_ranks_give_the_same_bits_twice(two):
     assert fingerprints[0] == fingerprints[1]
 
 
+def test_a_step_begun_in_parts_is_the_same_on_two_ranks(two):
+    settings = SETTINGS | {"kl_coefficient": 0.2}
+    alone = make_learner(settings, BON)
+    two.make(settings, BON)
+    for step in range(2):
+        groups = [make_group(10 * step + g, worker=f"rollout-{g % 3}", temperature=0.7) for g in range(5)]
+        expected = alone.train_step(groups)
+        assert two.begin_step([groups[3], groups[1]], 5) == [None, None]
+        assert two.begin_step([groups[4]], 5) == [None, None]
+        first, second = two.train_step([groups[0], groups[2]])
+        assert first.facts == second.facts and first.fingerprint == second.fingerprint
+        assert first.groups_B.tolist() == expected.groups_B.tolist()
+        assert np.array_equal(first.weights_BN, expected.weights_BN)
+        for fact in ("loss", "grad_norm", "kl_reference", "parity_tokens", "trained_tokens"):
+            assert first.facts[fact] == pytest.approx(expected.facts[fact], rel=1e-4, abs=1e-6), fact
+    assert_close(weights_of(alone, two.published()[0].buckets), weights_of(alone))
+
+
 @pytest.mark.slow
 def test_fewer_sequences_than_ranks_and_none_at_all_are_steps_like_any_other(three):
     few = [make_group(0, samples=2, rewards=np.array([1.0, 0.0]))]

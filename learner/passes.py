@@ -1,0 +1,141 @@
+"""Groups -> weights of their samples -> forward and backward, micro-batch by micro-batch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from actors.types import ScoredGroup
+from learner.config import LearnerConfig
+from learner.gang import Gang
+from learner.model.policy import Policy, Weights
+from learner.objectives.config import ObjectiveConfig
+from learner.objectives.groups import demonstrations_of, stack
+from learner.objectives.table import OBJECTIVES
+from learner.parity_check import ParityCheck
+from learner.step.batch import (
+    PackedBatch,
+    Sequences,
+    bundles,
+    collect,
+    divide,
+    empty_batch,
+    num_positions,
+    pack_bundles,
+)
+from learner.step.loss import LossFacts, micro_batch_loss
+from learner.step.parity import nothing_compared
+from learner.step.part import Part
+from learner.types import Packing
+
+
+class Passes:
+    """Adds the gradients of groups to the policy's parameters. Collective: every rank of a gang computes its share."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        config: LearnerConfig,
+        objective: ObjectiveConfig,
+        gang: Gang,
+        parity: ParityCheck,
+        packing: Packing,
+        reference: Weights | None,
+    ) -> None:
+        self._policy = policy
+        self._config = config
+        self._normaliser = config.loss_normaliser or 1.0
+        self._objective = objective
+        self._gang = gang
+        self._parity = parity
+        self._packing = packing
+        self._reference = reference
+
+    def over(self, groups: Sequence[ScoredGroup], *, num_groups: int, version: int) -> Part:
+        """The gradient of the loss of these groups, of the `num_groups` of a step, under the weights of `version`.
+
+        Raises ArithmeticError, before anything is added, where a weight is not finite; ValueError for groups of different
+        sizes, or without the demonstration that the objective imitates.
+        """
+        groups = sorted(groups, key=lambda group: group.samples.group)
+        demonstrations = demonstrations_of(groups, self._objective)
+        weights_BN = OBJECTIVES[self._objective.name].weights(stack(groups, demonstrations), self._objective)
+        if not torch.all(torch.isfinite(weights_BN)):
+            raise ArithmeticError("objective's weights are nan")
+        weights_M = weights_BN.reshape(-1).float().to(self._policy.device)
+        sequences = collect([group.samples for group in groups], demonstrations)
+        clock = time.perf_counter()
+        batches = self.share(sequences, self.trained(weights_BN.numpy(), sequences))
+        own_positions = sum(batch.input_ids.numel() for batch in batches)
+        positions = float(self._gang.sum(np.array([own_positions]))[0])
+        references: list[torch.Tensor | None] = [None] * len(batches)
+        if self._reference:
+            references = [*self._policy.logprobs_under(self._reference, batches)]
+        forward_s, backward_s = time.perf_counter() - clock, 0.0
+        facts, parity = LossFacts(), nothing_compared(len(sequences.worker_names))
+        for cpu_batch, reference_logprobs_T in zip(batches, references, strict=True):
+            clock = time.perf_counter()
+            batch = cpu_batch.to(self._policy.device)
+            logprobs_T = self._policy.logprobs(batch)
+            loss, loss_facts = micro_batch_loss(
+                logprobs_T,
+                batch,
+                weights_M,
+                num_groups,
+                self._config,
+                reference_logprobs_T,
+                version,
+                num_samples=num_groups * weights_BN.shape[1],
+            )
+            facts += loss_facts
+            parity += self._parity.of_pass(sequences, batch, logprobs_T.detach(), version)
+            forward_s += time.perf_counter() - clock
+            clock = time.perf_counter()
+            (loss / self._normaliser).backward()
+            self._policy.synchronize()
+            backward_s += time.perf_counter() - clock
+        return Part(
+            groups=groups,
+            demonstrations=demonstrations,
+            weights_BN=weights_BN.numpy(),
+            sequences=sequences,
+            facts=facts,
+            parity=parity,
+            num_groups=num_groups,
+            positions=positions,
+            forward_s=forward_s,
+            backward_s=backward_s,
+        )
+
+    def trained(self, weights_BN: np.ndarray, sequences: Sequences) -> np.ndarray:
+        """The sequences that passes are made over.
+
+        Without a reference, a sample of weight zero adds exactly zero to the gradient: it needs none.
+        """
+        samples = np.flatnonzero(weights_BN) if self._reference is None else np.arange(weights_BN.size)
+        return np.concatenate([samples, sequences.demonstrations])
+
+    def positions_of_all_ranks(self, sequences: Sequences, chosen: np.ndarray) -> int:
+        """Positions of passes over the chosen sequences, however many ranks there are."""
+        parts = bundles(sequences, chosen, self._config.micro_batch_tokens, self._packing)
+        return sum(num_positions(sequences, part) for part in parts)
+
+    def share(self, sequences: Sequences, chosen: np.ndarray) -> list[PackedBatch]:
+        """This rank's micro-batches of the chosen sequences.
+
+        All ranks have equally many, for a pass is one of all: some may be empty. What shares a prompt is
+        divided, not micro-batches, of which a step may have fewer than there are ranks; a group that is
+        more than half of a rank's share is cut.
+        """
+        most_tokens = self._config.micro_batch_tokens
+        share = int(sequences.num_positions_S[chosen].sum()) // self._gang.size
+        limit = most_tokens if self._gang.size == 1 else max(1, min(most_tokens, share // 2))
+        parts = bundles(sequences, chosen, limit, self._packing)
+        lengths = np.array([num_positions(sequences, part) for part in parts], np.int64)
+        mine = [parts[part] for part in divide(lengths, self._gang.size)[self._gang.rank]]
+        batches = list(pack_bundles(sequences, mine, most_tokens, self._packing))
+        most = int(self._gang.largest(np.array(len(batches))))
+        return batches + [empty_batch()] * (most - len(batches))

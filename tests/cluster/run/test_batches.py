@@ -1,0 +1,93 @@
+"""Which groups the learner begins with, and in which parts the rest comes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pytest
+
+from cluster.config.schema import TrainConfig
+from cluster.leasing.ledger import Ledger
+from cluster.run.batches import Batches
+from tests.shared.tiny_model import make_group
+
+
+class Run:
+    """A ledger of one worker that leased `leased` groups under version 0, and the groups judged so far."""
+
+    def __init__(self, *, leased: int = 8, **train: int) -> None:
+        config = TrainConfig(groups_per_step=train.pop("groups_per_step", 8), **train)
+        self.ledger = Ledger(num_problems=100, num_groups=100, seed=0)
+        self.batches = Batches(config, self.ledger)
+        for _ in range(leased):
+            self.ledger.lease("rollout-0", version=0, now_s=0.0)
+
+    def judged(self, *numbers: int) -> None:
+        for number in numbers:
+            assert self.ledger.receive(number, "rollout-0")
+            self.batches.receive(number)
+            assert self.ledger.commit(number)
+            self.batches.add(make_group(number))
+
+    def part(self) -> list[int] | None:
+        part = self.batches.next_part(0)
+        return None if part is None else numbers_of(part)
+
+    def rest(self) -> list[list[int]]:
+        batch = self.batches.cut(0)
+        assert batch is not None
+        return [numbers_of(part) for part in self.batches.rest(batch)]
+
+
+def numbers_of(groups: Iterable) -> list[int]:
+    return [group.samples.group for group in groups]
+
+
+def test_the_learner_begins_with_a_part_of_the_batch_as_soon_as_it_is_there():
+    run = Run(max_staleness=1)
+    run.judged(5)
+    assert run.part() is None
+    run.judged(2, 7)
+    assert run.part() == [2, 5]
+    assert run.part() is None
+    run.judged(0, 1, 3, 4)
+    assert run.batches.cut(0) is None
+    assert [run.part(), run.part()] == [[0, 1], [3, 4]]
+    run.judged(6)
+    assert run.batches.cut(0) == list(range(8))
+    assert run.rest() == [[6, 7]]
+
+
+@pytest.mark.parametrize(
+    "order", [[0, 1, 2, 3, 4, 5, 6, 7], [7, 3, 1, 0, 6, 2, 4, 5], [0, 2, 4, 6, 1, 3, 5, 7]]
+)
+def test_synchronous_parts_are_the_same_whenever_the_groups_came(order):
+    run = Run(max_staleness=0)
+    parts = []
+    for number in order:
+        run.judged(number)
+        while run.batches.cut(0) is None and (part := run.part()):
+            parts.append(part)
+    assert [*parts, *run.rest()] == [[0, 1], [2, 3], [4, 5], [6, 7]]
+
+
+def test_a_batch_in_one_part_is_begun_when_it_is_complete():
+    run = Run(max_staleness=1, parts_per_step=1)
+    run.judged(*range(7))
+    assert run.part() is None
+    run.judged(7)
+    assert run.rest() == [list(range(8))]
+
+
+def test_a_trained_batch_is_forgotten_and_the_next_one_begins_without_it():
+    run = Run(leased=16, max_staleness=1)
+    run.judged(*range(8))
+    run.part()
+    batch = run.batches.cut(0)
+    assert numbers_of(run.batches.groups(batch)) == batch == list(range(8))
+    assert run.batches.judging_s(batch) >= 0
+    run.ledger.train(batch)
+    run.batches.forget(batch)
+    run.judged(9, 8)
+    assert numbers_of(run.batches.next_part(1)) == [8, 9]
+    assert run.ledger.num_outstanding == 8
