@@ -85,7 +85,8 @@ class RolloutConfig(BaseModel):
     max_queued_groups: int = Field(
         0,
         ge=0,
-        description="Groups leased to one worker at a time; 0: enough for twice max_num_seqs sequences.",
+        description="Most groups leased to one worker at a time; 0: as many as have sequences for a full engine, and as "
+        "many again that wait.",
     )
     kv_cache_mib: int = Field(256, ge=16, description="KV cache of each engine, in MiB.")
     prefix_caching: bool = Field(True, description="Share the prompt's KV among the samples of a group.")
@@ -127,9 +128,12 @@ class RolloutConfig(BaseModel):
         description="Seconds a worker that is to leave may take to finish its groups; others sample the rest anew.",
     )
 
-    @property
-    def groups_in_flight(self) -> int:
-        """Leases one worker holds at a time, so that its engine always has a full batch waiting."""
+    def has_room(self, *, num_groups: int, num_unfinished: int, capacity: float) -> bool:
+        """Whether a worker would take another group that has so many, and so many unfinished sequences of them.
+
+        So that there are always enough to fill its engine, of which it can hold `capacity` sequences at a time, and as
+        many again that wait. Groups would not tell: the last sequence of one may run for long after the others.
+        """
         if self.max_queued_groups:
-            return self.max_queued_groups
-        return max(2, -(-2 * self.max_num_seqs // self.samples_per_prompt))
+            return num_groups < self.max_queued_groups
+        return num_groups < 2 or num_unfinished < 2 * min(capacity, self.max_num_seqs)

@@ -101,6 +101,8 @@ class Engine:
         self._llm.set_weight_version(str(self.version))
         self._calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._pending: dict[str, Future[Any]] = {}
+        self._num_unadded = 0
+        """Sequences of groups that have not entered the engine yet."""
         self._clock = [0.0, 0.0, 0.0, 0.0]
         self.num_reprefilled_tokens = 0
         """Tokens of running sequences whose KV updates have dropped, so that they are computed again."""
@@ -125,8 +127,11 @@ class Engine:
         from vllm.sampling_params import RequestOutputKind, SamplingParams
 
         futures: list[Future[Any]] = [Future() for _ in leases]
+        num_sequences = len(leases) * self._config.samples_per_prompt
+        self._num_unadded += num_sequences
 
         def add() -> None:
+            self._num_unadded -= num_sequences
             for lease, future in zip(leases, futures, strict=True):
                 request_id = str(lease.group)
                 temperature = self._config.temperature if lease.temperature is None else lease.temperature
@@ -220,6 +225,18 @@ class Engine:
         """Raises RuntimeError once the stepping thread has ended on an error."""
         if self._failure is not None:
             raise RuntimeError(f"the engine has failed: {self._failure!r}") from self._failure
+
+    @property
+    def num_unfinished(self) -> int:
+        """Sequences that are sampled, or wait for it."""
+        return self._num_unadded + self._scheduler.get_num_unfinished_requests()
+
+    @property
+    def kv_tokens(self) -> float:
+        """Tokens whose KV fits into the cache; infinite for a model that has none."""
+        cache = self._scheduler.kv_cache_manager.kv_cache_config
+        groups = cache.kv_cache_groups  # of layers, each with blocks of its own out of one pool
+        return cache.num_blocks * groups[0].kv_cache_spec.block_size / len(groups) if groups else float("inf")
 
     @property
     def clock(self) -> EngineClock:

@@ -39,6 +39,12 @@ class RolloutFacts:
 
     version: int
     groups_in_flight: int
+    num_leased: int
+    """Groups since its start, whatever became of them."""
+    num_unfinished: int
+    """Sequences that are sampled, or wait for it."""
+    capacity: float
+    """Sequences of the usual length whose KV the engine can hold."""
     num_sequences: int
     num_tokens: int
     num_reprefilled_tokens: int
@@ -65,8 +71,10 @@ class RolloutWorker:
         self._in_flight: dict[int, Future[Any]] = {}
         self._finished: list[Lease] = []
         self._news = asyncio.Event()
+        self._num_leased = 0
         self._num_sequences = 0
         self._num_tokens = 0
+        self._num_prompt_tokens = 0
         self._fill = 0.0
         self._fill_from = time.monotonic(), 0.0
 
@@ -92,6 +100,7 @@ class RolloutWorker:
     async def submit(self, leases: Sequence[Lease]) -> None:
         """Start sampling; returns at once. A lease already in flight is not started twice."""
         loop = asyncio.get_running_loop()
+        self._num_leased += len(leases)
         fresh = [lease for lease in leases if lease.group not in self._in_flight]
         for lease, future in zip(fresh, self._engine.sample(fresh), strict=True):
             self._in_flight[lease.group] = future
@@ -114,6 +123,7 @@ class RolloutWorker:
         groups = [self._to_group(lease, self._in_flight.pop(lease.group).result()) for lease in finished]
         self._num_sequences += sum(group.num_samples for group in groups)
         self._num_tokens += sum(len(group.token_ids) for group in groups)
+        self._num_prompt_tokens += sum(len(group.prompt_token_ids) for group in groups)
         return samples_to_batch(groups), self._facts()
 
     async def pull(self, *buckets: np.ndarray) -> None:
@@ -140,6 +150,9 @@ class RolloutWorker:
         return RolloutFacts(
             version=self._engine.version,
             groups_in_flight=len(self._in_flight),
+            num_leased=self._num_leased,
+            num_unfinished=self._engine.num_unfinished,
+            capacity=self._capacity(),
             num_sequences=self._num_sequences,
             num_tokens=self._num_tokens,
             num_reprefilled_tokens=self._engine.num_reprefilled_tokens,
@@ -150,6 +163,13 @@ class RolloutWorker:
             fill=self._fill,
             resident_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10,
         )
+
+    def _capacity(self) -> float:
+        """By the lengths of what is finished; a group's samples share the KV of its prompt."""
+        if not self._num_sequences:
+            return self._config.max_num_seqs
+        usual_tokens = (self._num_tokens + self._num_prompt_tokens) / self._num_sequences
+        return min(self._config.max_num_seqs, self._engine.kv_tokens / usual_tokens)
 
     def _to_group(self, lease: Lease, output: Any) -> SampleGroup:
         completions = sorted(output.outputs, key=lambda completion: completion.index)

@@ -78,7 +78,6 @@ class Fleet:
             model=str(model),
             ledger=Ledger(num_problems=1, num_groups=0, seed=0),
             synchronous=False,
-            groups_per_step=1,
             update_timeout_s=PATIENCE_S,
             may_lease=lambda version: False,
             make_lease=no_lease,

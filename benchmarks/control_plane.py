@@ -26,6 +26,7 @@ from cluster.leasing import admission
 from cluster.leasing.ledger import Ledger
 
 LEASES_PER_WORKER = 16
+SAMPLES = 8
 MAX_STALENESS = 1
 MIN_GROUPS = 20_000
 
@@ -40,11 +41,10 @@ class Simulation:
         self.ledger = Ledger(num_problems=10_000, num_groups=num_groups, seed=0)
         self._sampling: list[tuple[str, int]] = []
         self.fleet = RolloutFleet(
-            config=RolloutConfig(max_num_seqs=LEASES_PER_WORKER * 8, samples_per_prompt=8),
+            config=RolloutConfig(max_num_seqs=LEASES_PER_WORKER * SAMPLES // 2, samples_per_prompt=SAMPLES),
             model="",
             ledger=self.ledger,
             synchronous=False,
-            groups_per_step=self._groups_per_step,
             update_timeout_s=1.0,
             may_lease=self._may_lease,
             make_lease=lambda group: group,  # type: ignore[arg-type, return-value]
@@ -67,7 +67,14 @@ class Simulation:
         self._sampling[place], self._sampling[-1] = self._sampling[-1], self._sampling[place]
         name, group = self._sampling.pop()
         assert self.ledger.receive(group, name) and self.ledger.commit(group)
-        self.fleet.top_up(self.fleet.workers[name])
+        worker = self.fleet.workers[name]
+        facts: Any = SimpleNamespace(
+            num_leased=worker.num_leased,
+            num_unfinished=SAMPLES * self.ledger.num_leases_of(name),
+            capacity=LEASES_PER_WORKER * SAMPLES // 2,
+        )
+        worker.facts = facts
+        self.fleet.top_up(worker)
         bounds = {"groups_per_step": self._groups_per_step, "max_staleness": MAX_STALENESS}
         assert not admission.too_stale(self.ledger, version=self.version, **bounds)
         batch = admission.cut_batch(self.ledger, version=self.version, **bounds)

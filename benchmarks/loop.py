@@ -77,7 +77,7 @@ def bare_engine(config: RunConfig, prompts: list[tuple[int, ...]], num_groups: i
     sampled, given, sequences, tokens = 0, 0, 0, 0
     started = time.perf_counter()
     while sampled < num_groups:
-        wanted = min(num_groups, sampled + config.rollout.groups_in_flight)
+        wanted = min(num_groups, sampled + -(-2 * config.rollout.max_num_seqs // n))
         actor.submit.remote([lease(group) for group in range(given, wanted)])
         given = max(given, wanted)
         batch, _ = ray.get(actor.collect.remote(10.0))

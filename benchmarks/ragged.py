@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import sys
 import tempfile
@@ -99,6 +100,7 @@ def make_config(directory: Path, overrides: list[str]) -> RunConfig:
     (directory / "train.jsonl").write_text("\n".join(lines) + "\n")
     (directory / "ragged_rewards.py").write_text(REWARDS)
     sys.path.insert(0, str(directory))
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(directory), os.environ.get("PYTHONPATH")]))
     settings = {
         "model": str(directory / "model"),
         "problems": {"source": "files", "train_path": str(directory / "train.jsonl")},
@@ -132,8 +134,9 @@ def bare_engine(config: RunConfig, prompts: list[tuple[int, ...]], num_groups: i
     ray.get(actor.ready.remote())
     given = sampled = tokens = sampled_before = tokens_before = 0
     begun_s = running_s = 0.0
+    num_unfinished = 0
     while True:
-        wanted = sampled + config.rollout.groups_in_flight
+        wanted = given - (num_unfinished - 2 * config.rollout.max_num_seqs) // SAMPLES
         leases = [
             Lease(
                 group=group,
@@ -144,9 +147,10 @@ def bare_engine(config: RunConfig, prompts: list[tuple[int, ...]], num_groups: i
             for group in range(given, wanted)
         ]
         actor.submit.remote(leases)
-        given = wanted
+        given = max(given, wanted)
         batch, facts = ray.get(actor.collect.remote(10.0))
         sampled += batch.num_rows
+        num_unfinished = facts.num_unfinished
         tokens += len(batch["token_ids"].flatten().flatten())
         if not begun_s and sampled >= GROUPS_PER_STEP:
             begun_s, running_s = time.perf_counter(), facts.running_s

@@ -94,7 +94,6 @@ async def sample_model(
         model=model,
         ledger=ledger,
         synchronous=False,
-        groups_per_step=len(asks),
         update_timeout_s=config.train.step_timeout_s,
         may_lease=lambda version: True,
         make_lease=make_lease,

@@ -56,7 +56,6 @@ class RolloutFleet(Fleet[RolloutHandle]):
         model: str,
         ledger: Ledger,
         synchronous: bool,
-        groups_per_step: int,
         update_timeout_s: float,
         may_lease: Callable[[int], bool],
         make_lease: Callable[[int], Lease],
@@ -78,8 +77,6 @@ class RolloutFleet(Fleet[RolloutHandle]):
         self._may_lease = may_lease
         self._make_lease = make_lease
         self._on_groups = on_groups
-        # Synchronous leases are all given at once and spread evenly: no worker needs a limit of its own.
-        self._groups_in_flight = groups_per_step if synchronous else config.groups_in_flight
         self._names = (f"rollout-{number}" for number in itertools.count())
         self._updates = Updates(timeout_s=update_timeout_s, heartbeat_timeout_s=config.heartbeat_timeout_s)
 
@@ -104,19 +101,20 @@ class RolloutFleet(Fleet[RolloutHandle]):
             return
         given: dict[str, list[Lease]] = {}
         takers = self.workers.values() if finished is None else [finished]
-        load = [(self._ledger.num_leases_of(w.name), w.name) for w in takers if w.takes_leases]
+        load = [(self._load(worker), worker.name) for worker in takers if worker.takes_leases]
         heapq.heapify(load)
         while load:
-            num_leases, name = load[0]
+            name = load[0][1]
             worker = self.workers[name]
-            if num_leases >= self._groups_in_flight or not self._may_lease(worker.version):
+            if not self._would_take_more(worker) or not self._may_lease(worker.version):
                 heapq.heappop(load)
                 continue
             group = self._ledger.lease(name, version=worker.version, now_s=time.monotonic())
             if group is None:
                 break
             given.setdefault(name, []).append(self._make_lease(group))
-            heapq.heapreplace(load, (num_leases + 1, name))
+            worker.num_leased += 1
+            heapq.heapreplace(load, (self._load(worker), name))
         for name, leases in given.items():
             self.workers[name].actor.submit.remote(leases)
 
@@ -130,9 +128,7 @@ class RolloutFleet(Fleet[RolloutHandle]):
     def has_room(self) -> bool:
         """Whether workers serve, and each would take more leases than it has been admitted."""
         serving = self.serving
-        return bool(serving) and all(
-            self._ledger.num_leases_of(worker.name) < self._groups_in_flight for worker in serving
-        )
+        return bool(serving) and all(self._would_take_more(worker) for worker in serving)
 
     def leases_by_worker(self) -> dict[str, int]:
         """How many groups each worker holds."""
@@ -141,6 +137,19 @@ class RolloutFleet(Fleet[RolloutHandle]):
     async def broadcast(self, published: Published) -> None:
         """Make every serving worker serve `published`. Raises Halt when one confirms with other weights than that."""
         await self._updates.broadcast(published, self.serving)
+
+    def _load(self, worker: RolloutHandle) -> int:
+        """Synchronous leases are all given at once and spread evenly, the same each time: by groups alone."""
+        if self._synchronous:
+            return self._ledger.num_leases_of(worker.name)
+        return worker.num_unfinished(self._config.samples_per_prompt)
+
+    def _would_take_more(self, worker: RolloutHandle) -> bool:
+        return self._synchronous or self._config.has_room(
+            num_groups=self._ledger.num_leases_of(worker.name),
+            num_unfinished=worker.num_unfinished(self._config.samples_per_prompt),
+            capacity=worker.facts.capacity if worker.facts else self._config.max_num_seqs,
+        )
 
     def _create(self, slot: Slot) -> RolloutHandle:
         name = next(self._names)

@@ -120,7 +120,6 @@ class Controller:
             model=config.model,
             ledger=self._ledger,
             synchronous=train.max_staleness == 0,
-            groups_per_step=train.groups_per_step,
             update_timeout_s=train.step_timeout_s,
             may_lease=self._may_lease,
             make_lease=self._make_lease,

@@ -75,7 +75,9 @@ def test_a_rollout_worker_returns_each_leased_group_once(rollout):
         assert group.seed == 8 * group.group and tuple(group.prompt_token_ids) == PROMPT
         assert group.num_samples == ENGINE.samples_per_prompt
         assert set(group.versions) == {facts.version}
-    assert facts.groups_in_flight == 0
+    assert facts.groups_in_flight == facts.num_unfinished == 0
+    assert facts.num_leased == facts.num_sequences / groups[0].num_samples
+    assert facts.capacity > 0
 
 
 def test_texts_are_the_decoded_tokens_without_the_stop_token(rollout, tiny_model):

@@ -26,7 +26,6 @@ class Fleet(RolloutFleet):
             model="",
             ledger=SimpleNamespace(leases_of=lambda name: [], num_leases_of=lambda name: 0),
             synchronous=False,
-            groups_per_step=1,
             update_timeout_s=1.0,
             may_lease=lambda version: False,
             make_lease=lambda group: None,

@@ -97,6 +97,9 @@ def rollout_facts(**changes):
     fields = {
         "version": 2,
         "groups_in_flight": 1,
+        "num_leased": 3,
+        "num_unfinished": 4,
+        "capacity": 16.0,
         "num_sequences": 8,
         "num_tokens": 70,
         "num_reprefilled_tokens": 0,
