@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -171,11 +172,13 @@ def law_table(summary: Summary) -> Table:
 
 
 def estimate_text(estimate: Estimate | None, sign: str = "") -> str:
-    """.584 [.540, .620]"""
+    """.584 [.540, .620]; an interval that resampling the problems cannot give is not made up."""
     if estimate is None:
         return ""
-    low, high = number(estimate.low, sign), number(estimate.high, sign)
-    return escape(f"{number(estimate.mean, sign)} [{low}, {high}]")
+    mean, low, high = (number(value, sign) for value in (estimate.mean, estimate.low, estimate.high))
+    if math.isnan(estimate.low) or math.isnan(estimate.high):
+        return f"{mean} (too few problems for an interval)"
+    return escape(f"{mean} [{low}, {high}]")
 
 
 def number(value: float, sign: str = "") -> str:

@@ -178,6 +178,9 @@ class Controller:
             "eta_s": self._progress.time_left_s(self._version),
             "elapsed_s": self._progress.elapsed_s,
             "groups": self._ledger.counts,
+            "groups_per_step": self._config.train.groups_per_step,
+            "num_begun": len(self._ledger.begun),
+            "num_in_training": len(self._in_training),
             "verifier_queue": self._verifying.queue_depth,
             "rollout_workers": [worker.describe() for worker in self._rollouts.workers.values()],
             "verifier_workers": [worker.describe() for worker in self._verifying.workers.values()],
@@ -218,8 +221,9 @@ class Controller:
         begun_s: float | None = None
         while True:
             self._refresh_gauges()
-            if begun_s is None and (self._stage != "training" or not self._rollouts.serving):
-                await asyncio.sleep(1.0)
+            await asyncio.sleep(1.0)
+            is_starting = begun_s is None and (self._stage != "training" or not self._rollouts.serving)
+            if is_starting or self._in_training:
                 continue
             begun_s = begun_s or time.monotonic()
             self._health.check_starving(
@@ -229,7 +233,6 @@ class Controller:
                 num_queued=self._verifying.queue_depth,
                 held=self._rollouts.leases_by_worker(),
             )
-            await asyncio.sleep(1.0)
 
     async def _train(self) -> None:
         config, first = self._config.train, self._version
@@ -302,10 +305,10 @@ class Controller:
                 return batch
             if part := self._batches.next_part(self._version):
                 await self._learner.begin_step(part, num_groups=self._config.train.groups_per_step)
-                continue
-            self._batches.changed.clear()
-            with self._progress.waiting():
-                await self._learner.wait(self._batches.changed)
+            else:
+                self._batches.changed.clear()
+                with self._progress.waiting():
+                    await self._learner.wait(self._batches.changed)
         return None
 
     async def _sync(self, published: Published, stepped_at_s: float) -> None:

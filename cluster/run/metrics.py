@@ -63,6 +63,7 @@ LEARNER_GAUGES = {
 BATCH_GAUGES = {
     "reward": ("reward_mean", "Mean reward of the newest batch"),
     "score": ("score_mean", "Mean finite score of the newest batch"),
+    "num_select": ("num_select", "N of the next two, at which they are estimated"),
     "bon": ("best_of_n_reward", "Unbiased Best-of-N reward of the newest batch"),
     "pass_at_n": ("pass_at_n_ratio", "Unbiased pass@N of the newest batch"),
     "staleness_mean": ("staleness_mean_versions", "Mean versions between sampling and training"),

@@ -104,6 +104,7 @@ class Progress:
             "version": step.version,
             "time": time.time(),
             **step.facts,
+            "num_select": self._num_select,
             "clipped_fraction": float(np.mean(self._recent_clipped)),
             "step_s": step_s,
             **about,

@@ -134,22 +134,28 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"
 
 
+def _before_first_step(facts: dict[str, Any]) -> str:
+    groups, workers = facts["groups"], facts["rollout_workers"]
+    if not any(worker["serving"] for worker in workers):
+        return "engines and learner are starting"
+    busy_s = sum(worker.get("busy_s", 0.0) for worker in workers)
+    num_tokens = sum(worker.get("num_tokens", 0) for worker in workers)
+    speed = f"   {num_tokens / busy_s * len(workers):,.0f} tokens/s" if num_tokens else ""
+    if facts["num_in_training"]:
+        return f"the learner trains on the first batch, {facts['num_in_training']} groups{speed}"
+    begun = f" (the learner has begun with {facts['num_begun']})" if facts["num_begun"] else ""
+    return (
+        f"sampling the first batch of {facts['groups_per_step']} groups: {groups['buffered']} scored{begun}, "
+        f"{groups['leased']} being sampled or scored{speed}"
+    )
+
+
 def describe_training(facts: dict[str, Any], num_select: int) -> tuple[float, str, list[str]]:
     """Share done, headline and details of a running training, from the controller's facts."""
     share = facts["step"] / facts["steps"]
     details = [f"metrics {facts['metrics_url']}"]
     if "reward" not in facts:
-        groups = facts["groups"]
-        if not any(worker["serving"] for worker in facts["rollout_workers"]):
-            starting = "engines and learner are starting"
-        elif groups["buffered"] and not groups["leased"]:
-            starting = f"the learner trains on the first batch, {groups['buffered']} groups"
-        else:
-            starting = (
-                f"sampling the first batch: {groups['buffered']} groups scored, {groups['leased']} being sampled or "
-                "scored"
-            )
-        return share, starting, details
+        return share, _before_first_step(facts), details
     left = f", {duration(facts['eta_s'])} left" if facts["eta_s"] else ""
     headline = (
         f"step {facts['step']}/{facts['steps']}{left}   reward {facts['reward']:.3f}   "

@@ -459,3 +459,5 @@ def test_a_law_without_an_interval_is_null_in_json():
     )  # many resamples miss the one solved problem
     written = json.loads(to_json(summary, {}))["cells"][0]["co_scaling"]
     assert written["a"]["low"] is None and written["a"]["mean"] == law.a.mean
+    shown = tables.estimate_text(law.a)
+    assert shown == f"{tables.number(law.a.mean)} (too few problems for an interval)"

@@ -49,6 +49,7 @@ WITHOUT_UNIT = {
     "bonfire_batch_reward_mean",
     "bonfire_batch_score_mean",
     "bonfire_batch_best_of_n_reward",
+    "bonfire_batch_num_select",
     "bonfire_engine_fill",
     "bonfire_workers_target",
     "bonfire_rollout_tokens_per_second",  # a rate; seconds is its denominator

@@ -44,8 +44,26 @@ def test_a_step_in_which_parity_had_no_turn_claims_neither_parity_nor_that_nothi
 
 
 def test_before_the_first_step_it_says_what_is_waited_for():
-    facts = {"step": 0, "steps": 9, "metrics_url": "URL", "groups": {"buffered": 1, "leased": 15}}
+    facts = {
+        "step": 0, "steps": 9, "metrics_url": "URL", "groups": {"buffered": 1, "leased": 15}, "groups_per_step": 8,
+        "num_begun": 0, "num_in_training": 0,
+    }  # fmt: skip
     starting = describe_training({**facts, "rollout_workers": [{"serving": False}]}, 8)
     assert starting == (0.0, "engines and learner are starting", ["metrics URL"])
-    _, headline, _ = describe_training({**facts, "rollout_workers": [{"serving": True}]}, 8)
-    assert headline == "sampling the first batch: 1 groups scored, 15 being sampled or scored"
+    worker = {"serving": True}
+    _, headline, _ = describe_training({**facts, "rollout_workers": [worker]}, 8)
+    assert headline == "sampling the first batch of 8 groups: 1 scored, 15 being sampled or scored"
+    sampling = {"serving": True, "busy_s": 4.0, "num_tokens": 6000}
+    _, headline, _ = describe_training({**facts, "num_begun": 1, "rollout_workers": [sampling, sampling]}, 8)
+    assert headline == (
+        "sampling the first batch of 8 groups: 1 scored (the learner has begun with 1), 15 being sampled or scored   "
+        "3,000 tokens/s"
+    )
+
+
+def test_while_the_learner_works_on_the_first_batch_it_says_so_though_the_next_one_is_sampled():
+    facts = {
+        "step": 0, "steps": 9, "metrics_url": "URL", "groups": {"buffered": 8, "leased": 8}, "groups_per_step": 8,
+        "num_begun": 6, "num_in_training": 8, "rollout_workers": [{"serving": True}],
+    }  # fmt: skip
+    assert describe_training(facts, 8)[1] == "the learner trains on the first batch, 8 groups"
