@@ -110,6 +110,7 @@ def make_config(directory: Path, overrides: list[str]) -> RunConfig:
             "max_tokens": MAX_TOKENS,
             "max_model_len": 640,
             "max_num_seqs": 128,
+            "kv_cache_mib": 1024,  # for 128 sequences of 512 tokens
             "dtype": "float32",
         },
         "objective": {"name": "bon", "num_select": 4},
