@@ -125,6 +125,17 @@ class RolloutFleet(Fleet[RolloutHandle]):
         return sum(fills) / len(fills) if fills else 0.0
 
     @property
+    def capacity(self) -> float:
+        """Sequences of the usual length whose KV an engine can hold, mean over those that serve; at most max_num_seqs."""
+        held = [worker.facts.capacity for worker in self.serving if worker.facts]
+        return sum(held) / len(held) if held else float(self.max_num_seqs)
+
+    @property
+    def max_num_seqs(self) -> int:
+        """Sequences that an engine decodes at a time."""
+        return self._config.max_num_seqs
+
+    @property
     def has_room(self) -> bool:
         """Whether workers serve, and each would take more leases than it has been admitted."""
         serving = self.serving

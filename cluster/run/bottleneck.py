@@ -12,6 +12,9 @@ BUSY_LEARNER_WAITS = 0.1
 FULL_ENGINE = 0.5
 """Filled to this share or more, engines are at work; half full they decode nearly as many tokens a second."""
 
+HELD = 0.9
+"""An engine whose KV cache holds a smaller share of max_num_seqs is short of it."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stages:
@@ -23,6 +26,9 @@ class Stages:
     """Of the time in which all of a batch's samples were there, and a verdict was not."""
     fill: float
     """Sequences that engines decode at a time over rollout.max_num_seqs, mean over the engines."""
+    capacity: float
+    """Sequences of the usual length that an engine can hold at a time, mean over the engines."""
+    max_num_seqs: int
     has_room: bool
     """Every engine may be given more groups, but for the bound on staleness."""
 
@@ -34,7 +40,12 @@ def limited_by(progress: Progress, rollouts: RolloutFleet, max_staleness: int) -
         return None
     wait_share, verify_share = shares
     seen = Stages(
-        wait_share=wait_share, verify_share=verify_share, fill=rollouts.fill, has_room=rollouts.has_room
+        wait_share=wait_share,
+        verify_share=verify_share,
+        fill=rollouts.fill,
+        capacity=rollouts.capacity,
+        max_num_seqs=rollouts.max_num_seqs,
+        has_room=rollouts.has_room,
     )
     return describe(seen, max_staleness=max_staleness)
 
@@ -51,5 +62,10 @@ def describe(seen: Stages, *, max_staleness: int) -> str:
         return (
             f"staleness ({waits}, {filled} and may begin no group): a higher train.max_staleness = {max_staleness} "
             "would help"
+        )
+    if seen.capacity < HELD * seen.max_num_seqs:
+        return (
+            f"sampling ({waits}, engines have KV for {seen.capacity:.0f} sequences of rollout.max_num_seqs = "
+            f"{seen.max_num_seqs}): a larger rollout.kv_cache_mib would help"
         )
     return f"sampling ({waits}, {filled}): more rollout.workers would help"

@@ -6,7 +6,9 @@ import pytest
 
 from cluster.run.bottleneck import Stages, describe
 
-SAMPLING = {"wait_share": 0.6, "verify_share": 0.05, "fill": 0.9, "has_room": False}
+SAMPLING = {
+    "wait_share": 0.6, "verify_share": 0.05, "fill": 0.9, "has_room": False, "capacity": 128.0, "max_num_seqs": 128,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -18,6 +20,7 @@ SAMPLING = {"wait_share": 0.6, "verify_share": 0.05, "fill": 0.9, "has_room": Fa
         ({"fill": 0.2, "has_room": True}, "staleness", "train.max_staleness = 1"),
         ({"fill": 0.2}, "sampling", "rollout.workers"),
         ({"fill": 0.8, "has_room": True}, "sampling", "rollout.workers"),
+        ({"fill": 0.5, "capacity": 65.0}, "sampling", "rollout.kv_cache_mib"),
         ({"fill": 0.2, "has_room": True, "wait_share": 0.05}, "learning", "learner.ranks"),
     ],
 )
