@@ -44,6 +44,8 @@ class EngineClock:
     updating_s: float
     running_s: float
     """Summed over sequences: how long each was being decoded."""
+    cache_s: float
+    """Summed over the time that was busy: the share of the KV cache in use, from 0 to 1."""
 
 
 class Engine:
@@ -102,8 +104,9 @@ class Engine:
         self._calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._pending: dict[str, Future[Any]] = {}
         self._num_unadded = 0
-        """Sequences of groups that have not entered the engine yet."""
-        self._clock = [0.0, 0.0, 0.0, 0.0]
+        """Groups that have not entered the engine yet."""
+        self._counting = threading.Lock()
+        self._clock = [0.0, 0.0, 0.0, 0.0, 0.0]
         self.num_reprefilled_tokens = 0
         """Tokens of running sequences whose KV updates have dropped, so that they are computed again."""
         self._fingerprinting = ThreadPoolExecutor(1, thread_name_prefix="fingerprint")
@@ -127,11 +130,10 @@ class Engine:
         from vllm.sampling_params import RequestOutputKind, SamplingParams
 
         futures: list[Future[Any]] = [Future() for _ in leases]
-        num_sequences = len(leases) * self._config.samples_per_prompt
-        self._num_unadded += num_sequences
+        with self._counting:
+            self._num_unadded += len(leases)
 
         def add() -> None:
-            self._num_unadded -= num_sequences
             for lease, future in zip(leases, futures, strict=True):
                 request_id = str(lease.group)
                 temperature = self._config.temperature if lease.temperature is None else lease.temperature
@@ -157,6 +159,8 @@ class Engine:
                     )
                 else:
                     self._pending[request_id] = future
+                with self._counting:  # not before: who asks meanwhile must not find too few
+                    self._num_unadded -= 1
 
         def pass_on(added: Future[None]) -> None:
             if (error := added.exception()) is not None:
@@ -229,14 +233,8 @@ class Engine:
     @property
     def num_unfinished(self) -> int:
         """Sequences that are sampled, or wait for it."""
-        return self._num_unadded + self._scheduler.get_num_unfinished_requests()
-
-    @property
-    def kv_tokens(self) -> float:
-        """Tokens whose KV fits into the cache; infinite for a model that has none."""
-        cache = self._scheduler.kv_cache_manager.kv_cache_config
-        groups = cache.kv_cache_groups  # of layers, each with blocks of its own out of one pool
-        return cache.num_blocks * groups[0].kv_cache_spec.block_size / len(groups) if groups else float("inf")
+        waiting = self._num_unadded * self._config.samples_per_prompt
+        return waiting + self._scheduler.get_num_unfinished_requests()
 
     @property
     def clock(self) -> EngineClock:
@@ -278,6 +276,7 @@ class Engine:
                     seconds = time.perf_counter() - started
                     self._clock[0] += seconds
                     self._clock[3] += seconds * len(self._scheduler.running)
+                    self._clock[4] += seconds * self._scheduler.kv_cache_manager.usage
                 self._run_calls()
             self._fail(RuntimeError("the engine was shut down"))
         except BaseException as error:  # noqa: BLE001 - it is raised to every caller from now on

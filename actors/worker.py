@@ -44,7 +44,9 @@ class RolloutFacts:
     num_unfinished: int
     """Sequences that are sampled, or wait for it."""
     capacity: float
-    """Sequences of the usual length whose KV the engine can hold."""
+    """Sequences like those of the last FILL_WINDOW_S seconds or more whose KV the engine can hold at a time; at most
+    rollout.max_num_seqs.
+    """
     num_sequences: int
     num_tokens: int
     num_reprefilled_tokens: int
@@ -74,9 +76,9 @@ class RolloutWorker:
         self._num_leased = 0
         self._num_sequences = 0
         self._num_tokens = 0
-        self._num_prompt_tokens = 0
         self._fill = 0.0
-        self._fill_from = time.monotonic(), 0.0
+        self._capacity = float(config.max_num_seqs)
+        self._window_from = time.monotonic(), 0.0, 0.0
 
     async def place(self) -> dict[str, Any]:
         """Pid and node, as soon as this process is up."""
@@ -123,7 +125,6 @@ class RolloutWorker:
         groups = [self._to_group(lease, self._in_flight.pop(lease.group).result()) for lease in finished]
         self._num_sequences += sum(group.num_samples for group in groups)
         self._num_tokens += sum(len(group.token_ids) for group in groups)
-        self._num_prompt_tokens += sum(len(group.prompt_token_ids) for group in groups)
         return samples_to_batch(groups), self._facts()
 
     async def pull(self, *buckets: np.ndarray) -> None:
@@ -142,17 +143,21 @@ class RolloutWorker:
 
     def _facts(self) -> RolloutFacts:
         clock = self._engine.clock
-        since_s, running_s = self._fill_from
+        since_s, running_s, cache_s = self._window_from
         window_s = time.monotonic() - since_s
         if window_s >= FILL_WINDOW_S:
-            self._fill = (clock.running_s - running_s) / (window_s * self._config.max_num_seqs)
-            self._fill_from = time.monotonic(), clock.running_s
+            most = self._config.max_num_seqs
+            running_s, cache_s = clock.running_s - running_s, clock.cache_s - cache_s
+            self._fill = running_s / (window_s * most)
+            # Of what it holds, whatever its layers keep of a sequence, half grown and sharing prompts as they are.
+            self._capacity = min(most, running_s / cache_s) if cache_s > 0 else most
+            self._window_from = time.monotonic(), clock.running_s, clock.cache_s
         return RolloutFacts(
             version=self._engine.version,
             groups_in_flight=len(self._in_flight),
             num_leased=self._num_leased,
             num_unfinished=self._engine.num_unfinished,
-            capacity=self._capacity(),
+            capacity=self._capacity,
             num_sequences=self._num_sequences,
             num_tokens=self._num_tokens,
             num_reprefilled_tokens=self._engine.num_reprefilled_tokens,
@@ -163,13 +168,6 @@ class RolloutWorker:
             fill=self._fill,
             resident_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10,
         )
-
-    def _capacity(self) -> float:
-        """By the lengths of what is finished; a group's samples share the KV of its prompt."""
-        if not self._num_sequences:
-            return self._config.max_num_seqs
-        usual_tokens = (self._num_tokens + self._num_prompt_tokens) / self._num_sequences
-        return min(self._config.max_num_seqs, self._engine.kv_tokens / usual_tokens)
 
     def _to_group(self, lease: Lease, output: Any) -> SampleGroup:
         completions = sorted(output.outputs, key=lambda completion: completion.index)

@@ -133,6 +133,7 @@ class Learner:
         """
         started = time.perf_counter()
         begun, self._begun = self._begun, []
+        assert groups
         num_groups = len(groups) + sum(len(part.groups) for part in begun)
         part = self._pass_over(groups, num_groups, is_first=not begun)
         whole = Part.whole([*begun, part])

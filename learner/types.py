@@ -87,7 +87,8 @@ class StepResult:
     `num_groups`, `num_samples`, `positions` (computed in the passes that train),
     `prompt_sharing` (how many times as many they would be with a prompt for each sequence), and seconds
     `forward_s`, `backward_s`, `optimizer_s`, `parity_s`, `publish_s`, `step_s` (passes that the step was begun with
-    included, and no time between them); `stepped_at_s`, the wall clock (Unix time) when the parameters had their new values."""
+    included, and no time between them); `stepped_at_s`, the wall clock (Unix time) when the parameters had their new
+    values."""
     parity_by_worker: dict[str, WorkerParity]
     """By rollout worker; only workers with tokens compared."""
 

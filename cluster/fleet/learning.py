@@ -47,6 +47,8 @@ class LearnerHandle:
         self.ranks: list[LearnerFacts] = []
         """What each rank told of itself when it was up."""
         self._next_ping_s = 0.0
+        self.is_passing = False
+        """It computes gradients."""
 
     async def start(self, checkpoint: Path | None) -> Published:
         """The weights to begin with, once the learner is up: those of the model, or of a checkpoint.
@@ -103,7 +105,9 @@ class LearnerHandle:
         """Pass over some of the `num_groups` groups of the next step."""
         batch = ray.put(scored_to_batch(groups))
         passing = [actor.begin_step.remote(batch, num_groups) for actor in self._actors]
+        self.is_passing = True
         await self._replies(passing, self._step_timeout_s, "beginning a step")
+        self.is_passing = False
 
     async def train_step(self, groups: Sequence[ScoredGroup]) -> tuple[StepResult, Published]:
         """One optimizer step, of these groups and those it was begun with, and the version it made."""
@@ -111,7 +115,9 @@ class LearnerHandle:
         first, *others = self._actors
         result, *buckets = first.train_step.options(num_returns=self._num_returns).remote(batch)
         results = [result, *(actor.train_step.remote(batch) for actor in others)]
+        self.is_passing = True
         step: StepResult = (await self._replies(results, self._step_timeout_s, "training a step"))[0]
+        self.is_passing = False
         return step, self._published(step.version, step.fingerprint, buckets)
 
     async def save(self, directory: Path) -> None:

@@ -10,6 +10,7 @@ the next batch. Synchronous training is `max_staleness = 0`.
 from __future__ import annotations
 
 import heapq
+import math
 
 from cluster.leasing.ledger import Ledger
 
@@ -78,9 +79,15 @@ def next_part(
         groups_per_step=groups_per_step,
         max_staleness=max_staleness,
     )
-    if part is None or (max_staleness == 0 and min(ledger.leased, default=max(part)) < max(part)):
+    if part is None or (max_staleness == 0 and _first_to_come(ledger) < max(part)):
         return None
     return part
+
+
+def _first_to_come(ledger: Ledger) -> float:
+    """The lowest number of a group that is being sampled or judged, or is to be sampled again; infinite without one."""
+    returned = ledger.earliest_returned
+    return min([*ledger.leased, *([] if returned is None else [returned])], default=math.inf)
 
 
 def _oldest(

@@ -8,8 +8,8 @@ order that is not. It goes
        ▲                  │                            │
        └─────release──────┴───────────discard──────────┘
 
-and no group is in two places. A buffered group is begun when the learner has passed over it, while the rest of its
-batch is still to come: it is trained with the next batch. A lease is held by a worker until its samples are received, then by
+and no group is in two places. A buffered group is begun when the learner passes over it while the rest of its batch is
+still to come: it is trained with the next batch. A lease is held by a worker until its samples are received, then by
 the controller until they are judged. A worker that has fallen silent may still deliver what it had as long as nobody else
 has leased it. What is on record is what a checkpoint needs: everything that is not
 trained is pending again after a restart, since its samples died with the run or may be stale.
@@ -89,6 +89,13 @@ class Ledger:
         return {self.problem_index(group) for group in (*range(self._trained_below), *self._trained_above)}
 
     @property
+    def earliest_returned(self) -> int | None:
+        """The earliest pending group that was leased before; None where there is none."""
+        while self._returned and self._returned[0] in self._came_after_all:
+            self._came_after_all.remove(heapq.heappop(self._returned))
+        return self._returned[0] if self._returned else None
+
+    @property
     def num_trained(self) -> int:
         return self._trained_below + len(self._trained_above)
 
@@ -109,9 +116,7 @@ class Ledger:
 
     def lease(self, worker: str, *, version: int, now_s: float) -> int | None:
         """The earliest pending group, now leased to `worker`; None when none is pending."""
-        while self._returned and self._returned[0] in self._came_after_all:
-            self._came_after_all.remove(heapq.heappop(self._returned))
-        if self._returned:
+        if self.earliest_returned is not None:
             group = heapq.heappop(self._returned)
             self._doubted.pop(group, None)
         elif self._next < self.num_groups:

@@ -58,7 +58,7 @@ def describe(seen: Stages, *, max_staleness: int) -> str:
     if seen.verify_share > seen.wait_share / 2:
         return f"verifying ({waits}, for verdicts {seen.verify_share:.0%}): more verifier.workers would help"
     filled = f"engines are filled to {seen.fill:.0%}"
-    if seen.has_room and seen.fill < FULL_ENGINE:
+    if seen.has_room and seen.fill * seen.max_num_seqs < FULL_ENGINE * seen.capacity:
         return (
             f"staleness ({waits}, {filled} and may begin no group): a higher train.max_staleness = {max_staleness} "
             "would help"

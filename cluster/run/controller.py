@@ -9,8 +9,7 @@
 |---------------------|------------------------------------|-------------------------------------|
 | rollouts (a slot)   | finished groups of its worker      | engine, or heartbeat timeout        |
 | verifying (a slot)  | groups, then their verdicts        | verifier, or heartbeat timeout      |
-| `_train`            | a batch, parts of it passed over   | verdicts; learner, or step timeout  |
-|                     | meanwhile, then the learner's step |                                     |
+| `_train`            | a batch, and the learner's passes  | verdicts; learner, or step timeout  |
 | `_sync`             | all engines serving the new version| engines; step or heartbeat timeout  |
 | `_watch`            | the clock                          |                                     |
 | `Elastic.run`       | the clock                          |                                     |
@@ -202,7 +201,7 @@ class Controller:
         }
 
     def stop(self) -> None:
-        """Finish the step in progress, write a checkpoint, end the run."""
+        """Finish the step whose batch is complete, write a checkpoint, end the run."""
         self._stopping = True
         self._health.note_ending()
         self._batches.changed.set()
@@ -223,13 +222,13 @@ class Controller:
             self._refresh_gauges()
             await asyncio.sleep(1.0)
             is_starting = begun_s is None and (self._stage != "training" or not self._rollouts.serving)
-            if is_starting or self._in_training:
+            if is_starting or self._learner.is_passing:
                 continue
             begun_s = begun_s or time.monotonic()
             self._health.check_starving(
                 min(self._progress.since_last_step_s, time.monotonic() - begun_s),
                 usual_s=self._progress.usual_step_s or 0.0,
-                num_scored=len(self._ledger.buffered),
+                num_scored=self._ledger.counts["buffered"],
                 num_queued=self._verifying.queue_depth,
                 held=self._rollouts.leases_by_worker(),
             )
@@ -247,7 +246,7 @@ class Controller:
             if batch is None:
                 break
             started_s, wait_s = time.perf_counter(), self._progress.waited_s - waited_s
-            verify_s = min(wait_s, self._batches.judging_s(batch))
+            verify_s = min(self._progress.newest_wait_s, self._batches.judging_s(batch))
             groups = self._batches.groups(batch)
             self._in_training = set(batch)
             self._rollouts.top_up()
@@ -305,6 +304,7 @@ class Controller:
                 return batch
             if part := self._batches.next_part(self._version):
                 await self._learner.begin_step(part, num_groups=self._config.train.groups_per_step)
+                self._progress.end_wait()
             else:
                 self._batches.changed.clear()
                 with self._progress.waiting():

@@ -36,6 +36,8 @@ class Progress:
         self._logged_s = float("-inf")
         self._waited_s = 0.0
         self._waiting_since_s: float | None = None
+        self.newest_wait_s = 0.0
+        """How long the learner has waited since it worked last."""
         self.newest: dict[str, Any] = {}
         """The facts of the newest step; empty before the first."""
 
@@ -66,11 +68,17 @@ class Progress:
     @contextmanager
     def waiting(self) -> Iterator[None]:
         """The learner waits for a batch in this block."""
+        before_s = self._waited_s
         self._waiting_since_s = time.monotonic()
         try:
             yield
         finally:
             self._waited_s, self._waiting_since_s = self.waited_s, None
+            self.newest_wait_s += self._waited_s - before_s
+
+    def end_wait(self) -> None:
+        """The learner has worked."""
+        self.newest_wait_s = 0.0
 
     def shares(self) -> tuple[float, float] | None:
         """Of the newest steps' time: the learner's wait for batches, and for verdicts alone; None before there is one."""
@@ -93,6 +101,7 @@ class Progress:
 
         `clipped_fraction`: share of the newest NUM_RECENT_STEPS steps, this one included, whose gradient was clipped.
         """
+        self.end_wait()
         step_s = self.since_last_step_s
         self._last_step_at_s += step_s
         if self.newest:  # the first step's time is mostly the engines' start

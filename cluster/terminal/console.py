@@ -138,9 +138,8 @@ def _before_first_step(facts: dict[str, Any]) -> str:
     groups, workers = facts["groups"], facts["rollout_workers"]
     if not any(worker["serving"] for worker in workers):
         return "engines and learner are starting"
-    busy_s = sum(worker.get("busy_s", 0.0) for worker in workers)
-    num_tokens = sum(worker.get("num_tokens", 0) for worker in workers)
-    speed = f"   {num_tokens / busy_s * len(workers):,.0f} tokens/s" if num_tokens else ""
+    tokens_per_s = sum(worker["num_tokens"] / worker["busy_s"] for worker in workers if worker.get("busy_s"))
+    speed = f"   {tokens_per_s:,.0f} tokens/s" if tokens_per_s else ""
     if facts["num_in_training"]:
         return f"the learner trains on the first batch, {facts['num_in_training']} groups{speed}"
     begun = f" (the learner has begun with {facts['num_begun']})" if facts["num_begun"] else ""

@@ -71,6 +71,20 @@ def test_synchronous_parts_are_the_same_whenever_the_groups_came(order):
     assert [*parts, *run.rest()] == [[0, 1], [2, 3], [4, 5], [6, 7]]
 
 
+def test_a_synchronous_part_waits_for_a_group_that_was_lost_and_is_to_be_sampled_again():
+    run = Run(max_staleness=0)
+    run.judged(1, 2, 3, 4)
+    run.ledger.release([0])
+    assert run.part() is None
+    run.ledger.lease("rollout-1", version=0, now_s=1.0)
+    assert run.part() is None
+    assert run.ledger.receive(0, "rollout-1")
+    run.batches.receive(0)
+    run.ledger.commit(0)
+    run.batches.add(make_group(0))
+    assert [run.part(), run.part()] == [[0, 1], [2, 3]]
+
+
 def test_a_batch_in_one_part_is_begun_when_it_is_complete():
     run = Run(max_staleness=1, parts_per_step=1)
     run.judged(*range(7))

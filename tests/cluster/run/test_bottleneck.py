@@ -21,6 +21,7 @@ SAMPLING = {
         ({"fill": 0.2}, "sampling", "rollout.workers"),
         ({"fill": 0.8, "has_room": True}, "sampling", "rollout.workers"),
         ({"fill": 0.5, "capacity": 65.0}, "sampling", "rollout.kv_cache_mib"),
+        ({"fill": 0.3, "capacity": 38.0, "has_room": True}, "sampling", "rollout.kv_cache_mib"),
         ({"fill": 0.2, "has_room": True, "wait_share": 0.05}, "learning", "learner.ranks"),
     ],
 )
