@@ -145,9 +145,9 @@ def bare_engine(config: RunConfig, prompts: list[tuple[int, ...]], num_groups: i
         ]
         actor.submit.remote(leases)
         given = wanted
-        batch, facts = ray.get(actor.collect.remote(10.0))
-        sampled += batch.num_rows
-        tokens += len(batch["token_ids"].flatten().flatten())
+        groups, facts = ray.get(actor.collect.remote(10.0)[0])
+        sampled += len(groups)
+        tokens += sum(group.num_tokens for group in groups)
         if not begun_s and sampled >= GROUPS_PER_STEP:
             begun_s, running_s = time.perf_counter(), facts.running_s
             sampled_before, tokens_before = sampled, tokens
