@@ -1,4 +1,4 @@
-"""What flows from the rollout workers on: leases, groups of samples, scored groups, their Arrow form.
+"""What flows from the rollout workers on: leases, groups of samples, their facts, verdicts, scored groups, Arrow forms.
 
 Shapes: `n` samples of one prompt, `P` tokens of the prompt, `T` tokens of all n completions laid
 end to end. A group is columnar because thousands of short samples a second pass through one
@@ -8,7 +8,8 @@ controller: one numpy array per field, not one object per sample.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -73,6 +74,36 @@ class SampleGroup:
         return int(self.versions.min())
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupFacts:
+    """What a run goes by of a group, where its tokens and texts are elsewhere."""
+
+    group: int
+    problem_id: str
+    worker: str
+    num_samples: int
+    num_tokens: int
+    """Of all completions."""
+    oldest_version: int
+    finish_reasons: frozenset[str]
+    """Those that occur."""
+    has_one_text: bool
+    """All its samples are alike."""
+
+    @classmethod
+    def of(cls, group: SampleGroup) -> GroupFacts:
+        return cls(
+            group=group.group,
+            problem_id=group.problem_id,
+            worker=group.worker,
+            num_samples=group.num_samples,
+            num_tokens=len(group.token_ids),
+            oldest_version=group.oldest_version,
+            finish_reasons=frozenset(group.finish_reasons),
+            has_one_text=len(set(group.texts)) == 1,
+        )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Demonstration:
     """An expert's completion of a group's prompt, judged as the samples are."""
@@ -88,10 +119,9 @@ class Demonstration:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class ScoredGroup:
-    """A group with its verdicts, ready to be trained on."""
+class Judgement:
+    """The verdicts on a group's n samples, in their order."""
 
-    samples: SampleGroup
     scores: np.ndarray  # float64 [n], selects; -inf allowed
     rewards: np.ndarray  # float64 [n], the truth; finite
     statuses: tuple[str, ...]  # n
@@ -101,11 +131,29 @@ class ScoredGroup:
     """Never one of the samples: it was not drawn from the policy. Only imitation objectives ask for it."""
 
     def __post_init__(self) -> None:
-        n = self.samples.num_samples
-        assert len(self.scores) == len(self.rewards) == len(self.latencies_s) == n
-        assert len(self.statuses) == len(self.answers) == n
+        n = len(self.scores)
+        assert len(self.rewards) == len(self.latencies_s) == len(self.statuses) == len(self.answers) == n
         if not np.all(np.isfinite(self.rewards)) or np.any(np.isnan(self.scores)):
-            raise ValueError(f"group {self.samples.group} has a candidate without a verdict")
+            raise ValueError("a group has a candidate without a verdict")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ScoredGroup(Judgement):
+    """A group with its verdicts, ready to be trained on."""
+
+    samples: SampleGroup
+
+    def __post_init__(self) -> None:
+        Judgement.__post_init__(
+            self
+        )  # without arguments super() does not find a class that slots have made anew
+        assert len(self.scores) == self.samples.num_samples
+
+    @classmethod
+    def of(cls, samples: SampleGroup, judgement: Judgement) -> ScoredGroup:
+        return cls(
+            samples=samples, **{field.name: getattr(judgement, field.name) for field in fields(judgement)}
+        )
 
 
 SAMPLE_SCHEMA = pa.schema(
@@ -124,18 +172,21 @@ SAMPLE_SCHEMA = pa.schema(
 )
 """One row is one group."""
 
-SCORED_SCHEMA = pa.schema(
-    [
-        *SAMPLE_SCHEMA,
-        ("scores", pa.list_(pa.float64())),
-        ("rewards", pa.list_(pa.float64())),
-        ("statuses", pa.list_(pa.string())),
-        ("answers", pa.list_(pa.string())),
-        ("latencies_s", pa.list_(pa.float32())),
-        ("demonstration_token_ids", pa.list_(pa.int32())),
-        ("demonstration_score", pa.float64()),
-    ]
+_VERDICT_FIELDS = (
+    ("scores", pa.list_(pa.float64())),
+    ("rewards", pa.list_(pa.float64())),
+    ("statuses", pa.list_(pa.string())),
+    ("answers", pa.list_(pa.string())),
+    ("latencies_s", pa.list_(pa.float32())),
+    ("demonstration_token_ids", pa.list_(pa.int32())),
+    ("demonstration_score", pa.float64()),
 )
+SCORED_SCHEMA = pa.schema([*SAMPLE_SCHEMA, *_VERDICT_FIELDS])
+
+JUDGEMENT_SCHEMA = pa.schema(
+    [("group", pa.int64()), ("batch", pa.int32()), ("row", pa.int32()), *_VERDICT_FIELDS]
+)
+"""One row is the verdicts on one group, whose samples are in that row of that batch of samples."""
 
 
 def samples_to_batch(groups: Sequence[SampleGroup]) -> pa.RecordBatch:
@@ -145,63 +196,80 @@ def samples_to_batch(groups: Sequence[SampleGroup]) -> pa.RecordBatch:
 
 def scored_to_batch(groups: Sequence[ScoredGroup]) -> pa.RecordBatch:
     """Scored groups as one Arrow record batch, a row per group."""
-    offsets = _offsets([group.samples.num_samples for group in groups])
-    demonstrations = [group.demonstration for group in groups]
-    columns = [
-        *_sample_columns([group.samples for group in groups]),
-        pa.ListArray.from_arrays(offsets, _concatenate([group.scores for group in groups], np.float64)),
-        pa.ListArray.from_arrays(offsets, _concatenate([group.rewards for group in groups], np.float64)),
-        pa.ListArray.from_arrays(
-            offsets, pa.array([s for group in groups for s in group.statuses], pa.string())
-        ),
-        pa.ListArray.from_arrays(
-            offsets, pa.array([a for group in groups for a in group.answers], pa.string())
-        ),
-        pa.ListArray.from_arrays(offsets, _concatenate([group.latencies_s for group in groups], np.float32)),
-        pa.array([d and d.token_ids for d in demonstrations], pa.list_(pa.int32())),
-        pa.array([d and d.score for d in demonstrations], pa.float64()),
-    ]
+    columns = [*_sample_columns([group.samples for group in groups]), *_verdict_columns(groups)]
     return pa.RecordBatch.from_arrays(columns, schema=SCORED_SCHEMA)
+
+
+def judgements_to_batch(
+    judgements: Sequence[Judgement], places: Sequence[tuple[int, int, int]]
+) -> pa.RecordBatch:
+    """Verdicts without samples as one Arrow record batch; `places`: the group of each, and which row of which batch of
+    samples has it.
+    """
+    groups, batches, rows = zip(*places, strict=True) if places else ((), (), ())
+    columns = [
+        pa.array(groups, pa.int64()),
+        pa.array(batches, pa.int32()),
+        pa.array(rows, pa.int32()),
+        *_verdict_columns(judgements),
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=JUDGEMENT_SCHEMA)
+
+
+def scored_from_judgements(
+    judgements: pa.RecordBatch, batches: Sequence[pa.RecordBatch]
+) -> list[ScoredGroup]:
+    """Verdicts beside the samples they are on, in the order of `judgements`; arrays are views, and read-only."""
+    scored = []
+    for place in range(judgements.num_rows):
+        batch, row = judgements["batch"][place].as_py(), judgements["row"][place].as_py()
+        samples = samples_of_row(batches[batch], row)
+        assert samples.group == judgements["group"][place].as_py()
+        scored.append(ScoredGroup(samples=samples, **_verdicts_of_row(judgements, place)))
+    return scored
 
 
 def samples_from_batch(batch: pa.RecordBatch) -> list[SampleGroup]:
     """The inverse of `samples_to_batch`; arrays are views of the batch and read-only."""
-    groups = []
-    for row in range(batch.num_rows):
-        token_lists = batch["token_ids"][row].values
-        starts = token_lists.offsets.to_numpy()
-        groups.append(
-            SampleGroup(
-                group=batch["group"][row].as_py(),
-                problem_id=batch["problem_id"][row].as_py(),
-                worker=batch["worker"][row].as_py(),
-                seed=batch["seed"][row].as_py(),
-                prompt_token_ids=batch["prompt_token_ids"][row].values.to_numpy(),
-                offsets=starts - starts[0],
-                token_ids=token_lists.flatten().to_numpy(),
-                logprobs=batch["logprobs"][row].values.flatten().to_numpy(),
-                versions=batch["versions"][row].values.flatten().to_numpy(),
-                texts=tuple(batch["texts"][row].as_py()),
-                finish_reasons=tuple(batch["finish_reasons"][row].as_py()),
-            )
-        )
-    return groups
+    return [samples_of_row(batch, row) for row in range(batch.num_rows)]
+
+
+def samples_of_row(batch: pa.RecordBatch, row: int) -> SampleGroup:
+    """One group of a batch; arrays are views of it and read-only."""
+    token_lists = batch["token_ids"][row].values
+    starts = token_lists.offsets.to_numpy()
+    return SampleGroup(
+        group=batch["group"][row].as_py(),
+        problem_id=batch["problem_id"][row].as_py(),
+        worker=batch["worker"][row].as_py(),
+        seed=batch["seed"][row].as_py(),
+        prompt_token_ids=batch["prompt_token_ids"][row].values.to_numpy(),
+        offsets=starts - starts[0],
+        token_ids=token_lists.flatten().to_numpy(),
+        logprobs=batch["logprobs"][row].values.flatten().to_numpy(),
+        versions=batch["versions"][row].values.flatten().to_numpy(),
+        texts=tuple(batch["texts"][row].as_py()),
+        finish_reasons=tuple(batch["finish_reasons"][row].as_py()),
+    )
 
 
 def scored_from_batch(batch: pa.RecordBatch) -> list[ScoredGroup]:
     """The inverse of `scored_to_batch`; arrays are views of the batch and read-only."""
     return [
-        ScoredGroup(
-            samples=samples,
-            scores=batch["scores"][row].values.to_numpy(),
-            rewards=batch["rewards"][row].values.to_numpy(),
-            statuses=tuple(batch["statuses"][row].as_py()),
-            answers=tuple(batch["answers"][row].as_py()),
-            latencies_s=batch["latencies_s"][row].values.to_numpy(),
-            demonstration=_demonstration(batch, row),
-        )
+        ScoredGroup(samples=samples, **_verdicts_of_row(batch, row))
         for row, samples in enumerate(samples_from_batch(batch))
     ]
+
+
+def _verdicts_of_row(batch: pa.RecordBatch, row: int) -> dict[str, Any]:
+    return {
+        "scores": batch["scores"][row].values.to_numpy(),
+        "rewards": batch["rewards"][row].values.to_numpy(),
+        "statuses": tuple(batch["statuses"][row].as_py()),
+        "answers": tuple(batch["answers"][row].as_py()),
+        "latencies_s": batch["latencies_s"][row].values.to_numpy(),
+        "demonstration": _demonstration(batch, row),
+    }
 
 
 def _demonstration(batch: pa.RecordBatch, row: int) -> Demonstration | None:
@@ -211,6 +279,24 @@ def _demonstration(batch: pa.RecordBatch, row: int) -> Demonstration | None:
         token_ids=batch["demonstration_token_ids"][row].values.to_numpy(),
         score=batch["demonstration_score"][row].as_py(),
     )
+
+
+def _verdict_columns(judgements: Sequence[Judgement]) -> list[pa.Array]:
+    offsets = _offsets([len(one.scores) for one in judgements])
+    demonstrations = [one.demonstration for one in judgements]
+
+    def per_sample(values: pa.Array) -> pa.Array:
+        return pa.ListArray.from_arrays(offsets, values)
+
+    return [
+        per_sample(_concatenate([one.scores for one in judgements], np.float64)),
+        per_sample(_concatenate([one.rewards for one in judgements], np.float64)),
+        per_sample(pa.array([status for one in judgements for status in one.statuses], pa.string())),
+        per_sample(pa.array([answer for one in judgements for answer in one.answers], pa.string())),
+        per_sample(_concatenate([one.latencies_s for one in judgements], np.float32)),
+        pa.array([one and one.token_ids for one in demonstrations], pa.list_(pa.int32())),
+        pa.array([one and one.score for one in demonstrations], pa.float64()),
+    ]
 
 
 def _sample_columns(groups: Sequence[SampleGroup]) -> list[pa.Array]:

@@ -1,8 +1,8 @@
 """The rollout worker: a Ray actor around one engine.
 
 It takes leases (`submit`) and hands back finished groups (`collect`, a long poll that is also its
-sign of life). It only ever *returns* values: an object it had put into the store itself would die
-with it.
+sign of life). It only ever *returns* values, whose owner is the caller: an object it had put into the store
+itself would die with it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from actors.config import RolloutConfig
 from actors.engine import Engine
 from actors.heap import no_collection
 from actors.tokens import decode, load_tokenizer, stop_token_ids
-from actors.types import Lease, SampleGroup, samples_to_batch
+from actors.types import GroupFacts, Lease, SampleGroup, samples_to_batch
 from actors.weights.manifest import WeightManifest
 
 SWITCH_INTERVAL_S = 0.0005
@@ -110,10 +110,14 @@ class RolloutWorker:
                 lambda _, lease=lease: loop.call_soon_threadsafe(self._note_finished, lease)  # type: ignore[misc]
             )
 
-    async def collect(self, max_wait_s: float) -> tuple[pa.RecordBatch, RolloutFacts]:
+    @ray.method(num_returns=2)
+    async def collect(
+        self, max_wait_s: float
+    ) -> tuple[tuple[list[GroupFacts], RolloutFacts], pa.RecordBatch]:
         """Groups finished since the last call, waiting at most `max_wait_s` for the first.
 
-        Raises RuntimeError once the engine has failed.
+        Two objects: their facts and the worker's own; and the groups, a row each in the same order (SAMPLE_SCHEMA),
+        which stay on this node until somebody asks for them. Raises RuntimeError once the engine has failed.
         """
         self._engine.raise_if_failed()
         if not self._finished:
@@ -125,7 +129,7 @@ class RolloutWorker:
         groups = [self._to_group(lease, self._in_flight.pop(lease.group).result()) for lease in finished]
         self._num_sequences += sum(group.num_samples for group in groups)
         self._num_tokens += sum(len(group.token_ids) for group in groups)
-        return samples_to_batch(groups), self._facts()
+        return ([GroupFacts.of(group) for group in groups], self._facts()), samples_to_batch(groups)
 
     async def pull(self, *buckets: np.ndarray) -> None:
         """Ray has brought the buckets to this node before it calls: that is all."""

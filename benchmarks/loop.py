@@ -71,7 +71,7 @@ def bare_engine(config: RunConfig, prompts: list[tuple[int, ...]], num_groups: i
     ray.get(actor.ready.remote())
     up_s = time.perf_counter() - started
     actor.submit.remote([lease(num_groups)])
-    while ray.get(actor.collect.remote(10.0))[0].num_rows == 0:
+    while not ray.get(actor.collect.remote(10.0)[0])[0]:
         pass
     first_group_s = time.perf_counter() - started
     sampled, given, sequences, tokens = 0, 0, 0, 0
@@ -80,10 +80,10 @@ def bare_engine(config: RunConfig, prompts: list[tuple[int, ...]], num_groups: i
         wanted = min(num_groups, sampled + -(-2 * config.rollout.max_num_seqs // n))
         actor.submit.remote([lease(group) for group in range(given, wanted)])
         given = max(given, wanted)
-        batch, _ = ray.get(actor.collect.remote(10.0))
-        sampled += batch.num_rows
-        sequences += batch.num_rows * n
-        tokens += len(batch["token_ids"].flatten().flatten())
+        groups, _ = ray.get(actor.collect.remote(10.0)[0])
+        sampled += len(groups)
+        sequences += len(groups) * n
+        tokens += sum(group.num_tokens for group in groups)
     seconds = time.perf_counter() - started
     ray.kill(actor)
     return {

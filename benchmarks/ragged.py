@@ -149,10 +149,10 @@ def bare_engine(config: RunConfig, prompts: list[tuple[int, ...]], num_groups: i
         ]
         actor.submit.remote(leases)
         given = max(given, wanted)
-        batch, facts = ray.get(actor.collect.remote(10.0))
-        sampled += batch.num_rows
+        groups, facts = ray.get(actor.collect.remote(10.0)[0])
+        sampled += len(groups)
         num_unfinished = facts.num_unfinished
-        tokens += len(batch["token_ids"].flatten().flatten())
+        tokens += sum(group.num_tokens for group in groups)
         if not begun_s and sampled >= GROUPS_PER_STEP:
             begun_s, running_s = time.perf_counter(), facts.running_s
             sampled_before, tokens_before = sampled, tokens

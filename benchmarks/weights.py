@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from actors.types import Lease, ScoredGroup
+from actors.types import Judgement, Lease
 from benchmarks.demo_run import NAMESPACE, machine
 from benchmarks.random_samples import random_samples
 from cluster.config.parse import parse_config
@@ -53,19 +53,20 @@ def make_config(model: str, dtype: str) -> RunConfig:
     )
 
 
-def batch(number: int) -> list[ScoredGroup]:
+def batch(number: int) -> list[Any]:
+    """One judged group, by reference."""
+    from cluster.fleet.stored import JudgedGroup, store
+
     samples = random_samples(number, samples=2, prompt=8, completion=8, vocabulary=VOCABULARY)
     values = np.array([0.0, 1.0])
-    return [
-        ScoredGroup(
-            samples=samples,
-            scores=values,
-            rewards=values,
-            statuses=("ok", "ok"),
-            answers=(None, None),
-            latencies_s=np.zeros(2, np.float32),
-        )
-    ]
+    judgement = Judgement(
+        scores=values,
+        rewards=values,
+        statuses=("ok", "ok"),
+        answers=(None, None),
+        latencies_s=np.zeros(2, np.float32),
+    )
+    return [JudgedGroup(stored=stored, judgement=judgement) for stored in store([samples])]
 
 
 async def measure(config: RunConfig, rounds: int, *, idle: bool) -> dict[str, Any]:
@@ -93,14 +94,15 @@ async def measure(config: RunConfig, rounds: int, *, idle: bool) -> dict[str, An
                 group=number, problem_id="p", prompt_token_ids=tuple(range(3, 20)), seed=number * IN_FLIGHT
             )
             worker.submit.remote([lease])
-        _, before = await worker.collect.remote(0.5)
-        step, published = await learner.train_step(batch(number))
+        _, before = await worker.collect.remote(0.5)[0]
+        await learner.fetch(batch(number))
+        step, published = await learner.train_step([number])
         confirmed = await worker.update_weights.remote(
             published.version, published.manifest, *published.buckets
         )
         serving_s = time.time() - step.facts["stepped_at_s"]
         assert confirmed["fingerprint"] == published.fingerprint
-        _, after = await worker.collect.remote(0.01)
+        _, after = await worker.collect.remote(0.01)[0]
         seen.append(
             {
                 "serving_s": serving_s,

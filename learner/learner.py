@@ -36,6 +36,7 @@ from learner.schedule import learning_rate_at
 from learner.step.batch import PackedBatch
 from learner.step.facts import batch_facts
 from learner.step.part import Part
+from learner.trajectories import write_trajectories
 from learner.types import PublishedWeights, StepResult
 
 
@@ -113,6 +114,8 @@ class Learner:
         self._passes = Passes(self._policy, config, objective, gang, self._parity, self.packing, reference)
         self._begun: list[Part] = []
         """What of the next step is done."""
+        self._newest: tuple[list[ScoredGroup], np.ndarray] | None = None
+        """Groups of the newest step, and their samples' weights, until they are written; on rank 0."""
         self._buckets: dict[int, Buckets] = {}
         self.published = self._publish()
 
@@ -163,6 +166,7 @@ class Learner:
         clock = time.perf_counter()
         self.version += 1
         self._num_steps += 1
+        self._newest = (groups, weights_BN) if self._gang.rank == 0 else None
         self.published = self._publish()
         seconds["publish_s"] = time.perf_counter() - clock
         ahead_s = sum(one.forward_s + one.backward_s for one in begun)
@@ -192,6 +196,13 @@ class Learner:
             parity_by_worker=parity.by_worker(sequences.worker_names),
         )
 
+    def write_trajectories(self, path: str | Path) -> None:
+        """Write what the newest step was trained on, once, on rank 0. Raises OSError; a part may be left."""
+        assert self._newest is not None
+        groups, weights_BN = self._newest
+        write_trajectories(path, self.version, groups, weights_BN)
+        self._newest = None
+
     def save(self, directory: str | Path) -> None:
         """Write a checkpoint into `directory`; the caller renames it into place."""
         checkpoint.save(
@@ -214,7 +225,7 @@ class Learner:
             Path(directory), model=self._policy.model, optimizer=self._optimizer, settings=self._settings()
         )
         self.version, self._num_steps = state.version, state.num_steps
-        self._begun = []
+        self._begun, self._newest = [], None
         self._parity.turns = state.parity
         self._parity.forget()
         self.published = self._publish()

@@ -15,7 +15,7 @@ import pyarrow as pa
 import ray
 
 from actors.heap import made_to_stay, no_collection, return_large_blocks
-from actors.types import scored_from_batch
+from actors.types import ScoredGroup, scored_from_judgements
 from actors.weights.manifest import WeightManifest
 from learner.config import LearnerConfig
 from learner.objectives.config import ObjectiveConfig
@@ -66,6 +66,7 @@ class LearnerWorker:
             Learner, model, config, objective, temperature, seed, version, engines_keep_kv=engines_keep_kv
         )
         self._store: Any = None
+        self._fetched: dict[int, ScoredGroup] = {}
         if config.ranks == 1:
             with no_collection():
                 self._learner = self._make()
@@ -106,14 +107,26 @@ class LearnerWorker:
             packing=self._learner.packing,
         )
 
-    def begin_step(self, batch: pa.RecordBatch, num_groups: int) -> None:
-        """Pass over some of the `num_groups` groups of the next step."""
-        self._learner.begin_step(scored_from_batch(batch), num_groups)
+    def fetch(self, judgements: pa.RecordBatch, *batches: pa.RecordBatch) -> None:
+        """Have groups at hand for the passes that follow, in place of those that were fetched before.
 
-    def train_step(self, batch: pa.RecordBatch) -> tuple[Any, ...]:
-        """(StepResult, *buckets of the new version), of these groups and those the step was begun with."""
-        result = self._learner.train_step(scored_from_batch(batch))
+        `judgements`: verdicts (JUDGEMENT_SCHEMA) on rows of `batches`, which Ray has brought to this node before the call
+        starts. From here on this process keeps them there, whatever becomes of the node they came from.
+        """
+        self._fetched = {group.samples.group: group for group in scored_from_judgements(judgements, batches)}
+
+    def begin_step(self, numbers: list[int], num_groups: int) -> None:
+        """Pass over fetched groups, some of the `num_groups` of the next step."""
+        self._learner.begin_step(self._take(numbers), num_groups)
+
+    def train_step(self, numbers: list[int]) -> tuple[Any, ...]:
+        """(StepResult, *buckets of the new version), of these fetched groups and those the step was begun with."""
+        result = self._learner.train_step(self._take(numbers))
         return result, *self._learner.published.buckets
+
+    def write_trajectories(self, path: str) -> None:
+        """The groups of the newest step as a file. Raises OSError."""
+        self._learner.write_trajectories(path)
 
     def publish(self) -> tuple[Any, ...]:
         """({"version", "fingerprint"}, *buckets of the current version)."""
@@ -127,3 +140,6 @@ class LearnerWorker:
         """Resume; returns the version."""
         self._learner.load(directory)
         return self._learner.version
+
+    def _take(self, numbers: list[int]) -> list[ScoredGroup]:
+        return [self._fetched.pop(number) for number in numbers]

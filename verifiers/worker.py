@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from typing import Any
 
+import pyarrow as pa
 import ray
 
 from verifiers.composition import Panel
 from verifiers.config import VerifierConfig
 from verifiers.types import Problem, Verdict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidates:
+    """A group to judge: the texts in a row of one of the batches that come with it, then a demonstration's."""
+
+    group: int
+    problem: Problem
+    batch: int
+    row: int
+    demonstration: str | None = None
+    """None: there is none to be judged."""
 
 
 @ray.remote(num_cpus=0, max_restarts=0)
@@ -41,17 +55,21 @@ class VerifierWorker:
             self._panel = Panel(self._config)
             self._is_up = True
 
-    def judge(self, items: list[tuple[int, Problem, list[str]]]) -> dict[str, Any]:
-        """Verdicts by group, in the order of its completions; `errors` says why one of them `crashed`.
+    def judge(self, items: list[Candidates], *batches: pa.RecordBatch) -> dict[str, Any]:
+        """Verdicts by group, in the order of its candidates; `errors` says why one of them `crashed`.
 
+        Of the batches, which Ray brings to this node, only the column `texts` is read: a list of strings a row.
         `num_restarts` counts the verifier processes replaced since this worker started.
         """
         verdicts: dict[int, list[Verdict]] = {}
         errors: dict[int, str] = {}
-        for group, problem, completions in items:
-            verdicts[group] = self._panel.judge(problem, completions)
-            if any(verdict.status == "crashed" for verdict in verdicts[group]):
-                errors[group] = self._panel.last_error
+        for item in items:
+            texts = batches[item.batch]["texts"][item.row].as_py()
+            if item.demonstration is not None:
+                texts.append(item.demonstration)
+            verdicts[item.group] = self._panel.judge(item.problem, texts)
+            if any(verdict.status == "crashed" for verdict in verdicts[item.group]):
+                errors[item.group] = self._panel.last_error
         return {
             "pid": os.getpid(),
             "verdicts": verdicts,

@@ -14,14 +14,18 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from actors.types import Lease, SampleGroup, ScoredGroup
+import ray
+from ray.exceptions import ObjectLostError
+
+from actors.types import Lease, SampleGroup, ScoredGroup, samples_of_row
 from actors.weights.manifest import WeightManifest
 from cluster.config.schema import RunConfig
 from cluster.evaluation.store import Cell
 from cluster.fleet.broadcast import Published
 from cluster.fleet.calls import Halt, WorkerLost
 from cluster.fleet.rollouts import RolloutFleet
-from cluster.fleet.verifying import VerifierFleet
+from cluster.fleet.stored import JudgedGroup, StoredGroup, store
+from cluster.fleet.verifying import GROUPS_PER_CALL, VerifierFleet
 from cluster.leasing.ledger import Ledger
 from cluster.run.health import Streak
 from verifiers.types import Problem
@@ -58,19 +62,29 @@ async def sample_model(
     ledger = Ledger(num_problems=len(asks), num_groups=len(asks), seed=0)
     failures = Failures(config, len(asks))
 
-    def receive(groups: list[SampleGroup]) -> None:
+    def receive(groups: list[StoredGroup]) -> None:
         for group in groups:
-            if ledger.receive(group.group, group.worker):
+            if ledger.receive(group.facts.group, group.facts.worker):
                 verifying.put(group)
 
-    def accept(group: ScoredGroup) -> None:
-        if ledger.commit(group.samples.group):
+    def accept(group: JudgedGroup) -> None:
+        stored = group.stored
+        try:
+            samples = samples_of_row(ray.get(stored.batch), stored.row)
+        except ObjectLostError:
+            give_up([stored])
+            return
+        if ledger.commit(samples.group):
             failures.note_success()
-            on_scored(asks[group.samples.group], group)
+            on_scored(asks[samples.group], ScoredGroup.of(samples, group.judgement))
 
-    def give_back(group: SampleGroup, error: str) -> None:
-        ledger.release([group.group])
+    def give_back(group: StoredGroup, error: str) -> None:
+        ledger.release([group.facts.group])
         failures.note_unjudged(group, error)
+
+    def give_up(groups: list[StoredGroup]) -> None:
+        ledger.release([group.facts.group for group in groups])
+        failures.note_gone(groups)
 
     def make_lease(group: int) -> Lease:
         ask = asks[group]
@@ -85,8 +99,9 @@ async def sample_model(
     verifying = VerifierFleet(
         config=config.verifier,
         problems={ask.problem.id: ask.problem for ask in asks},
-        on_scored=accept,
+        on_judged=accept,
         on_unjudged=give_back,
+        on_gone=give_up,
         on_lost=failures.note_lost,
     )
     rollouts = RolloutFleet(
@@ -113,24 +128,32 @@ async def judge_samples(
 ) -> None:
     """Judge groups that were sampled earlier; `on_scored` receives each of them once. Like `sample_model`."""
     failures = Failures(config, len(groups))
+    samples = {group.group: group for group in groups}
 
-    def accept(group: ScoredGroup) -> None:
+    def accept(group: JudgedGroup) -> None:
         failures.note_success()
-        on_scored(group)
+        on_scored(ScoredGroup.of(samples[group.stored.facts.group], group.judgement))
 
-    def ask_again(group: SampleGroup, error: str) -> None:
+    def ask_again(group: StoredGroup, error: str) -> None:
         failures.note_unjudged(group, error)
         verifying.put(group)
+
+    def store_again(gone: list[StoredGroup]) -> None:
+        failures.note_gone(gone)
+        for group in store([samples[group.facts.group] for group in gone]):
+            verifying.put(group)
 
     verifying = VerifierFleet(
         config=config.verifier,
         problems=problems,
-        on_scored=accept,
+        on_judged=accept,
         on_unjudged=ask_again,
+        on_gone=store_again,
         on_lost=failures.note_lost,
     )
-    for group in groups:
-        verifying.put(group)
+    for start in range(0, len(groups), GROUPS_PER_CALL):
+        for group in store(groups[start : start + GROUPS_PER_CALL]):
+            verifying.put(group)
     await _until_finished(failures, [verifying.start()], [verifying.stop])
 
 
@@ -151,11 +174,17 @@ class Failures:
         if not self._num_left:
             self.finished.set()
 
-    def note_unjudged(self, group: SampleGroup, error: str) -> None:
-        self._unjudged[group.group] += 1
-        if self._unjudged[group.group] >= self._limit:
-            raise Halt(f"verifier {self._verifier} fails on problem {group.problem_id}: {error}")
-        self._note(f"verifier {self._verifier} on problem {group.problem_id}: {error}")
+    def note_unjudged(self, group: StoredGroup, error: str) -> None:
+        number, problem_id = group.facts.group, group.facts.problem_id
+        self._unjudged[number] += 1
+        if self._unjudged[number] >= self._limit:
+            raise Halt(f"verifier {self._verifier} fails on problem {problem_id}: {error}")
+        self._note(f"verifier {self._verifier} on problem {problem_id}: {error}")
+
+    def note_gone(self, groups: Sequence[StoredGroup]) -> None:
+        self._note(
+            f"samples of {groups[0].facts.worker} are lost with the node they were on", groups[0].since_s
+        )
 
     def note_lost(self, role: str, error: WorkerLost) -> None:
         if not error.is_failed_start:  # its fleet ends where none starts

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from ray import ObjectRef
-from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.exceptions import ObjectLostError, RayActorError, RayError, RayTaskError
 
 DEATH_NOTICE_S = 2.0
 """An actor's connections break with it; that it died is known a little later."""
@@ -43,6 +43,15 @@ def is_accident(error: WorkerLost, *, num_ranks: int) -> bool:
         accidents = (RayError, RuntimeError) if num_ranks > 1 else RayError
         return isinstance(cause.cause, accidents)
     return not (isinstance(cause, RayActorError) and cause.actor_init_failed)
+
+
+def lost_argument(error: WorkerLost) -> str | None:
+    """The object of which a call was given a reference and that is gone, with its node: the call was not begun, and its
+    worker is as it was. None: something else happened.
+    """
+    cause = error.__cause__
+    cause = cause.cause if isinstance(cause, RayTaskError) else cause
+    return cause.object_ref_hex if isinstance(cause, ObjectLostError) else None
 
 
 async def reply(ref: ObjectRef, *, timeout_s: float | None, of: str, doing: str) -> Any:

@@ -1,6 +1,6 @@
 """The learner as the controller sees it: one actor, or a gang of them, with bounded calls.
 
-Weights are references to what rank 0 returned.
+Weights are references to what rank 0 returned, groups are references to what rollout workers returned.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ from ray.util import get_placement_group, placement_group, remove_placement_grou
 from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from actors.types import ScoredGroup, scored_to_batch
+from actors.types import judgements_to_batch
 from cluster.config.schema import RunConfig
 from cluster.fleet.broadcast import Published
-from cluster.fleet.calls import PING_EVERY_S, Halt, WorkerLost, replies_of_gang, reply
+from cluster.fleet.calls import PING_EVERY_S, Halt, WorkerLost, lost_argument, replies_of_gang, reply
 from cluster.fleet.nodes import bundle, describe
+from cluster.fleet.stored import JudgedGroup, SamplesLost, distinct_batches
 from learner.types import StepResult
 from learner.worker import LearnerFacts, LearnerWorker
 
@@ -101,24 +102,49 @@ class LearnerHandle:
         finally:
             waiting.cancel()
 
-    async def begin_step(self, groups: Sequence[ScoredGroup], *, num_groups: int) -> None:
-        """Pass over some of the `num_groups` groups of the next step."""
-        batch = ray.put(scored_to_batch(groups))
-        passing = [actor.begin_step.remote(batch, num_groups) for actor in self._actors]
+    async def fetch(self, groups: Sequence[JudgedGroup]) -> None:
+        """Bring groups to every rank, for the passes that follow; those fetched before and not passed over are dropped.
+
+        No rank begins a pass before all have what it is over: else some would wait in it for one that does not come.
+        Raises SamplesLost where a batch of samples is gone; then nothing has been passed over, and another choice of
+        groups may be fetched.
+        """
+        batches, of_groups = distinct_batches([group.stored for group in groups])
+        places = [
+            (group.stored.facts.group, batch, group.stored.row)
+            for group, batch in zip(groups, of_groups, strict=True)
+        ]
+        judgements = ray.put(judgements_to_batch([group.judgement for group in groups], places))
+        fetching = [actor.fetch.remote(judgements, *batches) for actor in self._actors]
+        try:
+            await self._replies(fetching, self._step_timeout_s, "fetching groups")
+        except WorkerLost as error:
+            object_id = lost_argument(error)
+            if object_id not in {batch.hex() for batch in batches}:
+                raise
+            raise SamplesLost(object_id) from error
+
+    async def begin_step(self, numbers: Sequence[int], *, num_groups: int) -> None:
+        """Pass over fetched groups, some of the `num_groups` of the next step, by their numbers."""
+        passing = [actor.begin_step.remote(numbers, num_groups) for actor in self._actors]
         self.is_passing = True
         await self._replies(passing, self._step_timeout_s, "beginning a step")
         self.is_passing = False
 
-    async def train_step(self, groups: Sequence[ScoredGroup]) -> tuple[StepResult, Published]:
-        """One optimizer step, of these groups and those it was begun with, and the version it made."""
-        batch = ray.put(scored_to_batch(groups))
+    async def train_step(self, numbers: Sequence[int]) -> tuple[StepResult, Published]:
+        """One optimizer step, of these fetched groups and those it was begun with, and the version it made."""
         first, *others = self._actors
-        result, *buckets = first.train_step.options(num_returns=self._num_returns).remote(batch)
-        results = [result, *(actor.train_step.remote(batch) for actor in others)]
+        result, *buckets = first.train_step.options(num_returns=self._num_returns).remote(numbers)
+        results = [result, *(actor.train_step.remote(numbers) for actor in others)]
         self.is_passing = True
         step: StepResult = (await self._replies(results, self._step_timeout_s, "training a step"))[0]
         self.is_passing = False
         return step, self._published(step.version, step.fingerprint, buckets)
+
+    async def write_trajectories(self, path: Path) -> None:
+        """Have rank 0 write the groups of the newest step, once."""
+        writing = self._actors[0].write_trajectories.remote(str(path))
+        await self._replies([writing], self._step_timeout_s, "writing trajectories")
 
     async def save(self, directory: Path) -> None:
         """Write model, optimizer and random state into a directory."""
@@ -200,8 +226,9 @@ class LearnerHandle:
                 of=self._names,
                 doing=doing,
             )
-        except WorkerLost:
-            self.stop()
+        except WorkerLost as error:
+            if lost_argument(error) is None:
+                self.stop()
             raise
 
 

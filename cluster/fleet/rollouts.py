@@ -19,12 +19,13 @@ import ray
 
 from actors.config import RolloutConfig
 from actors.environment import engine_environment
-from actors.types import Lease, SampleGroup, samples_from_batch
+from actors.types import Lease
 from actors.worker import RolloutWorker
 from cluster.fleet.broadcast import Published
 from cluster.fleet.calls import WorkerLost, listen, reply
 from cluster.fleet.handles import RolloutHandle
 from cluster.fleet.slots import Slot
+from cluster.fleet.stored import StoredGroup
 from cluster.fleet.tending import Fleet
 from cluster.fleet.updating import Updates
 from cluster.leasing.ledger import Ledger
@@ -37,7 +38,7 @@ logger = logging.getLogger(__name__)
 class RolloutFleet(Fleet[RolloutHandle]):
     """Keeps `slots.size` rollout workers alive and busy, `config.workers` to begin with.
 
-    `may_lease(version)` is the controller's admission rule; `on_groups` receives finished groups;
+    `may_lease(version)` is the controller's admission rule; `on_groups` receives finished groups, by reference;
     `make_lease(group)` says what a group asks; `on_news` hears how a worker left that was asked to, and of one that
     does not answer.
 
@@ -59,7 +60,7 @@ class RolloutFleet(Fleet[RolloutHandle]):
         update_timeout_s: float,
         may_lease: Callable[[int], bool],
         make_lease: Callable[[int], Lease],
-        on_groups: Callable[[list[SampleGroup]], None],
+        on_groups: Callable[[list[StoredGroup]], None],
         on_lost: Callable[[str, WorkerLost], None],
         on_news: Callable[[str], None] = logger.info,
     ) -> None:
@@ -198,18 +199,21 @@ class RolloutFleet(Fleet[RolloutHandle]):
         self._on_news(f"{worker.name} has left{rest}")
 
     async def _collect(self, worker: RolloutHandle) -> None:
+        about, batch = worker.actor.collect.remote(POLL_S)
         answer = reply(
-            worker.actor.collect.remote(POLL_S),
+            about,
             timeout_s=self._config.heartbeat_timeout_s,
             of=worker.name,
             doing="sampling",
         )
         late_s = POLL_S + self._config.suspect_after_s
-        batch, worker.facts = await listen(answer, late_s, lambda: self._suspect(worker, late_s))
-        if batch.num_rows:
+        groups, worker.facts = await listen(answer, late_s, lambda: self._suspect(worker, late_s))
+        if groups:
             if "first_group" not in worker.startup_s:
                 worker.end_phase("first_group")
-            self._on_groups(samples_from_batch(batch))
+            self._on_groups(
+                [StoredGroup(facts=facts, batch=batch, row=row) for row, facts in enumerate(groups)]
+            )
         if worker.silent.is_set():
             await self._trust(worker)
         for group in self._ledger.leases_of(worker.name):

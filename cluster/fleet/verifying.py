@@ -20,14 +20,15 @@ from types import MappingProxyType
 import numpy as np
 import ray
 
-from actors.types import Demonstration, SampleGroup, ScoredGroup
-from cluster.fleet.calls import WorkerLost, listen, reply_while_alive
+from actors.types import Demonstration, Judgement
+from cluster.fleet.calls import WorkerLost, listen, lost_argument, reply_while_alive
 from cluster.fleet.handles import WorkerHandle
 from cluster.fleet.slots import Slot
+from cluster.fleet.stored import JudgedGroup, StoredGroup, distinct_batches
 from cluster.fleet.tending import Fleet
 from verifiers.config import VerifierConfig
 from verifiers.types import Problem, Verdict
-from verifiers.worker import VerifierWorker
+from verifiers.worker import Candidates, VerifierWorker
 
 STARTUP_MARGIN_S = 30.0
 """For the worker around the verifier's process."""
@@ -42,8 +43,9 @@ class Case:
 
     number: int
     """Its place in the queue, also when it is given to another worker."""
-    group: SampleGroup = field(compare=False)
-    is_judged: bool = field(default=False, compare=False)
+    group: StoredGroup = field(compare=False)
+    is_over: bool = field(default=False, compare=False)
+    """It is judged, or its samples are lost."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -63,8 +65,9 @@ class VerifierHandle(WorkerHandle):
 class VerifierFleet(Fleet[VerifierHandle]):
     """Keeps `slots.size` verifier workers alive, `config.workers` to begin with, and gives them groups.
 
-    `on_scored` receives a judged group, `on_unjudged` a group of which some candidate has no
-    verdict because the verifier itself failed, with the verifier's message. `demonstrations` are the
+    `on_judged` receives a judged group, `on_unjudged` a group of which some candidate has no
+    verdict because the verifier itself failed, with the verifier's message, `on_gone` those that were to be judged and
+    whose samples a lost node has taken along. `demonstrations` are the
     token ids of those problems' demonstrations that are to be judged with every group. `on_news` hears
     how a worker left that was asked to, which finishes its call first, if its slot's deadline allows; and of one that does
     not answer.
@@ -77,8 +80,9 @@ class VerifierFleet(Fleet[VerifierHandle]):
         *,
         config: VerifierConfig,
         problems: Mapping[str, Problem],
-        on_scored: Callable[[ScoredGroup], None],
-        on_unjudged: Callable[[SampleGroup, str], None],
+        on_judged: Callable[[JudgedGroup], None],
+        on_unjudged: Callable[[StoredGroup, str], None],
+        on_gone: Callable[[list[StoredGroup]], None],
         on_lost: Callable[[str, WorkerLost], None],
         on_news: Callable[[str], None] = logger.info,
         demonstrations: Mapping[str, Sequence[int]] = MappingProxyType({}),
@@ -89,8 +93,9 @@ class VerifierFleet(Fleet[VerifierHandle]):
         self._config = config
         self._problems = problems
         self._demonstrations = demonstrations
-        self._on_scored = on_scored
+        self._on_judged = on_judged
         self._on_unjudged = on_unjudged
+        self._on_gone = on_gone
         self._queue: asyncio.PriorityQueue[Case] = asyncio.PriorityQueue()
         self._numbers = itertools.count()
         self._names = (f"verifier-{number}" for number in itertools.count())
@@ -115,7 +120,7 @@ class VerifierFleet(Fleet[VerifierHandle]):
         under_way = [worker.judging_since_s for worker in self.workers.values()]
         return self._judged_s + sum(now_s - since_s for since_s in under_way if since_s is not None)
 
-    def put(self, group: SampleGroup) -> None:
+    def put(self, group: StoredGroup) -> None:
         """Queue a group for judgement."""
         self._queue.put_nowait(Case(next(self._numbers), group))
 
@@ -183,18 +188,23 @@ class VerifierFleet(Fleet[VerifierHandle]):
 
     async def _judge(self, worker: VerifierHandle) -> None:
         cases = worker.cases
-        items = [
-            (case.group.group, self._problems[case.group.problem_id], self._candidates_of(case.group))
-            for case in cases
-        ]
+        batches, of_cases = distinct_batches([case.group for case in cases])
+        items = [self._candidates_of(case.group, batch) for case, batch in zip(cases, of_cases, strict=True)]
         worker.judging_since_s = time.monotonic()
         try:
             judged = await reply_while_alive(
-                worker.actor.judge.remote(items),
+                worker.actor.judge.remote(items, *batches),
                 ping=lambda: self._ping(worker),
                 of=worker.name,
                 doing="judging",
             )
+        except WorkerLost as error:
+            gone = [case for case in cases if case.group.object_id == lost_argument(error)]
+            if not gone:
+                raise
+            self._give_up(gone)
+            worker.cases = _unjudged(worker.cases)
+            return
         finally:
             self._judged_s += time.monotonic() - worker.judging_since_s
             worker.judging_since_s = None
@@ -202,12 +212,22 @@ class VerifierFleet(Fleet[VerifierHandle]):
         self.num_child_restarts += judged["num_restarts"] - worker.num_child_restarts
         worker.num_child_restarts = judged["num_restarts"]
         for case in _unjudged(cases):
-            case.is_judged = True
-            group, verdicts = case.group, judged["verdicts"][case.group.group]
+            case.is_over = True
+            number, problem_id = case.group.facts.group, case.group.facts.problem_id
+            verdicts = judged["verdicts"][number]
             if any(verdict.status == "crashed" for verdict in verdicts):
-                self._on_unjudged(group, judged["errors"].get(group.group, "no message"))
+                self._on_unjudged(case.group, judged["errors"].get(number, "no message"))
             else:
-                self._on_scored(score(group, verdicts, self._demonstrations.get(group.problem_id)))
+                judgement = in_columns(verdicts, self._demonstrations.get(problem_id))
+                self._on_judged(JudgedGroup(stored=case.group, judgement=judgement))
+
+    def _give_up(self, gone: Sequence[Case]) -> None:
+        """Cases whose samples are lost; another worker may have read them before."""
+        missing = _unjudged(gone)
+        for case in missing:
+            case.is_over = True
+        if missing:
+            self._on_gone([case.group for case in missing])
 
     async def _ping(self, worker: VerifierHandle) -> None:
         """Returns when it has answered; if late, it goes on, unless its stand-in works already. Raises WorkerLost."""
@@ -218,31 +238,31 @@ class VerifierFleet(Fleet[VerifierHandle]):
             self.slots.settle(worker.slot, is_lost=False)
             self._relieve_silent()
 
-    def _candidates_of(self, group: SampleGroup) -> list[str]:
+    def _candidates_of(self, group: StoredGroup, batch: int) -> Candidates:
         """The group's samples, and after them the demonstration where there is one to be judged."""
-        if group.problem_id not in self._demonstrations:
-            return list(group.texts)
-        demonstration = self._problems[group.problem_id].demonstration
-        assert demonstration is not None
-        return [*group.texts, demonstration]
+        problem = self._problems[group.facts.problem_id]
+        is_imitated = problem.id in self._demonstrations
+        assert problem.demonstration is not None or not is_imitated
+        return Candidates(
+            group=group.facts.group,
+            problem=problem,
+            batch=batch,
+            row=group.row,
+            demonstration=problem.demonstration if is_imitated else None,
+        )
 
 
 def _unjudged(cases: Sequence[Case]) -> list[Case]:
-    return [case for case in cases if not case.is_judged]
+    return [case for case in cases if not case.is_over]
 
 
-def score(
-    group: SampleGroup, verdicts: Sequence[Verdict], demonstration: Sequence[int] | None = None
-) -> ScoredGroup:
-    """Put verdicts beside their group: one per sample and in its order, then the demonstration's if its
-    token ids are given.
-    """
+def in_columns(verdicts: Sequence[Verdict], demonstration: Sequence[int] | None = None) -> Judgement:
+    """A group's verdicts: one per sample and in its order, then the demonstration's if its token ids are given."""
     judged = None
     if demonstration is not None:
         *verdicts, verdict = verdicts
         judged = Demonstration(token_ids=np.array(demonstration, np.int32), score=verdict.score)
-    return ScoredGroup(
-        samples=group,
+    return Judgement(
         scores=np.array([verdict.score for verdict in verdicts], np.float64),
         rewards=np.array([verdict.reward for verdict in verdicts], np.float64),
         statuses=tuple(verdict.status for verdict in verdicts),

@@ -1,5 +1,5 @@
-"""Scored groups until they are trained: which of them the learner gets next, and what of a batch it may begin with while
-the rest is still sampled. Knows no Ray.
+"""Judged groups until they are trained: which of them the learner gets next, and what of a batch it may begin with while
+the rest is still sampled. They are references: the samples are elsewhere, and may be lost.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from actors.types import ScoredGroup
 from cluster.config.schema import TrainConfig
+from cluster.fleet.stored import JudgedGroup
 from cluster.leasing import admission
 from cluster.leasing.ledger import Ledger
 
@@ -21,7 +21,7 @@ class _Waiting:
 
     received_s: float
     judged_s: float = 0.0
-    scored: ScoredGroup | None = None
+    judged: JudgedGroup | None = None
 
 
 class Batches:
@@ -33,6 +33,7 @@ class Batches:
 
     def __init__(self, train: TrainConfig, ledger: Ledger) -> None:
         self._ledger = ledger
+        self.groups_per_step = train.groups_per_step
         self._bounds = {"groups_per_step": train.groups_per_step, "max_staleness": train.max_staleness}
         self._part_size = -(-train.groups_per_step // train.parts_per_step)
         self._is_synchronous = train.max_staleness == 0
@@ -44,10 +45,10 @@ class Batches:
         """The group's samples have come; they are judged now."""
         self._waiting[number] = _Waiting(time.perf_counter())
 
-    def add(self, group: ScoredGroup) -> None:
+    def add(self, group: JudgedGroup) -> None:
         """The group, received before, is judged."""
-        waiting = self._waiting[group.samples.group]
-        waiting.scored, waiting.judged_s = group, time.perf_counter()
+        waiting = self._waiting[group.stored.facts.group]
+        waiting.judged, waiting.judged_s = group, time.perf_counter()
         self.changed.set()
 
     def forget(self, numbers: Sequence[int]) -> None:
@@ -63,20 +64,35 @@ class Batches:
         self.forget(stale)
         return len(stale)
 
-    def next_part(self, version: int) -> list[ScoredGroup] | None:
-        """Groups with which the learner at `version` may begin its next step now; they are in it from now on."""
-        part = admission.next_part(self._ledger, version=version, size=self._part_size, **self._bounds)
-        if part is None:
-            return None
+    def discard_lost(self, object_id: str) -> list[JudgedGroup]:
+        """Give back to the ledger the groups whose samples were in an object that is gone, but for those begun, which the
+        learner has passed over: it has what it needs of them. Returns them.
+        """
+        lost = [
+            group
+            for number in self._ledger.buffered
+            for group in self.groups([number])
+            if group.stored.object_id == object_id
+        ]
+        for group in lost:
+            self._ledger.discard(group.stored.facts.group)
+            self.forget([group.stored.facts.group])
+        return lost
+
+    def next_part(self, version: int) -> list[int] | None:
+        """Groups with which the learner at `version` may begin its next step now, by number; `begin` when it has."""
+        return admission.next_part(self._ledger, version=version, size=self._part_size, **self._bounds)
+
+    def begin(self, part: Sequence[int]) -> None:
+        """The learner has passed over a part: it is in the next batch."""
         self._ledger.begin(part)
-        return self._scored(part)
 
     def cut(self, version: int) -> list[int] | None:
         """The numbers of the groups of the step after `version`, ascending, once all are there."""
         batch = admission.cut_batch(self._ledger, version=version, **self._bounds)
         return None if batch is None else sorted(batch)
 
-    def rest(self, batch: Sequence[int]) -> list[list[ScoredGroup]]:
+    def rest(self, batch: Sequence[int]) -> list[list[int]]:
         """What the learner has not begun with of a batch, in parts of which the last ends the step.
 
         With synchronous training they are the same whenever the batch's groups came, so that sums of gradients are
@@ -84,18 +100,15 @@ class Batches:
         """
         rest = [number for number in batch if number not in self._ledger.begun]
         size = self._part_size if self._is_synchronous else len(rest)
-        return [self._scored(rest[start : start + size]) for start in range(0, len(rest), size)]
+        return [rest[start : start + size] for start in range(0, len(rest), size)]
 
-    def groups(self, batch: Sequence[int]) -> list[ScoredGroup]:
-        """All of a batch."""
-        return self._scored(batch)
+    def groups(self, numbers: Sequence[int]) -> list[JudgedGroup]:
+        """Those that are judged, by number."""
+        judged = [self._waiting[number].judged for number in numbers]
+        assert all(group is not None for group in judged)
+        return judged  # type: ignore[return-value]
 
     def judging_s(self, batch: Sequence[int]) -> float:
         """Seconds in which all samples of a batch were there, and a verdict was not."""
         waiting = [self._waiting[number] for number in batch]
         return max(one.judged_s for one in waiting) - max(one.received_s for one in waiting)
-
-    def _scored(self, numbers: Sequence[int]) -> list[ScoredGroup]:
-        scored = [self._waiting[number].scored for number in numbers]
-        assert all(group is not None for group in scored)
-        return scored  # type: ignore[return-value]

@@ -1,9 +1,9 @@
 """The controller: the one loop of a run.
 
-     ledger ──lease──▶ rollout workers ──samples──▶ verifier workers ──scored groups──▶ buffer
-       ▲                     ▲                                                            │ batch
-       │                     └────────── weights v+1, in flight ◀──── learner ◀───────────┘
-       └───────────────────────────────── trained group numbers ◀────────┘
+     ledger ──lease──▶ rollout workers ──facts──▶ verifier workers ──verdicts──▶ buffer
+       ▲                     ▲      └ ─ ─ samples ─ ─ ▶ and ─ ─ ▶ learner           │ batch
+       │                     └───── weights v+1, in flight ◀──── learner ◀──────────┘
+       └──────────────────────────── trained group numbers ◀────────┘
 
 | loop                | waits for                          | unblocked by                        |
 |---------------------|------------------------------------|-------------------------------------|
@@ -15,7 +15,7 @@
 | `Elastic.run`       | the clock                          |                                     |
 
 Synchronous training is this loop with `max_staleness = 0`. Workers only return values; everything
-they were given is given again when they are lost.
+they were given is given again when they are lost. Of samples there are references and facts here, never a token.
 """
 
 from __future__ import annotations
@@ -29,17 +29,20 @@ from typing import Any
 
 import ray
 
-from actors.types import Lease, SampleGroup, ScoredGroup
+from actors.types import Lease
 from cluster.config.schema import RunConfig
 from cluster.fleet.broadcast import Published
 from cluster.fleet.calls import Halt, WorkerLost, is_accident
 from cluster.fleet.elastic import Elastic
 from cluster.fleet.learning import LearnerHandle
 from cluster.fleet.rollouts import RolloutFleet
+from cluster.fleet.stored import JudgedGroup, StoredGroup
 from cluster.fleet.verifying import VerifierFleet
 from cluster.leasing import admission
 from cluster.run.batches import Batches
 from cluster.run.bottleneck import limited_by
+from cluster.run.feeding import Feeder
+from cluster.run.gauges import refresh
 from cluster.run.health import Health, log_to
 from cluster.run.metrics import Metrics
 from cluster.run.progress import Progress
@@ -91,6 +94,14 @@ class Controller:
         self.metrics = Metrics()
         self.metrics.observe_recoveries(origin.num_recoveries)
         self._learner = LearnerHandle(config)
+        self._feeder = Feeder(
+            self._batches,
+            self._learner,
+            self._progress,
+            self.metrics,
+            top_up=lambda: self._rollouts.top_up(),
+            on_gone=self._note_gone,
+        )
         self._saver = Saver(
             config,
             self._record,
@@ -108,8 +119,9 @@ class Controller:
                 if demonstrations
                 else {}
             ),
-            on_scored=self._accept,
+            on_judged=self._accept,
             on_unjudged=self._give_back,
+            on_gone=self._release,
             on_lost=self._note_lost,
             on_news=self._note_news,
         )
@@ -242,7 +254,7 @@ class Controller:
         logger.info("training from step %d on; metrics at port %d", self._version, self._metrics_port)
         while self._version < config.steps:
             begun_s, waited_s = time.perf_counter(), self._progress.waited_s
-            batch = await self._next_batch()
+            batch = await self._feeder.next_batch(self._version, is_over=lambda: self._stopping)
             if batch is None:
                 break
             started_s, wait_s = time.perf_counter(), self._progress.waited_s - waited_s
@@ -279,7 +291,7 @@ class Controller:
             self.metrics.observe_step(facts)
             self._health.check_staleness(step.version, step.facts)
             self._record.append_metrics(facts)
-            await asyncio.to_thread(self._record.write_trajectories, step.version, groups, step.weights_BN)
+            await self._saver.write_trajectories(step.version)
             if in_vain or self._version % config.checkpoint_every == 0:
                 await self._save()
             if in_vain:
@@ -293,23 +305,6 @@ class Controller:
 
     async def _save(self) -> None:
         await self._saver.save(self._version, self._ledger.to_json(), self._unjudged.entries)
-
-    async def _next_batch(self) -> list[int] | None:
-        """Groups to train next, in order; the learner begins with those that are there. None when the run is to stop."""
-        while not self._stopping:
-            if num_stale := self._batches.discard_stale(self._version):
-                self.metrics.observe_discarded("stale", num_stale)
-                self._rollouts.top_up()
-            if batch := self._batches.cut(self._version):
-                return batch
-            if part := self._batches.next_part(self._version):
-                await self._learner.begin_step(part, num_groups=self._config.train.groups_per_step)
-                self._progress.end_wait()
-            else:
-                self._batches.changed.clear()
-                with self._progress.waiting():
-                    await self._learner.wait(self._batches.changed)
-        return None
 
     async def _sync(self, published: Published, stepped_at_s: float) -> None:
         """Bring a version to all engines; its seconds count from the end of the optimizer's step."""
@@ -337,39 +332,53 @@ class Controller:
             seed=(self._config.train.seed << 32) + group * n,
         )
 
-    def _receive(self, groups: list[SampleGroup]) -> None:
+    def _receive(self, groups: list[StoredGroup]) -> None:
         for group in groups:
-            if not self._ledger.receive(group.group, group.worker, version=group.oldest_version):
+            facts = group.facts
+            if not self._ledger.receive(facts.group, facts.worker, version=facts.oldest_version):
                 self.metrics.observe_discarded("late")
-            elif self._version - group.oldest_version > self._config.train.max_staleness:  # it was silent
-                self._ledger.release([group.group])
+            elif self._version - facts.oldest_version > self._config.train.max_staleness:  # it was silent
+                self._ledger.release([facts.group])
                 self.metrics.observe_discarded("stale")
                 self._batches.changed.set()
             else:
-                self._progress.sampled(group)
-                self._batches.receive(group.group)
-                self.metrics.observe_samples(group.num_samples, len(group.token_ids))
+                self._progress.sampled(facts)
+                self._batches.receive(facts.group)
+                self.metrics.observe_samples(facts.num_samples, facts.num_tokens)
                 self._verifying.put(group)
 
-    def _accept(self, group: ScoredGroup) -> None:
-        number = group.samples.group
+    def _accept(self, group: JudgedGroup) -> None:
+        number = group.stored.facts.group
         lease = self._ledger.leased.get(number)
         if lease is None or not self._ledger.commit(number):
             self.metrics.observe_discarded("late")
             return
         seconds = time.monotonic() - lease.since_s
         self._progress.judged(seconds)
-        self.metrics.observe_verdicts(group, seconds)
+        self.metrics.observe_verdicts(group.judgement, seconds)
         self._batches.add(group)
         self._health.note_success()
-        self._health.check_statuses(group.statuses)
+        self._health.check_statuses(group.judgement.statuses)
 
-    def _give_back(self, group: SampleGroup, error: str) -> None:
-        self._ledger.release([group.group])
-        self._batches.forget([group.group])
+    def _release(self, groups: list[StoredGroup]) -> None:
+        """They were to be judged, and their samples are lost."""
+        numbers = [group.facts.group for group in groups]
+        self._ledger.release(numbers)
+        self._batches.forget(numbers)
+        self._note_gone(groups)
+
+    def _note_gone(self, groups: list[StoredGroup]) -> None:
+        self.metrics.observe_discarded("lost", len(groups))
+        self._health.note_gone(groups)
+        self._batches.changed.set()
+        self._rollouts.top_up()
+
+    def _give_back(self, group: StoredGroup, error: str) -> None:
+        self._ledger.release([group.facts.group])
+        self._batches.forget([group.facts.group])
         self.metrics.observe_discarded("unjudged")
         self._batches.changed.set()
-        problem_id = group.problem_id
+        problem_id = group.facts.problem_id
         self._health.note_unjudged(problem_id, error, is_new=self._unjudged.is_first_failure(problem_id))
         if not (self._stopping or self._is_over) and self._unjudged.failed(problem_id, error, self._version):
             self._ledger.set_aside.add(self._indices[problem_id])
@@ -386,15 +395,5 @@ class Controller:
         self._health.note(message)
 
     def _refresh_gauges(self) -> None:
-        rollouts, verifiers = self._rollouts.workers, self._verifying.workers
-        self.metrics.set_depths(
-            self._ledger.counts,
-            self._verifying.queue_depth,
-            {"rollout": len(self._rollouts.serving), "verifier": len(self._verifying.working)},
-        )
-        self.metrics.set_targets(self._elastic.targets)
-        self.metrics.set_silent(self._elastic.num_silent)
-        self.metrics.set_unjudged(len(self._unjudged.entries))
-        self.metrics.set_startups((w.name, w.startup_s) for w in (*rollouts.values(), *verifiers.values()))
-        self.metrics.set_child_restarts(self._verifying.num_child_restarts)
-        self.metrics.set_rollouts((name, worker.facts) for name, worker in rollouts.items() if worker.facts)
+        num_unjudged = len(self._unjudged.entries)
+        refresh(self.metrics, self._ledger, self._rollouts, self._verifying, self._elastic, num_unjudged)

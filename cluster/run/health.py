@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from actors.types import ScoredGroup
 from cluster.config.schema import RunConfig
 from cluster.fleet.calls import Halt, WorkerLost
+from cluster.fleet.stored import JudgedGroup, StoredGroup
 from cluster.run.nothing_learned import NothingLearned
 from learner.types import STALENESS_WARNING, WorkerParity, staleness_ratio
 
@@ -99,6 +99,14 @@ class Health:
             raise Halt(
                 f"{self._failures.length} failures in a row without a finished group; the last: {message}"
             )
+
+    def note_gone(self, groups: Sequence[StoredGroup]) -> None:
+        """Samples of these groups, of one batch, are lost; those of one node are one failure, as its workers are."""
+        numbers = ", ".join(str(group.facts.group) for group in groups)
+        self.note_failure(
+            f"samples of {groups[0].facts.worker} are lost with the node they were on: groups {numbers} are sampled again",
+            groups[0].since_s,
+        )
 
     def note_unjudged(self, problem_id: str, error: str, *, is_new: bool) -> None:
         """The verifier failed on a group of a problem. Only a problem on which it has not failed before (`is_new`) counts
@@ -208,7 +216,7 @@ class Health:
         """In a row, the newest step included."""
         return self._nothing_learned.num_steps
 
-    def check_learned(self, step: int, groups: Sequence[ScoredGroup], weights_BN: np.ndarray) -> str | None:
+    def check_learned(self, step: int, groups: Sequence[JudgedGroup], weights_BN: np.ndarray) -> str | None:
         """Say it where no sample had a weight for long; the message of Halt, for after a checkpoint, where for too long."""
         learning, limit = self._nothing_learned, self._config.train.stop_when_nothing_learned_for
         if learning.observe(groups, weights_BN):

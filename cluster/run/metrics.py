@@ -12,7 +12,7 @@ from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
-from actors.types import ScoredGroup
+from actors.types import Judgement
 from actors.worker import RolloutFacts
 from cluster.config.schema import MetricsConfig
 from cluster.fleet.scaling import Decision, Role
@@ -197,12 +197,12 @@ class Metrics:
     def observe_sync(self, seconds: float) -> None:
         self._sync_seconds.observe(seconds)
 
-    def observe_verdicts(self, group: ScoredGroup, seconds: float) -> None:
-        """Of a group that was leased so many seconds ago."""
+    def observe_verdicts(self, judgement: Judgement, seconds: float) -> None:
+        """On a group that was leased so many seconds ago."""
         self._group_seconds.observe(seconds)
-        for status, count in Tally(group.statuses).items():
+        for status, count in Tally(judgement.statuses).items():
             self._verdicts.labels(status).inc(count)
-        for latency in group.latencies_s:
+        for latency in judgement.latencies_s:
             self._latency.observe(latency)
 
     def observe_samples(self, num_sequences: int, num_tokens: int) -> None:

@@ -1,4 +1,4 @@
-"""A run that trains nothing: for how many steps, and why that may be. Knows no Ray."""
+"""A run that trains nothing: for how many steps, and why that may be."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from actors.types import ScoredGroup
 from cluster.config.schema import RunConfig
+from cluster.fleet.stored import JudgedGroup
 
 NUM_STEPS = 10
 """Steps in a row without a weight from which on it is said; again each time the number has doubled."""
@@ -25,7 +25,7 @@ class NothingLearned:
         self.cause = ""
         """Of the newest step without a weight; empty while something is learned."""
 
-    def observe(self, groups: Sequence[ScoredGroup], weights_BN: np.ndarray) -> bool:
+    def observe(self, groups: Sequence[JudgedGroup], weights_BN: np.ndarray) -> bool:
         """A step's groups and the weights that its samples had; true if it is to be said now."""
         imitates = self._config.objective.needs_demonstrations
         if imitates or np.abs(weights_BN).max(initial=0.0) > NO_WEIGHT:
@@ -42,13 +42,14 @@ class NothingLearned:
         return f"nothing was learned in the {self.num_steps} steps up to {step}: {self.cause}"
 
 
-def likely_cause(groups: Sequence[ScoredGroup], config: RunConfig) -> str:
+def likely_cause(groups: Sequence[JudgedGroup], config: RunConfig) -> str:
     """Why no sample of these groups has a weight, and what to look at."""
     rollout, label = config.rollout, config.verifier.label
-    statuses = {status for group in groups for status in group.statuses}
-    reasons = {reason for group in groups for reason in group.samples.finish_reasons}
-    rewards = {float(reward) for group in groups for reward in group.rewards}
-    if rollout.samples_per_prompt > 1 and all(len(set(group.samples.texts)) == 1 for group in groups):
+    facts = [group.stored.facts for group in groups]
+    statuses = {status for group in groups for status in group.judgement.statuses}
+    reasons = frozenset[str]().union(*(one.finish_reasons for one in facts))
+    rewards = {float(reward) for group in groups for reward in group.judgement.rewards}
+    if rollout.samples_per_prompt > 1 and all(one.has_one_text for one in facts):
         return (
             f"all samples of a prompt are alike: raise rollout.temperature = {rollout.temperature:g}, or give prompts that "
             "the model does not know by heart"

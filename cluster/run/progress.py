@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from actors.types import SampleGroup
+from actors.types import GroupFacts
 from learner.types import StepResult
 
 NUM_RECENT_STEPS = 20
@@ -87,8 +87,8 @@ class Progress:
         step_s, wait_s, verify_s = map(sum, zip(*self._recent_stages, strict=True))
         return wait_s / step_s, verify_s / step_s
 
-    def sampled(self, group: SampleGroup) -> None:
-        self._num_tokens += len(group.token_ids)
+    def sampled(self, group: GroupFacts) -> None:
+        self._num_tokens += group.num_tokens
         self._num_sequences += group.num_samples
 
     def judged(self, seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""Checkpoints of a running run: the learner's part, the ledger, the record."""
+"""What the learner of a running run writes, its trajectories and its part of checkpoints; the ledger, the record."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 class Saver:
-    """Writes checkpoints; rollout workers go on meanwhile, as far as the staleness bound has leases for them."""
+    """Writes trajectories and checkpoints; rollout workers go on meanwhile, as far as the staleness bound has leases for them."""
 
     def __init__(
         self,
@@ -49,6 +49,21 @@ class Saver:
     def facts(self) -> dict[str, Any]:
         """The newest checkpoint, how long this process took to write it, and whether one is being written."""
         return {"version": self._newest, "seconds": self._seconds, "is_saving": self._is_saving}
+
+    async def write_trajectories(self, version: int) -> None:
+        """Have the learner, which has them, write the groups of the step that made a version.
+
+        Raises WorkerLost when the learner is lost, Halt or OSError, in one line, when they cannot be written.
+        """
+        try:
+            await self._learner.write_trajectories(self._record.begin_trajectories(version))
+        except WorkerLost as error:
+            if is_accident(error, num_ranks=self._num_ranks):
+                raise
+            failure = write_failed(self._record.trajectories_path(version), str(error))
+            self._record.drop_trajectories(version)
+            raise Halt(str(failure)) from error
+        self._record.finish_trajectories(version)
 
     async def save(
         self, version: int, ledger: dict[str, Any], unjudged: Sequence[Mapping[str, Any]] = ()

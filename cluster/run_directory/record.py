@@ -16,16 +16,14 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from actors.types import ScoredGroup, scored_to_batch
 from cluster.run_directory.integrity import MANIFEST_FILE, write_manifest
 
 CHECKPOINT = "step-{:06d}"
@@ -70,18 +68,28 @@ class RunRecord:
                 file.truncate(size_bytes)
                 raise
 
-    def write_trajectories(self, step: int, groups: Sequence[ScoredGroup], weights_BN: np.ndarray) -> None:
-        """The groups trained in a step, with the weight of each sample, as one Parquet file.
+    def begin_trajectories(self, step: int) -> Path:
+        """Where the groups trained in a step are to be written; `finish_trajectories` gives the file its name."""
+        return self.trajectories_path(step).with_suffix(PARTIAL)
 
-        It is sure to survive a crash of the machine from the next checkpoint on. Raises WriteFailed.
-        """
-        batch = scored_to_batch(groups)
-        weights = pa.array([list(row) for row in weights_BN], pa.list_(pa.float64()))
-        steps = pa.array([step] * len(groups), pa.int64())
-        table = pa.Table.from_batches([batch]).append_column("weights", weights).append_column("step", steps)
-        path = self.trajectories_dir / f"step-{step:06d}.parquet"
-        write_table_atomically(path, table)
+    def finish_trajectories(self, step: int) -> None:
+        """Name the file, which is sure to survive a crash of the machine from the next checkpoint on. Raises WriteFailed."""
+        path = self.trajectories_path(step)
+        try:
+            with naming_disk(path):
+                os.replace(self.begin_trajectories(step), path)
+        except OSError:
+            self.drop_trajectories(step)
+            raise
         self._unsynced.append(path)
+
+    def drop_trajectories(self, step: int) -> None:
+        """Remove what was written of a file that will not be finished."""
+        self.begin_trajectories(step).unlink(missing_ok=True)
+
+    def trajectories_path(self, step: int) -> Path:
+        """The file of a step's groups, a row each."""
+        return self.trajectories_dir / f"step-{step:06d}.parquet"
 
     def begin_checkpoint(self, step: int) -> Path:
         """An empty directory to write a checkpoint into; `finish_checkpoint` gives it its name."""

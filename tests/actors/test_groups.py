@@ -250,7 +250,7 @@ def test_fields_that_disagree_on_the_number_of_samples_or_tokens_are_a_programme
 def test_a_candidate_without_a_verdict_is_refused(rewards, scores):
     with pytest.raises(ValueError) as error:
         scored(rewards=rewards, scores=scores)
-    assert str(error.value) == "group 3 has a candidate without a verdict"
+    assert str(error.value) == "a group has a candidate without a verdict"
 
 
 def test_a_missing_verdict_is_a_programmers_error():

@@ -9,11 +9,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import ray
 
 from actors.environment import engine_environment
-from actors.types import Lease, SampleGroup, samples_from_batch, scored_to_batch
+from actors.types import (
+    GroupFacts,
+    Lease,
+    SampleGroup,
+    judgements_to_batch,
+    samples_from_batch,
+    samples_to_batch,
+    scored_to_batch,
+)
 from actors.weights.fingerprint import param_fingerprint
 from actors.weights.manifest import views
 from actors.worker import RolloutFacts, RolloutWorker
@@ -25,7 +35,7 @@ from tests.shared.tiny_model import score
 from verifiers.config import VerifierConfig
 from verifiers.countdown.puzzles import demonstrations
 from verifiers.types import Problem
-from verifiers.worker import VerifierWorker
+from verifiers.worker import Candidates, VerifierWorker
 
 PROMPT = (15, 13, 17, 12, 3, 34, 2)
 
@@ -60,8 +70,10 @@ def collect(worker: Any, num_groups: int, timeout_s: float = 30.0) -> tuple[list
     deadline = time.monotonic() + timeout_s
     while len(groups) < num_groups:
         assert time.monotonic() < deadline
-        batch, facts = ray.get(worker.collect.remote(0.5), timeout=timeout_s)
-        groups += samples_from_batch(batch)
+        (about, facts), batch = ray.get(list(worker.collect.remote(0.5)), timeout=timeout_s)
+        finished = samples_from_batch(batch)
+        assert about == [GroupFacts.of(group) for group in finished]
+        groups += finished
     return groups, facts
 
 
@@ -91,11 +103,11 @@ def test_texts_are_the_decoded_tokens_without_the_stop_token(rollout, tiny_model
 
 
 def test_a_lease_in_flight_is_not_started_twice(rollout):
-    before = ray.get(rollout.collect.remote(0.0), timeout=30)[1]
+    _, before = ray.get(rollout.collect.remote(0.0)[0], timeout=30)
     ray.get([rollout.submit.remote([lease(20)]), rollout.submit.remote([lease(20), lease(21)])], timeout=30)
     groups, after = collect(rollout, 2)
-    late, facts = ray.get(rollout.collect.remote(0.5), timeout=30)
-    assert sorted(group.group for group in groups) == [20, 21] and late.num_rows == 0
+    late, facts = ray.get(rollout.collect.remote(0.5)[0], timeout=30)
+    assert sorted(group.group for group in groups) == [20, 21] and late == []
     assert after.num_sequences - before.num_sequences == 2 * ENGINE.samples_per_prompt
     assert facts.num_tokens - before.num_tokens == sum(len(group.token_ids) for group in groups)
 
@@ -113,17 +125,17 @@ def test_a_group_can_be_leased_again_after_it_was_collected(rollout):
 @pytest.mark.parametrize("wait_s", [0.0, 0.4])
 def test_an_idle_workers_collect_comes_back_empty_in_time(rollout, wait_s):
     started = time.monotonic()
-    batch, facts = ray.get(rollout.collect.remote(wait_s), timeout=30)
-    assert batch.num_rows == 0 and facts.groups_in_flight == 0
+    (groups, facts), batch = ray.get(list(rollout.collect.remote(wait_s)), timeout=30)
+    assert groups == [] and batch.num_rows == 0 and facts.groups_in_flight == 0
     assert wait_s <= time.monotonic() - started < wait_s + 0.4
 
 
 def test_a_waiting_collect_returns_as_soon_as_a_group_is_there(rollout):
-    waiting = rollout.collect.remote(20.0)
+    waiting, _ = rollout.collect.remote(20.0)
     started = time.monotonic()
     ray.get(rollout.submit.remote([lease(40)]), timeout=30)
-    batch, _ = ray.get(waiting, timeout=30)
-    assert batch.num_rows == 1 and time.monotonic() - started < 10
+    groups, _ = ray.get(waiting, timeout=30)
+    assert len(groups) == 1 and time.monotonic() - started < 10
 
 
 def test_a_prompt_that_does_not_fit_is_named_to_the_caller(rollout):
@@ -132,7 +144,9 @@ def test_a_prompt_that_does_not_fit_is_named_to_the_caller(rollout):
         collect(rollout, 1)
 
 
-def test_weights_go_from_learner_to_engine_through_the_object_store(rollout, learner):
+def test_groups_go_to_the_learner_and_to_its_file_and_weights_to_the_engine_through_the_object_store(
+    rollout, learner, tmp_path
+):
     facts = ray.get(learner.ready.remote(), timeout=60)
     num_returns = 1 + len(facts.manifest.bucket_sizes)
     published, *buckets = learner.publish.options(num_returns=num_returns).remote()
@@ -146,8 +160,23 @@ def test_weights_go_from_learner_to_engine_through_the_object_store(rollout, lea
         for group in collect(rollout, 4)[0]
     ]
     version = groups[0].samples.oldest_version
-    stepped, *buckets = learner.train_step.options(num_returns=num_returns).remote(scored_to_batch(groups))
+    # Rows of two batches, in any order.
+    batches = [samples_to_batch([groups[place].samples for place in places]) for places in ((3, 0), (1, 2))]
+    places = [(groups[0].samples.group, 0, 1), (groups[2].samples.group, 1, 1)]
+    places += [(groups[3].samples.group, 0, 0), (groups[1].samples.group, 1, 0)]
+    judged = [groups[place] for place in (0, 2, 3, 1)]
+    ray.get(learner.fetch.remote(judgements_to_batch(judged, places), *batches), timeout=60)
+    numbers = [group.samples.group for group in groups]
+    stepped, *buckets = learner.train_step.options(num_returns=num_returns).remote(numbers)
     result = ray.get(stepped, timeout=60)
+    path = tmp_path / "step.parquet"
+    ray.get(learner.write_trajectories.remote(str(path)), timeout=30)
+    in_order = sorted(groups, key=lambda group: group.samples.group)
+    assert pq.read_table(path).equals(
+        pa.Table.from_batches([scored_to_batch(in_order)])
+        .append_column("weights", pa.array(result.weights_BN.tolist(), pa.list_(pa.float64())))
+        .append_column("step", pa.array([1] * 4, pa.int64()))
+    )
     assert result.version == 1 and result.parity_by_worker["rollout-7"].largest < 1e-4
     assert result.groups_B.tolist() == [60, 61, 62, 63]
     assert result.fingerprint != weights["fingerprint"]
@@ -169,6 +198,11 @@ def test_a_learner_becomes_the_one_that_wrote_the_checkpoint(learner, tiny_model
     ray.kill(other)
 
 
+def texts_alone(*groups: list[str]) -> pa.RecordBatch:
+    """All that a verifier worker reads of a batch."""
+    return pa.record_batch({"texts": pa.array(groups, pa.list_(pa.string()))})
+
+
 def test_a_verifier_worker_judges_groups_in_the_order_of_their_completions(ray_cluster):
     worker = VerifierWorker.remote(VerifierConfig(reward="countdown"))
     prompt, completion = next(iter(demonstrations(1, 0, 0.0)))
@@ -179,10 +213,14 @@ def test_a_verifier_worker_judges_groups_in_the_order_of_their_completions(ray_c
         truth={"numbers": [int(number) for number in numbers.split()], "target": int(target)},
     )
     ray.get(worker.ready.remote(), timeout=60)
-    items = [(5, problem, ["1 +", completion, ""]), (9, problem, [completion])]
-    judged = ray.get(worker.judge.remote(items), timeout=30)
+    items = [
+        Candidates(group=5, problem=problem, batch=1, row=1),
+        Candidates(group=9, problem=problem, batch=0, row=0, demonstration=completion),
+    ]
+    batches = [texts_alone(["1"]), texts_alone(["never read"], ["1 +", completion, ""])]
+    judged = ray.get(worker.judge.remote(items, *batches), timeout=30)
     assert [verdict.reward for verdict in judged["verdicts"][5]] == [0.0, 1.0, 0.0]
-    assert [verdict.reward for verdict in judged["verdicts"][9]] == [1.0]
+    assert [verdict.reward for verdict in judged["verdicts"][9]] == [0.0, 1.0]
     assert judged["errors"] == {} and judged["num_restarts"] == 0
     assert judged["pid"] == ray.get(worker.place.remote(), timeout=30)["pid"]
     ray.kill(worker)
@@ -202,7 +240,8 @@ def test_a_verifier_worker_answers_while_it_judges_and_says_why_a_verdict_is_mis
     )
     problem = Problem(id="p", prompt="")
     ray.get(worker.ready.remote(), timeout=30)
-    judging = worker.judge.remote([(1, problem, ["2"]), (2, problem, ["0", "0.1"])])
+    items = [Candidates(group=1 + row, problem=problem, batch=0, row=row) for row in range(2)]
+    judging = worker.judge.remote(items, texts_alone(["2"], ["0", "0.1"]))
     started = time.monotonic()
     ray.get(worker.place.remote(), timeout=30)
     assert time.monotonic() - started < 1

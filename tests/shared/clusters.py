@@ -1,6 +1,6 @@
 """Runs on clusters whose nodes come and go, each in a process of its own: prints what was seen, as JSON.
 
-    python -m tests.shared.clusters {draining,autoscaling} MODEL RUN_DIR
+    python -m tests.shared.clusters {draining,autoscaling,losing} MODEL RUN_DIR
 
 Not in pytest's process: that is connected to the session's cluster already.
 """
@@ -15,9 +15,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import psutil
@@ -42,8 +43,16 @@ def prepare_environment() -> None:
 
 
 @contextmanager
-def live_run(address: str, model: str, run_dir: Path, *, workers: int) -> Iterator[Any]:
-    """A run on the cluster at `address`, as `tests.shared.live_run.LiveRun`."""
+def live_run(
+    address: str,
+    model: str,
+    run_dir: Path,
+    *,
+    workers: int,
+    sections: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
+    controller: Any = None,
+) -> Iterator[Any]:
+    """A run on the cluster at `address`, as `tests.shared.live_run.LiveRun`; sections add to its settings."""
     import ray
 
     from actors.tokens import encode_prompts, load_tokenizer
@@ -54,26 +63,25 @@ def live_run(address: str, model: str, run_dir: Path, *, workers: int) -> Iterat
     from verifiers.problems.loading import load_problems
 
     engine = {"samples_per_prompt": 8, "max_tokens": 8, "max_model_len": 64, "max_num_seqs": 64}
-    config = parse_config(
-        {
-            "model": model,
-            "problems": {"num_train": 10},
-            "rollout": {"workers": workers, "num_cpus": 2, "kv_cache_mib": 16, **engine},
-            "verifier": {"num_cpus": 0.5},
-            "objective": {"num_select": 4},
-            "learner": {"warmup_steps": 1},
-            "train": {"steps": 100_000, "groups_per_step": 4, "max_staleness": 1, "checkpoint_every": 1000},
-            "metrics": {"port": 0},
-        }
-    )
+    settings: dict[str, dict[str, Any]] = {
+        "problems": {"num_train": 10},
+        "rollout": {"workers": workers, "num_cpus": 2, "kv_cache_mib": 16, **engine},
+        "verifier": {"num_cpus": 0.5},
+        "objective": {"num_select": 4},
+        "learner": {"warmup_steps": 1},
+        "train": {"steps": 100_000, "groups_per_step": 4, "max_staleness": 1, "checkpoint_every": 1000},
+        "metrics": {"port": 0},
+    }
+    merged = {name: {**section, **sections.get(name, {})} for name, section in settings.items()}
+    config = parse_config({"model": model, **merged})
     ray.init(address=address, namespace="tests", log_to_driver=False, logging_level="ERROR")
     problems = load_problems(config.problems, "train")
     prompts = encode_prompts(load_tokenizer(config.model), problems)
-    controller = Controller.remote(config, str(run_dir), problems, prompts, [], Origin())
+    actor = (controller or Controller).remote(config, str(run_dir), problems, prompts, [], Origin())
     try:
-        yield LiveRun(controller)
+        yield LiveRun(actor)
     finally:
-        ray.kill(controller)
+        ray.kill(actor)
         ray.shutdown()
 
 
@@ -214,7 +222,138 @@ def autoscaled_head() -> Iterator[str]:
         psutil.wait_procs(processes, timeout=30)
 
 
-SCENARIOS = {"draining": draining, "autoscaling": autoscaling}
+def losing(model: str, run_dir: Path) -> dict[str, Any]:
+    """The engine's node is killed while groups wait for a verdict, then with the verifier's while judged groups wait for
+    the learner: a node that has read a batch keeps a copy of it.
+
+    Even small batches are kept by the node that made them, as large ones are.
+    """
+    import ray
+    from ray.cluster_utils import Cluster
+
+    from tests.shared.live_run import scrape, serving
+
+    gates = {name: run_dir / f"{name} is closed" for name in ("verifier", "learner")}
+    modules = run_dir / "modules"
+    modules.mkdir()
+    (modules / "gated_verifiers.py").write_text(GATED_VERIFIER.format(gate=str(gates["verifier"])))
+    os.environ["PYTHONPATH"] = f"{modules}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+    head = {
+        "num_cpus": HEAD_CPUS,
+        "include_dashboard": False,
+        "object_store_memory": STORE_BYTES,
+        "resources": {"trains": 10},
+        "_system_config": {"max_direct_call_object_size": 2048, **QUICK_HEALTH_CHECKS},
+    }
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    seen: dict[str, Any] = {}
+
+    def add(what: str) -> Any:
+        return cluster.add_node(num_cpus=NODE_CPUS, object_store_memory=STORE_BYTES, resources={what: 1})
+
+    def kill(node: Any) -> None:
+        cluster.remove_node(node, allow_graceful=False)
+
+    def discarded() -> float:
+        return scrape(run.facts()).get("bonfire_cluster_discarded_groups_total{lost}", 0.0)
+
+    sections = {
+        "rollout": {"num_cpus": 1, "resources": {"samples": 1}},
+        "verifier": {
+            "reward": "gated_verifiers:judge",
+            "timeout_s": PATIENCE_S,
+            "resources": {"judges": 1},
+        },
+        "learner": {"resources": {"trains": 1}},
+        "train": {"groups_per_step": 16, "parts_per_step": 2},
+    }
+    controller = gated_controller(gates["learner"])
+    try:
+        samples, judges = add("samples"), add("judges")
+        with live_run(
+            cluster.address, model, run_dir, workers=1, sections=sections, controller=controller
+        ) as run:
+            seen["begun"] = run.wait_for(lambda facts: facts["step"] >= 2, PATIENCE_S)
+
+            gates["verifier"].touch()
+            seen["waiting"] = run.wait_for(
+                lambda f: (
+                    f["verifier_queue"] > 8
+                    and [worker.get("groups_in_flight") for worker in serving(f)] == [0]
+                ),
+                PATIENCE_S,
+            )
+            kill(samples)
+            samples = add("samples")
+            now = run.wait_for(lambda facts: facts["restarts"]["rollout"] == 1, PATIENCE_S)
+            gates["verifier"].unlink()
+            seen["judged_again"] = run.wait_for(lambda f: f["step"] >= now["step"] + 3, PATIENCE_S)
+            before = seen["lost_unjudged"] = discarded()
+
+            gates["learner"].touch()
+            seen["scored"] = run.wait_for(
+                lambda f: f["groups"]["leased"] == 0 and f["groups"]["buffered"] >= 16, PATIENCE_S
+            )
+            seen["num_begun"] = ray.get(run._controller.num_begun.remote())
+            kill(samples)
+            kill(judges)
+            add("samples"), add("judges")
+            run.wait_for(lambda f: f["restarts"] == {"rollout": 2, "verifier": 1}, PATIENCE_S)
+            gates["learner"].unlink()
+            seen["trained_again"] = run.wait_for(
+                lambda f: f["step"] >= seen["scored"]["step"] + 3, PATIENCE_S
+            )
+            seen["lost_scored"] = discarded() - before
+            run.stop()
+            seen["end"] = run.finish()
+    finally:
+        cluster.shutdown()
+    return seen
+
+
+GATED_VERIFIER = """
+import os, time
+
+def judge(problem, completion):
+    while os.path.exists({gate!r}):
+        time.sleep(0.05)
+    return sum(map(ord, completion)) % 97 / 97
+"""
+QUICK_HEALTH_CHECKS = {
+    "health_check_initial_delay_ms": 500,
+    "health_check_period_ms": 500,
+    "health_check_timeout_ms": 1000,
+    "health_check_failure_threshold": 2,
+}
+
+
+def gated_controller(gate: Path) -> Any:
+    """A controller whose learner fetches nothing while there is a file `gate`."""
+    import asyncio
+
+    import ray
+
+    from cluster.run.controller import Controller
+
+    class Gated(Controller.__ray_metadata__.modified_class):  # type: ignore[attr-defined, misc]
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            fetch = self._learner.fetch
+
+            async def fetch_later(groups: Any) -> None:
+                while gate.exists():
+                    await asyncio.sleep(0.05)
+                await fetch(groups)
+
+            self._learner.fetch = fetch_later
+
+        def num_begun(self) -> int:
+            return len(self._ledger.begun)
+
+    return ray.remote(Gated).options(resources={"trains": 1})
+
+
+SCENARIOS = {"draining": draining, "autoscaling": autoscaling, "losing": losing}
 
 if __name__ == "__main__":
     try:

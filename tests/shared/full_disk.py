@@ -5,6 +5,7 @@ unshare -rm sh -c 'mount -t tmpfs -o size=1m none DIR && python -m tests.shared.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shlex
 import sys
@@ -13,12 +14,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ray.exceptions import RayTaskError
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
+from actors.types import ScoredGroup
+from cluster.config.parse import parse_config
+from cluster.fleet.calls import Halt, WorkerLost
+from cluster.run.metrics import Metrics
+from cluster.run.saving import Saver
 from cluster.run_directory.checkpoints import usable_checkpoint
 from cluster.run_directory.integrity import find_damage
 from cluster.run_directory.record import RunRecord, WriteFailed, write_atomically
+from learner.trajectories import write_trajectories
+from tests.shared.run_directories import record_trajectories
 from tests.shared.tiny_model import make_group
 
 ROOM_BYTES = 60_000
@@ -40,10 +49,24 @@ def fill(directory: Path, leave_bytes: int) -> None:
             file.truncate(max(0, file.tell() - leave_bytes))
 
 
+class Writer:
+    """The learner's writer, in this process; what it raises is brought to the controller as Ray brings it."""
+
+    def __init__(self, groups: list[ScoredGroup]) -> None:
+        self._groups = groups
+
+    async def write_trajectories(self, path: Path) -> None:
+        try:
+            write_trajectories(path, 2, self._groups, np.ones((len(self._groups), 64)))
+        except OSError as error:
+            task_error = RayTaskError("write_trajectories", "traceback", error)
+            raise WorkerLost(f"learner failed while writing trajectories: {error!r}") from task_error
+
+
 def failure(write: Callable[[], Any]) -> str:
     try:
         write()
-    except WriteFailed as error:
+    except (WriteFailed, Halt) as error:
         return str(error)
     return "none"
 
@@ -60,7 +83,7 @@ def main(directory: Path) -> None:
     record = RunRecord(directory / "run")
     seen: dict[str, Any] = {}
     record.append_metrics({"step": 1})
-    record.write_trajectories(1, [make_group(0)], np.ones((1, 4)))
+    record_trajectories(record, 1, [make_group(0)], np.ones((1, 4)))
     partial = record.begin_checkpoint(1)
     save_file({"weights": np.ones(1000)}, partial / "weights.safetensors")
     record.finish_checkpoint(1, {"version": 1}, keep=1)
@@ -82,7 +105,8 @@ def main(directory: Path) -> None:
     )
     fill(directory, 0)
     groups = [make_group(number, samples=64) for number in range(64)]
-    seen["trajectories"] = failure(lambda: record.write_trajectories(2, groups, np.ones((64, 64))))
+    saver = Saver(parse_config({"model": "m"}), record, Writer(groups), [], Metrics(), newest=None)  # type: ignore[arg-type]
+    seen["trajectories"] = failure(lambda: asyncio.run(saver.write_trajectories(2)))
     fill(directory, 0)
     seen["metrics"] = failure(lambda: record.append_metrics({"step": 2, "text": "x" * 20_000}))
     fill(directory, 0)

@@ -1,4 +1,4 @@
-"""A run directory of a run that is under way."""
+"""A run directory of a run that is under way, and files in it."""
 
 from __future__ import annotations
 
@@ -6,10 +6,15 @@ import json
 import os
 import socket
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cluster.run_directory.record import RUN_FILE
+import numpy as np
+
+from actors.types import ScoredGroup
+from cluster.run_directory.record import RUN_FILE, RunRecord
+from learner.trajectories import write_trajectories
 
 
 def write_run(run_dir: Path, **facts: Any) -> Path:
@@ -20,3 +25,11 @@ def write_run(run_dir: Path, **facts: Any) -> Path:
     }  # fmt: skip
     (run_dir / RUN_FILE).write_text(json.dumps({**about, **facts}))
     return run_dir
+
+
+def record_trajectories(
+    record: RunRecord, step: int, groups: Sequence[ScoredGroup], weights_BN: np.ndarray
+) -> None:
+    """What learner and controller do together after a step."""
+    write_trajectories(record.begin_trajectories(step), step, groups, weights_BN)
+    record.finish_trajectories(step)

@@ -38,6 +38,7 @@ from learner.verifier.losses import LOSSES, draw_both, pairwise_loss, pointwise_
 from learner.verifier.model import choose_template, encode, load_verifier, score
 from learner.verifier.statistics import auc, auc_by_problem, auc_interval, best_of_k, calibration
 from learner.verifier.training import train
+from tests.shared.run_directories import record_trajectories
 from verifiers.models.reward_model import RewardModel
 from verifiers.models.reward_model_config import RewardModelConfig
 from verifiers.types import Problem
@@ -94,7 +95,7 @@ def write_run(directory: Path, model: Path, samples) -> Path:
     record = RunRecord(directory)
     half = len(groups) // 2
     for step, part in enumerate((groups[:half], groups[half:]), 1):
-        record.write_trajectories(step, part, np.ones((len(part), len(part[0].rewards))))
+        record_trajectories(record, step, part, np.ones((len(part), len(part[0].rewards))))
     path = directory / "train.jsonl"
     rows = [{"id": p.id, "prompt": p.prompt, "answer": ""} for p in problems]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))

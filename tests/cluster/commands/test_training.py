@@ -17,6 +17,7 @@ from cluster.run.recovery import Origin, RunLost
 from cluster.run_directory.record import RunRecord
 from cluster.run_directory.run_file import RunFile
 from cluster.terminal.console import View
+from tests.shared.run_directories import record_trajectories
 from tests.shared.tiny_model import make_group
 
 FACTS = {
@@ -48,7 +49,7 @@ def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
             if len(configs) > 1:
                 return {**FACTS, "stage": "finished"}
             for step in range(1, num_steps + 1):
-                record.write_trajectories(step, [make_group(step)], np.ones((1, 4)))
+                record_trajectories(record, step, [make_group(step)], np.ones((1, 4)))
             raise RunLost("learner was lost while writing a checkpoint: ActorDiedError")
 
         monkeypatch.setattr(launch, "train", lives)

@@ -15,6 +15,7 @@ import pytest
 import ray
 from ray.util import placement_group_table, remove_placement_group
 
+from actors.types import ScoredGroup
 from actors.weights.fingerprint import param_fingerprint
 from actors.weights.manifest import WeightManifest, views
 from cluster.config.parse import parse_config
@@ -22,7 +23,9 @@ from cluster.config.schema import RunConfig
 from cluster.fleet.broadcast import Published
 from cluster.fleet.calls import Halt, WorkerLost
 from cluster.fleet.learning import LearnerHandle
+from learner.types import StepResult
 from learner.worker import LearnerFacts
+from tests.shared.stored_groups import in_store
 from tests.shared.tiny_model import make_group, model_path
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -64,6 +67,11 @@ async def started(config: RunConfig) -> AsyncIterator[tuple[LearnerHandle, Publi
     assert {group["state"] for group in placement_group_table().values()} <= {"REMOVED"}
 
 
+async def train(handle: LearnerHandle, groups: list[ScoredGroup]) -> tuple[StepResult, Published]:
+    await handle.fetch(in_store(groups))
+    return await handle.train_step([group.samples.group for group in groups])
+
+
 def run(test: Callable[[], Awaitable[None]]) -> None:
     asyncio.run(test())
 
@@ -77,7 +85,7 @@ def test_a_gang_trains_publishes_resumes_and_refuses_like_one_process(tmp_path: 
             assert len({facts.pid for facts in two.ranks}) == 2
             weights = dict(views(first.manifest, ray.get(first.buckets)))
             assert first.version == 0 and param_fingerprint(weights) == first.fingerprint
-            step, second = await two.train_step(groups)
+            step, second = await train(two, groups)
             assert step.version == second.version == 1 and step.fingerprint == second.fingerprint
             weights = dict(views(second.manifest, ray.get(second.buckets)))
             assert param_fingerprint(weights) == second.fingerprint != first.fingerprint
@@ -85,7 +93,7 @@ def test_a_gang_trains_publishes_resumes_and_refuses_like_one_process(tmp_path: 
             with pytest.raises(
                 WorkerLost, match=r"learner rank \d failed while training a step: .*of one size"
             ):
-                await two.train_step([make_group(0), make_group(1, samples=3)])
+                await train(two, [make_group(0), make_group(1, samples=3)])
         one = LearnerHandle(make_config(1))
         resumed = await one.start(tmp_path)
         assert (resumed.version, resumed.fingerprint) == (1, second.fingerprint)
@@ -97,8 +105,9 @@ def test_a_gang_trains_publishes_resumes_and_refuses_like_one_process(tmp_path: 
 def test_a_rank_that_dies_in_a_step_is_named_and_the_others_are_ended() -> None:
     async def test() -> None:
         async with started(make_config(2)) as (handle, _):
+            await handle.fetch(in_store([make_group(0), make_group(1)]))
             os.kill(handle.ranks[1].pid, signal.SIGSTOP)  # rank 0 gets into the step and waits
-            training = asyncio.create_task(handle.train_step([make_group(0), make_group(1)]))
+            training = asyncio.create_task(handle.train_step([0, 1]))
             await asyncio.sleep(1.0)
             assert not training.done()
             os.kill(handle.ranks[1].pid, signal.SIGKILL)
@@ -142,9 +151,10 @@ def test_a_learner_that_dies_while_it_waits_for_a_batch_is_missed_at_once() -> N
 def test_a_rank_that_hangs_is_told_from_those_that_wait_for_it() -> None:
     async def test() -> None:
         async with started(make_config(2, step_timeout_s=8.0)) as (handle, _):
+            await handle.fetch(in_store([make_group(0), make_group(1)]))
             os.kill(handle.ranks[1].pid, signal.SIGSTOP)
             with pytest.raises(WorkerLost, match=r"^learner rank 1 did not answer within 8 s while training"):
-                await handle.train_step([make_group(0), make_group(1)])
+                await handle.train_step([0, 1])
 
     run(test)
 

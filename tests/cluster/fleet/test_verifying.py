@@ -12,30 +12,30 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from actors.types import SampleGroup, ScoredGroup
-from cluster.fleet.verifying import VerifierFleet, score
+from actors.types import Judgement, SampleGroup
+from cluster.fleet.stored import JudgedGroup, store
+from cluster.fleet.verifying import VerifierFleet, in_columns
 from tests.shared.tiny_model import make_group
 from verifiers.config import VerifierConfig
 from verifiers.types import Problem, Verdict
 
 
 def test_the_verdict_after_the_samples_is_the_demonstrations_own() -> None:
-    group = make_group(0, samples=2).samples
     verdicts = [Verdict(score=s, reward=s / 2, answer=f"{s}") for s in (1.0, 2.0, 3.0)]
-    scored = score(group, verdicts, (5, 6, 1))
+    scored = in_columns(verdicts, (5, 6, 1))
     assert scored.scores.tolist() == [1.0, 2.0] and scored.rewards.tolist() == [0.5, 1.0]
     assert scored.answers == ("1.0", "2.0")
     assert scored.demonstration is not None and scored.demonstration.score == 3.0
     assert scored.demonstration.token_ids.dtype == np.int32
     assert scored.demonstration.token_ids.tolist() == [5, 6, 1]
-    assert score(group, verdicts[:2]).demonstration is None
+    assert in_columns(verdicts[:2]).demonstration is None
 
 
 class Judged:
     """What a fleet of one real worker made of groups."""
 
     def __init__(self) -> None:
-        self.scored: list[ScoredGroup] = []
+        self.scored: list[Judgement] = []
         self.errors: list[str] = []
         self.num_child_restarts = 0
 
@@ -54,13 +54,14 @@ def judge(ray_cluster: str) -> Callable[..., Judged]:
             fleet = VerifierFleet(
                 config=verifier,
                 problems={problem.id: problem},
-                on_scored=judged.scored.append,
+                on_judged=lambda group: judged.scored.append(group.judgement),
                 on_unjudged=lambda group, error: judged.errors.append(error),
+                on_gone=lambda groups: judged.errors.append("gone"),
                 on_lost=lambda role, error: judged.errors.append(str(error)),
                 demonstrations=demonstrations,
             )
             fleet.start()
-            for group in groups:
+            for group in store(groups):
                 fleet.put(group)
             async with asyncio.timeout(60):
                 while len(judged.scored) + len(judged.errors) < len(groups):
@@ -120,14 +121,15 @@ def test_processes_that_verdicts_cost_are_counted(judge, user_modules: Path) -> 
 
 def test_a_group_taken_at_the_moment_a_node_must_be_left_is_judged_by_another(ray_cluster: str) -> None:
     problem = Problem(id="p", prompt="", truth={"numbers": [1, 2], "target": 3})
-    scored: list[ScoredGroup] = []
+    scored: list[JudgedGroup] = []
 
     async def run() -> None:
         fleet = VerifierFleet(
             config=VerifierConfig(),
             problems={"p": problem},
-            on_scored=scored.append,
+            on_judged=scored.append,
             on_unjudged=lambda group, error: pytest.fail(error),
+            on_gone=lambda groups: pytest.fail("samples are lost"),
             on_lost=lambda role, error: pytest.fail(str(error)),
         )
         fleet.start()
@@ -136,14 +138,14 @@ def test_a_group_taken_at_the_moment_a_node_must_be_left_is_judged_by_another(ra
                 await asyncio.sleep(0.01)
             (worker,) = fleet.workers.values()
             await asyncio.sleep(0.1)  # it waits for groups
-            fleet.put(group_of(0, problem, "1 + 2", "2 - 1"))
+            fleet.put(store([group_of(0, problem, "1 + 2", "2 - 1")])[0])
             fleet.slots.replace(worker.slot, 0.0)
             while not scored:
                 await asyncio.sleep(0.01)
         await fleet.stop()
 
     asyncio.run(run())
-    assert scored[0].rewards.tolist() == [1.0, 0.0]
+    assert scored[0].judgement.rewards.tolist() == [1.0, 0.0]
 
 
 @pytest.mark.parametrize("comes_back", [True, pytest.param(False, marks=pytest.mark.slow)])
@@ -161,7 +163,7 @@ def test_a_group_of_a_verifier_that_falls_silent_is_judged_by_another_and_scored
         "    return 1.0\n"
     )
     problem = Problem(id="p", prompt="", truth={"directory": str(tmp_path)})
-    scored: list[ScoredGroup] = []
+    scored: list[JudgedGroup] = []
     lost: list[str] = []
     holders: list[str] = []
 
@@ -174,15 +176,16 @@ def test_a_group_of_a_verifier_that_falls_silent_is_judged_by_another_and_scored
                 heartbeat_timeout_s=60.0 if comes_back else 6.0,
             ),
             problems={"p": problem},
-            on_scored=scored.append,
+            on_judged=scored.append,
             on_unjudged=lambda group, error: pytest.fail(error),
+            on_gone=lambda groups: pytest.fail("samples are lost"),
             on_lost=lambda role, error: lost.append(str(error)),
         )
         fleet.start()
         async with asyncio.timeout(120):
             while len(fleet.working) < 2:
                 await asyncio.sleep(0.01)
-            fleet.put(group_of(0, problem, "x"))
+            fleet.put(store([group_of(0, problem, "x")])[0])
             while not (tmp_path / "began").exists():
                 await asyncio.sleep(0.01)
             (holder,) = [worker for worker in fleet.workers.values() if worker.cases]
@@ -199,13 +202,13 @@ def test_a_group_of_a_verifier_that_falls_silent_is_judged_by_another_and_scored
             if comes_back:
                 while holder.judging_since_s is not None:  # its own verdict comes, and is not counted
                     await asyncio.sleep(0.01)
-            fleet.put(group_of(1, problem, "y"))
+            fleet.put(store([group_of(1, problem, "y")])[0])
             while len(scored) < 2:
                 await asyncio.sleep(0.01)
         await fleet.stop()
 
     asyncio.run(run())
-    assert [group.samples.group for group in scored] == [0, 1]
+    assert [group.stored.facts.group for group in scored] == [0, 1]
     assert [error.partition(" while")[0] for error in lost] == (
         [] if comes_back else [f"{holders[0]} did not answer within 6 s"]
     )

@@ -12,7 +12,6 @@ import ray
 from cluster.config.schema import RunConfig
 from cluster.fleet.broadcast import Published
 from cluster.fleet.calls import Halt
-from cluster.fleet.learning import LearnerHandle
 from cluster.run.controller import Controller
 from cluster.run_directory.record import UNJUDGED_FILE
 from tests.shared.left_behind import checkpoint_at
@@ -33,7 +32,7 @@ class DeceivedAboutTemperature(ControllerClass):
     def __init__(self, config: RunConfig, *arguments: Any) -> None:
         super().__init__(config, *arguments)
         rollout = config.rollout.model_copy(update={"temperature": 0.7})
-        self._learner = LearnerHandle(config.model_copy(update={"rollout": rollout}))
+        self._learner._config = config.model_copy(update={"rollout": rollout})
 
 
 class DamagesWeights(ControllerClass):

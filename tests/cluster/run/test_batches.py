@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import pytest
 
 from cluster.config.schema import TrainConfig
 from cluster.leasing.ledger import Ledger
 from cluster.run.batches import Batches
+from tests.shared.stored_groups import Nowhere, referred
 from tests.shared.tiny_model import make_group
 
 
@@ -22,25 +21,23 @@ class Run:
         for _ in range(leased):
             self.ledger.lease("rollout-0", version=0, now_s=0.0)
 
-    def judged(self, *numbers: int) -> None:
+    def judged(self, *numbers: int, where: str = "") -> None:
         for number in numbers:
             assert self.ledger.receive(number, "rollout-0")
             self.batches.receive(number)
             assert self.ledger.commit(number)
-            self.batches.add(make_group(number))
+            self.batches.add(referred(make_group(number), Nowhere(where)))
 
     def part(self) -> list[int] | None:
         part = self.batches.next_part(0)
-        return None if part is None else numbers_of(part)
+        if part is not None:
+            self.batches.begin(part)
+        return part
 
     def rest(self) -> list[list[int]]:
         batch = self.batches.cut(0)
         assert batch is not None
-        return [numbers_of(part) for part in self.batches.rest(batch)]
-
-
-def numbers_of(groups: Iterable) -> list[int]:
-    return [group.samples.group for group in groups]
+        return self.batches.rest(batch)
 
 
 def test_the_learner_begins_with_a_part_of_the_batch_as_soon_as_it_is_there():
@@ -81,7 +78,7 @@ def test_a_synchronous_part_waits_for_a_group_that_was_lost_and_is_to_be_sampled
     assert run.ledger.receive(0, "rollout-1")
     run.batches.receive(0)
     run.ledger.commit(0)
-    run.batches.add(make_group(0))
+    run.batches.add(referred(make_group(0), Nowhere("")))
     assert [run.part(), run.part()] == [[0, 1], [2, 3]]
 
 
@@ -98,10 +95,38 @@ def test_a_trained_batch_is_forgotten_and_the_next_one_begins_without_it():
     run.judged(*range(8))
     run.part()
     batch = run.batches.cut(0)
-    assert numbers_of(run.batches.groups(batch)) == batch == list(range(8))
+    groups = run.batches.groups(batch)
+    assert [group.stored.facts.group for group in groups] == batch == list(range(8))
     assert run.batches.judging_s(batch) >= 0
     run.ledger.train(batch)
     run.batches.forget(batch)
     run.judged(9, 8)
-    assert numbers_of(run.batches.next_part(1)) == [8, 9]
+    assert run.batches.next_part(1) == [8, 9]
     assert run.ledger.num_outstanding == 8
+
+
+def test_a_part_that_could_not_be_fetched_is_not_begun():
+    run = Run(max_staleness=1)
+    run.judged(2, 5)
+    assert run.batches.next_part(0) == run.batches.next_part(0) == [2, 5]
+    assert run.ledger.counts["buffered"] == 2 and not run.ledger.begun
+
+
+def test_groups_whose_samples_are_lost_are_pending_again_unless_the_learner_has_passed_over_them():
+    run = Run(max_staleness=1)
+    run.judged(0, 1, 2, where="lost")
+    run.judged(3, where="there")
+    assert run.part() == [0, 1]
+    lost = run.batches.discard_lost("lost")
+    assert [group.stored.facts.group for group in lost] == [2]
+    assert run.batches.discard_lost("lost") == []
+    assert [*run.ledger.begun] == [0, 1] and [*run.ledger.buffered] == [3]
+    assert run.ledger.lease("rollout-1", version=0, now_s=0.0) == 2
+    assert not run.ledger.receive(2, "rollout-0")
+    assert run.ledger.receive(2, "rollout-1")
+    run.batches.receive(2)
+    assert run.ledger.commit(2)
+    run.batches.add(referred(make_group(2), Nowhere("there")))
+    run.judged(4, 5, 6, 7, where="there")
+    assert run.batches.cut(0) == list(range(8)) and run.rest() == [[2, 3, 4, 5, 6, 7]]
+    assert len(run.batches.groups(list(range(8)))) == 8

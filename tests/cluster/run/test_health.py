@@ -12,6 +12,7 @@ from cluster.config.parse import parse_config
 from cluster.fleet.calls import Halt, WorkerLost
 from cluster.run.health import NUM_SILENT_GROUPS, Health
 from learner.types import STALENESS_WARNING, WorkerParity, staleness_ratio
+from tests.shared.stored_groups import referred
 from tests.shared.tiny_model import make_group
 
 
@@ -289,7 +290,7 @@ def test_warnings_are_no_failures(health: Health) -> None:
 
 
 def test_a_run_of_which_no_step_learned_anything_says_so_at_its_end_however_short(health: Health) -> None:
-    group = make_group(1, rewards=np.zeros(4))
+    group = referred(make_group(1, rewards=np.zeros(4)))
     for step in (1, 2):
         health.check_learned(step, [group], np.zeros((1, 4)))
     health.note_end(2, num_steps=3)  # an earlier step did
@@ -297,3 +298,17 @@ def test_a_run_of_which_no_step_learned_anything_says_so_at_its_end_however_shor
     health.note_end(2, num_steps=2)
     (event,) = health.events
     assert "nothing was learned in the 2 steps up to 2: " in event
+
+
+def test_samples_lost_with_one_node_are_one_failure_and_those_of_the_next_another(health: Health) -> None:
+    for worker in ("rollout-0", "rollout-1"):
+        batches = [referred(make_group(number, worker=worker)).stored for number in range(3)]
+        for batch in batches:
+            health.note_gone([batch])
+    assert health.events[0].split(" ", 1)[1] == (
+        "samples of rollout-0 are lost with the node they were on: groups 0 are sampled again"
+    )
+    with pytest.raises(
+        Halt, match="^3 failures in a row without a finished group; the last: samples of rollout-1"
+    ):
+        health.note_gone([referred(make_group(0, worker="rollout-1")).stored])

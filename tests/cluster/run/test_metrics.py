@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from actors.types import ScoredGroup
+from actors.types import Judgement
 from actors.worker import RolloutFacts
 from cluster.config.schema import MetricsConfig
 from cluster.fleet.scaling import Decision
@@ -195,8 +195,8 @@ def test_verdicts_are_counted_by_status_and_every_status_is_there_from_the_start
     start = scrape()
     for status in ("ok", "wrong_format", "timeout", "crashed", "refused"):
         assert start[f"bonfire_verifier_verdicts_total[{status}]"] == 0
-    metrics.observe_verdicts(judged(0, ("ok", "ok", "timeout", "wrong_format")), 3.0)
-    metrics.observe_verdicts(judged(1, ("ok", "refused", "ok", "ok")), 4.0)
+    metrics.observe_verdicts(judged(("ok", "ok", "timeout", "wrong_format")), 3.0)
+    metrics.observe_verdicts(judged(("ok", "refused", "ok", "ok")), 4.0)
     shown = scrape()
     assert shown["bonfire_verifier_verdicts_total[ok]"] == 5
     assert shown["bonfire_verifier_verdicts_total[timeout]"] == 1
@@ -326,7 +326,7 @@ def test_every_name_says_role_quantity_and_unit(metrics):
 
 def test_no_label_has_more_values_than_workers_states_roles_and_reasons(metrics):
     metrics.observe_step(step_facts())
-    metrics.observe_verdicts(judged(0, ("ok",) * 4), 1.0)
+    metrics.observe_verdicts(judged(("ok",) * 4), 1.0)
     metrics.set_depths({"leased": 5}, 9, {"rollout": 2})
     metrics.set_rollouts([("rollout-0", rollout_facts())])
     metrics.observe_discarded("late")
@@ -339,16 +339,14 @@ def test_no_label_has_more_values_than_workers_states_roles_and_reasons(metrics)
 # The facts that are shown
 
 
-def judged(number, statuses, **changes):
-    group = make_group(number, samples=len(statuses), **changes)
-    latencies_s = np.full(len(statuses), 0.002, np.float32)
-    return ScoredGroup(
-        samples=group.samples,
-        scores=group.scores,
-        rewards=group.rewards,
+def judged(statuses):
+    n = len(statuses)
+    return Judgement(
+        scores=np.zeros(n),
+        rewards=np.zeros(n),
         statuses=statuses,
-        answers=group.answers,
-        latencies_s=latencies_s,
+        answers=(None,) * n,
+        latencies_s=np.full(n, 0.002, np.float32),
     )
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from cluster.config.parse import parse_config
 from cluster.run.nothing_learned import NUM_STEPS, NothingLearned, likely_cause
+from tests.shared.stored_groups import referred
 from tests.shared.tiny_model import make_group
 
 
@@ -26,7 +27,7 @@ def config_of(**train):
 def group(rewards, *, texts=("a", "b", "c", "d"), reasons=("stop",) * 4, statuses=("ok",) * 4):
     scored = make_group(1, rewards=np.array(rewards, np.float64))
     samples = dataclasses.replace(scored.samples, texts=texts, finish_reasons=reasons)
-    return dataclasses.replace(scored, samples=samples, statuses=statuses)
+    return referred(dataclasses.replace(scored, samples=samples, statuses=statuses))
 
 
 NOTHING, SOMETHING = np.zeros((2, 4)), np.array([[0.0, 0.5, -0.5, 0.0], [0.0] * 4])

@@ -17,6 +17,7 @@ from actors.types import scored_from_batch
 from cluster.leasing.ledger import Ledger
 from cluster.run_directory.integrity import find_damage
 from cluster.run_directory.record import RunRecord, read_state, step_of, write_atomically
+from tests.shared.run_directories import record_trajectories
 from tests.shared.tiny_model import make_group
 
 
@@ -46,7 +47,7 @@ def fail(*_, **__):
 def test_a_step_on_disk_is_the_groups_that_were_trained_with_their_weights(record):
     groups = [make_group(number, samples=3, version=number) for number in (4, 7)]
     weights_BN = np.array([[0.1, -0.2, 1 / 3], [0.0, 1e-300, 2.5]])
-    record.write_trajectories(12, groups, weights_BN)
+    record_trajectories(record, 12, groups, weights_BN)
     table = pq.read_table(record.trajectories_dir / "step-000012.parquet")
     assert table["step"].to_pylist() == [12, 12]
     assert table["group"].to_pylist() == [4, 7]
@@ -62,7 +63,7 @@ def test_a_step_on_disk_is_the_groups_that_were_trained_with_their_weights(recor
 
 def test_every_trained_token_keeps_its_own_logprob_and_version_in_the_file(record):
     [group] = groups = [make_group(0, samples=2, lengths=(3, 5))]
-    record.write_trajectories(1, groups, np.ones((1, 2)))
+    record_trajectories(record, 1, groups, np.ones((1, 2)))
     [row] = pq.read_table(record.trajectories_dir / "step-000001.parquet").to_pylist()
     for sample, (start, end) in enumerate(
         zip(group.samples.offsets, group.samples.offsets[1:], strict=False)
@@ -74,11 +75,11 @@ def test_every_trained_token_keeps_its_own_logprob_and_version_in_the_file(recor
 
 def test_a_step_that_could_not_be_written_leaves_the_older_file_and_no_part_of_the_new(record, monkeypatch):
     groups = [make_group(0)]
-    record.write_trajectories(1, groups, np.full((1, 4), 1.0))
+    record_trajectories(record, 1, groups, np.full((1, 4), 1.0))
     monkeypatch.setattr(os, "replace", fail)  # the disk fills up before the rename
     for step in (1, 2):
         with pytest.raises(OSError):
-            record.write_trajectories(step, groups, np.full((1, 4), 2.0))
+            record_trajectories(record, step, groups, np.full((1, 4), 2.0))
     assert [name for name in names(record.trajectories_dir) if name.endswith(".parquet")] == [
         "step-000001.parquet"
     ]
@@ -180,7 +181,7 @@ def test_a_damaged_state_file_is_named_in_one_line(record, content, cause):
 def test_a_rewound_run_has_on_disk_what_it_had_at_that_step(record):
     for step in range(1, 5):
         record.append_metrics({"step": step, "loss": step / 2})
-        record.write_trajectories(step, [make_group(step)], np.ones((1, 4)))
+        record_trajectories(record, step, [make_group(step)], np.ones((1, 4)))
         write_checkpoint(record, step)
     for directory, name in ((record.trajectories_dir, "step-000003.partial"), (record.trajectories_dir, "step-000006.partial")):  # fmt: skip
         (directory / name).write_text("half")
@@ -199,7 +200,7 @@ def write_for_ever(record, groups):
     while True:
         step += 1
         record.append_metrics({"step": step})
-        record.write_trajectories(step, groups, np.ones((1, 4)))
+        record_trajectories(record, step, groups, np.ones((1, 4)))
         if step % 2 == 0:
             write_checkpoint(record, step, keep=2)
 

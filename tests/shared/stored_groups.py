@@ -1,0 +1,39 @@
+"""Groups by reference, for tests that begin with the groups themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any
+
+from actors.types import GroupFacts, Judgement, ScoredGroup
+from cluster.fleet.stored import JudgedGroup, StoredGroup, store
+
+
+class Nowhere:
+    """A reference to an object that nobody reads."""
+
+    def __init__(self, name: str = "") -> None:
+        self._name = name
+
+    def hex(self) -> str:
+        return self._name
+
+
+def judgement_of(group: ScoredGroup) -> Judgement:
+    return Judgement(**{field.name: getattr(group, field.name) for field in fields(Judgement)})
+
+
+def referred(group: ScoredGroup, batch: Any = None) -> JudgedGroup:
+    """A group without its samples, which would be in row 0 of `batch`."""
+    stored = StoredGroup(facts=GroupFacts.of(group.samples), batch=batch or Nowhere(), row=0)
+    return JudgedGroup(stored=stored, judgement=judgement_of(group))
+
+
+def in_store(groups: Sequence[ScoredGroup]) -> list[JudgedGroup]:
+    """Groups whose samples are one object of this process's Ray cluster."""
+    stored = store([group.samples for group in groups])
+    return [
+        JudgedGroup(stored=one, judgement=judgement_of(group))
+        for one, group in zip(stored, groups, strict=True)
+    ]
