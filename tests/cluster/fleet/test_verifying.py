@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ray._private.internal_api import free
 
 from actors.types import Judgement, SampleGroup
 from cluster.fleet.stored import JudgedGroup, store
@@ -146,6 +147,40 @@ def test_a_group_taken_at_the_moment_a_node_must_be_left_is_judged_by_another(ra
 
     asyncio.run(run())
     assert scored[0].judgement.rewards.tolist() == [1.0, 0.0]
+
+
+def test_a_verifier_whose_groups_samples_are_lost_is_not_blamed_and_judges_the_others(
+    ray_cluster: str,
+) -> None:
+    problem = Problem(id="p", prompt="", truth={"numbers": [1, 2], "target": 3})
+    judged: list[JudgedGroup] = []
+    gone: list[int] = []
+
+    async def run() -> None:
+        fleet = VerifierFleet(
+            config=VerifierConfig(),
+            problems={"p": problem},
+            on_judged=judged.append,
+            on_unjudged=lambda group, error: pytest.fail(error),
+            on_gone=lambda groups: gone.extend(group.facts.group for group in groups),
+            on_lost=lambda role, error: pytest.fail(str(error)),
+        )
+        lost = store([group_of(number, problem, "1 + 2", "1") for number in range(2)])
+        there = store([group_of(number, problem, "1", "1 + 2") for number in range(2, 4)])
+        free([lost[0].batch])
+        for group in (lost[0], there[0], lost[1], there[1]):
+            fleet.put(group)
+        fleet.start()
+        async with asyncio.timeout(120):
+            while len(judged) + len(gone) < 4:
+                await asyncio.sleep(0.01)
+        assert fleet.num_restarts == 0 and [*fleet.workers] == ["verifier-0"]
+        await fleet.stop()
+
+    asyncio.run(run())
+    assert gone == [0, 1]
+    assert [group.stored.facts.group for group in judged] == [2, 3]
+    assert [group.judgement.rewards.tolist() for group in judged] == [[0.0, 1.0]] * 2
 
 
 @pytest.mark.parametrize("comes_back", [True, pytest.param(False, marks=pytest.mark.slow)])
