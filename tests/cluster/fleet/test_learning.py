@@ -13,7 +13,6 @@ from pathlib import Path
 import psutil
 import pytest
 import ray
-from ray._private.internal_api import free
 from ray.util import placement_group_table, remove_placement_group
 
 from actors.types import ScoredGroup
@@ -27,7 +26,7 @@ from cluster.fleet.learning import LearnerHandle
 from cluster.fleet.stored import SamplesLost
 from learner.types import StepResult
 from learner.worker import LearnerFacts
-from tests.shared.stored_groups import in_store
+from tests.shared.stored_groups import in_store, lost_from_store
 from tests.shared.tiny_model import make_group, model_path
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -112,8 +111,7 @@ def test_samples_that_are_lost_before_a_rank_has_them_leave_no_trace_in_the_step
             await handle.fetch(in_store(groups[:2]))
             await handle.begin_step([0, 1], num_groups=4)
             if with_loss:
-                lost, there = in_store(groups[2:4]), in_store(groups[4:])
-                free([lost[0].stored.batch])
+                lost, there = lost_from_store(groups[2:4]), in_store(groups[4:])
                 with pytest.raises(SamplesLost) as error:
                     await handle.fetch([*there, *lost])
                 assert error.value.object_id == lost[0].stored.object_id

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ray._private.internal_api import free
 
-from actors.types import Judgement, SampleGroup
+from actors.types import Judgement, SampleGroup, ScoredGroup
 from cluster.fleet.stored import JudgedGroup, store
 from cluster.fleet.verifying import VerifierFleet, in_columns
+from tests.shared.stored_groups import lost_from_store
 from tests.shared.tiny_model import make_group
 from verifiers.config import VerifierConfig
 from verifiers.types import Problem, Verdict
@@ -77,8 +77,13 @@ def judge(ray_cluster: str) -> Callable[..., Judged]:
 
 
 def group_of(number: int, problem: Problem, *texts: str) -> SampleGroup:
-    group = make_group(number, samples=len(texts)).samples
-    return dataclasses.replace(group, problem_id=problem.id, texts=texts)
+    return scored_of(number, problem, *texts).samples
+
+
+def scored_of(number: int, problem: Problem, *texts: str) -> ScoredGroup:
+    scored = make_group(number, samples=len(texts))
+    samples = dataclasses.replace(scored.samples, problem_id=problem.id, texts=texts)
+    return dataclasses.replace(scored, samples=samples)
 
 
 def test_a_demonstration_is_judged_with_every_group_that_asks_for_it(judge) -> None:
@@ -165,9 +170,11 @@ def test_a_verifier_whose_groups_samples_are_lost_is_not_blamed_and_judges_the_o
             on_gone=lambda groups: gone.extend(group.facts.group for group in groups),
             on_lost=lambda role, error: pytest.fail(str(error)),
         )
-        lost = store([group_of(number, problem, "1 + 2", "1") for number in range(2)])
+        lost = [
+            group.stored
+            for group in lost_from_store([scored_of(number, problem, "1 + 2", "1") for number in range(2)])
+        ]
         there = store([group_of(number, problem, "1", "1 + 2") for number in range(2, 4)])
-        free([lost[0].batch])
         for group in (lost[0], there[0], lost[1], there[1]):
             fleet.put(group)
         fleet.start()
