@@ -49,9 +49,10 @@ def lost_argument(error: WorkerLost) -> str | None:
     """The object of which a call was given a reference and that is gone, with its node: the call was not begun, and its
     worker is as it was. None: something else happened.
     """
-    cause = error.__cause__
-    cause = cause.cause if isinstance(cause, RayTaskError) else cause
-    return cause.object_ref_hex if isinstance(cause, ObjectLostError) else None
+    raised = error.__cause__
+    if isinstance(raised, RayTaskError) and isinstance(raised.cause, ObjectLostError):
+        return raised.cause.object_ref_hex
+    return None
 
 
 async def reply(ref: ObjectRef, *, timeout_s: float | None, of: str, doing: str) -> Any:

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from actors.types import (
     FINISH_REASONS,
+    JUDGEMENT_SCHEMA,
     SAMPLE_SCHEMA,
     SCORED_SCHEMA,
     Demonstration,
+    GroupFacts,
+    Judgement,
     SampleGroup,
     ScoredGroup,
+    judgements_to_batch,
     samples_from_batch,
     samples_to_batch,
     scored_from_batch,
+    scored_from_judgements,
     scored_to_batch,
 )
 from verifiers.types import STATUSES
@@ -65,7 +72,7 @@ def random_demonstration(rng):
 
 
 def assert_same(ours, theirs):
-    for name in type(ours).__slots__:
+    for name in (field.name for field in dataclasses.fields(ours)):
         ours_value, theirs_value = getattr(ours, name), getattr(theirs, name)
         if isinstance(ours_value, SampleGroup | Demonstration):
             assert_same(ours_value, theirs_value)
@@ -110,6 +117,56 @@ def test_groups_come_back_as_they_were(make, to_batch, from_batch, schema, seed)
     batch.validate(full=True)
     assert_all_same(groups, from_batch(batch))
     assert_all_same(groups, from_batch(as_sent(batch)))
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_verdicts_that_went_another_way_than_the_samples_are_put_beside_them_again(seed):
+    rng = np.random.default_rng(seed)
+    groups = [random_scored(rng, number) for number in range(int(rng.integers(1, 8)))]
+    split = int(rng.integers(len(groups) + 1))
+    batches = [
+        as_sent(samples_to_batch([group.samples for group in part]))
+        for part in (groups[:split], groups[split:])
+    ]
+    places = [
+        (number, int(number >= split), number - split * (number >= split)) for number in range(len(groups))
+    ]
+    order = rng.permutation(len(groups))
+    judgements = [
+        Judgement(
+            **{field.name: getattr(groups[place], field.name) for field in dataclasses.fields(Judgement)}
+        )
+        for place in order
+    ]
+    batch = judgements_to_batch(judgements, [places[place] for place in order])
+    assert batch.schema == JUDGEMENT_SCHEMA
+    batch.validate(full=True)
+    expected = [groups[place] for place in order]
+    assert_all_same(expected, scored_from_judgements(as_sent(batch), batches))
+    samples = [group.samples for group in expected]
+    assert_all_same(expected, [ScoredGroup.of(*pair) for pair in zip(samples, judgements, strict=True)])
+
+
+def test_verdicts_are_put_beside_no_other_groups_samples():
+    rng = np.random.default_rng(0)
+    one, other = random_scored(rng, 1), random_scored(rng, 2)
+    with pytest.raises(AssertionError):
+        scored_from_judgements(judgements_to_batch([one], [(1, 0, 0)]), [samples_to_batch([other.samples])])
+
+
+def test_the_facts_of_a_group_are_what_can_be_told_without_its_tokens():
+    group = samples()
+    assert GroupFacts.of(group) == GroupFacts(
+        group=3,
+        problem_id=group.problem_id,
+        worker="rollout-0",
+        num_samples=2,
+        num_tokens=4,
+        oldest_version=5,
+        finish_reasons=frozenset({"stop", "length"}),
+        has_one_text=False,
+    )
+    assert GroupFacts.of(samples(texts=("one", "one"))).has_one_text
 
 
 @FORMS

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -223,8 +224,8 @@ def autoscaled_head() -> Iterator[str]:
 
 
 def losing(model: str, run_dir: Path) -> dict[str, Any]:
-    """The engine's node is killed while groups wait for a verdict, then with the verifier's while judged groups wait for
-    the learner: a node that has read a batch keeps a copy of it.
+    """The engine's node is killed while groups wait for a verdict; then the engine's process, and then its node and the
+    verifier's, while judged groups wait for the learner: a node that has read a batch keeps a copy of it.
 
     Even small batches are kept by the node that made them, as large ones are.
     """
@@ -253,6 +254,9 @@ def losing(model: str, run_dir: Path) -> dict[str, Any]:
 
     def kill(node: Any) -> None:
         cluster.remove_node(node, allow_graceful=False)
+
+    def all_are_scored(facts: dict[str, Any]) -> bool:
+        return facts["groups"]["leased"] == 0 and facts["groups"]["buffered"] >= 16
 
     def discarded() -> float:
         return scrape(run.facts()).get("bonfire_cluster_discarded_groups_total{lost}", 0.0)
@@ -291,14 +295,20 @@ def losing(model: str, run_dir: Path) -> dict[str, Any]:
             before = seen["lost_unjudged"] = discarded()
 
             gates["learner"].touch()
-            seen["scored"] = run.wait_for(
-                lambda f: f["groups"]["leased"] == 0 and f["groups"]["buffered"] >= 16, PATIENCE_S
-            )
+            seen["before_death"] = run.wait_for(all_are_scored, PATIENCE_S)
+            os.kill(serving(seen["before_death"])[0]["pid"], signal.SIGKILL)
+            run.wait_for(lambda facts: facts["restarts"]["rollout"] == 2, PATIENCE_S)
+            gates["learner"].unlink()
+            run.wait_for(lambda f: f["step"] >= seen["before_death"]["step"] + 3, PATIENCE_S)
+            seen["lost_with_a_process"] = discarded() - before
+
+            gates["learner"].touch()
+            seen["scored"] = run.wait_for(all_are_scored, PATIENCE_S)
             seen["num_begun"] = ray.get(run._controller.num_begun.remote())
             kill(samples)
             kill(judges)
             add("samples"), add("judges")
-            run.wait_for(lambda f: f["restarts"] == {"rollout": 2, "verifier": 1}, PATIENCE_S)
+            run.wait_for(lambda facts: facts["restarts"]["rollout"] == 3, PATIENCE_S)
             gates["learner"].unlink()
             seen["trained_again"] = run.wait_for(
                 lambda f: f["step"] >= seen["scored"]["step"] + 3, PATIENCE_S

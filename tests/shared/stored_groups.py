@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
-from actors.types import GroupFacts, Judgement, ScoredGroup
+import pyarrow as pa
+import ray
+
+from actors.types import GroupFacts, Judgement, ScoredGroup, samples_to_batch
 from cluster.fleet.stored import JudgedGroup, StoredGroup, store
 
 
@@ -36,4 +39,23 @@ def in_store(groups: Sequence[ScoredGroup]) -> list[JudgedGroup]:
     return [
         JudgedGroup(stored=one, judgement=judgement_of(group))
         for one, group in zip(stored, groups, strict=True)
+    ]
+
+
+@ray.remote(num_cpus=0, max_restarts=0)
+class Owner:
+    """Puts a batch into the store by itself, as no worker of ours does: it is lost with this process."""
+
+    def put(self, batch: pa.RecordBatch) -> list[Any]:
+        return [ray.put(batch)]
+
+
+def lost_from_store(groups: Sequence[ScoredGroup]) -> list[JudgedGroup]:
+    """Groups whose samples were one object of this process's Ray cluster, and are gone."""
+    owner: Any = Owner.remote()  # type: ignore[attr-defined]
+    (batch,) = ray.get(owner.put.remote(samples_to_batch([group.samples for group in groups])), timeout=60)
+    ray.kill(owner)
+    return [
+        JudgedGroup(stored=replace(one.stored, batch=batch), judgement=one.judgement)
+        for one in in_store(groups)
     ]

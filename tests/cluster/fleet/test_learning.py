@@ -23,9 +23,10 @@ from cluster.config.schema import RunConfig
 from cluster.fleet.broadcast import Published
 from cluster.fleet.calls import Halt, WorkerLost
 from cluster.fleet.learning import LearnerHandle
+from cluster.fleet.stored import SamplesLost
 from learner.types import StepResult
 from learner.worker import LearnerFacts
-from tests.shared.stored_groups import in_store
+from tests.shared.stored_groups import in_store, lost_from_store
 from tests.shared.tiny_model import make_group, model_path
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -98,6 +99,30 @@ def test_a_gang_trains_publishes_resumes_and_refuses_like_one_process(tmp_path: 
         resumed = await one.start(tmp_path)
         assert (resumed.version, resumed.fingerprint) == (1, second.fingerprint)
         one.stop()
+
+    run(test)
+
+
+def test_samples_that_are_lost_before_a_rank_has_them_leave_no_trace_in_the_step() -> None:
+    groups = [make_group(number) for number in range(6)]
+
+    async def stepped(*, with_loss: bool) -> tuple[int, list[int]]:
+        async with started(make_config(2)) as (handle, _):
+            await handle.fetch(in_store(groups[:2]))
+            await handle.begin_step([0, 1], num_groups=4)
+            if with_loss:
+                lost, there = lost_from_store(groups[2:4]), in_store(groups[4:])
+                with pytest.raises(SamplesLost) as error:
+                    await handle.fetch([*there, *lost])
+                assert error.value.object_id == lost[0].stored.object_id
+            await handle.fetch(in_store(groups[4:]))
+            step, _ = await handle.train_step([4, 5])
+            return step.fingerprint, step.groups_B.tolist()
+
+    async def test() -> None:
+        seen = await stepped(with_loss=True)
+        assert seen == await stepped(with_loss=False)
+        assert seen[1] == [0, 1, 4, 5]
 
     run(test)
 

@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from actors.types import Judgement, SampleGroup
+from actors.types import Judgement, SampleGroup, ScoredGroup
 from cluster.fleet.stored import JudgedGroup, store
 from cluster.fleet.verifying import VerifierFleet, in_columns
+from tests.shared.stored_groups import lost_from_store
 from tests.shared.tiny_model import make_group
 from verifiers.config import VerifierConfig
 from verifiers.types import Problem, Verdict
@@ -76,8 +77,13 @@ def judge(ray_cluster: str) -> Callable[..., Judged]:
 
 
 def group_of(number: int, problem: Problem, *texts: str) -> SampleGroup:
-    group = make_group(number, samples=len(texts)).samples
-    return dataclasses.replace(group, problem_id=problem.id, texts=texts)
+    return scored_of(number, problem, *texts).samples
+
+
+def scored_of(number: int, problem: Problem, *texts: str) -> ScoredGroup:
+    scored = make_group(number, samples=len(texts))
+    samples = dataclasses.replace(scored.samples, problem_id=problem.id, texts=texts)
+    return dataclasses.replace(scored, samples=samples)
 
 
 def test_a_demonstration_is_judged_with_every_group_that_asks_for_it(judge) -> None:
@@ -146,6 +152,42 @@ def test_a_group_taken_at_the_moment_a_node_must_be_left_is_judged_by_another(ra
 
     asyncio.run(run())
     assert scored[0].judgement.rewards.tolist() == [1.0, 0.0]
+
+
+def test_a_verifier_whose_groups_samples_are_lost_is_not_blamed_and_judges_the_others(
+    ray_cluster: str,
+) -> None:
+    problem = Problem(id="p", prompt="", truth={"numbers": [1, 2], "target": 3})
+    judged: list[JudgedGroup] = []
+    gone: list[int] = []
+
+    async def run() -> None:
+        fleet = VerifierFleet(
+            config=VerifierConfig(),
+            problems={"p": problem},
+            on_judged=judged.append,
+            on_unjudged=lambda group, error: pytest.fail(error),
+            on_gone=lambda groups: gone.extend(group.facts.group for group in groups),
+            on_lost=lambda role, error: pytest.fail(str(error)),
+        )
+        lost = [
+            group.stored
+            for group in lost_from_store([scored_of(number, problem, "1 + 2", "1") for number in range(2)])
+        ]
+        there = store([group_of(number, problem, "1", "1 + 2") for number in range(2, 4)])
+        for group in (lost[0], there[0], lost[1], there[1]):
+            fleet.put(group)
+        fleet.start()
+        async with asyncio.timeout(120):
+            while len(judged) + len(gone) < 4:
+                await asyncio.sleep(0.01)
+        assert fleet.num_restarts == 0 and [*fleet.workers] == ["verifier-0"]
+        await fleet.stop()
+
+    asyncio.run(run())
+    assert gone == [0, 1]
+    assert [group.stored.facts.group for group in judged] == [2, 3]
+    assert [group.judgement.rewards.tolist() for group in judged] == [[0.0, 1.0]] * 2
 
 
 @pytest.mark.parametrize("comes_back", [True, pytest.param(False, marks=pytest.mark.slow)])

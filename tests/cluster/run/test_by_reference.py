@@ -105,11 +105,18 @@ def test_groups_to_judge_whose_node_is_killed_are_sampled_again_and_no_verifier_
 
 
 @pytest.mark.slow
+def test_a_worker_that_is_killed_takes_nothing_along_that_was_collected_from_it(lost) -> None:
+    _, seen = lost
+    assert seen["before_death"]["groups"]["buffered"] > 0
+    assert seen["lost_with_a_process"] == 0
+
+
+@pytest.mark.slow
 def test_groups_to_train_whose_node_is_killed_are_sampled_again_and_the_learner_goes_on(lost) -> None:
     _, seen = lost
     assert seen["scored"]["groups"]["leased"] == 0 and seen["scored"]["groups"]["buffered"] > 0
     assert seen["lost_scored"] >= seen["scored"]["groups"]["buffered"] - seen["num_begun"]
-    assert seen["trained_again"]["restarts"] == {"rollout": 2, "verifier": 1}
+    assert seen["trained_again"]["restarts"] == {"rollout": 3, "verifier": 1}
     first, last = seen["begun"], seen["end"]
     assert last["recoveries"] == 0
     assert last["learner_ranks"] == first["learner_ranks"]
