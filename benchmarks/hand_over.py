@@ -60,7 +60,9 @@ def make_actors(num_rollouts: int, samples: int, tokens: int) -> tuple[list[Any]
 
             return sum(len(group.samples.token_ids) for group in scored_from_judgements(judgements, batches))
 
-    return [Rollout.remote(f"rollout-{number}", number) for number in range(num_rollouts)], Learner.remote()
+    rollout: Any = Rollout
+    learner: Any = Learner
+    return [rollout.remote(f"rollout-{number}", number) for number in range(num_rollouts)], learner.remote()
 
 
 async def measure(config: RunConfig, rollouts: list[Any], learner: Any, num_groups: int) -> dict[str, float]:
