@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 
 import ray
+from ray.exceptions import RayTaskError
 
 from actors.config import RolloutConfig
 from actors.environment import engine_environment
@@ -207,7 +208,12 @@ class RolloutFleet(Fleet[RolloutHandle]):
             doing="sampling",
         )
         late_s = POLL_S + self._config.suspect_after_s
-        groups, worker.facts = await listen(answer, late_s, lambda: self._suspect(worker, late_s))
+        try:
+            groups, worker.facts = await listen(answer, late_s, lambda: self._suspect(worker, late_s))
+        except WorkerLost as error:
+            if isinstance(error.__cause__, RayTaskError):
+                batch.future()  # the same error, which Ray would print as one that nobody has seen
+            raise
         if groups:
             if "first_group" not in worker.startup_s:
                 worker.end_phase("first_group")
