@@ -40,7 +40,7 @@ class Followed:
     config: TrackingConfig
     resumed_from: int
     since_s: float
-    """When this process began to follow."""
+    """When the driver began this run, or went on with it."""
 
 
 class Feed(threading.Thread):

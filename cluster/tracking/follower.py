@@ -1,4 +1,6 @@
-"""The process beside a run that tells its trackers: `python -m cluster.tracking.follower RUN_DIR STEP`.
+"""The process beside a run that tells its trackers: `python -m cluster.tracking.follower RUN_DIR STEP TIME`.
+
+Steps after STEP that were done before TIME, in seconds since the epoch, are those that a resumed run does again.
 
 Its stdin is a pipe from the process that drives the run, which writes the outcome at the end; when that process is
 gone, however it went, the pipe ends too. What the user should know goes to stdout, a line each; all that the libraries
@@ -44,7 +46,7 @@ HANGS_AFTER_S = 60.0
 NICENESS = 10
 
 
-def follow(run_dir: Path, resumed_from: int, stdin: int, note: Callable[[str], None]) -> bool:
+def follow(run_dir: Path, resumed_from: int, since_s: float, stdin: int, note: Callable[[str], None]) -> bool:
     """Tell the trackers until the pipe ends, and `tracking.flush_s` longer; whether all of them have ended."""
     config = load_config(run_dir / SETTINGS_FILE)
     state = State(run_dir)
@@ -52,7 +54,7 @@ def follow(run_dir: Path, resumed_from: int, stdin: int, note: Callable[[str], N
         run=tracked_run(config, run_dir),
         config=config.tracking,
         resumed_from=resumed_from,
-        since_s=time.time(),
+        since_s=since_s,
     )
     feeds = [Feed(name, TRACKERS[name](), followed, state, note) for name in config.tracking.to]
     for feed in feeds:
@@ -125,7 +127,7 @@ def _write(state: State) -> None:
 
 def main() -> None:
     """Keep the pipes of the driver to oneself, and have whatever the libraries print in the log."""
-    run_dir, resumed_from = Path(sys.argv[1]), int(sys.argv[2])
+    run_dir, resumed_from, since_s = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
     stdin, stdout = os.dup(0), os.dup(1)
     log = os.open(run_dir / LOG_FILE, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     nothing = os.open(os.devnull, os.O_RDONLY)
@@ -142,7 +144,7 @@ def main() -> None:
             os.write(stdout, (line + "\n").encode())
 
     try:
-        have_ended = follow(run_dir, resumed_from, stdin, note)
+        have_ended = follow(run_dir, resumed_from, since_s, stdin, note)
     except Exception as error:
         logging.getLogger(__name__).exception("the follower ends")
         note(f"tracking: its process ends ({' '.join(str(error).split())[:200]}); the run goes on without")

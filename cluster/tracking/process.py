@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -75,7 +76,15 @@ def _start(
         if config.examples_every:
             write_problems(run_dir, problems)
         follower = subprocess.Popen(
-            [sys.executable, "-P", "-m", "cluster.tracking.follower", str(run_dir), str(resumed_from)],
+            [
+                sys.executable,
+                "-P",
+                "-m",
+                "cluster.tracking.follower",
+                str(run_dir),
+                str(resumed_from),
+                repr(time.time()),
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

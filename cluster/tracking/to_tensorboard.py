@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,12 +26,13 @@ class TensorBoard:
         directory = run.run_dir / DIRECTORY
         self._writer = EventFileWriter(str(directory), flush_secs=5)
         if known_as is None:
-            self._add(0, None, text_pb("settings", f"```\n{run.settings_toml}\n```"))
+            self.rewind(-1)  # TensorBoard takes the first of these for a beginning, whatever its step
+            self._add(0, time.time(), text_pb("settings", f"```\n{run.settings_toml}\n```"))
         return str(directory.name)
 
     def rewind(self, step: int) -> None:
         log = self._event.SessionLog(status=self._event.SessionLog.START)
-        self._writer.add_event(self._event.Event(step=step + 1, session_log=log))
+        self._writer.add_event(self._event.Event(wall_time=time.time(), step=step + 1, session_log=log))
 
     def log_steps(self, steps: Sequence[Step]) -> None:
         for step in steps:
@@ -64,11 +66,8 @@ class TensorBoard:
             summary.value.add(tag=tag, simple_value=value)
         return summary
 
-    def _add(self, step: int, time_s: float | None, summary: Any) -> None:
-        event = self._event.Event(step=step, summary=summary)
-        if time_s is not None:
-            event.wall_time = time_s
-        self._writer.add_event(event)
+    def _add(self, step: int, time_s: float, summary: Any) -> None:
+        self._writer.add_event(self._event.Event(wall_time=time_s, step=step, summary=summary))
 
 
 def _markdown(table: Table) -> str:

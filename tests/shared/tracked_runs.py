@@ -100,8 +100,8 @@ class TrackedRunDirectory:
         wait_for(lambda: self.told(name).get("mark", {}).get("step", 0) >= step)
 
 
-def wait_for(condition: Callable[[], Any]) -> None:
-    deadline_s = time.monotonic() + PATIENCE_S
+def wait_for(condition: Callable[[], Any], timeout_s: float = PATIENCE_S) -> None:
+    deadline_s = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline_s
         time.sleep(0.05)
