@@ -38,6 +38,7 @@ RUN_TOGETHER = {
     "tests/learner/test_workers.py": "cluster",
     "tests/cluster/run/test_alarms.py": "cluster",
     "tests/cluster/run/test_launch.py": "cluster",
+    "tests/cluster/run/test_monitoring.py": "cluster",
     "tests/cluster/fleet/test_learning.py": "cluster",
     "tests/cluster/fleet/test_verifying.py": "cluster",
     "tests/cluster/fleet/test_elastic.py": "cluster",
