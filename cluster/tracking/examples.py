@@ -32,7 +32,8 @@ COLUMNS = (
     "status",
     "picked",
 )
-FROM_TRAJECTORIES = ["group", "problem_id", "texts", "scores", "rewards", "weights", "statuses"]
+FROM_TRAJECTORIES = ("group", "problem_id", "texts", "scores", "rewards", "weights", "statuses")
+BUFFER_BYTES = 1 << 20
 
 
 def write_problems(run_dir: Path, problems: Iterable[Problem]) -> None:
@@ -60,7 +61,10 @@ def trajectories_of(run_dir: Path, step: int) -> Path:
 def read_examples(run_dir: Path, step: int, config: TrackingConfig) -> Table:
     """The step's first groups, a row a sample. Raises OSError or ValueError where its trajectories are gone."""
     path = trajectories_of(run_dir, step)
-    groups = pq.read_table(path, columns=FROM_TRAJECTORIES).slice(0, config.num_examples).to_pylist()
+    # A file of many long samples is not read whole.
+    with pq.ParquetFile(path, buffer_size=BUFFER_BYTES, pre_buffer=False) as file:
+        batches = file.iter_batches(batch_size=config.num_examples, columns=list(FROM_TRAJECTORIES))
+        groups = next(batches).to_pylist()
     asked = _asked(run_dir, sorted({group["problem_id"] for group in groups}))
     rows = [
         row

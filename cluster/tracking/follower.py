@@ -147,7 +147,7 @@ def main() -> None:
         have_ended = follow(run_dir, resumed_from, since_s, stdin, note)
     except Exception as error:
         logging.getLogger(__name__).exception("the follower ends")
-        note(f"tracking: its process ends ({' '.join(str(error).split())[:200]}); the run goes on without")
+        note(f"tracking: it fails ({' '.join(str(error).split())[:200]})")
         os._exit(1)
     if not have_ended:
         os._exit(0)  # a library's call that never returns must not be waited for

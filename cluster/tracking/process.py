@@ -32,6 +32,7 @@ class Following:
 
     def __init__(self) -> None:
         self.outcome: Outcome = "finished"
+        self.is_ending = False
 
 
 @contextmanager
@@ -49,7 +50,7 @@ def following(
     is: `note` hears of it. At the end all processes of the trackers are gone.
     """
     this = Following()
-    follower = _start(config, run_dir, problems, resumed_from, note) if config.to else None
+    follower = _start(this, config, run_dir, problems, resumed_from, note) if config.to else None
     try:
         yield this
     except Interrupted:
@@ -59,11 +60,13 @@ def following(
         this.outcome = "failed"
         raise
     finally:
+        this.is_ending = True
         if follower:
             _end(follower, this.outcome, config.flush_s)
 
 
 def _start(
+    this: Following,
     config: TrackingConfig,
     run_dir: Path,
     problems: Sequence[Problem],
@@ -94,14 +97,17 @@ def _start(
     except OSError as error:
         note(f"tracking: it does not start ({error}); the run goes on without")
         return None
-    threading.Thread(target=_pass_on, args=(follower, note), name="tracking", daemon=True).start()
+    threading.Thread(target=_pass_on, args=(this, follower, note), name="tracking", daemon=True).start()
     return follower
 
 
-def _pass_on(follower: subprocess.Popen[bytes], note: Callable[[str], None]) -> None:
+def _pass_on(this: Following, follower: subprocess.Popen[bytes], note: Callable[[str], None]) -> None:
+    """What it says, until it ends; and that it has, where nobody asked it to."""
     assert follower.stdout
     for line in follower.stdout:
         note(line.decode(errors="replace").rstrip())
+    if not this.is_ending:
+        note(f"tracking: its process is gone (pid {follower.pid}); the run goes on without")
 
 
 def _end(follower: subprocess.Popen[bytes], outcome: Outcome, flush_s: float) -> None:
@@ -111,9 +117,15 @@ def _end(follower: subprocess.Popen[bytes], outcome: Outcome, flush_s: float) ->
         with suppress(OSError):  # it is gone already
             follower.stdin.write(outcome.encode())
             follower.stdin.close()
-        with suppress(subprocess.TimeoutExpired):
-            follower.wait(flush_s + SLACK_S)
+        deadline_s = time.monotonic() + flush_s + SLACK_S
+        while not _has_ended(follower) and time.monotonic() < deadline_s:
+            time.sleep(0.05)
     finally:
         with suppress(ProcessLookupError):
             os.killpg(follower.pid, signal.SIGKILL)
         follower.wait()
+
+
+def _has_ended(follower: subprocess.Popen[bytes]) -> bool:
+    """Without having it reaped: until then its number, which is its group's, is nobody else's."""
+    return os.waitid(os.P_PID, follower.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None

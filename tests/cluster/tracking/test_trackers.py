@@ -142,7 +142,9 @@ def test_a_follower_that_was_killed_leaves_nothing_out_and_nothing_twice(tmp_pat
         run.wait_until_told("tensorboard", 1)
         [pid] = children_of_followers()
         os.kill(pid, signal.SIGKILL)
+        wait_for(lambda: run.notes)
         run.do_step(2)
+    assert run.notes == [f"tracking: its process is gone (pid {pid}); the run goes on without"]
     with run.followed(resumed_from=2):
         run.do_step(3)
     assert rounded(scalars(events_of(run.run_dir), "train/reward")) == rounded(ONCE[:3])
