@@ -36,6 +36,21 @@ MAX_BATCHED_TOKENS = 8192
 
 
 @dataclass(frozen=True, slots=True)
+class EngineLoad:
+    """What vLLM's scheduler holds at the moment, and what its prefix cache was asked for since the engine was built."""
+
+    num_running: int
+    num_waiting: int
+    """Sequences without a place among `rollout.max_num_seqs`, or whose KV has no room."""
+    kv_usage: float
+    """Share of the blocks of the KV cache that sequences hold."""
+    prefix_queried_tokens: int
+    """Tokens of new sequences that were looked up; 0 without `rollout.prefix_caching`."""
+    prefix_hit_tokens: int
+    """Those of them that were there."""
+
+
+@dataclass(frozen=True, slots=True)
 class EngineClock:
     """Where the stepping thread's time went, in seconds since the engine was built."""
 
@@ -57,6 +72,7 @@ class Engine:
             from vllm.config import WeightTransferConfig
             from vllm.engine.arg_utils import EngineArgs
             from vllm.v1.engine.llm_engine import LLMEngine
+            from vllm.v1.metrics.stats import PrefixCacheStats
 
             from actors.weights import receiver
 
@@ -99,6 +115,10 @@ class Engine:
             ) from error
         core: Any = self._llm.engine_core  # of this process, so that its scheduler is at hand
         self._scheduler = core.engine_core.scheduler
+        # vLLM counts lookups only with all of its statistics, which cost time at every step.
+        self._prefixes = PrefixCacheStats()
+        self._scheduler.kv_cache_manager.log_stats = True
+        self._scheduler.kv_cache_manager.prefix_cache_stats = self._prefixes
         self.version = 0
         self._llm.set_weight_version(str(self.version))
         self._calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
@@ -239,6 +259,18 @@ class Engine:
     @property
     def clock(self) -> EngineClock:
         return EngineClock(*self._clock)
+
+    @property
+    def load(self) -> EngineLoad:
+        """Five reads of what is there; a step in progress may change one between two of them."""
+        num_running, num_waiting = self._scheduler.get_request_counts()
+        return EngineLoad(
+            num_running=num_running,
+            num_waiting=num_waiting,
+            kv_usage=self._scheduler.kv_cache_manager.usage,
+            prefix_queried_tokens=self._prefixes.queries,
+            prefix_hit_tokens=self._prefixes.hits,
+        )
 
     def shutdown(self) -> None:
         """Stop stepping and free the engine; unfinished groups fail with RuntimeError."""

@@ -23,7 +23,7 @@ import pyarrow as pa
 import ray
 
 from actors.config import RolloutConfig
-from actors.engine import Engine
+from actors.engine import Engine, EngineLoad
 from actors.heap import no_collection
 from actors.tokens import decode, load_tokenizer, stop_token_ids
 from actors.types import GroupFacts, Lease, SampleGroup, samples_to_batch
@@ -59,6 +59,7 @@ class RolloutFacts:
     fill: float
     """Sequences decoded at a time over rollout.max_num_seqs, over the last FILL_WINDOW_S seconds or more."""
     resident_bytes: int
+    load: EngineLoad
 
 
 @ray.remote(max_restarts=0)
@@ -171,6 +172,7 @@ class RolloutWorker:
             running_s=clock.running_s,
             fill=self._fill,
             resident_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10,
+            load=self._engine.load,
         )
 
     def _to_group(self, lease: Lease, output: Any) -> SampleGroup:

@@ -29,6 +29,7 @@ from cluster.run_directory.record import SETTINGS_FILE, RunRecord, step_of, writ
 from cluster.run_directory.run_file import RunFile
 from cluster.terminal.console import View, duration
 from cluster.terminal.interrupts import Interrupted, ending_at_once, interrupts
+from cluster.tracking.process import following
 
 if TYPE_CHECKING:  # it imports torch
     from cluster.evaluation.report import Report
@@ -175,33 +176,39 @@ def _train_and_evaluate(
         record = RunRecord(run_dir)
         settings = config.model_dump(mode="json", exclude_none=True)
         write_atomically(run_dir / SETTINGS_FILE, tomli_w.dumps(settings))
-        if is_trained:
-            stage = "finished"
-            view.finish("training", f"finished already, at step {config.train.steps}/{config.train.steps}")
-        else:
-            stage = train_stage(
-                config,
-                view,
-                record,
-                start,
-                run_file,
-                ray_address=ray_address,
-                received=received,
-                go_on=go_on,
-            )
-        checkpoint = record.checkpoints()[-1]
-        if received:
-            raise Interrupted(f"stopped with a checkpoint; go on with: {go_on}")
-        report, note = None, ""
-        if stage == "stopped":
-            note = f"stopped as asked, with a checkpoint; go on with: {go_on}"
-        elif config.evaluation:
-            run_file.update(stage=STAGE)
-            models = {"base": config.model, "trained": str(checkpoint / "model")}
-            problems = start.test_problems
-            report = evaluation_stage(
-                config, view, models, problems, run_dir, go_on=go_on, before_sampling=before_sampling
-            )
+        resumed_from = step_of(earlier) if earlier else 0
+        with following(
+            config.tracking, run_dir, start.problems, resumed_from=resumed_from, note=view.note
+        ) as told:
+            if is_trained:
+                stage = "finished"
+                steps = config.train.steps
+                view.finish("training", f"finished already, at step {steps}/{steps}")
+            else:
+                stage = train_stage(
+                    config,
+                    view,
+                    record,
+                    start,
+                    run_file,
+                    ray_address=ray_address,
+                    received=received,
+                    go_on=go_on,
+                )
+            checkpoint = record.checkpoints()[-1]
+            if received:
+                raise Interrupted(f"stopped with a checkpoint; go on with: {go_on}")
+            report, note = None, ""
+            if stage == "stopped":
+                told.outcome = "stopped"
+                note = f"stopped as asked, with a checkpoint; go on with: {go_on}"
+            elif config.evaluation:
+                run_file.update(stage=STAGE)
+                models = {"base": config.model, "trained": str(checkpoint / "model")}
+                problems = start.test_problems
+                report = evaluation_stage(
+                    config, view, models, problems, run_dir, go_on=go_on, before_sampling=before_sampling
+                )
         return Result(record=record, checkpoint=checkpoint, report=report, note=note)
 
 

@@ -17,6 +17,7 @@ from pydantic import (
 from actors.config import RolloutConfig
 from cluster.config.evaluation import EvalConfig
 from cluster.config.scaling import ScalingConfig
+from cluster.config.tracking import TrackingConfig
 from learner.config import LearnerConfig, SftConfig
 from learner.objectives.config import ObjectiveConfig
 from verifiers.config import VerifierConfig
@@ -145,6 +146,7 @@ class RunConfig(BaseModel):
         None, description="Make the base model from scratch first, if it is missing."
     )
     metrics: MetricsConfig = MetricsConfig()
+    tracking: TrackingConfig = TrackingConfig()
 
     @property
     def shown_k(self) -> int:

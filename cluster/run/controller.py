@@ -91,7 +91,7 @@ class Controller:
         self._progress = Progress(steps=train.steps, num_select=config.shown_k)
         self._sync_s = 0.0
         self._syncing: asyncio.Task[None] | None = None
-        self.metrics = Metrics()
+        self.metrics = Metrics(self._record.run_dir)
         self.metrics.observe_recoveries(origin.num_recoveries)
         self._learner = LearnerHandle(config)
         self._feeder = Feeder(

@@ -6,8 +6,11 @@ series are dropped with it.
 
 from __future__ import annotations
 
+import math
+import shutil
 from collections import Counter as Tally
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
@@ -76,7 +79,8 @@ BATCH_GAUGES = {
 class Metrics:
     """All series of a run. Names follow bonfire_<role>_<quantity>_<unit>[_total]."""
 
-    def __init__(self) -> None:
+    def __init__(self, run_dir: Path | None = None) -> None:
+        """`run_dir`: whose disk is watched; it is looked at by each scrape, in the endpoint's own thread."""
         self.registry = CollectorRegistry()
         self._learner = {
             fact: Gauge(f"bonfire_learner_{name}", text, registry=self.registry)
@@ -150,6 +154,21 @@ class Metrics:
             "Sequences decoded at a time over rollout.max_num_seqs, in the last ten seconds or so",
             ["worker"],
         )
+        self._running = self._gauge(
+            "bonfire_engine_running_sequences", "Sequences being decoded at the moment", ["worker"]
+        )
+        self._waiting = self._gauge(
+            "bonfire_engine_waiting_sequences", "Sequences that the engine has no place for yet", ["worker"]
+        )
+        self._kv_usage = self._gauge(
+            "bonfire_engine_kv_usage_ratio", "Share of the KV cache that sequences hold", ["worker"]
+        )
+        self._prefix_queried = self._counter(
+            "bonfire_engine_prefix_queried_tokens", "Tokens of new sequences looked up in the prefix cache"
+        )
+        self._prefix_hit = self._counter(
+            "bonfire_engine_prefix_hit_tokens", "Tokens of new sequences found in the prefix cache"
+        )
         self._group_seconds = self._histogram(
             "bonfire_cluster_group_seconds", "From a group's lease to its verdicts", GROUP_SECONDS
         )
@@ -162,8 +181,11 @@ class Metrics:
         self._latency = self._histogram(
             "bonfire_verifier_latency_seconds", "Time of one verdict", LATENCY_SECONDS
         )
+        self._disk = self._gauge("bonfire_cluster_disk_free_bytes", "Free on the disk of the run directory")
+        self._disk.set_function(lambda: _free_bytes(run_dir))
         self._rollout_names: set[str] = set()
-        self._reprefilled_by: dict[str, int] = {}
+        self._counted: dict[str, tuple[int, ...]] = {}
+        """Of each worker that ever was, what its totals were when they were last counted."""
         self._startup_labels: set[tuple[str, str]] = set()
         for status in STATUSES:
             self._verdicts.labels(status)
@@ -255,19 +277,47 @@ class Metrics:
 
     def set_rollouts(self, facts: Iterable[tuple[str, RolloutFacts]]) -> None:
         """Series of the living rollout workers; those of the others are dropped."""
-        gauges = (self._busy, self._idle, self._fill, self._serving, self._resident)
+        gauges = (
+            self._busy,
+            self._idle,
+            self._fill,
+            self._serving,
+            self._resident,
+            self._running,
+            self._waiting,
+            self._kv_usage,
+        )
         gone, self._rollout_names = self._rollout_names, set()
         for name, fact in facts:
             self._rollout_names.add(name)
-            self._reprefilled.inc(fact.num_reprefilled_tokens - self._reprefilled_by.get(name, 0))
-            self._reprefilled_by[name] = fact.num_reprefilled_tokens
-            values = (fact.busy_s, fact.idle_s, fact.fill, fact.version, fact.resident_bytes)
+            load = fact.load
+            self._count_totals(
+                name, (fact.num_reprefilled_tokens, load.prefix_queried_tokens, load.prefix_hit_tokens)
+            )
+            values = (
+                fact.busy_s,
+                fact.idle_s,
+                fact.fill,
+                fact.version,
+                fact.resident_bytes,
+                load.num_running,
+                load.num_waiting,
+                load.kv_usage,
+            )
             for gauge, value in zip(gauges, values, strict=True):
                 gauge.labels(name).set(value)
         # A scrape may come at any moment: the living keep their series throughout.
         for name in gone - self._rollout_names:
             for gauge in gauges:
                 gauge.remove(name)
+
+    def _count_totals(self, name: str, totals: tuple[int, ...]) -> None:
+        """Add what a worker's totals have grown by."""
+        before = self._counted.get(name, (0,) * len(totals))
+        self._counted[name] = totals
+        counters = (self._reprefilled, self._prefix_queried, self._prefix_hit)
+        for counter, new, old in zip(counters, totals, before, strict=True):
+            counter.inc(new - old)
 
     def _gauge(self, name: str, text: str, labels: Iterable[str] = ()) -> Gauge:
         return Gauge(name, text, labels, registry=self.registry)
@@ -277,3 +327,11 @@ class Metrics:
 
     def _histogram(self, name: str, text: str, buckets: Iterable[float]) -> Histogram:
         return Histogram(name, text, registry=self.registry, buckets=tuple(buckets))
+
+
+def _free_bytes(run_dir: Path | None) -> float:
+    """NaN where it cannot be known: a scrape must have its other series all the same."""
+    try:
+        return math.nan if run_dir is None else shutil.disk_usage(run_dir).free
+    except OSError:
+        return math.nan

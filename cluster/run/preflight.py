@@ -31,6 +31,7 @@ from cluster.run.model_checks import (
     why_beyond,
 )
 from cluster.run.token_words import naming_unknown_words
+from cluster.tracking.libraries import check_installed
 from verifiers.problems.loading import warn_of_shared_prompts
 from verifiers.process.trial import try_imports
 from verifiers.types import Problem
@@ -61,6 +62,7 @@ def prepare(
     check_verifier_models(config.verifier)
     check_context(config)
     check_engine(config)
+    check_installed(config.tracking)
     if port_patience_s is not None:
         check_port(config.metrics, port_patience_s)
     tokenizer = tokenizer_of(config)

@@ -86,6 +86,27 @@ def test_a_group_with_a_lower_number_overtakes_those_that_wait(engine, tiny_mode
     assert ends.index(7) <= 2 * ENGINE.max_num_seqs // per_group
 
 
+def test_the_load_is_what_the_scheduler_holds_and_a_group_finds_its_own_prompt(engine, tiny_model):
+    load(engine, make_policy(tiny_model))
+    before = engine.load
+    per_group = ENGINE.samples_per_prompt
+    num_groups = 2 * ENGINE.max_num_seqs // per_group
+    futures = engine.sample([lease(seed=0, prompt=LONG_PROMPT) for _ in range(num_groups)])
+    seen = []
+    while not all(future.done() for future in futures):
+        seen.append(engine.load)
+        time.sleep(0.001)
+    assert max(one.num_running for one in seen) == ENGINE.max_num_seqs
+    assert max(one.num_waiting for one in seen) >= per_group
+    assert 0 < max(one.kv_usage for one in seen) <= 1
+    after = engine.load
+    assert (after.num_running, after.num_waiting) == (0, 0) and after.kv_usage < 0.01
+    queried = after.prefix_queried_tokens - before.prefix_queried_tokens
+    hit = after.prefix_hit_tokens - before.prefix_hit_tokens
+    assert queried == num_groups * per_group * len(LONG_PROMPT)
+    assert 0 < hit <= 32 * (num_groups * per_group - 1)  # the prompt's one whole block
+
+
 @pytest.mark.parametrize("num_samples", [1, 8, 33])
 def test_a_group_has_exactly_n_samples(engine, monkeypatch, num_samples):
     with_settings(engine, monkeypatch, samples_per_prompt=num_samples)

@@ -27,6 +27,8 @@ CASES = [
     ("BonfireWorkersLost", 'bonfire_cluster_restarts_total{role="rollout"}', "0 0 1x60", "6m", False),
     ("BonfireWorkerSilent", 'bonfire_cluster_silent_workers{role="rollout"}', "0 1x40", "5m", True),
     ("BonfireWorkerSilent", 'bonfire_cluster_silent_workers{role="rollout"}', "0x60", "50m", False),
+    ("BonfireDiskFull", "bonfire_cluster_disk_free_bytes", "1e9-1e7x80", "50m", True),
+    ("BonfireDiskFull", "bonfire_cluster_disk_free_bytes", "1e9-1e5x80", "50m", False),
 ]
 """An alert, a series, its values a minute apart, a moment, and whether the alert is to fire then."""
 

@@ -15,6 +15,7 @@ import cluster.config.evaluation
 import cluster.config.parse
 import cluster.config.scaling
 import cluster.config.schema
+import cluster.config.tracking
 import learner.config
 import learner.objectives.config
 import verifiers.config
@@ -37,6 +38,7 @@ CONFIG_MODULES = (
     cluster.config.evaluation,
     cluster.config.scaling,
     cluster.config.schema,
+    cluster.config.tracking,
     learner.config,
     learner.objectives.config,
     verifiers.config,

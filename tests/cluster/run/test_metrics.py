@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+import shutil
 import socket
 import urllib.error
 import urllib.request
@@ -12,6 +14,7 @@ import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from actors.engine import EngineLoad
 from actors.types import Judgement
 from actors.worker import RolloutFacts
 from cluster.config.schema import MetricsConfig
@@ -94,6 +97,15 @@ def step_facts(**changes):
     return {**facts, **timings, **changes}
 
 
+LOAD = {
+    "num_running": 12,
+    "num_waiting": 3,
+    "kv_usage": 0.5,
+    "prefix_queried_tokens": 100,
+    "prefix_hit_tokens": 75,
+}
+
+
 def rollout_facts(**changes):
     fields = {
         "version": 2,
@@ -113,7 +125,8 @@ def rollout_facts(**changes):
         "fill": 0.25,
         "resident_bytes": 10**9,
     }
-    return RolloutFacts(**{**fields, **times, **changes})
+    load = {name: changes.pop(name) for name in LOAD if name in changes}
+    return RolloutFacts(**{**fields, **times, **changes}, load=EngineLoad(**{**LOAD, **load}))
 
 
 # The endpoint
@@ -151,6 +164,12 @@ def test_two_runs_on_one_machine_have_series_of_their_own(metrics):
     metrics.observe_samples(8, 70)
     assert metrics.registry.get_sample_value("bonfire_rollout_tokens_total") == 70
     assert other.registry.get_sample_value("bonfire_rollout_tokens_total") == 0
+
+
+def test_the_disk_of_the_run_is_watched(tmp_path):
+    free = Metrics(tmp_path).registry.get_sample_value("bonfire_cluster_disk_free_bytes")
+    assert free == pytest.approx(shutil.disk_usage(tmp_path).free, rel=0.05)
+    assert math.isnan(Metrics(tmp_path / "gone").registry.get_sample_value("bonfire_cluster_disk_free_bytes"))
 
 
 # Values
@@ -238,6 +257,9 @@ def test_a_dead_workers_series_vanish_and_the_livings_stay(metrics, scrape):
     assert shown["bonfire_rollout_busy_seconds[rollout-1]"] == 7
     assert shown["bonfire_rollout_idle_seconds[rollout-0]"] == 1
     assert shown["bonfire_engine_fill[rollout-0]"] == 0.25
+    assert shown["bonfire_engine_running_sequences[rollout-0]"] == 12
+    assert shown["bonfire_engine_waiting_sequences[rollout-0]"] == 3
+    assert shown["bonfire_engine_kv_usage_ratio[rollout-0]"] == 0.5
     assert shown["bonfire_rollout_version[rollout-0]"] == 2
     assert shown["bonfire_rollout_resident_bytes[rollout-0]"] == 10**9
     metrics.set_rollouts([("rollout-1", rollout_facts(busy_s=8.0)), ("rollout-2", rollout_facts(version=3))])
@@ -266,6 +288,14 @@ def test_tokens_computed_again_are_those_of_all_workers_also_of_the_dead(metrics
         [("rollout-0", rollout_facts(num_reprefilled_tokens=11))]
     )  # it was only not heard of
     assert scrape()[name] == 15
+
+
+def test_lookups_in_prefix_caches_are_those_of_all_workers(metrics, scrape):
+    metrics.set_rollouts([("rollout-0", rollout_facts()), ("rollout-1", rollout_facts())])
+    metrics.set_rollouts([("rollout-1", rollout_facts(prefix_queried_tokens=300, prefix_hit_tokens=80))])
+    shown = scrape()
+    assert shown["bonfire_engine_prefix_queried_tokens_total"] == 400
+    assert shown["bonfire_engine_prefix_hit_tokens_total"] == 155
 
 
 def test_targets_and_the_decisions_that_made_them_are_shown(metrics, scrape):

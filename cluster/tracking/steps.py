@@ -1,0 +1,96 @@
+"""The steps of metrics.jsonl, each once, while the run appends to the file and may rewind it."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cluster.tracking.tracker import Step
+
+CHUNK_BYTES = 1 << 18
+NO_QUANTITIES = ("step", "version", "time")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mark:
+    """The newest step that was told of, and when it was done."""
+
+    step: int = 0
+    time_s: float = 0.0
+
+
+class StepReader:
+    """Its own place in a run's metrics.jsonl. What is not read yet lies there: nothing is kept in memory."""
+
+    def __init__(self, path: Path, *, resumed_from: int, since_s: float) -> None:
+        """Steps after `resumed_from` that were done before `since_s` are about to be rewound: they are left out."""
+        self._path = path
+        self._resumed_from = resumed_from
+        self._since_s = since_s
+        self._inode = -1
+        self._offset = 0
+
+    def fresh(self, mark: Mark, *, overwrites: bool) -> Iterator[Step]:
+        """Steps that are there and were not told of up to `mark`, in the order of the file.
+
+        With `overwrites`, also those that the run did again since: the first of them is no later than the mark's.
+        The place moves on as they are taken.
+        """
+        for line in self._lines():
+            try:
+                facts = json.loads(line)
+                step, time_s = int(facts["step"]), float(facts["time"])
+            except (ValueError, KeyError, TypeError):  # no line of the run's
+                continue
+            if step > self._resumed_from and time_s < self._since_s:
+                continue
+            is_fresh = step > mark.step or (overwrites and time_s > mark.time_s)
+            if is_fresh:
+                yield Step(step=step, time_s=time_s, values=quantities(facts))
+
+    def _lines(self) -> Iterator[bytes]:
+        """Whole lines from this place on; from the beginning where the file is another one by now."""
+        try:
+            file = self._path.open("rb")
+        except FileNotFoundError:
+            return
+        with file:
+            about = os.fstat(file.fileno())
+            if about.st_ino != self._inode or about.st_size < self._offset:
+                self._inode, self._offset = about.st_ino, 0
+            file.seek(self._offset)
+            while chunk := file.readlines(CHUNK_BYTES):
+                for line in chunk:
+                    if not line.endswith(b"\n"):
+                        return
+                    self._offset += len(line)
+                    yield line
+
+
+def quantities(facts: Mapping[str, Any]) -> dict[str, float]:
+    """The finite numbers of a step's facts by the name of their series; of a fact that is a table, each of its own."""
+    found: dict[str, float] = {}
+    for name, value in facts.items():
+        if name in NO_QUANTITIES:
+            continue
+        if isinstance(value, Mapping):
+            found |= {f"{name}/{inner}": one for inner, one in _numbers(value)}
+        else:
+            found |= {series(name): one for _, one in _numbers({name: value})}
+    return found
+
+
+def series(name: str) -> str:
+    """`time/` for seconds and what is counted per second, `train/` for all else."""
+    return f"time/{name}" if name.endswith("_s") else f"train/{name}"
+
+
+def _numbers(values: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    for name, value in values.items():
+        if isinstance(value, int | float) and math.isfinite(value):
+            yield name, float(value)
