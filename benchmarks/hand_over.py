@@ -14,7 +14,7 @@ import argparse
 import asyncio
 import json
 import time
-from typing import Any
+from typing import Any, cast
 
 from benchmarks.demo_run import NAMESPACE, machine
 from benchmarks.random_samples import random_samples
@@ -60,7 +60,8 @@ def make_actors(num_rollouts: int, samples: int, tokens: int) -> tuple[list[Any]
 
             return sum(len(group.samples.token_ids) for group in scored_from_judgements(judgements, batches))
 
-    return [Rollout.remote(f"rollout-{number}", number) for number in range(num_rollouts)], Learner.remote()
+    rollout, learner = cast(Any, Rollout), cast(Any, Learner)
+    return [rollout.remote(f"rollout-{number}", number) for number in range(num_rollouts)], learner.remote()
 
 
 async def measure(config: RunConfig, rollouts: list[Any], learner: Any, num_groups: int) -> dict[str, float]:
