@@ -143,7 +143,7 @@ def main() -> None:
             "learner": {"num_cpus": 0},
         }
     )
-    ray_cluster.start_ray(config, address=None, namespace=NAMESPACE)
+    ray_cluster.start_ray(config, address=None, namespace=NAMESPACE, publishes=False)
     rollouts, learner = make_actors(arguments.rollouts, arguments.samples, arguments.tokens)
     seen = asyncio.run(measure(config, rollouts, learner, arguments.groups))
     print(json.dumps({"machine": machine(), **vars(arguments), **seen}, indent=1))
