@@ -14,7 +14,7 @@ import argparse
 import asyncio
 import json
 import time
-from typing import Any
+from typing import Any, cast
 
 from benchmarks.demo_run import NAMESPACE, machine
 from benchmarks.random_samples import random_samples
@@ -60,8 +60,7 @@ def make_actors(num_rollouts: int, samples: int, tokens: int) -> tuple[list[Any]
 
             return sum(len(group.samples.token_ids) for group in scored_from_judgements(judgements, batches))
 
-    rollout: Any = Rollout
-    learner: Any = Learner
+    rollout, learner = cast(Any, Rollout), cast(Any, Learner)
     return [rollout.remote(f"rollout-{number}", number) for number in range(num_rollouts)], learner.remote()
 
 
@@ -144,7 +143,7 @@ def main() -> None:
             "learner": {"num_cpus": 0},
         }
     )
-    ray_cluster.start_ray(config, address=None, namespace=NAMESPACE)
+    ray_cluster.start_ray(config, address=None, namespace=NAMESPACE, publishes=False)
     rollouts, learner = make_actors(arguments.rollouts, arguments.samples, arguments.tokens)
     seen = asyncio.run(measure(config, rollouts, learner, arguments.groups))
     print(json.dumps({"machine": machine(), **vars(arguments), **seen}, indent=1))
