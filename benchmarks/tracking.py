@@ -5,9 +5,10 @@
 The tracker's own process follows a run directory that grows by a step every `--every` seconds: 56 facts, 32 groups of
 32 samples of 40 tokens with texts, written by the run's own code; tables as by default, four groups every ten steps. By
 tracker: CPU seconds of the process and its children until the first step is told (imports, the run's beginning) and for
-each step after it; the most memory they held; the seconds from a step's line to the tracker; bytes on disk a step.
-`run_s`: seconds that writing a step takes the run itself, without a tracker and beside one. W&B is offline, Trackio
-local, MLflow's store is files unless MLFLOW_TRACKING_URI says where a server is. About three minutes.
+each step after it; the most memory they held; the seconds from the last step's line to the tracker, at most; seconds
+that the end of the run waits; bytes on disk a step. `run_s`: seconds that writing a step takes the run
+itself, without a tracker and beside one. W&B is offline, Trackio local, MLflow's store is files unless
+MLFLOW_TRACKING_URI says where a server is. About two minutes.
 """
 
 from __future__ import annotations

@@ -38,16 +38,15 @@ class Wandb:
             self._run.log({**step.values, "_timestamp": step.time_s}, step=step.step)
 
     def log_table(self, table: Table) -> None:
-        rows = [list(row) for row in table.rows]
-        self._run.log(
-            {"examples": self._wandb.Table(columns=list(table.columns), data=rows)}, step=table.step
-        )
+        examples = self._wandb.Table(columns=list(table.columns), data=[list(row) for row in table.rows])
+        self._run.log({"examples": examples, "_timestamp": table.time_s}, step=table.step)
 
     def log_report(self, report: Report) -> None:
         self._run.summary.update(dict(report.values))
         for path in report.files:
             if path.suffix == ".png":
-                self._run.log({path.stem: self._wandb.Image(str(path))}, step=report.step)
+                picture = self._wandb.Image(str(path))
+                self._run.log({path.stem: picture, "_timestamp": report.time_s}, step=report.step)
             else:
                 self._run.save(str(path), base_path=str(path.parent), policy="now")
 

@@ -94,6 +94,10 @@ class TrackedRunDirectory:
     def write_report(self) -> None:
         write_atomically(self.run_dir / "report.json", json.dumps(REPORT))
 
+    def lines(self) -> list[dict[str, Any]]:
+        """Of metrics.jsonl."""
+        return [json.loads(line) for line in (self.run_dir / "metrics.jsonl").read_text().splitlines()]
+
     def told(self, name: str) -> dict[str, Any]:
         path = self.run_dir / "tracking.json"
         return json.loads(path.read_text()).get(name, {}) if path.exists() else {}

@@ -188,6 +188,8 @@ def test_wandb_has_every_step_once_and_a_resumed_run_is_the_same_one(tmp_path, m
         if one.HasField("history")
     ]
     assert rounded((step["_step"], step["train/reward"]) for step in steps) == rounded(ONCE)
+    done_s = {line["step"]: line["time"] for line in run.lines()}
+    assert all(abs(step["_timestamp"] - done_s[step["_step"]]) < 1 for step in steps if step["_step"] < 6)
     assert [step["_step"] for step in steps if any(key.startswith("examples") for key in step)] == [
         2, 4, 6, 8, 10,
     ]  # fmt: skip
