@@ -87,6 +87,7 @@ def serve(library: Library, host: str, port: int, token: str | None) -> None:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
+        listener.listen(128)  # from here on a browser that is quicker than uvicorn waits, and is not refused
     except (OSError, OverflowError) as error:
         raise ValueError(
             f"--host {host} --port {port} cannot be listened at ({error}): give another --port, or 0 for any"
