@@ -122,7 +122,7 @@ def make_group(
     )
     return ScoredGroup(
         samples=samples,
-        scores=rewards * 0.6 + rng.random(num_samples) * 0.6,
+        scores=rewards * 0.3 + rng.random(num_samples),
         rewards=rewards,
         statuses=("ok",) * num_samples,
         answers=tuple(str(number) for number in rng.integers(0, 12, num_samples)),

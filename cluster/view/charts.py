@@ -121,6 +121,8 @@ CHARTS = (
     ),
 )
 SAME = 1e-9
+SHARES = ("distinct", "agreement")
+"""What only the groups know; of all, so between 0 and 1."""
 
 
 def curves_of(
@@ -187,12 +189,15 @@ def with_groups(
             found[there] = values[place[there]]
         return found
 
-    intervals = {}
+    intervals: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     for name, (mean, error) in facts.items():
         mean_S, half_S = at_steps(mean), NORMAL_95 * at_steps(error)
-        if name in ("distinct", "agreement"):
+        low, high = mean_S - half_S, mean_S + half_S
+        if name in SHARES or (name in ("reward", "pass_at_n") and has_truth_values(snapshot)):
+            low, high = np.maximum(low, 0.0), np.minimum(high, 1.0)
+        if name in SHARES:
             columns = {**columns, name: mean_S}
-        intervals[name] = (mean_S - half_S, mean_S + half_S)
+        intervals[name] = (low, high)
     if not has_truth_values(snapshot):
         intervals.pop("pass_at_n", None)
     if {"bon", "pass_at_n"} <= columns.keys() and "pass_at_n" in intervals and _are_same(columns):
