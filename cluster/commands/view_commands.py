@@ -105,6 +105,10 @@ def _directories(paths: tuple[str, ...]) -> list[Path]:
     found = []
     for path in paths or (str(RUNS),):
         place = next((place for place in (Path(path), RUNS / path) if place.is_dir()), None)
+        if place is None and not paths:
+            raise ValueError(
+                f"there is no directory {RUNS} here: give a run's or an evaluation's, or change to where it is"
+            )
         if place is None:
             raise ValueError(
                 f"there is no directory {path}, nor {RUNS / path}: give a run's, an evaluation's, or one of several"

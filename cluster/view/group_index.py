@@ -68,7 +68,7 @@ class GroupIndex:
         self._columns |= {name: np.empty(0, np.int32) for name in TEXTS}
         self._num_files = 0
         self._unsaved = 0
-        self._snapshot: Snapshot | None = None
+        self._snapshot = self._take_snapshot()
         self._wanted, self._changed = threading.Event(), threading.Condition()
         self._rounds = 0
         self._thread: threading.Thread | None = None
@@ -77,16 +77,17 @@ class GroupIndex:
         """What is known now; waits so long for a look at the directory, and for small runs to be read whole."""
         with self._changed:
             if self._thread is None:
+                self._num_files = len(self._files())
+                self._snapshot = self._take_snapshot()
                 self._thread = threading.Thread(target=self._keep_up, daemon=True, name="view-index")
                 self._thread.start()
             seen = self._rounds
             self._wanted.set()
             self._changed.wait_for(lambda: self._rounds > seen or self._has_much_to_read(), timeout=wait_s)
-            return self._snapshot or self._take_snapshot()
+            return self._snapshot
 
     def _has_much_to_read(self) -> bool:
-        now = self._snapshot
-        return now is not None and now.num_files - now.num_read > 4 * FILES_PER_CHUNK
+        return self._snapshot.num_files - self._snapshot.num_read > 4 * FILES_PER_CHUNK
 
     def read_all(self) -> Snapshot:
         """Everything there is, read before this returns; for use without the thread."""
@@ -100,13 +101,17 @@ class GroupIndex:
         while True:
             self._wanted.wait()
             self._wanted.clear()
-            self._look()
+            try:
+                self._look()
+            except Exception as error:  # noqa: BLE001 - a thread that dies would leave every page waiting
+                self._damaged[-1] = ((0, 0), f"{self._directory} cannot be read: {error!r}")
+                self._publish()
             with self._changed:
                 self._rounds += 1
                 self._changed.notify_all()
             if self._unsaved >= SAVE_AFTER_FILES:
                 self._save()
-            time.sleep(LOOK_EVERY_S if self._snapshot and self._snapshot.num_files > 500 else 0.1)
+            time.sleep(LOOK_EVERY_S if self._snapshot.num_files > 500 else 0.1)
 
     def _look(self) -> None:
         """Read new and changed files, newest steps last; forget those that a rewind removed."""

@@ -16,11 +16,12 @@ from cluster.run_directory.run_file import is_driven_elsewhere, is_driven_here, 
 from cluster.view.evaluations import Evaluation, is_evaluation
 from cluster.view.events import Event, read_events
 from cluster.view.group_index import GroupIndex
-from cluster.view.metrics_log import MetricsLog
+from cluster.view.metrics_log import MetricsLog, last_facts
 from cluster.view.token_texts import TokenTexts, find_tokenizer
 from cluster.view.truths import HeldOutTruths, TrainingTruths
 
 EVALUATION = "evaluation"
+METRICS_FILE = "metrics.jsonl"
 FIND_EVERY_S = 2.0
 LOG_IS_FRESH_S = 120.0
 """A run of another machine counts as running while its metrics are younger, or its steps are slower than that."""
@@ -32,7 +33,7 @@ class Run:
     def __init__(self, directory: Path, name: str, cache: Path | None) -> None:
         self.directory = directory
         self.name = name
-        self.metrics = MetricsLog(directory / "metrics.jsonl")
+        self.metrics = MetricsLog(directory / METRICS_FILE)
         self.groups = GroupIndex(directory / "trajectories", cache)
 
     @property
@@ -57,10 +58,9 @@ class Run:
         return "ended" if not about or about.get("stage") == "ended" else "interrupted"
 
     @property
-    def metrics_seen(self) -> bool:
-        """Whether there is any step on disk."""
-        self.metrics.refresh()
-        return self.metrics.num_steps > 0
+    def newest(self) -> dict[str, Any]:
+        """Facts of the last step; empty before the first."""
+        return last_facts(self.directory / METRICS_FILE)
 
     @property
     def is_running(self) -> bool:
@@ -164,7 +164,7 @@ class Library:
 
 def is_run(directory: Path) -> bool:
     """Whether a run left anything there that a page can show."""
-    return (directory / RUN_FILE).is_file() or (directory / "metrics.jsonl").is_file()
+    return (directory / RUN_FILE).is_file() or (directory / METRICS_FILE).is_file()
 
 
 def cache_directory() -> Path:

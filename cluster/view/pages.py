@@ -43,7 +43,7 @@ def overview(library: Library, chosen: list[str]) -> str:
     """All runs and evaluations, and the curves of some runs side by side."""
     known = [name for name in chosen if name in library.runs]
     if not known:
-        known = [name for name, run in library.runs.items() if run.metrics_seen][:SHOWN_AT_FIRST]
+        known = [name for name, run in library.runs.items() if run.newest][:SHOWN_AT_FIRST]
     rows = [_run_row(run, shown=name in known) for name, run in library.runs.items()]
     evaluations = [one for name, one in library.evaluations.items() if not name.endswith(".evaluation")]
     return render(
@@ -279,8 +279,7 @@ def _shown_group(run: Run, group: OpenGroup) -> dict[str, Any]:
 
 
 def _run_row(run: Run, *, shown: bool) -> dict[str, Any]:
-    run.metrics.refresh()
-    newest, about = run.metrics.newest(), run.about
+    newest, about = run.newest, run.about
     started, ended = about.get("started"), newest.get("time")
     if run.is_running:
         ended = time.time()

@@ -48,7 +48,7 @@ def report_html(run: Run) -> str:
     assert "</script" not in script.lower() and "</style" not in style.lower()
     evaluation = run.evaluation
     report = evaluation.report if evaluation is not None else None
-    newest = run.metrics.newest()
+    newest = run.newest
     policy = (
         f"default-src 'none'; script-src '{_digest(script)}'; style-src '{_digest(style)}'; base-uri 'none'; "
         "form-action 'none'"

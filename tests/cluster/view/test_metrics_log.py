@@ -8,7 +8,7 @@ import math
 import numpy as np
 
 from cluster.run_directory.record import RunRecord
-from cluster.view.metrics_log import MetricsLog, thin
+from cluster.view.metrics_log import MetricsLog, last_facts, thin
 from tests.shared.viewed_runs import facts
 
 
@@ -24,7 +24,7 @@ def test_what_is_appended_is_read_and_nothing_before_it_again(tmp_path):
     assert steps_of(log) == [1]
     record.append_metrics(facts(2, reward=0.75))
     assert steps_of(log) == [1, 2]
-    assert log.columns()["reward"].tolist() == [0.5, 0.75] and log.newest()["step"] == 2
+    assert log.columns()["reward"].tolist() == [0.5, 0.75]
 
 
 def test_half_a_line_waits_for_its_other_half(tmp_path):
@@ -90,3 +90,12 @@ def test_many_steps_become_means_with_their_whole_range_so_that_no_peak_is_hidde
     assert plain["steps_per_point"] == 3 and plain["x"] == [3, 6, 7]
     assert plain["mean"]["a"] == [2.0, 52.5, -7.0]
     assert plain["low"]["a"] == [1.0, 5.0, -7.0] and plain["high"]["a"] == [3.0, 100.0, -7.0]
+
+
+def test_the_last_step_is_known_without_reading_the_others(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    assert last_facts(path) == {}
+    path.write_text("x" * 300_000 + "\n" + json.dumps(facts(7)) + "\n" + '{"step": 8, "rew')
+    assert last_facts(path)["step"] == 7
+    path.write_text('{"step": 8')
+    assert last_facts(path) == {}
