@@ -28,7 +28,10 @@ VERSION = "1"
 """Of what is kept in the cache; another one is not read."""
 FILES_PER_CHUNK = 64
 SAVE_AFTER_FILES = 256
+FEW_FILES = 300
+"""So many are read while a page waits."""
 LOOK_EVERY_S = 1.0
+"""At a directory of more than that."""
 Signature = tuple[int, int]
 """Size and time of change of a file."""
 
@@ -71,6 +74,7 @@ class GroupIndex:
         self._snapshot = self._take_snapshot()
         self._wanted, self._changed = threading.Event(), threading.Condition()
         self._rounds = 0
+        self._is_loaded = False
         self._thread: threading.Thread | None = None
 
     def snapshot(self, wait_s: float = 0.6) -> Snapshot:
@@ -83,11 +87,12 @@ class GroupIndex:
                 self._thread.start()
             seen = self._rounds
             self._wanted.set()
-            self._changed.wait_for(lambda: self._rounds > seen or self._has_much_to_read(), timeout=wait_s)
+            self._changed.wait_for(lambda: self._rounds > seen or self._is_not_waited_for(), timeout=wait_s)
             return self._snapshot
 
-    def _has_much_to_read(self) -> bool:
-        return self._snapshot.num_files - self._snapshot.num_read > 4 * FILES_PER_CHUNK
+    def _is_not_waited_for(self) -> bool:
+        """A large run: what is known of it is shown at once, and its page follows by itself."""
+        return self._is_loaded and self._snapshot.num_files > FEW_FILES
 
     def read_all(self) -> Snapshot:
         """Everything there is, read before this returns; for use without the thread."""
@@ -98,6 +103,8 @@ class GroupIndex:
 
     def _keep_up(self) -> None:
         self._load()
+        self._is_loaded = True
+        self._publish()
         while True:
             self._wanted.wait()
             self._wanted.clear()
@@ -111,7 +118,7 @@ class GroupIndex:
                 self._changed.notify_all()
             if self._unsaved >= SAVE_AFTER_FILES:
                 self._save()
-            time.sleep(LOOK_EVERY_S if self._snapshot.num_files > 500 else 0.1)
+            time.sleep(LOOK_EVERY_S if self._snapshot.num_files > FEW_FILES else 0.02)
 
     def _look(self) -> None:
         """Read new and changed files, newest steps last; forget those that a rewind removed."""
@@ -190,6 +197,7 @@ class GroupIndex:
     def _publish(self) -> None:
         with self._changed:
             self._snapshot = self._take_snapshot()
+            self._changed.notify_all()
 
     def _take_snapshot(self) -> Snapshot:
         return Snapshot(

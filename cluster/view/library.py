@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 import time
 import tomllib
 from collections.abc import Sequence
@@ -155,8 +156,15 @@ class Library:
 
     def start_reading(self, num_runs: int) -> None:
         """Have the newest runs read before anybody asks, so that a first page has something to show."""
-        for run in list(self.runs.values())[:num_runs]:
-            run.groups.snapshot(wait_s=0.0)
+        runs = list(self.runs.values())[:num_runs]
+
+        def read() -> None:
+            for run in runs:
+                run.metrics.refresh()
+            for run in runs:
+                run.groups.snapshot(wait_s=0.0)
+
+        threading.Thread(target=read, daemon=True, name="view-first").start()
 
     def _make(self, place: Path, name: str) -> Run | Evaluation:
         return Run(place, name, self._cache) if is_run(place) else Evaluation(place, name)

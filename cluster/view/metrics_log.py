@@ -50,7 +50,7 @@ class MetricsLog:
                 steps = sorted(self._steps)
                 names = sorted({name for facts in self._steps.values() for name in facts} | {"step"})
                 self._columns = {
-                    name: np.array([_number(self._steps[step].get(name)) for step in steps]) for name in names
+                    name: _numbers([self._steps[step].get(name) for step in steps]) for name in names
                 }
             return self._columns
 
@@ -151,8 +151,12 @@ def thin(
     return Curves(steps_X=steps_S[last], mean=mean, low=low, high=high, steps_per_point=every)
 
 
-def _number(value: Any) -> float:
-    return float(value) if isinstance(value, int | float) else math.nan
+def _numbers(values: list[Any]) -> np.ndarray:
+    """Float64 with NaN for null and for what is no number."""
+    try:
+        return np.array(values, np.float64)
+    except (ValueError, TypeError):  # a text among them
+        return np.array([float(one) if isinstance(one, int | float) else math.nan for one in values])
 
 
 def _plain(series: Mapping[str, np.ndarray]) -> dict[str, list[float | None]]:

@@ -154,7 +154,7 @@
       if (!lines.length) continue;
       const thinned = runs.filter((run) => run.steps_per_point > 1);
       const most = Math.max(...runs.map((run) => run.steps_per_point));
-      const band = !lines.some((line) => line.low) ? "" : thinned.length ? ` A point is the mean of ${most} steps, the band their smallest and largest value; drag to look closer.` : " Bands: 95 % intervals over the step's problems.";
+      const band = !lines.some((line) => line.low) ? "" : thinned.length ? ` ${thinned.length < runs.length ? "Of a long run a" : "A"} point is the mean of ${most} steps, the band their smallest and largest value; drag to look closer.` : " Bands: 95 % intervals over the step's problems.";
       found.push({
         title: chart.title, help: chart.help + (several && chart.series.length > 1 ? ` Shown: ${chart.series[0][1]}.` : "") + band, lines, log: chart.log, zero: chart.zero, sync: "steps", xlabel: "step",
         events: chart.events ? runs.flatMap((run) => run.events) : [],
