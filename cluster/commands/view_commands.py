@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import sys
 from pathlib import Path
@@ -82,6 +83,10 @@ def serve(library: Library, host: str, port: int, token: str | None) -> None:
 
     if token is None and not is_loopback(host):
         token = secrets.token_urlsafe(24)
+    if token is not None and not re.fullmatch(r"[\w.~-]+", token, re.ASCII):
+        raise ValueError(
+            "--token may have letters, digits and . _ ~ - alone, since it is part of an address: choose another"
+        )
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

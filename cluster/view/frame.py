@@ -8,7 +8,7 @@ from cluster.view.library import Run
 
 
 def base(tab: str) -> dict[str, Any]:
-    return {"tab": tab, "run": None, "standalone": False}
+    return {"tab": tab, "run": None}
 
 
 def of_run(run: Run, tab: str) -> dict[str, Any]:

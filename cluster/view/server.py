@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import re
 import secrets
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -68,6 +69,7 @@ class Guard:
     """Adds the headers, lets in who may: by token where there is one, else by the name in the address."""
 
     def __init__(self, app: ASGIApp, *, token: str | None) -> None:
+        assert token != ""
         self._app, self._token = app, token
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -94,17 +96,12 @@ class Guard:
         if request.method not in ("GET", "HEAD"):
             return PlainTextResponse("these pages are for reading", status_code=405)
         if self._token is None:
-            name = (
-                request.headers.get("host", "").rsplit(":", 1)[0]
-                if "]" not in request.headers.get("host", "")
-                else (request.headers["host"].rsplit("]", 1)[0] + "]")
-            )
-            if name.lower() not in OWN_NAMES:
+            if re.sub(r":\d+$", "", request.headers.get("host", "")).lower() not in OWN_NAMES:
                 return PlainTextResponse("ask for it as 127.0.0.1 or localhost", status_code=421)
             return None
         given = request.query_params.get("token")
         if given is not None and secrets.compare_digest(given.encode(), self._token.encode()):
-            answer = RedirectResponse(request.url.path, status_code=303)
+            answer = RedirectResponse("/" + request.url.path.lstrip("/\\"), status_code=303)
             answer.set_cookie(COOKIE, self._token, httponly=True, samesite="strict", path="/")
             return answer
         known = request.cookies.get(COOKIE, "")

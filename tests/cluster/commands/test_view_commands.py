@@ -73,6 +73,12 @@ def test_a_token_of_ones_own_is_needed_on_this_machine_too(run_dir):
         assert "/run/mine" in get(address)
 
 
+@pytest.mark.parametrize("token", ["", "a b", "a;b", "a&b", "naïve"])
+def test_a_token_that_no_address_can_hold_is_refused(run_dir, token):
+    result = CliRunner().invoke(cli, ["view", str(run_dir), "--token", token, "--no-cache"])
+    assert result.exit_code == 1 and "--token may have letters" in str(result.exception)
+
+
 def test_a_port_that_is_taken_is_named(run_dir):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

@@ -191,6 +191,16 @@ def test_the_token_becomes_a_cookie_and_leaves_the_address(tmp_path):
     assert client.get("/run/run", headers={"host": "gpu-box:8300"}).status_code == 200
 
 
+@pytest.mark.parametrize(
+    "path", ["//evil.example/", "///evil.example", "/\\evil.example", "/%5Cevil.example"]
+)
+def test_the_way_in_leads_to_no_other_host(tmp_path, path):
+    client = client_of(write_viewed_run(tmp_path / "run", {1: [a_group(0, [1.0])]}), token="sesame")
+    answer = client.get(f"http://127.0.0.1:8300{path}?token=sesame")
+    assert answer.status_code == 303
+    assert answer.headers["location"][1] not in "/\\"
+
+
 def test_nothing_can_be_written(tmp_path):
     client = client_of(write_viewed_run(tmp_path / "run", {1: [a_group(0, [1.0])]}))
     for method in ("POST", "PUT", "DELETE", "PATCH", "OPTIONS"):
@@ -281,3 +291,68 @@ def test_the_command_needs_neither_ray_nor_torch_nor_vllm():
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert result.stderr.strip() == "[]"
+
+
+def everything(name):
+    run = f"/run/{name}"
+    return [
+        "/",
+        run,
+        *(f"{run}/{page}" for page in ("groups", "problems", "verifier")),
+        f"/api/curves?run={name}",
+    ]
+
+
+@pytest.mark.parametrize("kept", ["metrics.jsonl", "run.json"])
+def test_of_a_run_that_has_little_yet_every_page_is_there(tmp_path, kept):
+    run_dir = tmp_path / "run"
+    run_dir.mkdir()
+    (run_dir / kept).write_text(
+        json.dumps(facts(1)) + "\n" if kept == "metrics.jsonl" else '{"stage": "starting"}'
+    )
+    client = client_of(run_dir)
+    for page in everything("run"):
+        assert client.get(page).status_code == 200, page
+
+
+def test_of_a_run_with_damaged_files_every_page_is_there_and_names_what_cannot_be_read(tmp_path):
+    run_dir = write_viewed_run(tmp_path / "run", {1: [a_group(0, [1.0, 0.0])], 2: [a_group(1, [1.0, 0.0])]})
+    (run_dir / "trajectories" / "step-000002.parquet").write_bytes(b"PAR1 half of it")
+    (run_dir / "config.toml").write_text("= 1")
+    (run_dir / "run.json").write_text("[")
+    client = client_of(run_dir)
+    for page in everything("run"):
+        assert client.get(page).status_code == 200, page
+    assert "step-000002.parquet cannot be read" in client.get("/run/run/groups").text
+    assert client.get("/run/run/group/1/0").status_code == 200
+    answer = client.get("/run/run/group/2/0")
+    assert answer.status_code == 500 and "step-000002.parquet cannot be read" in answer.text
+
+
+def test_an_evaluation_that_is_still_sampled_shows_what_is_finished(tmp_path):
+    problems = [Problem(id="a", prompt="1+1?"), Problem(id="b", prompt="2+2?")]
+    samples = [a_group(i, [1.0, 0.0], problem_id=problem.id) for i, problem in enumerate(problems)]
+    directory = write_evaluation(tmp_path / "eval", problems, {"base": samples})
+    for name in ("report.json", "results.parquet"):
+        (directory / name).unlink()
+    (directory / "samples" / "trained@1.parts").mkdir()
+    client = client_of(directory)
+    words = " ".join(Markup(client.get("/evaluation/eval").text).text.split())
+    assert "Not finished, and left out: trained@1" in words and "There is no report yet" in words
+    assert client.get("/evaluation/eval/problem/1").status_code == 200
+    (directory / "samples" / "base@1.parquet").unlink()
+    assert client.get("/evaluation/eval").status_code == 200
+    assert client.get("/evaluation/eval/problem/1").status_code == 404
+    assert "not finished" in client.get("/").text
+
+
+def test_a_resume_that_does_steps_again_is_followed(tmp_path):
+    from cluster.run_directory.record import RunRecord
+
+    run_dir = write_viewed_run(tmp_path / "run", {step: [a_group(step, [0.0, 0.0])] for step in (1, 2, 3)})
+    client = client_of(run_dir)
+    assert client.get("/run/run/group/3/0").status_code == 200
+    RunRecord(run_dir).rewind(1)
+    assert client.get("/run/run/group/3/0").status_code == 404
+    assert client.get("/api/curves?run=run").json()["runs"][0]["x"] == [1]
+    assert "1 of 1 groups" in client.get("/run/run/groups").text
