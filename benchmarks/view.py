@@ -1,6 +1,6 @@
 """How long the pages of `bonfire view` take on runs of 10,000 steps and of many gigabytes.
 
-.venv/bin/python -m benchmarks.view > benchmarks/results/view.json     # needs 6 GB in --directory, removed at the end
+.venv/bin/python -m benchmarks.view > benchmarks/results/view.json     # needs 11 GB in --directory, removed at the end
 
 Each page is asked for over HTTP of the command itself, in a process of its own: first with nothing in the cache, the
 first page at once, everything else after the run is read; then again after a restart.
@@ -210,7 +210,7 @@ class Viewed:
         return psutil.Process(self._process.pid).memory_info().rss / 1e9
 
 
-def measure(run_dir: Path, cache: Path, steps: int) -> dict[str, Any]:
+def measure(run_dir: Path, cache: Path, steps: int, last_row: int) -> dict[str, Any]:
     """Seconds of everything that a user waits for."""
     name, half = run_dir.name, max(1, steps // 2)
     found: dict[str, Any] = {}
@@ -229,8 +229,8 @@ def measure(run_dir: Path, cache: Path, steps: int) -> dict[str, Any]:
                 f"groups: {label}": f"/run/{name}/groups?{query.format(half=half)}"
                 for label, query in FILTERS.items()
             },
-            "a group": f"/run/{name}/group/{half}/7",
-            "its tokens": f"/run/{name}/group/{half}/7/tokens?sample=1",
+            "a group, the last of its file": f"/run/{name}/group/{half}/{last_row}",
+            "its tokens": f"/run/{name}/group/{half}/{last_row}/tokens?sample=1",
             "problems": f"/run/{name}/problems",
             "a problem": f"/run/{name}/problem?id=p17",
             "verifier": f"/run/{name}/verifier",
@@ -251,7 +251,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--directory", type=Path, help="where the runs are made [default: a temporary one]")
     parser.add_argument("--steps", type=int, default=10_000, help="of the run of small files")
-    parser.add_argument("--large-steps", type=int, default=240, help="of the run of large files, 23 MB each")
+    parser.add_argument("--large-steps", type=int, default=700, help="of the run of large files, 14 MB each")
     options = parser.parse_args()
     directory = Path(tempfile.mkdtemp(prefix="view-", dir=options.directory))
     result: dict[str, Any] = {
@@ -268,7 +268,7 @@ def main() -> None:
             steps, groups, samples, tokens, num_different = shape
             run_dir = directory / name.replace(" ", "-").replace(",", "")
             made = make_run(run_dir, steps, groups, samples, tokens, num_different=num_different)
-            result[name] = {"run": made, **measure(run_dir, directory / "cache", steps)}
+            result[name] = {"run": made, **measure(run_dir, directory / "cache", steps, groups - 1)}
     finally:
         shutil.rmtree(directory)
     print(json.dumps(result, indent=1))

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from cluster.view.evaluations import MAX_PROBLEMS, Evaluation, curve_tables, fact_table
+from cluster.view.evaluations import MAX_PROBLEMS, Evaluation
 from cluster.view.frame import base, of_run
 from cluster.view.library import Run
+from cluster.view.report_tables import report_tables
 from cluster.view.templating import render
 
 
@@ -37,8 +38,7 @@ def evaluation_page(evaluation: Evaluation, query: Mapping[str, str], run: Run |
         {
             **(of_run(run, "evaluation") if run is not None else base("runs")),
             "evaluation": evaluation,
-            "tables": curve_tables(report) if report else [],
-            "fact_table": fact_table(report) if report else None,
+            "tables": report_tables(report) if report else [],
             "identity": evaluation.settings["identity"],
             "labels": labels,
             "chosen": chosen,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -29,13 +28,6 @@ REPORT_FILE = "report.json"
 RESULTS_FILE = "results.parquet"
 PICTURES = ("pass_at_k.svg", "selection.svg", "temperature.svg")
 TITLES = {"pass_at_k": "pass@k", "best_of_k": "Best-of-k", "majority_at_k": "majority@k"}
-FACTS = {
-    "tokens": "mean tokens",
-    "finished": "share finished",
-    "unjudged": "not judged",
-    "distinct_answers": "different answers",
-    "distinct_texts": "different texts",
-}
 MAX_PROBLEMS = 200
 
 
@@ -154,39 +146,6 @@ def title_of(report: Mapping[str, Any], metric: str) -> str:
     )
 
 
-def curve_tables(report: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """A table for each metric and temperature: a row per k, each model's estimate and its difference from the first."""
-    tables = []
-    for metric in shown_metrics(report):
-        for temperature in sorted({cell["temperature"] for cell in report["cells"]}):
-            cells = [c for c in report["cells"] if c["temperature"] == temperature and metric in c]
-            rows = []
-            for k in report["ks"]:
-                values = []
-                for cell in cells:
-                    values.append(estimate_text(cell[metric].get(str(k))))
-                    if cell.get("difference"):
-                        values.append(estimate_text(cell["difference"].get(metric, {}).get(str(k)), "+"))
-                rows.append((k, values))
-            heads = []
-            for cell in cells:
-                heads += [cell["model"], "difference"] if cell.get("difference") else [cell["model"]]
-            tables.append(
-                {"title": title_of(report, metric), "temperature": temperature, "heads": heads, "rows": rows}
-            )
-    return tables
-
-
-def fact_table(report: Mapping[str, Any]) -> tuple[list[str], list[tuple[str, list[str]]]]:
-    """Headings, and a row per cell: length and diversity of its samples."""
-    names = [name for name in FACTS if any(name in cell["facts"] for cell in report["cells"])]
-    rows = []
-    for cell in report["cells"]:
-        values = [f"{cell['facts'][name]['mean']:.3g}" if name in cell["facts"] else "" for name in names]
-        rows.append((f"{cell['model']}@{cell['temperature']:g}", values))
-    return [FACTS[name] for name in names], rows
-
-
 def held_out_curves(report: Mapping[str, Any]) -> dict[str, Any]:
     """For a chart: ks, and of each metric every cell's mean, low and high."""
     found: dict[str, Any] = {"ks": report["ks"], "metrics": []}
@@ -202,24 +161,6 @@ def held_out_curves(report: Mapping[str, Any]) -> dict[str, Any]:
                 )
         found["metrics"].append({"name": metric, "title": title_of(report, metric), "cells": cells})
     return found
-
-
-def estimate_text(estimate: Mapping[str, float | None] | None, sign: str = "") -> str:
-    """.584 [.540, .620]"""
-    if not estimate or estimate.get("mean") is None:
-        return ""
-    ends = [estimate.get(end) for end in ("low", "high")]
-    text = number(estimate["mean"], sign)
-    known = [number(end, sign) for end in ends if end is not None]
-    return f"{text} [{', '.join(known)}]" if len(known) == 2 else text
-
-
-def number(value: float | None, sign: str = "") -> str:
-    """Three digits after the point and none before it: .584, +.103; two from 1 on: 1.00, -2.13."""
-    if value is None or not math.isfinite(value):
-        return ""
-    rounded = round(value, 3) + 0.0  # no minus zero
-    return f"{rounded:{sign}.2f}" if abs(rounded) >= 1 else f"{rounded:{sign}.3f}".replace("0.", ".", 1)
 
 
 def _at(curve: Mapping[str, Mapping[str, float]], k: int, end: str) -> float | None:

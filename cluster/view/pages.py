@@ -10,10 +10,11 @@ import numpy as np
 
 from cluster.view.charts import curves_of
 from cluster.view.evaluation_pages import about, held_out
-from cluster.view.evaluations import MAX_PROBLEMS, curve_tables
+from cluster.view.evaluations import MAX_PROBLEMS
 from cluster.view.frame import base, of_run
 from cluster.view.library import Library, Run
 from cluster.view.open_group import OpenGroup, open_group, sample_tokens
+from cluster.view.report_tables import report_tables
 from cluster.view.selection import (
     KINDS,
     PAGE_ROWS,
@@ -68,7 +69,7 @@ def run_page(run: Run) -> str:
             **of_run(run, "curves"),
             "row": _run_row(run, shown=True),
             "events": run.events[::-1],
-            "tables": curve_tables(report) if report else [],
+            "tables": report_tables(report) if report else [],
             "unfinished": evaluation.unfinished if evaluation is not None else [],
             "settings": _flat(run.settings),
         },

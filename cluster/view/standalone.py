@@ -13,11 +13,11 @@ from markupsafe import Markup
 
 from cluster.run_directory.record import write_atomically
 from cluster.view.charts import curves_of, payload
-from cluster.view.evaluations import curve_tables, fact_table
 from cluster.view.group_facts import Unreadable
 from cluster.view.group_index import Snapshot
 from cluster.view.library import Run, is_run
 from cluster.view.open_group import open_group
+from cluster.view.report_tables import report_tables
 from cluster.view.selection import Selection
 from cluster.view.templating import STATIC, render
 from cluster.view.verifier import verifier_facts
@@ -71,8 +71,7 @@ def report_html(run: Run) -> str:
             "objective": run.setting("objective", "name", ""),
             "num_select": run.num_select,
             "written": time.time(),
-            "tables": curve_tables(report) if report else [],
-            "fact_table": fact_table(report) if report else None,
+            "tables": report_tables(report) if report else [],
             "verifier": verifier_facts(run, snapshot) if snapshot.num_groups else None,
             "choices": _choices(run, snapshot),
             "damaged": snapshot.damaged,

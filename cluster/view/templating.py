@@ -13,7 +13,7 @@ from urllib.parse import quote, urlencode
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from cluster.view.evaluations import estimate_text, number
+from cluster.view.report_tables import estimate_text, number
 
 HERE = Path(__file__).parent
 STATIC = HERE / "static"
