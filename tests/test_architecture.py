@@ -159,7 +159,7 @@ def test_ray_is_imported_by_workers_and_by_cluster_only():
         "actors.worker",
         "learner.worker",
     }
-    without = ("config", "terminal", "leasing", "run_directory")
+    without = ("config", "terminal", "leasing", "run_directory", "view")
     assert [name for name in importing if name.startswith("cluster.") and name.split(".")[1] in without] == []
 
 

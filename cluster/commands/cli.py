@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from cluster.commands import run_commands
+from cluster.commands import run_commands, view_commands
 from cluster.commands.run_commands import CONTEXT
 
 
@@ -32,6 +32,8 @@ for command in (
     run_commands.scale,
     run_commands.stop,
     run_commands.logs,
+    view_commands.view,
+    view_commands.report,
 ):
     cli.add_command(command)
 

@@ -45,15 +45,20 @@ def sampling_identity(config: RunConfig, num_samples: int) -> dict[str, Any]:
 
 def verdict_identity(config: RunConfig, problems: Sequence[Problem]) -> dict[str, Any]:
     """What was asked and who judges: problems with their truth, the verifier's settings other than defaults."""
-    asked = json.dumps([[p.id, p.prompt, dict(p.truth), *p.turns] for p in problems], sort_keys=True)
     settings = config.verifier.model_dump(
         mode="json", exclude_defaults=True, exclude=WITHOUT_EFFECT_ON_VERDICTS
     )
     return {
-        "problems": f"{len(problems)} problems, sha256 {hashlib.sha256(asked.encode()).hexdigest()[:16]}",
+        "problems": problems_identity(problems),
         "verifier.reward": config.verifier.reward,
         **{f"verifier.{name}": value for name, value in settings.items()},
     }
+
+
+def problems_identity(problems: Sequence[Problem]) -> str:
+    """How many problems, and a hash of what each asks and of its truth."""
+    asked = json.dumps([[p.id, p.prompt, dict(p.truth), *p.turns] for p in problems], sort_keys=True)
+    return f"{len(problems)} problems, sha256 {hashlib.sha256(asked.encode()).hexdigest()[:16]}"
 
 
 def fingerprint(model: Path) -> str:
