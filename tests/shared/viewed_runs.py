@@ -94,8 +94,8 @@ def write_viewed_run(
     record = RunRecord(run_dir)
     for step, groups in groups_by_step.items():
         weights = [np.nan_to_num(group.scores, neginf=0.0) for group in groups]
-        weights_BN = np.stack([scores - scores.mean() for scores in weights])
-        record_trajectories(record, step, groups, weights_BN)
+        centred = [scores - scores.mean() for scores in weights]  # groups may be of different sizes here
+        record_trajectories(record, step, groups, centred)  # type: ignore[arg-type]
         record.append_metrics(facts(step))
     run_file = {
         "name": run_dir.name,

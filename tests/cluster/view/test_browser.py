@@ -14,6 +14,7 @@ import pytest
 
 from cluster.run_directory.record import RunRecord
 from tests.cluster.view.test_server import ATTACKS
+from tests.shared.run_directories import record_trajectories
 from tests.shared.viewed_runs import a_group, facts, write_evaluation, write_tokenizer, write_viewed_run
 from verifiers.types import Problem
 
@@ -217,7 +218,7 @@ def test_a_page_follows_its_run(browser, address, run_dir):
         watched.page.wait_for_selector(".chart canvas")
         assert "30 of 3" in watched.page.locator("[data-live=facts]").inner_text()
         time.sleep(3.5)  # its first look at the state
-        RunRecord(run_dir).write_trajectories(31, [a_group(310, [1.0, 0.0, 0.0, 0.0])], np.zeros((1, 4)))
+        record_trajectories(RunRecord(run_dir), 31, [a_group(310, [1.0, 0.0, 0.0, 0.0])], np.zeros((1, 4)))
         with (run_dir / "metrics.jsonl").open("a") as file:
             file.write(json.dumps(facts(31, bon=0.987)) + "\n")
         live, chart = watched.page.locator("[data-live=facts]"), watched.page.locator(".chart").first

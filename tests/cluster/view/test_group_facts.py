@@ -10,13 +10,14 @@ import pytest
 
 from cluster.run_directory.record import RunRecord
 from cluster.view.group_facts import Unreadable, read_facts
+from tests.shared.run_directories import record_trajectories
 from tests.shared.viewed_runs import a_group
 
 
 def facts_of(tmp_path, groups, step=5):
     record = RunRecord(tmp_path)
     weights = np.array([np.linspace(-1, 1, len(group.rewards)) for group in groups])
-    record.write_trajectories(step, groups, weights)
+    record_trajectories(record, step, groups, weights)
     return read_facts(record.trajectories_dir / f"step-{step:06d}.parquet", step)
 
 

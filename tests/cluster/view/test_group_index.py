@@ -7,13 +7,14 @@ import numpy as np
 from cluster.run_directory.record import RunRecord
 from cluster.view import group_index
 from cluster.view.group_index import GroupIndex
+from tests.shared.run_directories import record_trajectories
 from tests.shared.viewed_runs import a_group
 from tests.shared.waiting import wait_for
 
 
 def write(record, step, *rewards):
     groups = [a_group(10 * step + i, [reward, 0.0], problem_id=f"p{i}") for i, reward in enumerate(rewards)]
-    record.write_trajectories(step, groups, np.zeros((len(groups), 2)))
+    record_trajectories(record, step, groups, np.zeros((len(groups), 2)))
 
 
 def test_new_steps_are_added_and_rewound_ones_replaced(tmp_path):

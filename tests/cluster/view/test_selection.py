@@ -17,6 +17,7 @@ from cluster.view.selection import (
     wilson,
     workers_by_step,
 )
+from tests.shared.run_directories import record_trajectories
 from tests.shared.viewed_runs import a_group
 
 
@@ -31,8 +32,8 @@ def snapshot(tmp_path):
         ],
     }
     for step, groups in steps.items():
-        record.write_trajectories(
-            step, groups, np.array([group.scores - group.scores.mean() for group in groups])
+        record_trajectories(
+            record, step, groups, np.array([group.scores - group.scores.mean() for group in groups])
         )
     return GroupIndex(tmp_path / "trajectories", None).read_all()
 
