@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from typing import Any
 
 import pyarrow as pa
 import ray
+from ray.exceptions import ObjectLostError
 
 from actors.types import GroupFacts, Judgement, ScoredGroup, samples_to_batch
 from cluster.fleet.stored import JudgedGroup, StoredGroup, store
@@ -49,12 +52,21 @@ class Owner:
     def put(self, batch: pa.RecordBatch) -> list[Any]:
         return [ray.put(batch)]
 
+    def read(self, batch: pa.RecordBatch) -> None:
+        """Returns if the batch is there."""
+
 
 def lost_from_store(groups: Sequence[ScoredGroup]) -> list[JudgedGroup]:
     """Groups whose samples were one object of this process's Ray cluster, and are gone."""
-    owner: Any = Owner.remote()  # type: ignore[attr-defined]
+    owner, reader = (Owner.remote() for _ in range(2))  # type: ignore[attr-defined]
     (batch,) = ray.get(owner.put.remote(samples_to_batch([group.samples for group in groups])), timeout=60)
     ray.kill(owner)
+    deadline_s = time.monotonic() + 60
+    with contextlib.suppress(ObjectLostError):
+        while time.monotonic() < deadline_s:  # its store hears of the death a little later
+            ray.get(reader.read.remote(batch), timeout=60)
+            time.sleep(0.1)
+    ray.kill(reader)
     return [
         JudgedGroup(stored=replace(one.stored, batch=batch), judgement=one.judgement)
         for one in in_store(groups)
