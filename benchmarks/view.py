@@ -240,14 +240,14 @@ def measure(run_dir: Path, cache: Path, steps: int, last_row: int) -> dict[str, 
         }
         for label, path in pages.items():
             times = [viewed.get(path)[0] for _ in range(REPEATS)]
-            found[label] = {"median": statistics.median(times), "largest": max(times)}
+            found[label] = {"median": round(statistics.median(times), 4), "largest": round(max(times), 4)}
         found["resident gigabytes"] = viewed.resident_gigabytes()
         time.sleep(2)
     with Viewed(run_dir, cache) as viewed:
         found["after a restart: first page"] = viewed.get(f"/run/{name}")[0]
         found["after a restart: filter"] = viewed.get(f"/run/{name}/groups?kind=some")[0]
         found["after a restart: until every step is read"] = viewed.wait_until_read()
-    return found
+    return {name: round(value, 4) if isinstance(value, float) else value for name, value in found.items()}
 
 
 def main() -> None:
@@ -261,7 +261,7 @@ def main() -> None:
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
         "load_average_1min_before": os.getloadavg()[0],
         "command": "python -m benchmarks.view",
-        "note": "seconds, but for what says otherwise; files were just written, so they may be in the page cache",
+        "note": "seconds, but for what says otherwise; files were just written, so they may be in the page cache; pages: 5 calls",
     }
     try:
         for name, shape in {
@@ -271,7 +271,7 @@ def main() -> None:
             steps, groups, samples, tokens, num_different = shape
             run_dir = directory / name.replace(" ", "-").replace(",", "")
             made = make_run(run_dir, steps, groups, samples, tokens, num_different=num_different)
-            result[name] = {"run": made, **measure(run_dir, directory / "cache", steps, groups - 1)}
+            result[name] = {"made": made, **measure(run_dir, directory / "cache", steps, groups - 1)}
     finally:
         shutil.rmtree(directory)
     print(json.dumps(result, indent=1))

@@ -86,6 +86,7 @@ def held_out(report: Mapping[str, Any] | None) -> dict[str, Any] | None:
 
 
 def about(evaluation: Evaluation) -> dict[str, Any]:
+    """A row of the first page, for an evaluation of its own."""
     try:
         models = ", ".join(evaluation.settings["models"])
     except ValueError as error:

@@ -82,10 +82,12 @@ class Evaluation:
 
     @property
     def unfinished(self) -> list[str]:
+        """Labels of cells that are being sampled, or were left."""
         return unfinished_labels(self.directory)
 
     @property
     def pictures(self) -> list[str]:
+        """Names of the report's pictures that there are."""
         return [name for name in PICTURES if (self.directory / name).is_file()]
 
     @cached_property

@@ -30,6 +30,7 @@ class Event:
 
     @property
     def clock(self) -> str:
+        """Hours, minutes and seconds on this machine."""
         return time.strftime("%H:%M:%S", time.localtime(self.at_s))
 
 

@@ -54,6 +54,7 @@ class Snapshot:
 
     @property
     def is_complete(self) -> bool:
+        """Whether every file is in, or known to be damaged."""
         return self.num_read + len(self.damaged) >= self.num_files
 
 

@@ -76,6 +76,7 @@ class Run:
             return {}
 
     def setting(self, section: str, name: str, default: Any = None) -> Any:
+        """One of config.toml; `default` where it has none."""
         found = self.settings.get(section)
         return found.get(name, default) if isinstance(found, dict) else default
 
@@ -87,11 +88,13 @@ class Run:
 
     @property
     def evaluation(self) -> Evaluation | None:
+        """The run's own, finished or not."""
         directory = self.directory / EVALUATION
         return Evaluation(directory, f"{self.name}.{EVALUATION}") if is_evaluation(directory) else None
 
     @property
     def events(self) -> list[Event]:
+        """Of its controller's log, oldest first; none before a step has ended."""
         columns = self.metrics.columns()
         if "time" not in columns:
             return []
@@ -99,6 +102,7 @@ class Run:
 
     @property
     def token_texts(self) -> TokenTexts:
+        """By the tokenizer of the newest checkpoint."""
         path = find_tokenizer(self.directory, str(self.settings.get("model", "")))
         known = self.__dict__.get("_token_texts")
         if known is None or known[0] != path:
@@ -107,10 +111,12 @@ class Run:
 
     @cached_property
     def truths(self) -> TrainingTruths:
+        """Of the problems it trains on."""
         return TrainingTruths(self.directory, self.settings)
 
     @cached_property
     def test_truths(self) -> HeldOutTruths:
+        """Of the problems of its evaluation."""
         return HeldOutTruths(self.directory, self.settings)
 
 

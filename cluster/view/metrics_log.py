@@ -113,6 +113,7 @@ class Curves:
     """1: every step is a point. More: a point is their mean, `low` and `high` their smallest and largest."""
 
     def plain(self) -> dict[str, Any]:
+        """As JSON values: lists, with null for what is not a number."""
         return {
             "x": [int(step) for step in self.steps_X],
             "mean": _plain(self.mean),

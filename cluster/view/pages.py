@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from cluster.view.charts import curves_of
 from cluster.view.evaluation_pages import about, held_out
 from cluster.view.evaluations import MAX_PROBLEMS
 from cluster.view.frame import base, of_run
@@ -249,6 +248,7 @@ def verifier_page(run: Run) -> str:
 
 
 def fault_page(status: int, message: str) -> str:
+    """What is shown in place of a page, with one line that says why."""
     return render("fault.html", {**base(""), "status": status, "message": message})
 
 
@@ -263,10 +263,6 @@ def live_state(run: Run) -> dict[str, Any]:
         "files": snapshot.num_files,
         "evaluated": run.evaluation is not None and run.evaluation.report is not None,
     }
-
-
-def chart_data(run: Run, first: int | None, last: int | None) -> dict[str, Any]:
-    return curves_of(run, first, last)
 
 
 def _shown_group(run: Run, group: OpenGroup) -> dict[str, Any]:

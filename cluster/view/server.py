@@ -31,7 +31,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cluster.view import evaluation_pages, pages
-from cluster.view.charts import payload
+from cluster.view.charts import curves_of, payload
 from cluster.view.evaluations import Evaluation, held_out_curves
 from cluster.view.group_facts import Unreadable
 from cluster.view.library import EVALUATION, Library, Run
@@ -213,9 +213,7 @@ class _Handler:
             first, last = (_step(request.query_params.get(end)) for end in ("from", "to"))
         except ValueError as error:
             return JSONResponse({"error": str(error)}, status_code=400)
-        return JSONResponse(
-            payload([await asyncio.to_thread(pages.chart_data, run, first, last) for run in runs])
-        )
+        return JSONResponse(payload([await asyncio.to_thread(curves_of, run, first, last) for run in runs]))
 
     async def state(self, request: Request) -> Response:
         await asyncio.to_thread(self._library.refresh)
