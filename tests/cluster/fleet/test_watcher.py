@@ -64,6 +64,16 @@ def start(code: str, *arguments: object) -> tuple[subprocess.Popen[str], list[ps
     return driver, named
 
 
+def wait_until_it_waits(process: psutil.Process) -> None:
+    """Until it has started, and has nothing to do."""
+    deadline_s = time.monotonic() + 60
+    before = None
+    while (now := process.cpu_times()[:2]) != before or not sum(now):
+        assert time.monotonic() < deadline_s
+        before = now
+        time.sleep(0.5)
+
+
 def wait_until_gone(processes: list[psutil.Process]) -> None:
     deadline_s = time.monotonic() + WITHIN_S
     while left := [one for one in processes if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]:
@@ -79,7 +89,8 @@ def test_what_a_driver_started_ends_with_its_process_group_and_what_others_start
     driver, named = start(DRIVER)
     assert len(named) == 3
     descendants = psutil.Process(driver.pid).children(recursive=True)
-    assert len([one for one in descendants if "cluster.fleet.watcher" in one.cmdline()]) == 1
+    [watcher] = [one for one in descendants if "cluster.fleet.watcher" in one.cmdline()]
+    wait_until_it_waits(watcher)
     os.killpg(driver.pid, signal.SIGKILL)
     driver.wait()
     wait_until_gone([*named, *descendants])
