@@ -5,7 +5,7 @@
 A learner and a rollout worker as in a run, the engine sampling long sequences meanwhile (`--idle`: none). Each round trains
 one small batch. `serving_s` counts from the end of the optimizer's step to the engine's confirmation, fingerprint included;
 `paused_s` is the time in which the engine loaded weights and did not sample; `publish_s` what the learner needs to lay them out
-and to fingerprint them. The memcpy is that of numpy, warm, in one thread, between the rounds. Not run yet.
+and to fingerprint them; `returned_s` counts to when the object store has them. The memcpy is that of numpy, warm, in one thread, between the rounds. Not run yet.
 """
 
 from __future__ import annotations
@@ -97,6 +97,7 @@ async def measure(config: RunConfig, rounds: int, *, idle: bool) -> dict[str, An
         _, before = await worker.collect.remote(0.5)[0]
         await learner.fetch(batch(number))
         step, published = await learner.train_step([number])
+        returned_s = time.time() - step.facts["stepped_at_s"]
         confirmed = await worker.update_weights.remote(
             published.version, published.manifest, *published.buckets
         )
@@ -107,6 +108,7 @@ async def measure(config: RunConfig, rounds: int, *, idle: bool) -> dict[str, An
             {
                 "serving_s": serving_s,
                 "publish_s": step.facts["publish_s"],
+                "returned_s": returned_s,
                 "paused_s": after.updating_s - before.updating_s,
             }
         )
