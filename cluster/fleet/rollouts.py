@@ -133,6 +133,12 @@ class RolloutFleet(Fleet[RolloutHandle]):
         return sum(held) / len(held) if held else float(self.max_num_seqs)
 
     @property
+    def recomputed(self) -> float:
+        """Tokens computed again since updates dropped their KV, over those sampled, by the workers that serve."""
+        facts = [worker.facts for worker in self.serving if worker.facts]
+        return sum(one.num_reprefilled_tokens for one in facts) / max(1, sum(one.num_tokens for one in facts))
+
+    @property
     def max_num_seqs(self) -> int:
         """Sequences that an engine decodes at a time."""
         return self._config.max_num_seqs

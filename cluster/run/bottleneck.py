@@ -12,6 +12,8 @@ BUSY_LEARNER_WAITS = 0.1
 FULL_ENGINE = 0.5
 """Filled to this share or more, engines are at work; half full they decode nearly as many tokens a second."""
 
+MUCH_RECOMPUTED = 0.3
+"""More than that costs engines on a CPU a tenth of their time and more."""
 HELD = 0.9
 """An engine whose KV cache holds a smaller share of max_num_seqs is short of it."""
 
@@ -29,6 +31,8 @@ class Stages:
     capacity: float
     """Sequences of the usual length that an engine can hold at a time, mean over the engines."""
     max_num_seqs: int
+    recomputed: float
+    """Tokens that engines computed again since updates dropped their KV, over those they sampled."""
     has_room: bool
     """Every engine may be given more groups, but for the bound on staleness."""
 
@@ -45,6 +49,7 @@ def limited_by(progress: Progress, rollouts: RolloutFleet, max_staleness: int) -
         fill=rollouts.fill,
         capacity=rollouts.capacity,
         max_num_seqs=rollouts.max_num_seqs,
+        recomputed=rollouts.recomputed,
         has_room=rollouts.has_room,
     )
     return describe(seen, max_staleness=max_staleness)
@@ -67,5 +72,10 @@ def describe(seen: Stages, *, max_staleness: int) -> str:
         return (
             f"sampling ({waits}, engines have KV for {seen.capacity:.0f} sequences of rollout.max_num_seqs = "
             f"{seen.max_num_seqs}): a larger rollout.kv_cache_mib would help"
+        )
+    if seen.recomputed > MUCH_RECOMPUTED:
+        return (
+            f"sampling ({waits}, updates make engines compute {seen.recomputed:.0%} as many tokens again as they sample): "
+            "rollout.kv_after_update = 'keep' or more rollout.workers would help"
         )
     return f"sampling ({waits}, {filled}): more rollout.workers would help"

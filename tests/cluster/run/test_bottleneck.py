@@ -8,6 +8,7 @@ from cluster.run.bottleneck import Stages, describe
 
 SAMPLING = {
     "wait_share": 0.6, "verify_share": 0.05, "fill": 0.9, "has_room": False, "capacity": 128.0, "max_num_seqs": 128,
+    "recomputed": 0.1,
 }  # fmt: skip
 
 
@@ -20,6 +21,7 @@ SAMPLING = {
         ({"fill": 0.2, "has_room": True}, "staleness", "train.max_staleness = 1"),
         ({"fill": 0.2}, "sampling", "rollout.workers"),
         ({"fill": 0.8, "has_room": True}, "sampling", "rollout.workers"),
+        ({"recomputed": 0.7}, "sampling", "rollout.kv_after_update"),
         ({"fill": 0.5, "capacity": 65.0}, "sampling", "rollout.kv_cache_mib"),
         ({"fill": 0.3, "capacity": 38.0, "has_room": True}, "sampling", "rollout.kv_cache_mib"),
         ({"fill": 0.2, "has_room": True, "wait_share": 0.05}, "learning", "learner.ranks"),
