@@ -5,7 +5,7 @@
 The model has 10M random weights and a vocabulary of 256, in which the end of a sequence has the same probability at each
 step: lengths are geometric, cut at 512 tokens, and 230 in the mean. 16 samples a prompt, 8 prompts a step. The bare
 engine samples as many groups of the same prompts, in the same kind of actor and kept full, before and after the loops:
-their mean is 1. The loop's own time begins after its WARM_UP_STEPS. Not run yet.
+their mean is 1. The loop's own time begins after its WARM_UP_STEPS.
 """
 
 from __future__ import annotations

@@ -5,7 +5,8 @@
 A learner and a rollout worker as in a run, the engine sampling long sequences meanwhile (`--idle`: none). Each round trains
 one small batch. `serving_s` counts from the end of the optimizer's step to the engine's confirmation, fingerprint included;
 `paused_s` is the time in which the engine loaded weights and did not sample; `publish_s` what the learner needs to lay them out
-and to fingerprint them; `returned_s` counts to when the object store has them. The memcpy is that of numpy, warm, in one thread, between the rounds. Not run yet.
+and to fingerprint them; `returned_s` counts to when the object store has them. The memcpy is that of numpy, warm, in one
+thread, between the rounds.
 """
 
 from __future__ import annotations
