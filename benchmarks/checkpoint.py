@@ -120,6 +120,7 @@ def measure(model: Path, name: str, directory: Path, steps: int, overrides: list
     run_dir = directory / name
     every = [
         "metrics.port=0",
+        "rollout.workers=1",
         "train.max_staleness=2",
         "train.checkpoint_every=1",
     ]

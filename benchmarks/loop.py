@@ -109,7 +109,12 @@ def main() -> None:
     parser.add_argument("model", help="the demo's base model, e.g. runs/countdown-base")
     parser.add_argument("--steps", type=int, default=40)
     arguments = parser.parse_args()
-    overrides = [f"model={arguments.model}", "metrics.port=0", f"train.steps={arguments.steps}"]
+    overrides = [
+        f"model={arguments.model}",
+        "metrics.port=0",
+        "rollout.workers=1",
+        f"train.steps={arguments.steps}",
+    ]
     # Two versions of slack: leases are to be had at any time, so an idle engine is the loop's fault.
     config = load_config(EXAMPLE, [*overrides, "train.max_staleness=2"])
     synchronous = load_config(

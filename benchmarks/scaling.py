@@ -60,7 +60,7 @@ def main() -> None:
     parser.add_argument("model", help="the demo's base model, e.g. runs/countdown-base")
     arguments = parser.parse_args()
     # Half a CPU each, so that a second one fits a machine of two cores; an engine has one thread all the same.
-    changes = ["metrics.port=0", "train.steps=100000", "rollout.num_cpus=0.5"]
+    changes = ["metrics.port=0", "train.steps=100000", "rollout.workers=1", "rollout.num_cpus=0.5"]
     config = load_config(EXAMPLE, [f"model={arguments.model}", *changes])
     ray_cluster.start_ray(config, address=None, namespace=NAMESPACE)
     rounds = Rounds()

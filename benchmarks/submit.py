@@ -44,7 +44,7 @@ def first_step(cluster: Cluster, model: Path, runs: Path, name: str) -> dict[str
             time.sleep(LOOK_EVERY_S)
         return time.perf_counter() - started_s
 
-    settings = (f"model={model}", "metrics.port=0", "--runs", runs, "--name", name)
+    settings = (f"model={model}", "metrics.port=0", "rollout.workers=1", "--runs", runs, "--name", name)
     command = ("submit", "countdown.toml", *settings, "--no-follow", "--address", cluster.dashboard)
     submitting = cluster.start(*command, cwd=EXAMPLES)
     assert submitting.stdout is not None
