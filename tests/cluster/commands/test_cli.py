@@ -65,7 +65,7 @@ def test_dry_run_prints_the_plan_and_leaves_nothing(tmp_path):
     assert result.returncode == 0, result.stderr
     plan = " ".join(result.stdout.split())
     assert "100 steps x 32 prompts x 32 samples = 102,400 samples" in plan
-    assert "learner 2 x 1 CPU, 0 GPU" in plan and "CPUs 3 reserved" in plan
+    assert "learner 2 x 1 CPU, 0 GPU" in plan and "CPUs 4 reserved" in plan
     assert list(tmp_path.iterdir()) == []
 
 
@@ -73,7 +73,7 @@ def test_the_plan_shows_the_custom_resources_that_a_worker_reserves(tmp_path):
     asked = ("train", EXAMPLE, "--dry-run", "rollout.resources.gpu_80g=2", "metrics.port=0")
     assert "a Ray cluster of this machine alone has 0" in one_error(bonfire(*asked, cwd=tmp_path))
     result = bonfire(*asked, "--address", "head:6379", cwd=tmp_path)
-    assert "rollout 1 x 1 CPU, 0 GPU, 2 gpu_80g" in " ".join(result.stdout.split())
+    assert "rollout 2 x 1 CPU, 0 GPU, 2 gpu_80g" in " ".join(result.stdout.split())
 
 
 def test_settings_can_be_looked_up_by_a_part_of_their_path(tmp_path):
