@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from actors.types import SampleGroup, ScoredGroup
+from benchmarks.random_samples import judged_by
 from learner.config import LearnerConfig
 from learner.learner import Learner
 from learner.objectives.config import ObjectiveConfig
@@ -53,16 +54,7 @@ def groups_with(success_rate: float, seed: int) -> list[ScoredGroup]:
             finish_reasons=("stop",) * SAMPLES,
         )
         rewards = (random.random(SAMPLES) < success_rate).astype(np.float64)
-        batch.append(
-            ScoredGroup(
-                samples=samples,
-                scores=rewards,
-                rewards=rewards,
-                statuses=("ok",) * SAMPLES,
-                answers=(None,) * SAMPLES,
-                latencies_s=np.zeros(SAMPLES, np.float32),
-            )
-        )
+        batch.append(ScoredGroup.of(samples, judged_by(rewards)))
     return batch
 
 

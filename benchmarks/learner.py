@@ -36,7 +36,7 @@ import numpy as np
 from actors.heap import return_large_blocks
 from actors.types import ScoredGroup
 from benchmarks.demo_run import machine
-from benchmarks.random_samples import random_samples
+from benchmarks.random_samples import judged_by, random_samples
 
 VOCABULARY = 49_000
 THREADS = 2
@@ -52,14 +52,7 @@ def group(
     rewards = np.random.default_rng(number).random(samples)
     if weighted is not None:
         rewards = (np.arange(samples) < weighted).astype(float)
-    return ScoredGroup(
-        samples=samples_of_group,
-        scores=rewards,
-        rewards=rewards,
-        statuses=("ok",) * samples,
-        answers=(None,) * samples,
-        latencies_s=np.zeros(samples, np.float32),
-    )
+    return ScoredGroup.of(samples_of_group, judged_by(rewards))
 
 
 class Passes:

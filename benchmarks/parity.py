@@ -35,6 +35,7 @@ import numpy as np
 from actors.config import RolloutConfig
 from actors.environment import engine_environment
 from actors.types import Lease, SampleGroup, ScoredGroup
+from benchmarks.random_samples import judged_by
 
 PRECISIONS: tuple[Literal["bfloat16", "float32"], ...] = ("bfloat16", "float32")
 NUM_PROMPTS, NUM_SAMPLES, MAX_TOKENS = 8, 4, 200
@@ -207,11 +208,7 @@ def scored(groups: list[SampleGroup]) -> list[ScoredGroup]:
     scored_groups = []
     for group in groups:
         rewards = -np.diff(group.offsets) / MAX_TOKENS + 0.01 * np.arange(group.num_samples)
-        n = group.num_samples
-        scored_groups.append(
-            ScoredGroup(samples=group, scores=rewards, rewards=rewards, statuses=("ok",) * n, answers=(None,) * n,
-                        latencies_s=np.zeros(n, np.float32))
-        )  # fmt: skip
+        scored_groups.append(ScoredGroup.of(group, judged_by(rewards)))
     return scored_groups
 
 

@@ -1,10 +1,12 @@
-"""Groups of random tokens, for benchmarks in which only their lengths matter. Imports neither Ray nor vLLM."""
+"""Groups of random tokens, for benchmarks in which only their lengths matter, and verdicts on groups. Imports neither
+Ray nor vLLM.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
-from actors.types import SampleGroup
+from actors.types import Judgement, SampleGroup
 
 
 def random_samples(
@@ -25,4 +27,16 @@ def random_samples(
         versions=np.zeros(num_tokens, np.int32),
         texts=("",) * samples,
         finish_reasons=("length",) * samples,
+    )
+
+
+def judged_by(rewards: np.ndarray) -> Judgement:
+    """A verifier's verdicts whose scores are the rewards [n]; no answers, and no time taken."""
+    n = len(rewards)
+    return Judgement(
+        scores=rewards,
+        rewards=rewards,
+        statuses=("ok",) * n,
+        answers=(None,) * n,
+        latencies_s=np.zeros(n, np.float32),
     )

@@ -32,7 +32,7 @@ import tomli_w
 
 from actors.types import ScoredGroup
 from benchmarks.demo_run import machine
-from benchmarks.random_samples import random_samples
+from benchmarks.random_samples import judged_by, random_samples
 from cluster.config.parse import parse_config
 from cluster.config.schema import RunConfig
 from cluster.config.tracking import TrackerName
@@ -85,16 +85,7 @@ def make_groups(step: int) -> list[ScoredGroup]:
         samples = random_samples(number, samples=SAMPLES, prompt=20, completion=TOKENS, vocabulary=40)
         samples = replace(samples, texts=tuple(f"{i} + " * TOKENS for i in range(SAMPLES)))
         rewards = rng.integers(0, 2, SAMPLES).astype(float)
-        groups.append(
-            ScoredGroup(
-                samples=samples,
-                scores=rewards,
-                rewards=rewards,
-                statuses=("ok",) * SAMPLES,
-                answers=(None,) * SAMPLES,
-                latencies_s=np.zeros(SAMPLES, np.float32),
-            )
-        )
+        groups.append(ScoredGroup.of(samples, judged_by(rewards)))
     return groups
 
 

@@ -21,9 +21,9 @@ from typing import Any
 
 import numpy as np
 
-from actors.types import Judgement, Lease
+from actors.types import Lease
 from benchmarks.demo_run import NAMESPACE, machine
-from benchmarks.random_samples import random_samples
+from benchmarks.random_samples import judged_by, random_samples
 from cluster.config.parse import parse_config
 from cluster.config.schema import RunConfig
 from cluster.fleet import ray_cluster
@@ -59,14 +59,7 @@ def batch(number: int) -> list[Any]:
     from cluster.fleet.stored import JudgedGroup, store
 
     samples = random_samples(number, samples=2, prompt=8, completion=8, vocabulary=VOCABULARY)
-    values = np.array([0.0, 1.0])
-    judgement = Judgement(
-        scores=values,
-        rewards=values,
-        statuses=("ok", "ok"),
-        answers=(None, None),
-        latencies_s=np.zeros(2, np.float32),
-    )
+    judgement = judged_by(np.array([0.0, 1.0]))
     return [JudgedGroup(stored=stored, judgement=judgement) for stored in store([samples])]
 
 
