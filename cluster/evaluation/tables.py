@@ -68,8 +68,10 @@ def sections(summary: Summary, num_samples: int, *, width: int) -> Iterator[tupl
             best_pair_table(summary, falling),
         )
     yield f"the {num_samples} samples of a problem", facts_table(summary.overall)
-    if any(isinstance(law, CoScalingFit) for law in summary.co_scaling.values()):
-        yield "co-scaling: pass@k = exp(a k^b), fitted at k = 1 to n", law_table(summary)
+    if laws := [law for law in summary.co_scaling.values() if isinstance(law, CoScalingFit)]:
+        lacking = any(math.isnan(law.a.low) for law in laws)
+        why = "; no interval: too few problems are solved" if lacking else ""
+        yield f"co-scaling: pass@k = exp(a k^b), fitted at k = 1 to n{why}", law_table(summary)
     reasons = {cell.label: law for cell, law in summary.co_scaling.items() if isinstance(law, str)}
     for reason in dict.fromkeys(reasons.values()):
         labels = ", ".join(label for label in reasons if reasons[label] == reason)
@@ -172,12 +174,12 @@ def law_table(summary: Summary) -> Table:
 
 
 def estimate_text(estimate: Estimate | None, sign: str = "") -> str:
-    """.584 [.540, .620]; an interval that resampling the problems cannot give is not made up."""
+    """.584 [.540, .620]; an interval that resampling too few problems cannot give is not made up."""
     if estimate is None:
         return ""
     mean, low, high = (number(value, sign) for value in (estimate.mean, estimate.low, estimate.high))
     if math.isnan(estimate.low) or math.isnan(estimate.high):
-        return f"{mean} (too few problems for an interval)"
+        return f"{mean} (no interval)"
     return escape(f"{mean} [{low}, {high}]")
 
 

@@ -460,4 +460,6 @@ def test_a_law_without_an_interval_is_null_in_json():
     written = json.loads(to_json(summary, {}))["cells"][0]["co_scaling"]
     assert written["a"]["low"] is None and written["a"]["mean"] == law.a.mean
     shown = tables.estimate_text(law.a)
-    assert shown == f"{tables.number(law.a.mean)} (too few problems for an interval)"
+    assert shown == f"{tables.number(law.a.mean)} (no interval)"
+    table = tables.law_table(summary)
+    assert Console().measure(table).maximum <= 80, "it is cut on a terminal of 80 columns"
