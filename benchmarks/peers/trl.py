@@ -101,7 +101,11 @@ def main() -> None:
     python = make_environment()
     scratch = Path(tempfile.mkdtemp(prefix="trl"))
     ragged.make_config(scratch, [])
-    rows = ["problems.source=files", f"problems.train_path={Path(arguments.gsm8k).absolute()}"]
+    rows = [
+        "problems.source=files",
+        f"problems.train_path={Path(arguments.gsm8k).absolute()}",
+        "problems.test_fraction=0.01",
+    ]
     workloads: dict[str, Callable[[], Workload]] = {
         "countdown": lambda: Workload(
             path=EXAMPLE,
@@ -119,7 +123,7 @@ def main() -> None:
         ),
         "gsm8k": lambda: Workload(
             path=ROOT / "examples" / "gsm8k_cpu.toml",
-            overrides=[f"model={arguments.chat_model}", "metrics.port=0", "evaluation=none", *rows],
+            overrides=[f"model={arguments.chat_model}", "metrics.port=0", *rows],
             our_steps=4,
             trl_steps=1,
             micro_batch=16,
