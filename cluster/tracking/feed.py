@@ -11,14 +11,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
 from cluster.config.tracking import TrackingConfig
+from cluster.run_directory.held_out import FILE as HELD_OUT_FILE
 from cluster.tracking.examples import read_examples, trajectories_of
 from cluster.tracking.reports import read_report, report_time_s
 from cluster.tracking.state import State
-from cluster.tracking.steps import Mark, StepReader
+from cluster.tracking.steps import Mark, StepReader, held_out_quantities, quantities
 from cluster.tracking.tracker import Outcome, Step, TrackedRun, Tracker
 
 LOOK_EVERY_S = 1.0
@@ -57,9 +59,9 @@ class Feed(threading.Thread):
         self._state = state
         self._note = note
         self._run_dir: Path = followed.run.run_dir
-        self._reader = StepReader(
-            self._run_dir / "metrics.jsonl", resumed_from=followed.resumed_from, since_s=followed.since_s
-        )
+        reader = partial(StepReader, resumed_from=followed.resumed_from, since_s=followed.since_s)
+        self._reader = reader(self._run_dir / "metrics.jsonl", values_of=quantities)
+        self._evaluations = reader(self._run_dir / HELD_OUT_FILE, values_of=held_out_quantities)
         self._ending = threading.Event()
         self._outcome: Outcome = "failed"
         self._has_told_of_failure = False
@@ -107,7 +109,7 @@ class Feed(threading.Thread):
             if self._has_table(steps[-1].step):
                 self._table_due = steps[-1].step
             return True
-        return self._tell_report()
+        return self._tell_held_out() or self._tell_report()
 
     def _up_to_a_table(self, mark: Mark) -> Iterator[Step]:
         """Fresh steps, the last of them the first with a table."""
@@ -138,6 +140,17 @@ class Feed(threading.Thread):
 
     def _is_beyond(self, step: int) -> bool:
         return trajectories_of(self._run_dir, step + 1).exists()
+
+    def _tell_held_out(self) -> bool:
+        mark = self._state.told(self.tracker_name).held_out
+        evaluation = next(self._evaluations.fresh(mark, overwrites=self._tracker.overwrites), None)
+        if evaluation is None:
+            return False
+        what = f"the evaluation of step {evaluation.step}"
+        self._persist(lambda: self._tracker.log_held_out(evaluation), what)
+        told = Mark(step=evaluation.step, time_s=evaluation.time_s)
+        self._state.update(self.tracker_name, held_out=told)
+        return True
 
     def _tell_report(self) -> bool:
         written_s = report_time_s(self._run_dir)

@@ -12,6 +12,7 @@ from cluster.fleet.handles import RolloutHandle
 from cluster.fleet.rollouts import RolloutFleet
 from cluster.fleet.slots import Slot
 from cluster.leasing.ledger import Ledger
+from cluster.leasing.work import Work
 
 SAMPLES, SEQUENCES = 8, 32
 
@@ -19,18 +20,26 @@ SAMPLES, SEQUENCES = 8, 32
 class Run:
     """A fleet of simulated workers, around the real ledger; everything is admitted."""
 
-    def __init__(self, num_workers: int = 1, *, synchronous: bool = False, **config: int) -> None:
+    def __init__(
+        self, num_workers: int = 1, *, synchronous: bool = False, beside: Work | None = None, **config: int
+    ) -> None:
         self.given: dict[str, list[int]] = {f"rollout-{number}": [] for number in range(num_workers)}
         self.ledger = Ledger(num_problems=1000, num_groups=1000, seed=0)
         self.num_admitted = 1000
         self.fleet = RolloutFleet(
             config=RolloutConfig(samples_per_prompt=SAMPLES, max_num_seqs=SEQUENCES, **config),
             model="",
-            ledger=self.ledger,
+            works=[
+                Work(
+                    ledger=self.ledger,
+                    num_samples=SAMPLES,
+                    may_lease=lambda version: self.ledger.num_outstanding < self.num_admitted,
+                    make_lease=lambda group: group,  # type: ignore[arg-type, return-value]
+                ),
+                *([beside] if beside else []),
+            ],
             synchronous=synchronous,
             update_timeout_s=1.0,
-            may_lease=lambda version: self.ledger.num_outstanding < self.num_admitted,
-            make_lease=lambda group: group,  # type: ignore[arg-type, return-value]
             on_groups=lambda groups: None,
             on_lost=lambda role, error: None,
         )
@@ -52,7 +61,7 @@ class Run:
         """The worker has seen all groups given to it but the last `unseen`."""
         worker = self.fleet.workers[name]
         facts: Any = SimpleNamespace(
-            num_leased=worker.num_leased - unseen, num_unfinished=num_unfinished, capacity=capacity
+            num_leased=worker.num_leased - unseen * SAMPLES, num_unfinished=num_unfinished, capacity=capacity
         )
         worker.facts = facts
 

@@ -38,6 +38,7 @@ ROLES = {
     "weights",
     "workers",
     "scaling",
+    "held",
 }
 UNITS = {
     "seconds", "bytes", "nats", "ratio",
@@ -54,6 +55,8 @@ WITHOUT_UNIT = {
     "bonfire_batch_best_of_n_reward",
     "bonfire_batch_num_select",
     "bonfire_engine_fill",
+    "bonfire_held_out_estimate",
+    "bonfire_held_out_difference",
     "bonfire_workers_target",
     "bonfire_rollout_tokens_per_second",  # a rate; seconds is its denominator
 }

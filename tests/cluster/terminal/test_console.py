@@ -12,6 +12,7 @@ FACTS: dict[str, Any] = {
     "parity_tokens": 900.0, "parity_mean": 0.04, "parity_max": 0.6,
     "learning_rate": 5e-6, "grad_norm": 0.3, "clipped_fraction": 0.0,
     "steps_without_learning": 0,
+    "held_out": None,
 }  # fmt: skip
 
 
@@ -45,6 +46,7 @@ def test_a_step_in_which_parity_had_no_turn_claims_neither_parity_nor_that_nothi
 
 def test_before_the_first_step_it_says_what_is_waited_for():
     facts = {
+        "held_out": None,
         "step": 0, "steps": 9, "metrics_url": "URL", "groups": {"buffered": 1, "leased": 15}, "groups_per_step": 8,
         "num_begun": 0, "num_in_training": 0,
     }  # fmt: skip
@@ -63,6 +65,7 @@ def test_before_the_first_step_it_says_what_is_waited_for():
 
 def test_while_the_learner_works_on_the_first_batch_it_says_so_though_the_next_one_is_sampled():
     facts = {
+        "held_out": None,
         "step": 0, "steps": 9, "metrics_url": "URL", "groups": {"buffered": 8, "leased": 8}, "groups_per_step": 8,
         "num_begun": 6, "num_in_training": 8, "rollout_workers": [{"serving": True}],
     }  # fmt: skip
