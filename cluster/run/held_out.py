@@ -104,7 +104,7 @@ class HeldOut:
         self._failures: Counter[int] = Counter()
         self._changed = asyncio.Event()
         self._written = HeldOutRecord(record.run_dir, step=version)
-        self._base: dict[int, Judgement] = self._written.judgements(0)
+        self._base = self._judgements_of_base()
         self._standing = Standing()
         record.link_best(None)  # what it led to may have been rewound
         for row in self._written.rows:
@@ -256,6 +256,12 @@ class HeldOut:
             if best.step is None
             else {"step": best.step, "by": self._keep_best, "value": best.value},
         }
+
+    def _judgements_of_base(self) -> dict[int, Judgement]:
+        """By index, of the problems that are still what they were when the run began."""
+        ids = dict(zip(self._asked.indices, (problem.id for problem in self._asked.problems), strict=True))
+        known = self._written.judgements(0)
+        return {index: judgement for index, (name, judgement) in known.items() if ids.get(index) == name}
 
     def _go_first(self) -> None:
         self._first_since_s = min(self._first_since_s, time.monotonic())

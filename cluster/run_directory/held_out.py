@@ -82,19 +82,22 @@ class HeldOutRecord:
         self.rows.append(dict(row))
         self._write()
 
-    def judgements(self, step: int) -> dict[int, Judgement]:
-        """Those of an evaluation by the problem's index; none where there is none on disk that can be read."""
+    def judgements(self, step: int) -> dict[int, tuple[str, Judgement]]:
+        """Those of an evaluation with the ids of their problems, by index; none where none on disk can be read."""
         try:
             table = pq.read_table(self._path_of(step), schema=SCHEMA)
         except (pa.ArrowException, OSError):
             return {}
         return {
-            row["index"]: Judgement(
-                scores=np.array(row["scores"], np.float64),
-                rewards=np.array(row["rewards"], np.float64),
-                statuses=tuple(row["statuses"]),
-                answers=tuple(row["answers"]),
-                latencies_s=np.zeros(len(row["rewards"]), np.float32),
+            row["index"]: (
+                row["problem_id"],
+                Judgement(
+                    scores=np.array(row["scores"], np.float64),
+                    rewards=np.array(row["rewards"], np.float64),
+                    statuses=tuple(row["statuses"]),
+                    answers=tuple(row["answers"]),
+                    latencies_s=np.zeros(len(row["rewards"]), np.float32),
+                ),
             )
             for row in table.to_pylist()
         }

@@ -72,6 +72,44 @@ def test_a_worker_is_given_groups_for_a_full_engine_and_as_many_again_that_wait(
     assert run.top_up() == {"rollout-0": 0}
 
 
+def beside(num_groups: int, num_samples: int) -> Work:
+    """Work of another kind, whose groups are numbered from 5000 on."""
+    return Work(
+        ledger=Ledger(num_problems=num_groups, num_groups=num_groups, seed=0),
+        num_samples=num_samples,
+        may_lease=lambda version: True,
+        make_lease=lambda group: 5000 + group,  # type: ignore[arg-type, return-value]
+    )
+
+
+def test_work_that_comes_later_takes_no_place_from_what_goes_first():
+    run = Run(beside=beside(100, 4))
+    run.num_admitted = 6
+    assert run.top_up() == {"rollout-0": 6 + 2 * SEQUENCES // 4}
+    assert run.given["rollout-0"][:7] == [0, 1, 2, 3, 4, 5, 5000]
+    run.num_admitted = 1000
+    run.tells("rollout-0", num_unfinished=6 * SAMPLES + 64)  # as before
+    assert run.top_up() == {"rollout-0": 2}
+    assert run.given["rollout-0"][-2:] == [6, 7]
+
+
+def test_work_that_goes_first_may_have_none_to_give():
+    run = Run(beside=beside(3, 4))
+    run.num_admitted = 0
+    assert run.top_up() == {"rollout-0": 3} and run.given["rollout-0"] == [5000, 5001, 5002]
+
+
+def test_others_may_take_the_groups_of_both_kinds_of_a_worker_that_is_silent():
+    run = Run(2, beside=beside(2, 4))
+    run.num_admitted = 4
+    run.top_up()
+    assert run.fleet.leases_by_worker() == {"rollout-0": 3, "rollout-1": 3}
+    theirs = set(run.given["rollout-0"])
+    run.fleet._suspect(run.fleet.workers["rollout-0"], 3.0)
+    assert set(run.given["rollout-1"]) == {0, 1, 2, 3, 5000, 5001} > theirs
+    assert run.fleet.leases_by_worker() == {"rollout-0": 0, "rollout-1": 6}
+
+
 def test_what_counts_is_unfinished_sequences_and_not_groups():
     """Of its eight groups each has one straggler: by groups the engine would be full, by sequences it is empty."""
     run = Run()

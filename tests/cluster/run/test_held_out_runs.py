@@ -42,7 +42,7 @@ def evaluated(start, make_config, tmp_path_factory) -> tuple[Path, dict[str, Any
 def judged(run_dir: Path, step: int) -> dict[int, tuple[list[float], tuple[str | None, ...]]]:
     return {
         index: (one.rewards.tolist(), one.answers)
-        for index, one in HeldOutRecord(run_dir, step=10_000).judgements(step).items()
+        for index, (_, one) in HeldOutRecord(run_dir, step=10_000).judgements(step).items()
     }
 
 

@@ -27,8 +27,8 @@ def write(run_dir, *rows):
 def test_what_is_written_is_read_back_and_by_problem(tmp_path):
     record = write(tmp_path, row(0), row(25))
     assert read_held_out(tmp_path) == [row(0), row(25)] == record.rows
-    [(index, judgement)] = record.judgements(25).items()
-    assert index == 3 and judgement.answers == ("a", None)
+    [(index, (problem_id, judgement))] = record.judgements(25).items()
+    assert (index, problem_id) == (3, "p3") and judgement.answers == ("a", None)
     assert judgement.rewards.tolist() == [1.0, 0.0] and judgement.scores.tolist() == [0.5, float("-inf")]
     assert record.judgements(7) == {}
 
