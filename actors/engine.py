@@ -124,7 +124,7 @@ class Engine:
         self._calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._pending: dict[str, Future[Any]] = {}
         self._num_unadded = 0
-        """Groups that have not entered the engine yet."""
+        """Sequences of groups that have not entered the engine yet."""
         self._counting = threading.Lock()
         self._clock = [0.0, 0.0, 0.0, 0.0, 0.0]
         self.num_reprefilled_tokens = 0
@@ -151,7 +151,7 @@ class Engine:
 
         futures: list[Future[Any]] = [Future() for _ in leases]
         with self._counting:
-            self._num_unadded += len(leases)
+            self._num_unadded += sum(map(self.num_samples_of, leases))
 
         def add() -> None:
             for lease, future in zip(leases, futures, strict=True):
@@ -159,7 +159,7 @@ class Engine:
                 temperature = self._config.temperature if lease.temperature is None else lease.temperature
                 try:
                     parameters = SamplingParams(
-                        n=self._config.samples_per_prompt,
+                        n=self.num_samples_of(lease),
                         temperature=temperature,
                         max_tokens=self._config.max_tokens,
                         seed=lease.seed,
@@ -170,8 +170,9 @@ class Engine:
                         output_kind=RequestOutputKind.FINAL_ONLY,
                     )
                     prompt = TokensPrompt(prompt_token_ids=list(lease.prompt_token_ids))
-                    if self._config.kv_after_update == "keep":
-                        prompt["cache_salt"] = salt(self.version)
+                    version_salt = salt(self.version) if self._config.kv_after_update == "keep" else ""
+                    if lease.cache_salt or version_salt:
+                        prompt["cache_salt"] = lease.cache_salt + version_salt
                     self._llm.add_request(request_id, prompt, parameters, priority=lease.group)
                 except Exception as error:  # noqa: BLE001 - vLLM's own types, which do not cross processes
                     future.set_exception(
@@ -180,7 +181,7 @@ class Engine:
                 else:
                     self._pending[request_id] = future
                 with self._counting:  # not before: who asks meanwhile must not find too few
-                    self._num_unadded -= 1
+                    self._num_unadded -= self.num_samples_of(lease)
 
         def pass_on(added: Future[None]) -> None:
             if (error := added.exception()) is not None:
@@ -250,11 +251,14 @@ class Engine:
         if self._failure is not None:
             raise RuntimeError(f"the engine has failed: {self._failure!r}") from self._failure
 
+    def num_samples_of(self, lease: Lease) -> int:
+        """How many a lease asks for."""
+        return self._config.samples_per_prompt if lease.num_samples is None else lease.num_samples
+
     @property
     def num_unfinished(self) -> int:
         """Sequences that are sampled, or wait for it."""
-        waiting = self._num_unadded * self._config.samples_per_prompt
-        return waiting + self._scheduler.get_num_unfinished_requests()
+        return self._num_unadded + self._scheduler.get_num_unfinished_requests()
 
     @property
     def clock(self) -> EngineClock:

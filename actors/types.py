@@ -28,6 +28,10 @@ class Lease:
     """Sample i of the group is drawn with seed + i: strides between groups are at least n."""
     temperature: float | None = None
     """None: the engine's own, `rollout.temperature`."""
+    num_samples: int | None = None
+    """None: the engine's own, `rollout.samples_per_prompt`."""
+    cache_salt: str = ""
+    """KV of a prompt is shared among leases of the same salt alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -73,6 +77,10 @@ class SampleGroup:
     def oldest_version(self) -> int:
         return int(self.versions.min())
 
+    @property
+    def newest_version(self) -> int:
+        return int(self.versions.max())
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupFacts:
@@ -85,6 +93,7 @@ class GroupFacts:
     num_tokens: int
     """Of all completions."""
     oldest_version: int
+    newest_version: int
     finish_reasons: frozenset[str]
     """Those that occur."""
     has_one_text: bool
@@ -99,6 +108,7 @@ class GroupFacts:
             num_samples=group.num_samples,
             num_tokens=len(group.token_ids),
             oldest_version=group.oldest_version,
+            newest_version=group.newest_version,
             finish_reasons=frozenset(group.finish_reasons),
             has_one_text=len(set(group.texts)) == 1,
         )

@@ -40,7 +40,7 @@ class RolloutFacts:
     version: int
     groups_in_flight: int
     num_leased: int
-    """Groups since its start, whatever became of them."""
+    """Sequences since its start, whatever became of them."""
     num_unfinished: int
     """Sequences that are sampled, or wait for it."""
     capacity: float
@@ -103,7 +103,7 @@ class RolloutWorker:
     async def submit(self, leases: Sequence[Lease]) -> None:
         """Start sampling; returns at once. A lease already in flight is not started twice."""
         loop = asyncio.get_running_loop()
-        self._num_leased += len(leases)
+        self._num_leased += sum(map(self._engine.num_samples_of, leases))
         fresh = [lease for lease in leases if lease.group not in self._in_flight]
         for lease, future in zip(fresh, self._engine.sample(fresh), strict=True):
             self._in_flight[lease.group] = future

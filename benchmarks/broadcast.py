@@ -38,6 +38,7 @@ from benchmarks.demo_run import machine
 from cluster.fleet import ray_cluster, rollouts
 from cluster.fleet.broadcast import Published, Turns
 from cluster.leasing.ledger import Ledger
+from cluster.leasing.work import Work
 from learner.model.names import StoredLayout
 from learner.model.publish import make_manifest, pack
 from learner.sft import build_tokenizer
@@ -76,11 +77,16 @@ class Fleet:
                 num_cpus=0, resources={"rollout": 1}, max_model_len=64, max_tokens=8, kv_cache_mib=16
             ),
             model=str(model),
-            ledger=Ledger(num_problems=1, num_groups=0, seed=0),
+            works=[
+                Work(
+                    ledger=Ledger(num_problems=1, num_groups=0, seed=0),
+                    num_samples=1,
+                    may_lease=lambda version: False,
+                    make_lease=no_lease,
+                )
+            ],
             synchronous=False,
             update_timeout_s=PATIENCE_S,
-            may_lease=lambda version: False,
-            make_lease=no_lease,
             on_groups=lambda groups: None,
             on_lost=lambda role, error: print(error, file=sys.stderr),
         )

@@ -24,6 +24,7 @@ from cluster.fleet.rollouts import RolloutFleet
 from cluster.fleet.slots import Slot
 from cluster.leasing import admission
 from cluster.leasing.ledger import Ledger
+from cluster.leasing.work import Work
 
 LEASES_PER_WORKER = 16
 SAMPLES = 8
@@ -43,11 +44,16 @@ class Simulation:
         self.fleet = RolloutFleet(
             config=RolloutConfig(max_num_seqs=LEASES_PER_WORKER * SAMPLES // 2, samples_per_prompt=SAMPLES),
             model="",
-            ledger=self.ledger,
+            works=[
+                Work(
+                    ledger=self.ledger,
+                    num_samples=SAMPLES,
+                    may_lease=self._may_lease,
+                    make_lease=lambda group: group,  # type: ignore[arg-type, return-value]
+                )
+            ],
             synchronous=False,
             update_timeout_s=1.0,
-            may_lease=self._may_lease,
-            make_lease=lambda group: group,  # type: ignore[arg-type, return-value]
             on_groups=lambda groups: None,
             on_lost=lambda role, error: None,
         )

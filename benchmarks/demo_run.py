@@ -13,6 +13,7 @@ from typing import Any
 
 from cluster.config.schema import RunConfig
 from cluster.run import launch
+from cluster.run.asked import Asked
 from cluster.run.recovery import Origin
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "countdown.toml"
@@ -33,6 +34,7 @@ def train(
     *,
     namespace: str = NAMESPACE,
     checkpoint: Path | None = None,
+    asked: Asked | None = None,
     on_facts: Callable[[dict[str, Any]], None] = lambda facts: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> None:
@@ -48,6 +50,7 @@ def train(
         problems=problems,
         prompts=encode_prompts(load_tokenizer(config.model), problems),
         demonstrations=[],
+        asked=asked or Asked(),
         origin=Origin(checkpoint=checkpoint),
         on_start=lambda facts: None,
         on_facts=on_facts,

@@ -35,6 +35,7 @@ RUN_TOGETHER = {
     "tests/actors/test_engine.py": "engine",
     "tests/cluster/run/test_synchronous_runs.py": "",
     "tests/cluster/run/test_parity_faults.py": "",
+    "tests/cluster/run/test_held_out_runs.py": "",
     "tests/learner/test_workers.py": "cluster",
     "tests/cluster/run/test_alarms.py": "cluster",
     "tests/cluster/run/test_by_reference.py": "cluster",

@@ -55,6 +55,16 @@ def show_plan(config: RunConfig, run_dir: Path, *, local: bool) -> None:
         f"samples, {groups / len(prepared.train_problems):.1f} epochs, "
         + ("synchronous" if train.max_staleness == 0 else f"at most {train.max_staleness} versions behind")
     )
+    if config.evaluation and config.evaluation.every:
+        every, n = config.evaluation.every, config.evaluation.during_samples
+        num_asked = min(config.evaluation.during_problems, len(prepared.test_problems))
+        num = 1 + -(-train.steps // every)
+        kept = f", the best checkpoint by {train.keep_best} is kept" if train.keep_best else ""
+        console.print(
+            f"  while it trains {num} evaluations, one every {every} steps, of {num_asked} held-out problems x {n} samples "
+            f"= {num * num_asked * n:,} samples, k = {list(config.during_ks)}{kept}",
+            soft_wrap=True,
+        )
     if config.evaluation:
         temperatures = config.evaluation.temperatures or (config.rollout.temperature,)
         samples = config.evaluation.samples_per_problem * len(prepared.test_problems)

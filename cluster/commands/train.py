@@ -18,6 +18,7 @@ from cluster.evaluation.session import STAGE
 from cluster.fleet import ray_cluster
 from cluster.jobs.entrypoint import check_outlives_job, job_metadata
 from cluster.jobs.ray_jobs import ADDRESS_KEY
+from cluster.run.asked import choose
 from cluster.run.base_model import base_is_there, make_base
 from cluster.run.preflight import Prepared, check_demonstrations, prepare
 from cluster.run.recovery import Origin
@@ -25,7 +26,7 @@ from cluster.run.same_run import check_same_run
 from cluster.run_directory.checkpoints import holds_run, usable_checkpoint
 from cluster.run_directory.commit import git_commit
 from cluster.run_directory.problem_list import Reconciled
-from cluster.run_directory.record import SETTINGS_FILE, RunRecord, step_of, write_atomically
+from cluster.run_directory.record import BEST_LINK, SETTINGS_FILE, RunRecord, step_of, write_atomically
 from cluster.run_directory.run_file import RunFile
 from cluster.terminal.console import View, duration
 from cluster.terminal.interrupts import Interrupted, ending_at_once, interrupts
@@ -150,6 +151,7 @@ def _check_start(
         if imitated
         else [],
         test_problems=prepared.test_problems,
+        asked=choose(config, prepared.test_problems, prepared.test_prompts),
         origin=Origin(
             checkpoint=checkpoint,
             notes=tuple(notes),
@@ -240,6 +242,7 @@ def _show(result: Result, printer: Console) -> None:
         ("metrics", run_dir / "metrics.jsonl"),
         ("trajectories", result.record.trajectories_dir),
         ("checkpoint", result.checkpoint),
+        *([("best", (run_dir / BEST_LINK).resolve())] if (run_dir / BEST_LINK).exists() else []),
         *([("evaluation", report.directory), ("picture", run_dir / "report.png")] if report else []),
     ]:
         printer.print(f"{what:>14}  {path}", soft_wrap=True)

@@ -9,11 +9,12 @@ from typing import Any
 
 from cluster.config.schema import RunConfig
 from cluster.run import launch
+from cluster.run.asked import Asked
 from cluster.run.recovery import Origin, Recoveries, RunLost
 from cluster.run_directory.checkpoints import usable_checkpoint
 from cluster.run_directory.record import UNJUDGED_FILE, RunRecord, step_of
 from cluster.run_directory.run_file import RunFile
-from cluster.terminal.console import View, describe_training
+from cluster.terminal.console import View, describe_held_out, describe_training
 from verifiers.types import Problem
 
 
@@ -25,6 +26,8 @@ class Start:
     prompts: list[tuple[int, ...]]
     demonstrations: list[tuple[int, ...]]
     test_problems: list[Problem]
+    asked: Asked
+    """Those of them that it is evaluated on while it trains."""
     origin: Origin
 
 
@@ -39,7 +42,8 @@ def train_stage(
     received: list[int],
     go_on: str,
 ) -> str:
-    """The controller's last stage, `finished` or `stopped`; `received` are signals, which stop it.
+    """The controller's last stage: `finished`, `stopped`, or `stopped: ` and why it ended by itself; `received` are
+    signals, which stop it.
 
     A controller that loses its learner, or is lost itself, is followed by another. Raises RuntimeError where
     that does not help, or nobody asks for it any more.
@@ -51,6 +55,7 @@ def train_stage(
     begun_at = record.newest_step()
     has_trained = False
     num_told = len(origin.notes)  # told already by who made them
+    evaluated_at: int | None = None
     view.start("training", f"resuming from {origin.checkpoint}" if origin.checkpoint else "starting")
 
     def on_start(facts: dict[str, Any]) -> None:
@@ -71,10 +76,20 @@ def train_stage(
         if num_untold:
             view.note(f"{num_untold} more events before these are in {record.run_dir}/controller.log")
 
+    def tell_evaluation(facts: dict[str, Any]) -> None:
+        nonlocal evaluated_at
+        held_out = facts["held_out"]
+        if not held_out or not held_out["newest"] or held_out["newest"]["step"] == evaluated_at:
+            return
+        evaluated_at = held_out["newest"]["step"]
+        view.tell(describe_held_out(held_out))
+        run_file.update(best=held_out["best"])
+
     def on_facts(facts: dict[str, Any]) -> None:
         nonlocal newest, has_trained
         newest = facts
         tell_events(facts)
+        tell_evaluation(facts)
         has_trained = has_trained or facts["stage"] == "training"
         share, headline, details = describe_training(facts, config.shown_k)
         if received:
@@ -90,6 +105,7 @@ def train_stage(
                 problems=start.problems,
                 prompts=start.prompts,
                 demonstrations=start.demonstrations,
+                asked=start.asked,
                 origin=origin,
                 on_start=on_start,
                 on_facts=on_facts,
@@ -109,9 +125,10 @@ def train_stage(
                 view.note(note)
             config = _with_workers(config, newest["targets"])
     tell_events(facts)
+    tell_evaluation(facts)
     view.finish(
         "training",
-        f"{facts['stage']} at step {facts['step']}/{facts['steps']}"
+        _ended(facts)
         + (f", reward {facts['reward']:.3f}" if "reward" in facts else "")
         + (f", recoveries: {recoveries.num}" if recoveries.num else ""),
     )
@@ -121,6 +138,11 @@ def train_stage(
             f"{record.run_dir / UNJUDGED_FILE}"
         )
     return str(facts["stage"])
+
+
+def _ended(facts: Mapping[str, Any]) -> str:
+    stage, _, why = str(facts["stage"]).partition(": ")
+    return f"{stage} at step {facts['step']}/{facts['steps']}" + (f": {why}" if why else "")
 
 
 def _recover(loss: RunLost, recoveries: Recoveries, record: RunRecord, origin: Origin, go_on: str) -> Origin:

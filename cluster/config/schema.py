@@ -15,7 +15,7 @@ from pydantic import (
 )
 
 from actors.config import RolloutConfig
-from cluster.config.evaluation import EvalConfig
+from cluster.config.evaluation import EvalConfig, k_of
 from cluster.config.scaling import ScalingConfig
 from cluster.config.tracking import TrackingConfig
 from learner.config import LearnerConfig, SftConfig
@@ -46,6 +46,17 @@ class TrainConfig(BaseModel):
         50, ge=1, description="Steps between checkpoints; the last step always has one."
     )
     keep_checkpoints: int = Field(2, ge=1, description="Newest checkpoints kept.")
+    keep_best: str | None = Field(
+        None,
+        description="Also keep the checkpoint that the evaluations while it trains (evaluation.every) find best, by "
+        "'pass@K', 'best_of@K', 'majority@K' or 'reward'; RUN_DIR/best leads to it.",
+    )
+    stop_when_worse_for: int | None = Field(
+        None,
+        ge=1,
+        description="Evaluations in a row that are no better than the best before them, by keep_best, after which the run "
+        "ends; None: it goes on.",
+    )
     max_parity_mean: Finite | None = Field(
         None,
         gt=0,
@@ -89,6 +100,13 @@ class TrainConfig(BaseModel):
     step_timeout_s: Seconds = Field(
         600.0, gt=0, description="Seconds one learner step or broadcast may take."
     )
+
+    @field_validator("keep_best")
+    @classmethod
+    def _is_a_criterion(cls, keep_best: str | None) -> str | None:
+        if keep_best is not None:
+            k_of(keep_best)
+        return keep_best
 
 
 class MetricsConfig(BaseModel):
@@ -152,6 +170,27 @@ class RunConfig(BaseModel):
     def shown_k(self) -> int:
         """k of the pass@k shown while training: N, or n where a group is smaller."""
         return min(self.objective.num_select, self.rollout.samples_per_prompt)
+
+    @property
+    def during_ks(self) -> tuple[int, ...]:
+        """k of what an evaluation while it trains estimates; none without one."""
+        if not self.evaluates_during:
+            return ()
+        assert self.evaluation is not None
+        ks = {k for k in self.evaluation.ks if k <= self.evaluation.during_samples} | {1}
+        kept = k_of(self.train.keep_best) if self.train.keep_best else None
+        return tuple(sorted(ks | ({kept} if kept else set())))
+
+    @property
+    def during_shown(self) -> tuple[str, ...]:
+        """Names of the estimates that the console shows of an evaluation while it trains."""
+        largest = f"pass@{max(self.during_ks, default=1)}"
+        return tuple(dict.fromkeys(["pass@1", self.train.keep_best or largest]))
+
+    @property
+    def evaluates_during(self) -> bool:
+        """Whether there are evaluations while it trains."""
+        return self.evaluation is not None and self.evaluation.every > 0
 
     @property
     def most_workers(self) -> tuple[int, int]:
@@ -234,6 +273,7 @@ class RunConfig(BaseModel):
                     f"{role}.workers = {workers} is outside of scaling.min_{role} = {low} to scaling.max_{role} = "
                     f"{high}: the run begins with it; change one of them"
                 )
+        self._check_keep_best()
         if self.evaluation is None and self.problems.held_out_settings:
             raise ValueError(
                 "\n".join(
@@ -242,3 +282,23 @@ class RunConfig(BaseModel):
                 )
             )
         return self
+
+    def _check_keep_best(self) -> None:
+        train, evaluation = self.train, self.evaluation
+        if train.stop_when_worse_for is not None and train.keep_best is None:
+            raise ValueError(
+                f"train.stop_when_worse_for = {train.stop_when_worse_for} has nothing to go by: set train.keep_best, such as "
+                "'pass@16', or remove it"
+            )
+        if train.keep_best is None:
+            return
+        if evaluation is None or not evaluation.every:
+            raise ValueError(
+                f"train.keep_best = {train.keep_best!r} needs evaluations while it trains: set evaluation.every, such as 25, "
+                "or remove it"
+            )
+        if (k := k_of(train.keep_best)) and k > evaluation.during_samples:
+            raise ValueError(
+                f"train.keep_best = {train.keep_best!r} cannot be estimated from evaluation.during_samples = "
+                f"{evaluation.during_samples}: raise that to {k} or more, or choose a smaller k"
+            )

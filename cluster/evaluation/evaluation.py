@@ -169,8 +169,7 @@ def missing_asks(config: RunConfig, store: EvalStore) -> dict[str, list[Ask]]:
                 index=index,
                 problem=store.problems[index],
                 prompt_token_ids=prompts[index],
-                # By the problem alone: a call that goes on draws what an uninterrupted one would have drawn.
-                seed=(evaluation.seed << 32) + index * evaluation.samples_per_problem,
+                seed=evaluation.seed_of(index),
             )
             for cell, index in places
         ]

@@ -1,22 +1,18 @@
-"""From scored groups to numbers per problem. Pure: no Ray, no engine, no disk.
-
-`per_problem` gives a matrix per metric, `cell_results` all that a report keeps of one cell.
+"""From scored groups to all that a report keeps of one cell. Pure: no Ray, no engine, no disk.
 
 Shapes: `P` problems, `K` values of k.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from actors.types import ScoredGroup
+from cluster.estimates.per_problem import pass_at_k, per_problem
 from cluster.evaluation.store import Cell
-from learner.objectives.estimators import bon_value
-from learner.objectives.majority import majority_values
 
 NUM_FIT_KS = 24
 NOT_JUDGED = ("timeout", "too_large", "refused")
@@ -41,38 +37,6 @@ class CellResults:
     fit_ks: tuple[int, ...]
     """Denser than `ks`, up to n, for the law of co-scaling."""
     fit_pass_PK: np.ndarray
-
-
-def pass_at_k(groups: Sequence[ScoredGroup], ks: Sequence[int]) -> np.ndarray:
-    """[P, K] mean, over all k-subsets of a problem's samples, of the highest reward in the subset."""
-    rewards = _stack([group.rewards for group in groups])
-    return torch.stack([bon_value(rewards, rewards, k) for k in ks], dim=1).numpy()
-
-
-def best_of_k(groups: Sequence[ScoredGroup], ks: Sequence[int]) -> np.ndarray:
-    """[P, K] the same mean, of the reward of the sample with the highest score, ties averaged."""
-    scores, rewards = _stack([group.scores for group in groups]), _stack([group.rewards for group in groups])
-    return torch.stack([bon_value(scores, rewards, k) for k in ks], dim=1).numpy()
-
-
-def vote_at_k(groups: Sequence[ScoredGroup], ks: Sequence[int]) -> np.ndarray | None:
-    """[P, K] the same mean, of the reward of the most frequent answer; None if no sample has an answer."""
-    if all(answer is None for group in groups for answer in group.answers):
-        return None
-    return np.stack([_vote(group, ks) for group in groups])
-
-
-METRICS: dict[str, Callable[[Sequence[ScoredGroup], Sequence[int]], np.ndarray | None]] = {
-    "pass_at_k": pass_at_k,
-    "best_of_k": best_of_k,
-    "majority_at_k": vote_at_k,
-}
-
-
-def per_problem(groups: Sequence[ScoredGroup], ks: Sequence[int]) -> dict[str, np.ndarray]:
-    """Every metric that can be computed, as float64 [P, K]; rows in the order of `groups`."""
-    values = {name: metric(groups, ks) for name, metric in METRICS.items()}
-    return {name: value for name, value in values.items() if value is not None}
 
 
 def cell_results(cell: Cell, groups: Sequence[ScoredGroup], ks: Sequence[int]) -> CellResults:
@@ -100,21 +64,4 @@ def cell_results(cell: Cell, groups: Sequence[ScoredGroup], ks: Sequence[int]) -
         facts={name: np.array(fact, np.float64) for name, fact in facts.items()},
         fit_ks=fit_ks,
         fit_pass_PK=pass_at_k(groups, fit_ks),
-    )
-
-
-def _stack(rows: Sequence[np.ndarray]) -> torch.Tensor:
-    return torch.from_numpy(np.stack(rows))
-
-
-def _vote(group: ScoredGroup, ks: Sequence[int]) -> np.ndarray:
-    rewards_of: dict[str, list[float]] = {}
-    for answer, reward in zip(group.answers, group.rewards, strict=True):
-        if answer is not None:
-            rewards_of.setdefault(answer, []).append(float(reward))
-    return majority_values(
-        [len(rewards) for rewards in rewards_of.values()],
-        [float(np.mean(rewards)) for rewards in rewards_of.values()],
-        ks,
-        num_silent=group.answers.count(None),
     )

@@ -27,6 +27,7 @@ from cluster.fleet.rollouts import RolloutFleet
 from cluster.fleet.stored import JudgedGroup, StoredGroup, store
 from cluster.fleet.verifying import GROUPS_PER_CALL, VerifierFleet
 from cluster.leasing.ledger import Ledger
+from cluster.leasing.work import Work
 from cluster.run.health import Streak
 from verifiers.types import Problem
 
@@ -107,11 +108,16 @@ async def sample_model(
     rollouts = RolloutFleet(
         config=config.rollout.model_copy(update={"samples_per_prompt": num_samples}),
         model=model,
-        ledger=ledger,
+        works=[
+            Work(
+                ledger=ledger,
+                num_samples=num_samples,
+                may_lease=lambda version: True,
+                make_lease=make_lease,
+            )
+        ],
         synchronous=False,
         update_timeout_s=config.train.step_timeout_s,
-        may_lease=lambda version: True,
-        make_lease=make_lease,
         on_groups=receive,
         on_lost=failures.note_lost,
     )

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from cluster.evaluation.metrics import METRICS, CellResults
+from cluster.estimates.intervals import Estimate, Resampled, resample
+from cluster.estimates.per_problem import METRICS
+from cluster.evaluation.metrics import CellResults
 from cluster.evaluation.store import Cell
 from learner.objectives.estimators import bootstrap_interval, fit_co_scaling
-from learner.objectives.statistics import resampled_means
 
 METRICS_THAT_MAY_FALL = tuple(name for name in METRICS if name != "pass_at_k")
 """With k; the best k of pass@k is the largest."""
@@ -23,15 +24,6 @@ TIE = 1e-12
 """Means this close are equal: rounding alone tells them apart."""
 NUM_FIT_RESAMPLES = 2000
 """A refit of the law costs a thousand times a mean."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Estimate:
-    """A mean over problems with its 95 % bootstrap interval; the ends are NaN where there is none."""
-
-    mean: float
-    low: float
-    high: float
 
 
 Curve = dict[int, Estimate]
@@ -104,22 +96,6 @@ class Summary:
     @property
     def overall(self) -> ClassSummary:
         return self.classes[0]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Resampled:
-    """A metric's or a fact's mean over problems, and over each resample of them."""
-
-    mean_K: np.ndarray
-    mean_SK: np.ndarray
-
-    def minus(self, other: _Resampled) -> _Resampled:
-        return _Resampled(mean_K=self.mean_K - other.mean_K, mean_SK=self.mean_SK - other.mean_SK)
-
-    def estimates(self) -> list[Estimate]:
-        low_K, high_K = np.quantile(self.mean_SK, [0.025, 0.975], axis=0)
-        columns = zip(self.mean_K, low_K, high_K, strict=True)
-        return [Estimate(mean=float(mean), low=float(low), high=float(high)) for mean, low, high in columns]
 
 
 def summarise(results: Sequence[CellResults], difficulties: Sequence[str], *, seed: int) -> Summary:
@@ -196,24 +172,18 @@ def _summarise_class(
     )
 
 
-def _resample(result: CellResults, rows: np.ndarray, seed: int) -> dict[str, _Resampled]:
+def _resample(result: CellResults, rows: np.ndarray, seed: int) -> dict[str, Resampled]:
     """Every metric [K] and every fact [1] of a cell, over the same resamples of the problems."""
     matrices = {**result.values, **{name: fact_P[:, None] for name, fact_P in result.facts.items()}}
-    columns = np.concatenate([matrix[rows] for matrix in matrices.values()], axis=1)
-    mean_S = resampled_means(torch.from_numpy(columns), seed=seed).numpy()
-    ends = np.cumsum([matrix.shape[1] for matrix in matrices.values()])
-    return {
-        name: _Resampled(mean_K=columns[:, start:end].mean(axis=0), mean_SK=mean_S[:, start:end])
-        for name, start, end in zip(matrices, [0, *ends], ends, strict=False)
-    }
+    return resample({name: matrix[rows] for name, matrix in matrices.items()}, seed=seed)
 
 
-def _curve(ks: Sequence[int], resampled: _Resampled) -> Curve:
+def _curve(ks: Sequence[int], resampled: Resampled) -> Curve:
     return dict(zip(ks, resampled.estimates(), strict=True))
 
 
 def _best_temperatures(
-    ks: Sequence[int], resampled: dict[Cell, dict[str, _Resampled]]
+    ks: Sequence[int], resampled: dict[Cell, dict[str, Resampled]]
 ) -> dict[str, dict[str, dict[int, BestTemperature]]]:
     best: dict[str, dict[str, dict[int, BestTemperature]]] = {}
     for model, cells in _cells_by_model(resampled).items():
@@ -231,7 +201,7 @@ def _best_temperatures(
 
 
 def _best_pairs(
-    ks: Sequence[int], resampled: dict[Cell, dict[str, _Resampled]]
+    ks: Sequence[int], resampled: dict[Cell, dict[str, Resampled]]
 ) -> dict[str, dict[str, BestPair]]:
     best: dict[str, dict[str, BestPair]] = {}
     for model, cells in _cells_by_model(resampled).items():
@@ -256,12 +226,12 @@ def _cells_by_model(cells: Iterable[Cell]) -> dict[str, list[Cell]]:
 
 
 def _shared_metrics(
-    cells: Sequence[Cell], metrics: Iterable[str], resampled: dict[Cell, dict[str, _Resampled]]
+    cells: Sequence[Cell], metrics: Iterable[str], resampled: dict[Cell, dict[str, Resampled]]
 ) -> list[str]:
     return [name for name in metrics if all(name in resampled[cell] for cell in cells)]
 
 
-def _stack(resampled: Sequence[_Resampled]) -> tuple[np.ndarray, np.ndarray]:
+def _stack(resampled: Sequence[Resampled]) -> tuple[np.ndarray, np.ndarray]:
     """[T, K] and [T, S, K]."""
     return np.stack([one.mean_K for one in resampled]), np.stack([one.mean_SK for one in resampled])
 

@@ -11,12 +11,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from cluster.estimates.intervals import Estimate
 from cluster.evaluation.statistics import (
     METRICS_THAT_MAY_FALL,
     CellSummary,
     ClassSummary,
     CoScalingFit,
-    Estimate,
     Summary,
 )
 

@@ -18,8 +18,9 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
+from cluster.estimates.intervals import Estimate
 from cluster.evaluation.plots import COLORS, DOTS_PER_INCH, PANEL_INCHES, STYLE
-from cluster.evaluation.statistics import Curve, Estimate
+from cluster.evaluation.statistics import Curve
 from cluster.evaluation.tables import estimate_text, number
 from learner.objectives.statistics import bootstrap_interval
 from learner.verifier.data import LabelledProblem

@@ -141,8 +141,11 @@ def model_shape(config: RunConfig) -> memory.ModelShape:
 
 
 def disk_needed(config: RunConfig) -> float:
-    """Estimated bytes of checkpoints (model, two averages, one being written) and trajectories."""
-    checkpoints = (config.train.keep_checkpoints + 1) * 3 * model_bytes(config)
+    """Estimated bytes of checkpoints (model, two averages, one being written; the best, and one that may be) and
+    trajectories.
+    """
+    num_best = 2 if config.train.keep_best else 0
+    checkpoints = (config.train.keep_checkpoints + 1 + num_best) * 3 * model_bytes(config)
     tokens = config.train.steps * config.train.groups_per_step * config.rollout.samples_per_prompt
     return checkpoints + tokens * min(config.rollout.max_tokens, 512) * 12 + 64 * 2**20
 

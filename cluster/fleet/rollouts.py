@@ -13,7 +13,7 @@ import heapq
 import itertools
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import ray
 from ray.exceptions import RayTaskError
@@ -29,7 +29,7 @@ from cluster.fleet.slots import Slot
 from cluster.fleet.stored import StoredGroup
 from cluster.fleet.tending import Fleet
 from cluster.fleet.updating import Updates
-from cluster.leasing.ledger import Ledger
+from cluster.leasing.work import Work
 
 POLL_S = 1.0
 
@@ -39,9 +39,9 @@ logger = logging.getLogger(__name__)
 class RolloutFleet(Fleet[RolloutHandle]):
     """Keeps `slots.size` rollout workers alive and busy, `config.workers` to begin with.
 
-    `may_lease(version)` is the controller's admission rule; `on_groups` receives finished groups, by reference;
-    `make_lease(group)` says what a group asks; `on_news` hears how a worker left that was asked to, and of one that
-    does not answer.
+    Of `works` the earlier ones go first: an engine is given of a later one what leaves the earlier ones their room.
+    `on_groups` receives finished groups of all of them, by reference; `on_news` hears how a worker left that was asked
+    to, and of one that does not answer.
 
     One that has not answered for `config.suspect_after_s` gets no leases, and those that it has may be given to others. It
     goes on if it answers within `config.heartbeat_timeout_s`; else it is lost. Its slot's stand-in, if it has been sent
@@ -56,11 +56,9 @@ class RolloutFleet(Fleet[RolloutHandle]):
         *,
         config: RolloutConfig,
         model: str,
-        ledger: Ledger,
+        works: Sequence[Work],
         synchronous: bool,
         update_timeout_s: float,
-        may_lease: Callable[[int], bool],
-        make_lease: Callable[[int], Lease],
         on_groups: Callable[[list[StoredGroup]], None],
         on_lost: Callable[[str, WorkerLost], None],
         on_news: Callable[[str], None] = logger.info,
@@ -74,10 +72,8 @@ class RolloutFleet(Fleet[RolloutHandle]):
         )
         self._config = config
         self._model = model
-        self._ledger = ledger
+        self._works = works
         self._synchronous = synchronous
-        self._may_lease = may_lease
-        self._make_lease = make_lease
         self._on_groups = on_groups
         self._names = (f"rollout-{number}" for number in itertools.count())
         self._updates = Updates(timeout_s=update_timeout_s, heartbeat_timeout_s=config.heartbeat_timeout_s)
@@ -97,28 +93,34 @@ class RolloutFleet(Fleet[RolloutHandle]):
         finished groups are outstanding still, so whatever could be given was given.
         """
         newest = self._updates.newest_version
-        if newest is None or not self._may_lease(newest):  # then no older version may
+        works = [work for work in self._works if newest is not None and work.may_lease(newest)]
+        if not works:  # no older version may either
             return
         if self._synchronous and not self._can_begin_step():
             return
         given: dict[str, list[Lease]] = {}
-        takers = self.workers.values() if finished is None else [finished]
+        takers = list(self.workers.values()) if finished is None else [finished]
+        for work in works:
+            self._give_out(work, takers, given)
+        for name, leases in given.items():
+            self.workers[name].actor.submit.remote(leases)
+
+    def _give_out(self, work: Work, takers: Sequence[RolloutHandle], given: dict[str, list[Lease]]) -> None:
+        """Add to `given` the leases of one kind, by worker."""
         load = [(self._load(worker), worker.name) for worker in takers if worker.takes_leases]
         heapq.heapify(load)
         while load:
             name = load[0][1]
             worker = self.workers[name]
-            if not self._would_take_more(worker) or not self._may_lease(worker.version):
+            if not self._would_take_more(worker, work) or not work.may_lease(worker.version):
                 heapq.heappop(load)
                 continue
-            group = self._ledger.lease(name, version=worker.version, now_s=time.monotonic())
+            group = work.ledger.lease(name, version=worker.version, now_s=time.monotonic())
             if group is None:
                 break
-            given.setdefault(name, []).append(self._make_lease(group))
-            worker.num_leased += 1
+            given.setdefault(name, []).append(work.make_lease(group))
+            worker.num_leased += work.num_samples
             heapq.heapreplace(load, (self._load(worker), name))
-        for name, leases in given.items():
-            self.workers[name].actor.submit.remote(leases)
 
     @property
     def fill(self) -> float:
@@ -145,13 +147,13 @@ class RolloutFleet(Fleet[RolloutHandle]):
 
     @property
     def has_room(self) -> bool:
-        """Whether workers serve, and each would take more leases than it has been admitted."""
+        """Whether workers serve, and each would take more leases of the first work than it has been admitted."""
         serving = self.serving
-        return bool(serving) and all(self._would_take_more(worker) for worker in serving)
+        return bool(serving) and all(self._would_take_more(worker, self._works[0]) for worker in serving)
 
     def leases_by_worker(self) -> dict[str, int]:
         """How many groups each worker holds."""
-        return {name: self._ledger.num_leases_of(name) for name in self.workers}
+        return {name: self._num_leases_of(worker) for name, worker in self.workers.items()}
 
     async def broadcast(self, published: Published) -> None:
         """Make every serving worker serve `published`. Raises Halt when one confirms with other weights than that."""
@@ -159,14 +161,21 @@ class RolloutFleet(Fleet[RolloutHandle]):
 
     def _load(self, worker: RolloutHandle) -> int:
         """Synchronous leases are all given at once and spread evenly, the same each time: by groups alone."""
-        if self._synchronous:
-            return self._ledger.num_leases_of(worker.name)
-        return worker.num_unfinished(self._config.samples_per_prompt)
+        return self._num_leases_of(worker) if self._synchronous else worker.num_unfinished
 
-    def _would_take_more(self, worker: RolloutHandle) -> bool:
-        return self._synchronous or self._config.has_room(
-            num_groups=self._ledger.num_leases_of(worker.name),
-            num_unfinished=worker.num_unfinished(self._config.samples_per_prompt),
+    def _num_leases_of(self, worker: RolloutHandle) -> int:
+        return sum(work.ledger.num_leases_of(worker.name) for work in self._works)
+
+    def _would_take_more(self, worker: RolloutHandle, work: Work) -> bool:
+        """As if it had no other work: what comes later in `works` waits in the engine, and takes no place from what
+        comes earlier.
+        """
+        if self._synchronous:
+            return True
+        num_others = sum(other.num_sequences_of(worker.name) for other in self._works if other is not work)
+        return self._config.has_room(
+            num_groups=work.ledger.num_leases_of(worker.name),
+            num_unfinished=max(0, worker.num_unfinished - num_others),
             capacity=worker.facts.capacity if worker.facts else self._config.max_num_seqs,
         )
 
@@ -195,14 +204,14 @@ class RolloutFleet(Fleet[RolloutHandle]):
 
     async def _work(self, worker: RolloutHandle) -> None:
         """Until the worker's slot is to leave, and its groups are finished."""
-        while not worker.slot.is_leaving or self._ledger.num_leases_of(worker.name):
+        while not worker.slot.is_leaving or self._num_leases_of(worker):
             self.top_up(None if self._synchronous else worker)
             await self._collect(worker)
 
     def _leave(self, worker: RolloutHandle) -> None:
-        unfinished = self._ledger.leases_of(worker.name)
+        num_unfinished = self._num_leases_of(worker)
         self._remove(worker)
-        rest = f"; {len(unfinished)} unfinished groups are leased again" if unfinished else ""
+        rest = f"; {num_unfinished} unfinished groups are leased again" if num_unfinished else ""
         self._on_news(f"{worker.name} has left{rest}")
 
     async def _collect(self, worker: RolloutHandle) -> None:
@@ -228,15 +237,20 @@ class RolloutFleet(Fleet[RolloutHandle]):
             )
         if worker.silent.is_set():
             await self._trust(worker)
-        for group in self._ledger.leases_of(worker.name):
-            if time.monotonic() - self._ledger.leased[group].since_s > self._config.group_timeout_s:
-                raise WorkerLost(
-                    f"{worker.name} has not finished group {group} within {self._config.group_timeout_s:g} s"
-                )
+        for work in self._works:
+            self._check_pace(worker, work)
+
+    def _check_pace(self, worker: RolloutHandle, work: Work) -> None:
+        timeout_s = self._config.group_timeout_s
+        for group in work.ledger.leases_of(worker.name):
+            since_s = max(work.ledger.leased[group].since_s, work.first_since_s())
+            if time.monotonic() - since_s > timeout_s:
+                raise WorkerLost(f"{worker.name} has not finished group {group} within {timeout_s:g} s")
 
     def _suspect(self, worker: RolloutHandle, late_s: float) -> None:
         worker.serving = False
-        self._ledger.doubt(worker.name)
+        for work in self._works:
+            work.ledger.doubt(worker.name)
         self._on_news(worker.suspect(late_s))
         self.top_up()
 
@@ -265,7 +279,8 @@ class RolloutFleet(Fleet[RolloutHandle]):
         worker.serving = worker.slot.is_working = False
         ray.kill(worker.actor)
         del self.workers[worker.name]
-        self._ledger.forget(worker.name)
+        for work in self._works:
+            work.ledger.forget(worker.name)
 
     def _pass_on(self) -> None:
         self.top_up()

@@ -41,9 +41,12 @@ logger = logging.getLogger(__name__)
 class Case:
     """A group to judge; two workers may have it, where one fell silent: the first verdict counts."""
 
-    number: int
-    """Its place in the queue, also when it is given to another worker."""
+    place: tuple[bool, int]
+    """In the queue, also when it is given to another worker."""
     group: StoredGroup = field(compare=False)
+    problem: Problem = field(compare=False)
+    demonstration: Sequence[int] | None = field(compare=False)
+    """Token ids of what is judged with the group."""
     is_over: bool = field(default=False, compare=False)
     """It is judged, or its samples are lost."""
 
@@ -120,9 +123,17 @@ class VerifierFleet(Fleet[VerifierHandle]):
         under_way = [worker.judging_since_s for worker in self.workers.values()]
         return self._judged_s + sum(now_s - since_s for since_s in under_way if since_s is not None)
 
-    def put(self, group: StoredGroup) -> None:
-        """Queue a group for judgement."""
-        self._queue.put_nowait(Case(next(self._numbers), group))
+    def put(self, group: StoredGroup, held_out: Problem | None = None) -> None:
+        """Queue a group for judgement; one that asks a `held_out` problem, which is none of `problems`, after all others."""
+        problem_id = group.facts.problem_id
+        self._queue.put_nowait(
+            Case(
+                place=(held_out is not None, next(self._numbers)),
+                group=group,
+                problem=held_out or self._problems[problem_id],
+                demonstration=None if held_out else self._demonstrations.get(problem_id),
+            )
+        )
 
     async def _work(self, worker: VerifierHandle) -> None:
         """Until the worker's slot is to leave, and its call is over."""
@@ -189,7 +200,7 @@ class VerifierFleet(Fleet[VerifierHandle]):
     async def _judge(self, worker: VerifierHandle) -> None:
         cases = worker.cases
         batches, of_cases = distinct_batches([case.group for case in cases])
-        items = [self._candidates_of(case.group, batch) for case, batch in zip(cases, of_cases, strict=True)]
+        items = [_candidates_of(case, batch) for case, batch in zip(cases, of_cases, strict=True)]
         worker.judging_since_s = time.monotonic()
         try:
             judged = await reply_while_alive(
@@ -213,12 +224,12 @@ class VerifierFleet(Fleet[VerifierHandle]):
         worker.num_child_restarts = judged["num_restarts"]
         for case in _unjudged(cases):
             case.is_over = True
-            number, problem_id = case.group.facts.group, case.group.facts.problem_id
+            number = case.group.facts.group
             verdicts = judged["verdicts"][number]
             if any(verdict.status == "crashed" for verdict in verdicts):
                 self._on_unjudged(case.group, judged["errors"].get(number, "no message"))
             else:
-                judgement = in_columns(verdicts, self._demonstrations.get(problem_id))
+                judgement = in_columns(verdicts, case.demonstration)
                 self._on_judged(JudgedGroup(stored=case.group, judgement=judgement))
 
     def _give_up(self, gone: Sequence[Case]) -> None:
@@ -238,18 +249,18 @@ class VerifierFleet(Fleet[VerifierHandle]):
             self.slots.settle(worker.slot, is_lost=False)
             self._relieve_silent()
 
-    def _candidates_of(self, group: StoredGroup, batch: int) -> Candidates:
-        """The group's samples, and after them the demonstration where there is one to be judged."""
-        problem = self._problems[group.facts.problem_id]
-        is_imitated = problem.id in self._demonstrations
-        assert problem.demonstration is not None or not is_imitated
-        return Candidates(
-            group=group.facts.group,
-            problem=problem,
-            batch=batch,
-            row=group.row,
-            demonstration=problem.demonstration if is_imitated else None,
-        )
+
+def _candidates_of(case: Case, batch: int) -> Candidates:
+    """The group's samples, and after them the demonstration where there is one to be judged."""
+    is_imitated = case.demonstration is not None
+    assert case.problem.demonstration is not None or not is_imitated
+    return Candidates(
+        group=case.group.facts.group,
+        problem=case.problem,
+        batch=batch,
+        row=case.group.row,
+        demonstration=case.problem.demonstration if is_imitated else None,
+    )
 
 
 def _unjudged(cases: Sequence[Case]) -> list[Case]:

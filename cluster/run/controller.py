@@ -11,6 +11,7 @@
 | verifying (a slot)  | groups, then their verdicts        | verifier, or heartbeat timeout      |
 | `_train`            | a batch, and the learner's passes  | verdicts; learner, or step timeout  |
 | `_sync`             | all engines serving the new version| engines; step or heartbeat timeout  |
+| `HeldOut.run`       | the verdicts of an evaluation      | engines, verifiers                  |
 | `_watch`            | the clock                          |                                     |
 | `Elastic.run`       | the clock                          |                                     |
 
@@ -36,20 +37,23 @@ from cluster.fleet.calls import Halt, WorkerLost, is_accident
 from cluster.fleet.elastic import Elastic
 from cluster.fleet.learning import LearnerHandle
 from cluster.fleet.rollouts import RolloutFleet
-from cluster.fleet.stored import JudgedGroup, StoredGroup
 from cluster.fleet.verifying import VerifierFleet
 from cluster.leasing import admission
+from cluster.leasing.work import Work
+from cluster.run.arrivals import Arrivals
+from cluster.run.asked import Asked
 from cluster.run.batches import Batches
 from cluster.run.bottleneck import limited_by
 from cluster.run.feeding import Feeder
 from cluster.run.gauges import refresh
 from cluster.run.health import Health, log_to
+from cluster.run.held_out import HeldOut
 from cluster.run.metrics import Metrics
 from cluster.run.progress import Progress
 from cluster.run.recovery import Origin, RunLost
 from cluster.run.restoring import restore
+from cluster.run.routes import Routes
 from cluster.run.saving import Saver
-from cluster.run.unjudged import TRIES
 from cluster.run_directory.record import RunRecord
 from verifiers.types import Problem
 
@@ -67,10 +71,11 @@ class Controller:
         problems: list[Problem],
         prompts: list[tuple[int, ...]],
         demonstrations: list[tuple[int, ...]],
+        asked: Asked,
         origin: Origin,
     ) -> None:
         """`prompts` and `demonstrations` are the problems' token ids, in their order; demonstrations only
-        for an objective that imitates them, otherwise none.
+        for an objective that imitates them, otherwise none. `asked`: what the policy is evaluated on meanwhile.
         """
         self._config = config
         self._record = RunRecord(Path(run_dir))
@@ -81,7 +86,6 @@ class Controller:
         restored = restore(train, origin, problems, self._record.run_dir)
         self._version, self._ledger, self._unjudged = restored.version, restored.ledger, restored.unjudged
         self._record.rewind(self._version)
-        self._indices = {problem.id: index for index, problem in enumerate(problems)}
         self._batches = Batches(train, self._ledger)
         self._in_training: set[int] = set()
         self._stopping = False
@@ -100,7 +104,7 @@ class Controller:
             self._progress,
             self.metrics,
             top_up=lambda: self._rollouts.top_up(),
-            on_gone=self._note_gone,
+            on_gone=lambda groups: self._routes.trained.note_gone(groups),
         )
         self._saver = Saver(
             config,
@@ -119,22 +123,53 @@ class Controller:
                 if demonstrations
                 else {}
             ),
-            on_judged=self._accept,
-            on_unjudged=self._give_back,
-            on_gone=self._release,
+            on_judged=lambda group: self._routes.accept(group),
+            on_unjudged=lambda group, error: self._routes.give_back(group, error),
+            on_gone=lambda groups: self._routes.release(groups),
             on_lost=self._note_lost,
             on_news=self._note_news,
+        )
+        self._held_out = HeldOut(
+            config,
+            asked,
+            self._record,
+            self.metrics,
+            self._health,
+            version=self._version,
+            trained_to=lambda: self._version,
+            is_stopping=lambda: self._stopping or self._is_over,
+            verify=self._verifying.put,
+            on_change=self._go_on,
+        )
+        arrivals = Arrivals(
+            ledger=self._ledger,
+            batches=self._batches,
+            unjudged=self._unjudged,
+            indices={problem.id: index for index, problem in enumerate(problems)},
+            progress=self._progress,
+            metrics=self.metrics,
+            health=self._health,
+            max_staleness=train.max_staleness,
+            version=lambda: self._version,
+            is_ending=lambda: self._stopping or self._is_over,
+            verify=self._verifying.put,
+            top_up=lambda: self._rollouts.top_up(),
+        )
+        self._routes = Routes(trained=arrivals, held_out=self._held_out)
+        trained = Work(
+            ledger=self._ledger,
+            num_samples=config.rollout.samples_per_prompt,
+            may_lease=self._may_lease,
+            make_lease=self._make_lease,
         )
         self._rollouts = RolloutFleet(
             config=config.rollout,
             # Not the checkpoint's model: that one is deleted in time, and a replacement starts from it too.
             model=config.model,
-            ledger=self._ledger,
+            works=[trained, self._held_out.work],
             synchronous=train.max_staleness == 0,
             update_timeout_s=train.step_timeout_s,
-            may_lease=self._may_lease,
-            make_lease=self._make_lease,
-            on_groups=self._receive,
+            on_groups=lambda groups: self._routes.receive(groups),
             on_lost=self._note_lost,
             on_news=self._note_news,
         )
@@ -158,7 +193,7 @@ class Controller:
             self._health.note(note)
         try:
             tasks += [self._verifying.start(), self._rollouts.start()]
-            loops = (self._watch(), self._elastic.run(), self._train())
+            loops = (self._watch(), self._elastic.run(), self._held_out.run(), self._train())
             tasks += [asyncio.create_task(loop) for loop in loops]
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
@@ -203,6 +238,7 @@ class Controller:
             "limited_by": limited_by(self._progress, self._rollouts, self._config.train.max_staleness),
             "is_stopping": self._stopping,
             "checkpoint": self._saver.facts(),
+            "held_out": self._held_out.facts(),
             "num_select": self._config.shown_k,
             "events": self._health.events[-5:],
             "num_events": len(self._health.events),
@@ -217,6 +253,7 @@ class Controller:
         self._stopping = True
         self._health.note_ending()
         self._batches.changed.set()
+        self._held_out.wake()
 
     def scale(self, rollout: int | None = None, verifier: int | None = None) -> dict[str, int]:
         """Have so many workers from now on, None: as many as now; returns the new numbers.
@@ -234,7 +271,7 @@ class Controller:
             self._refresh_gauges()
             await asyncio.sleep(1.0)
             is_starting = begun_s is None and (self._stage != "training" or not self._rollouts.serving)
-            if is_starting or self._learner.is_passing:
+            if is_starting or self._learner.is_passing or self._held_out.goes_first:
                 continue
             begun_s = begun_s or time.monotonic()
             self._health.check_starving(
@@ -247,6 +284,7 @@ class Controller:
 
     async def _train(self) -> None:
         config, first = self._config.train, self._version
+        self._held_out.begin_if_due(self._version)
         self._rollouts.announce(await self._learner.start(self._origin.checkpoint))
         if self._learner.note:
             self._health.note(self._learner.note)
@@ -254,7 +292,7 @@ class Controller:
         logger.info("training from step %d on; metrics at port %d", self._version, self._metrics_port)
         while self._version < config.steps:
             begun_s, waited_s = time.perf_counter(), self._progress.waited_s
-            batch = await self._feeder.next_batch(self._version, is_over=lambda: self._stopping)
+            batch = await self._feeder.next_batch(self._version, is_over=self._is_ending)
             if batch is None:
                 break
             started_s, wait_s = time.perf_counter(), self._progress.waited_s - waited_s
@@ -273,6 +311,8 @@ class Controller:
             self._batches.forget(batch)
             self._in_training = set()
             self._version = step.version
+            is_evaluated = self._held_out.is_due_at(self._version)
+            self._held_out.begin_if_due(self._version)
             if self._syncing:
                 await self._syncing
             self._syncing = asyncio.create_task(self._sync(published, step.facts["stepped_at_s"]))
@@ -292,15 +332,19 @@ class Controller:
             self._health.check_staleness(step.version, step.facts)
             self._record.append_metrics(facts)
             await self._saver.write_trajectories(step.version)
-            if in_vain or self._version % config.checkpoint_every == 0:
+            is_kept = is_evaluated and config.keep_best is not None
+            if in_vain or is_kept or self._version % config.checkpoint_every == 0:
                 await self._save()
             if in_vain:
                 raise Halt(in_vain)
         if self._syncing:
             await self._syncing
         await self._save()
+        await self._held_out.finish(self._version)
+        self._record.drop_old(config.keep_checkpoints)
         self._health.note_end(self._version, self._version - first)
-        self._stage = "stopped" if self._stopping else "finished"
+        verdict = self._held_out.verdict if self._version < config.steps else None
+        self._stage = "stopped" if self._stopping else f"stopped: {verdict}" if verdict else "finished"
         logger.info("%s at step %d/%d", self._stage, self._version, config.steps)
 
     async def _save(self) -> None:
@@ -313,8 +357,12 @@ class Controller:
         self.metrics.observe_sync(self._sync_s)
         self._rollouts.top_up()
 
+    def _is_ending(self) -> bool:
+        """Whether no further step is to be made, whatever there is of its batch."""
+        return self._stopping or self._held_out.verdict is not None
+
     def _may_lease(self, served_version: int) -> bool:
-        return not (self._stopping or self._is_over) and admission.may_lease(
+        return not (self._is_ending() or self._is_over or self._held_out.goes_first) and admission.may_lease(
             next_version=self._version + bool(self._in_training),
             served_version=served_version,
             outstanding=self._ledger.num_outstanding - len(self._in_training),
@@ -332,57 +380,8 @@ class Controller:
             seed=(self._config.train.seed << 32) + group * n,
         )
 
-    def _receive(self, groups: list[StoredGroup]) -> None:
-        for group in groups:
-            facts = group.facts
-            if not self._ledger.receive(facts.group, facts.worker, version=facts.oldest_version):
-                self.metrics.observe_discarded("late")
-            elif self._version - facts.oldest_version > self._config.train.max_staleness:  # it was silent
-                self._ledger.release([facts.group])
-                self.metrics.observe_discarded("stale")
-                self._batches.changed.set()
-            else:
-                self._progress.sampled(facts)
-                self._batches.receive(facts.group)
-                self.metrics.observe_samples(facts.num_samples, facts.num_tokens)
-                self._verifying.put(group)
-
-    def _accept(self, group: JudgedGroup) -> None:
-        number = group.stored.facts.group
-        lease = self._ledger.leased.get(number)
-        if lease is None or not self._ledger.commit(number):
-            self.metrics.observe_discarded("late")
-            return
-        seconds = time.monotonic() - lease.since_s
-        self._progress.judged(seconds)
-        self.metrics.observe_verdicts(group.judgement, seconds)
-        self._batches.add(group)
-        self._health.note_success()
-        self._health.check_statuses(group.judgement.statuses)
-
-    def _release(self, groups: list[StoredGroup]) -> None:
-        """They were to be judged, and their samples are lost."""
-        numbers = [group.facts.group for group in groups]
-        self._ledger.release(numbers)
-        self._batches.forget(numbers)
-        self._note_gone(groups)
-
-    def _note_gone(self, groups: list[StoredGroup]) -> None:
-        self.metrics.observe_discarded("lost", len(groups))
-        self._health.note_gone(groups)
+    def _go_on(self) -> None:
         self._batches.changed.set()
-        self._rollouts.top_up()
-
-    def _give_back(self, group: StoredGroup, error: str) -> None:
-        self._ledger.release([group.facts.group])
-        self._batches.forget([group.facts.group])
-        self.metrics.observe_discarded("unjudged")
-        self._batches.changed.set()
-        problem_id = group.facts.problem_id
-        self._health.note_unjudged(problem_id, error, is_new=self._unjudged.is_first_failure(problem_id))
-        if not (self._stopping or self._is_over) and self._unjudged.failed(problem_id, error, self._version):
-            self._ledger.set_aside.add(self._indices[problem_id])
-            self._health.note(f"problem {problem_id} is set aside: the verifier failed on it {TRIES} times")
         self._rollouts.top_up()
 
     def _note_lost(self, role: str, error: WorkerLost) -> None:

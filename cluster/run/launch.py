@@ -13,6 +13,7 @@ import psutil
 
 from cluster.config.schema import RunConfig
 from cluster.fleet.ray_cluster import CONTROLLER_NAME
+from cluster.run.asked import Asked
 from cluster.run.recovery import Origin, RunLost
 
 FOLLOW_EVERY_S = 0.5
@@ -32,6 +33,7 @@ def train(
     problems: list[Any],
     prompts: list[tuple[int, ...]],
     demonstrations: list[tuple[int, ...]],
+    asked: Asked,
     origin: Origin,
     on_start: Callable[[dict[str, Any]], None],
     on_facts: Callable[[dict[str, Any]], None],
@@ -59,6 +61,7 @@ def train(
             problems,
             prompts,
             demonstrations,
+            asked,
             origin,
         )
     except ValueError as error:  # the name is taken
@@ -69,14 +72,14 @@ def train(
     try:
         on_start(_get(controller.facts.remote(), timeout_s=FIRST_ANSWER_TIMEOUT_S))
         run = controller.run.remote()
-        asked = False
+        has_asked = False
         while True:
             done, _ = ray.wait([run], timeout=FOLLOW_EVERY_S)
             if done:
                 break
             on_facts(_get(controller.facts.remote(), timeout_s=ANSWER_TIMEOUT_S))
-            if should_stop() and not asked:
-                asked = True
+            if should_stop() and not has_asked:
+                has_asked = True
                 controller.stop.remote()
         facts = _get(run)
         has_ended = True

@@ -11,6 +11,7 @@ import shutil
 from collections import Counter as Tally
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
@@ -74,6 +75,11 @@ BATCH_GAUGES = {
     "steps_without_learning": ("weightless_steps", "Steps in a row in which no sample had a weight"),
     "completion_tokens": ("completion_mean_tokens", "Mean completion length"),
 }
+
+
+HELD_OUT_TEXT = (
+    "Of the newest evaluation while it trains: mean over held-out problems, and the ends of its 95 % interval"
+)
 
 
 class Metrics:
@@ -181,6 +187,25 @@ class Metrics:
         self._latency = self._histogram(
             "bonfire_verifier_latency_seconds", "Time of one verdict", LATENCY_SECONDS
         )
+        self._held_out = self._gauge("bonfire_held_out_estimate", HELD_OUT_TEXT, ["metric", "k", "bound"])
+        self._held_out_difference = self._gauge(
+            "bonfire_held_out_difference",
+            "The same less the estimate of the policy that the run began with, paired by problem",
+            ["metric", "k", "bound"],
+        )
+        self._held_out_version = self._gauge(
+            "bonfire_held_out_version", "Policy version with which the newest evaluation began"
+        )
+        self._held_out_best = self._gauge(
+            "bonfire_held_out_best_version", "Policy version that is kept as the best; 0: none yet"
+        )
+        self._held_out_seconds = self._gauge(
+            "bonfire_held_out_seconds", "Time that the newest evaluation took"
+        )
+        self._held_out_sequences = self._counter(
+            "bonfire_held_out_sequences", "Sequences sampled for evaluations"
+        )
+        self._held_out_tokens = self._counter("bonfire_held_out_tokens", "Tokens sampled for evaluations")
         self._disk = self._gauge("bonfire_cluster_disk_free_bytes", "Free on the disk of the run directory")
         self._disk.set_function(lambda: _free_bytes(run_dir))
         self._rollout_names: set[str] = set()
@@ -230,6 +255,23 @@ class Metrics:
     def observe_samples(self, num_sequences: int, num_tokens: int) -> None:
         self._sequences.inc(num_sequences)
         self._tokens.inc(num_tokens)
+
+    def observe_held_out(self, row: Mapping[str, Any]) -> None:
+        """An evaluation, as it goes to held_out.jsonl."""
+        for gauge, what in ((self._held_out, "estimates"), (self._held_out_difference, "differences")):
+            for name, estimate in row[what].items():
+                metric, _, k = name.partition("@")
+                for bound, value in estimate.items():
+                    gauge.labels(metric, k or "1", bound).set(value)
+        self._held_out_version.set(row["step"])
+        self._held_out_seconds.set(row["seconds"])
+
+    def observe_held_out_samples(self, num_sequences: int, num_tokens: int) -> None:
+        self._held_out_sequences.inc(num_sequences)
+        self._held_out_tokens.inc(num_tokens)
+
+    def set_best(self, version: int) -> None:
+        self._held_out_best.set(version)
 
     def observe_lost(self, role: str) -> None:
         self._restarts.labels(role).inc()

@@ -3,6 +3,7 @@
 RUN_DIR/config.toml            resolved config            RUN_DIR/metrics.jsonl       a line per step
 RUN_DIR/run.json               git commit, seed, address  RUN_DIR/trajectories/*.parquet  a row per group
 RUN_DIR/checkpoints/step-N/    model, optimizer, ledger   RUN_DIR/report.json, *.png  the evaluation
+RUN_DIR/best                   link to the best of them   RUN_DIR/held_out*           evaluations while it trains
 
 A checkpoint is step-N.partial while it is written or removed, and step-N.damaged once it was found to be
 other than what was written.
@@ -33,6 +34,7 @@ STATE_FILE = "run_state.json"
 RUN_FILE = "run.json"
 SETTINGS_FILE = "config.toml"
 UNJUDGED_FILE = "unjudged.jsonl"
+BEST_LINK = "best"
 
 
 class WriteFailed(OSError):
@@ -50,6 +52,8 @@ class RunRecord:
             directory.mkdir(parents=True, exist_ok=True)
         self._unsynced: list[Path] = []
         """Files of trajectories since the newest checkpoint."""
+        self.kept_steps: set[int] = set()
+        """Checkpoints that are not dropped however old they are."""
 
     def append_metrics(self, facts: Mapping[str, Any]) -> None:
         """One line of metrics.jsonl; a number that JSON cannot hold (NaN, infinity) becomes null.
@@ -126,9 +130,26 @@ class RunRecord:
             self.drop_checkpoint(step)
             raise
         self._unsynced = []
-        for old in self.checkpoints()[:-keep]:
-            _remove_directory(old)
+        self.drop_old(keep)
         return final
+
+    def drop_old(self, keep: int) -> None:
+        """All checkpoints but the newest `keep`, and those of `kept_steps`."""
+        for old in self.checkpoints()[:-keep]:
+            if step_of(old) not in self.kept_steps:
+                _remove_directory(old)
+
+    def link_best(self, step: int | None) -> None:
+        """Have RUN_DIR/best lead to the checkpoint of a step; None: to none, and it is gone."""
+        link = self.run_dir / BEST_LINK
+        if step is None:
+            link.unlink(missing_ok=True)
+            return
+        with naming_disk(link):
+            partial = link.with_name(link.name + PARTIAL)
+            partial.unlink(missing_ok=True)
+            partial.symlink_to(self.checkpoints_dir.relative_to(self.run_dir) / CHECKPOINT.format(step))
+            os.replace(partial, link)
 
     def checkpoints(self) -> list[Path]:
         """Finished checkpoints, oldest first."""

@@ -90,6 +90,11 @@ class View:
         clock = duration(time.monotonic() - self._started_s)
         self.console.print(f"[{clock}] ! {escape(text)}", soft_wrap=True)
 
+    def tell(self, text: str) -> None:
+        """Like `note`, of something that is as it should be."""
+        clock = duration(time.monotonic() - self._started_s)
+        self.console.print(f"[{clock}] · {escape(text)}", soft_wrap=True)
+
     def finish(self, name: str, text: str) -> None:
         stage = self._stages[name]
         stage.state, stage.share, stage.text, stage.details = "done", None, text, ()
@@ -138,6 +143,12 @@ def _before_first_step(facts: dict[str, Any]) -> str:
     groups, workers = facts["groups"], facts["rollout_workers"]
     if not any(worker["serving"] for worker in workers):
         return "engines and learner are starting"
+    evaluated = (facts["held_out"] or {}).get("under_way")
+    if evaluated and evaluated["goes_first"]:
+        return (
+            f"evaluating step {evaluated['step']} on held-out problems: {evaluated['num_done']} of "
+            f"{evaluated['num_problems']} scored"
+        )
     tokens_per_s = sum(worker["num_tokens"] / worker["busy_s"] for worker in workers if worker.get("busy_s"))
     speed = f"   {tokens_per_s:,.0f} tokens/s" if tokens_per_s else ""
     if facts["num_in_training"]:
@@ -177,6 +188,31 @@ def describe_training(facts: dict[str, Any], num_select: int) -> tuple[float, st
         f"learning rate {facts['learning_rate']:.2g}   gradient norm {facts['grad_norm']:.2g}, "
         f"clipped in {facts['clipped_fraction']:.0%} of recent steps"
     )
+    held_out = facts["held_out"]
+    evaluated = [describe_held_out(held_out)] if held_out and held_out["newest"] else []
     idle_steps = facts["steps_without_learning"]
     idle = [f"nothing learned for {idle_steps} steps: no sample had a weight"] if idle_steps > 1 else []
-    return share, headline, [*idle, speed, gradient, *details]
+    return share, headline, [*idle, *evaluated, speed, gradient, *details]
+
+
+def describe_held_out(held_out: dict[str, Any]) -> str:
+    """The newest evaluation of a running training, and which one is the best."""
+    row = held_out["newest"]
+    found = []
+    for name in held_out["shown"]:
+        if name in row["estimates"]:
+            change = (
+                f", {_estimate(row['differences'][name], '+')} to the base"
+                if name in row["differences"]
+                else ""
+            )
+            found.append(f"{name} {_estimate(row['estimates'][name])}{change}")
+    oldest, newest = row["oldest_version"], row["newest_version"]
+    versions = f"version {newest}" if oldest == newest else f"versions {oldest} to {newest}"
+    best = held_out["best"]
+    kept = f"   best so far: step {best['step']}, {best['by']} {best['value']:.3f}" if best else ""
+    return f"held out at step {row['step']}, {versions}: " + "   ".join(found) + kept
+
+
+def _estimate(estimate: dict[str, float], sign: str = "") -> str:
+    return f"{estimate['mean']:{sign}.3f} [{estimate['low']:{sign}.3f}, {estimate['high']:{sign}.3f}]"

@@ -11,14 +11,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
 from cluster.config.tracking import TrackingConfig
+from cluster.run_directory.held_out import FILE as HELD_OUT_FILE
 from cluster.tracking.examples import read_examples, trajectories_of
 from cluster.tracking.reports import read_report, report_time_s
 from cluster.tracking.state import State
-from cluster.tracking.steps import Mark, StepReader
+from cluster.tracking.steps import Mark, StepReader, held_out_quantities, quantities
 from cluster.tracking.tracker import Outcome, Step, TrackedRun, Tracker
 
 LOOK_EVERY_S = 1.0
@@ -57,13 +59,15 @@ class Feed(threading.Thread):
         self._state = state
         self._note = note
         self._run_dir: Path = followed.run.run_dir
-        self._reader = StepReader(
-            self._run_dir / "metrics.jsonl", resumed_from=followed.resumed_from, since_s=followed.since_s
-        )
+        reader = partial(StepReader, resumed_from=followed.resumed_from, since_s=followed.since_s)
+        self._reader = reader(self._run_dir / "metrics.jsonl", values_of=quantities)
+        self._evaluations = reader(self._run_dir / HELD_OUT_FILE, values_of=held_out_quantities)
         self._ending = threading.Event()
         self._outcome: Outcome = "failed"
         self._has_told_of_failure = False
         self._table_due: int | None = None
+        self._evaluation: Step | None = None
+        """Read, and not told yet."""
         self.call_since_s: float | None = None
         """When the call of the library began that has not returned yet."""
         self.has_told_of_hang = False
@@ -95,12 +99,15 @@ class Feed(threading.Thread):
         """The next piece, if there is one."""
         if self._table_due is not None:
             return self._tell_table(self._table_due)
+        if self._tell_held_out():
+            return True
         mark, overwrites = self._mark, self._tracker.overwrites
-        steps = list(islice(self._up_to_a_table(mark), STEPS_AT_ONCE))
+        steps = list(islice(self._up_to_what_follows(mark), STEPS_AT_ONCE))
         if steps:
             if overwrites and steps[0].step <= mark.step:
                 first = steps[0].step
                 self._persist(lambda: self._tracker.rewind(first - 1), f"rewind to step {first - 1}")
+                self._forget_evaluations(after=first - 1)
             what = f"steps {steps[0].step} to {steps[-1].step}"
             self._persist(lambda: self._tracker.log_steps(steps), what, num_pieces=len(steps))
             self._state.update(self.tracker_name, mark=Mark(step=steps[-1].step, time_s=steps[-1].time_s))
@@ -109,11 +116,11 @@ class Feed(threading.Thread):
             return True
         return self._tell_report()
 
-    def _up_to_a_table(self, mark: Mark) -> Iterator[Step]:
-        """Fresh steps, the last of them the first with a table."""
+    def _up_to_what_follows(self, mark: Mark) -> Iterator[Step]:
+        """Fresh steps, the last of them the first with a table, or with an evaluation that is there already."""
         for step in self._reader.fresh(mark, overwrites=self._tracker.overwrites):
             yield step
-            if self._has_table(step.step):
+            if self._has_table(step.step) or (self._evaluation and self._evaluation.step <= step.step):
                 return
 
     def _has_table(self, step: int) -> bool:
@@ -138,6 +145,27 @@ class Feed(threading.Thread):
 
     def _is_beyond(self, step: int) -> bool:
         return trajectories_of(self._run_dir, step + 1).exists()
+
+    def _tell_held_out(self) -> bool:
+        """The next evaluation, if its step is told."""
+        mark = self._state.told(self.tracker_name).held_out
+        if self._evaluation is None:
+            self._evaluation = next(self._evaluations.fresh(mark, overwrites=False), None)
+        evaluation = self._evaluation
+        if evaluation is None or evaluation.step > self._mark.step:
+            return False
+        self._evaluation = None
+        what = f"the evaluation of step {evaluation.step}"
+        self._persist(lambda: self._tracker.log_held_out(evaluation), what)
+        told = Mark(step=evaluation.step, time_s=evaluation.time_s)
+        self._state.update(self.tracker_name, held_out=told)
+        return True
+
+    def _forget_evaluations(self, *, after: int) -> None:
+        """The tracker has, with the steps: those that the run makes again are told again."""
+        mark = self._state.told(self.tracker_name).held_out
+        if mark.step > after:
+            self._state.update(self.tracker_name, held_out=Mark(step=after))
 
     def _tell_report(self) -> bool:
         written_s = report_time_s(self._run_dir)

@@ -21,6 +21,9 @@ class Told:
     known_as: str | None = None
     """Its own name for the run; None: it knows of none yet."""
     mark: Mark = field(default_factory=Mark)
+    """Of steps."""
+    held_out: Mark = field(default_factory=lambda: Mark(step=-1))
+    """Likewise of evaluations while it trains, of which the first is of step 0."""
     report_time_s: float = 0.0
     """When the report was written that it has; 0: it has none."""
     dropped: int = 0
@@ -59,7 +62,9 @@ def _read(path: Path) -> dict[str, Told]:
     """Nothing where the file is missing or damaged: each tracker then begins a run anew."""
     try:
         return {
-            name: Told(**{**told, "mark": Mark(**told["mark"])})
+            name: Told(
+                **{**told, **{mark: Mark(**told[mark]) for mark in ("mark", "held_out") if mark in told}}
+            )
             for name, told in json.loads(path.read_text()).items()
         }
     except (OSError, ValueError, TypeError, KeyError, AttributeError):

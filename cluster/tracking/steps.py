@@ -1,11 +1,13 @@
-"""The steps of metrics.jsonl, each once, while the run appends to the file and may rewind it."""
+"""The steps of metrics.jsonl, and the evaluations of held_out.jsonl, each once, while the run adds to the files and may
+rewind them.
+"""
 
 from __future__ import annotations
 
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,9 @@ from cluster.tracking.tracker import Step
 
 CHUNK_BYTES = 1 << 18
 NO_QUANTITIES = ("step", "version", "time")
+OF_EVALUATION = ("oldest_version", "newest_version", "seconds", "num_problems", "num_tokens")
+CURVES = {"pass": "pass_at", "best_of": "best_of", "majority": "majority_at"}
+"""Names that every tracker takes, and that the evaluation after the training has."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,11 +30,21 @@ class Mark:
 
 
 class StepReader:
-    """Its own place in a run's metrics.jsonl. What is not read yet lies there: nothing is kept in memory."""
+    """Its own place in a file of a line per step. What is not read yet lies there: nothing is kept in memory."""
 
-    def __init__(self, path: Path, *, resumed_from: int, since_s: float) -> None:
-        """Steps after `resumed_from` that were done before `since_s` are about to be rewound: they are left out."""
+    def __init__(
+        self,
+        path: Path,
+        *,
+        resumed_from: int,
+        since_s: float,
+        values_of: Callable[[Mapping[str, Any]], dict[str, float]],
+    ) -> None:
+        """Steps after `resumed_from` that were done before `since_s` are about to be rewound: they are left out.
+        `values_of`: what is told of a line.
+        """
         self._path = path
+        self._values_of = values_of
         self._resumed_from = resumed_from
         self._since_s = since_s
         self._inode = -1
@@ -51,7 +66,7 @@ class StepReader:
                 continue
             is_fresh = step > mark.step or (overwrites and time_s > mark.time_s)
             if is_fresh:
-                yield Step(step=step, time_s=time_s, values=quantities(facts))
+                yield Step(step=step, time_s=time_s, values=self._values_of(facts))
 
     def _lines(self) -> Iterator[bytes]:
         """Whole lines from this place on; from the beginning where the file is another one by now."""
@@ -83,6 +98,22 @@ def quantities(facts: Mapping[str, Any]) -> dict[str, float]:
         else:
             found |= {series(name): one for _, one in _numbers({name: value})}
     return found
+
+
+def held_out_quantities(row: Mapping[str, Any]) -> dict[str, float]:
+    """Estimates of an evaluation and differences from the base, with the ends of their intervals."""
+    found = {f"held_out/{name}": float(row[name]) for name in OF_EVALUATION if name in row}
+    for what, before in (("estimates", ""), ("differences", "difference_")):
+        for name, estimate in row.get(what, {}).items():
+            metric, _, k = name.partition("@")
+            stem = f"held_out/{before}{CURVES.get(metric, metric)}" + (f"_{k}" if k else "")
+            found |= {stem + suffix: value for suffix, value in _ends(estimate)}
+    return found
+
+
+def _ends(estimate: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    for end, value in _numbers(estimate):
+        yield ("" if end == "mean" else f"_{end}"), value
 
 
 def series(name: str) -> str:

@@ -46,6 +46,9 @@ class MLflow:
     def log_steps(self, steps: Sequence[Step]) -> None:
         self._log([self._one(name, value, step) for step in steps for name, value in step.values.items()])
 
+    def log_held_out(self, evaluation: Step) -> None:
+        self.log_steps([evaluation])
+
     def log_table(self, table: Table) -> None:
         rows = [[None if _is_nothing(value) else value for value in row] for row in table.rows]
         columns = {

@@ -39,6 +39,9 @@ class TensorBoard:
             self._add(step.step, step.time_s, self._scalars(step.values))
         self._writer.flush()
 
+    def log_held_out(self, evaluation: Step) -> None:
+        self.log_steps([evaluation])
+
     def log_table(self, table: Table) -> None:
         self._add(table.step, table.time_s, self._text("examples", _markdown(table)))
         self._writer.flush()

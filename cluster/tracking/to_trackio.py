@@ -33,6 +33,9 @@ class Trackio:
         for step in steps:
             self._run.log(dict(step.values), step=step.step)
 
+    def log_held_out(self, evaluation: Step) -> None:
+        self.log_steps([evaluation])
+
     def log_table(self, table: Table) -> None:
         rows = [list(row) for row in table.rows]
         examples = self._trackio.Table(columns=list(table.columns), data=rows)

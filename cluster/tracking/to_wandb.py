@@ -37,6 +37,11 @@ class Wandb:
         for step in steps:
             self._run.log({**step.values, "_timestamp": step.time_s}, step=step.step)
 
+    def log_held_out(self, evaluation: Step) -> None:
+        """At its newest step, for it takes none that lies before it; `held_out/step` is that of the evaluation."""
+        values = {**evaluation.values, "held_out/step": evaluation.step, "_timestamp": evaluation.time_s}
+        self._run.log(values, step=max(evaluation.step, self._run.step))
+
     def log_table(self, table: Table) -> None:
         examples = self._wandb.Table(columns=list(table.columns), data=[list(row) for row in table.rows])
         self._run.log({"examples": examples, "_timestamp": table.time_s}, step=table.step)

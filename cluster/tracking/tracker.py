@@ -34,7 +34,7 @@ class Step:
     time_s: float
     """Seconds since the epoch."""
     values: Mapping[str, float]
-    """`train/NAME`, or `time/NAME` for seconds and rates; finite."""
+    """`train/NAME`, or `time/NAME` for seconds and rates, `held_out/NAME` of an evaluation; finite."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +74,9 @@ class Tracker(Protocol):
 
     def log_steps(self, steps: Sequence[Step]) -> None:
         """At least one, in their order."""
+
+    def log_held_out(self, evaluation: Step) -> None:
+        """An evaluation that began with the step, which may be long past."""
 
     def log_table(self, table: Table) -> None:
         """Of the step that was told of last."""

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from cluster.view.during import during_curves
 from cluster.view.evaluations import held_out_curves
 from cluster.view.group_index import Snapshot
 from cluster.view.library import Run
@@ -163,6 +164,7 @@ def curves_of(
             if event.kind != "checkpoint" and event.step is not None
         ],
         "held_out": held_out_curves(report) if report else None,
+        "during": during_curves(run, first, last),
         **curves.plain(),
     }
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from cluster.run_directory.held_out import read_held_out
+from cluster.view.during import during_table
 from cluster.view.evaluation_pages import about, held_out
 from cluster.view.evaluations import MAX_PROBLEMS
 from cluster.view.frame import base, of_run
@@ -69,6 +71,7 @@ def run_page(run: Run) -> str:
             "row": _run_row(run, shown=True),
             "events": run.events[::-1],
             "tables": report_tables(report) if report else [],
+            "during": during_table(run),
             "unfinished": evaluation.unfinished if evaluation is not None else [],
             "settings": _flat(run.settings),
         },
@@ -261,6 +264,7 @@ def live_state(run: Run) -> dict[str, Any]:
         "steps": run.metrics.num_steps,
         "read": snapshot.num_read,
         "files": snapshot.num_files,
+        "evaluations": len(read_held_out(run.directory)),
         "evaluated": run.evaluation is not None and run.evaluation.report is not None,
     }
 

@@ -13,6 +13,7 @@ from markupsafe import Markup
 
 from cluster.run_directory.record import write_atomically
 from cluster.view.charts import curves_of, payload
+from cluster.view.during import during_table
 from cluster.view.group_facts import Unreadable
 from cluster.view.group_index import Snapshot
 from cluster.view.library import Run, is_run
@@ -72,6 +73,7 @@ def report_html(run: Run) -> str:
             "num_select": run.num_select,
             "written": time.time(),
             "tables": report_tables(report) if report else [],
+            "during": during_table(run),
             "verifier": verifier_facts(run, snapshot) if snapshot.num_groups else None,
             "choices": _choices(run, snapshot),
             "damaged": snapshot.damaged,

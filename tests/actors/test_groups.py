@@ -162,6 +162,7 @@ def test_the_facts_of_a_group_are_what_can_be_told_without_its_tokens():
         worker="rollout-0",
         num_samples=2,
         num_tokens=4,
+        newest_version=6,
         oldest_version=5,
         finish_reasons=frozenset({"stop", "length"}),
         has_one_text=False,

@@ -19,6 +19,7 @@ from ray.exceptions import RayTaskError
 from actors.tokens import encode_prompts, load_tokenizer
 from cluster.config.parse import parse_config
 from cluster.config.schema import RunConfig
+from cluster.run.asked import Asked, choose
 from cluster.run.controller import Controller
 from cluster.run.preflight import check_demonstrations
 from cluster.run.recovery import Origin
@@ -76,6 +77,14 @@ def run_config(model: Path, verifier: str, /, **sections: dict[str, Any]) -> Run
     }
     merged = {name: {**settings.get(name, {}), **sections.get(name, {})} for name in settings | sections}
     return parse_config({"model": str(model), **merged})
+
+
+def asked_of(config: RunConfig, tokenizer: Any) -> Asked:
+    """What a run of these settings is evaluated on while it trains."""
+    if not config.evaluates_during:
+        return Asked()
+    held_out = load_problems(config.problems, "test")
+    return choose(config, held_out, encode_prompts(tokenizer, held_out))
 
 
 class LiveRun:
@@ -144,7 +153,8 @@ def started(
     prompts = encode_prompts(tokenizer, problems)
     demonstrations = check_demonstrations(config, problems, tokenizer)
     origin = Origin(checkpoint=checkpoint)
-    actor = controller.remote(config, str(run_dir), problems, prompts, demonstrations, origin)
+    asked = asked_of(config, tokenizer)
+    actor = controller.remote(config, str(run_dir), problems, prompts, demonstrations, asked, origin)
     try:
         yield LiveRun(actor)
     finally:

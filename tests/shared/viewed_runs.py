@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,12 @@ import tomli_w
 from tokenizers import Tokenizer, decoders
 from tokenizers.models import WordLevel
 
-from actors.types import SampleGroup, ScoredGroup
+from actors.types import Judgement, SampleGroup, ScoredGroup
 from cluster.evaluation.identity import problems_identity
 from cluster.evaluation.store import Cell, EvalStore
+from cluster.run_directory.held_out import HeldOutRecord
 from cluster.run_directory.record import RunRecord
+from tests.shared.judgements import judged
 from tests.shared.run_directories import record_trajectories
 from verifiers.types import Problem
 
@@ -108,6 +111,27 @@ def write_viewed_run(
     (run_dir / "run.json").write_text(json.dumps(run_file))
     (run_dir / "config.toml").write_text(tomli_w.dumps(SETTINGS))
     return run_dir
+
+
+def write_held_out(run_dir: Path, rewards_by_step: Mapping[int, Sequence[Sequence[float]]]) -> None:
+    """Evaluations while it trains: the rewards of each problem's samples, two or more."""
+    from cluster.estimates.held_out import differences_of, estimates_of  # need torch, which reading does not
+
+    record = HeldOutRecord(run_dir, step=0)
+    base: dict[int, Judgement] = {}
+    for step, rewards in rewards_by_step.items():
+        judgements = {index: judged(one) for index, one in enumerate(rewards)}
+        found = {
+            "estimates": estimates_of(judgements, [1, 2], seed=0),
+            "differences": differences_of(judgements, base, [1, 2], seed=0),
+        }
+        base = base or judgements
+        row = {
+            "step": step, "ended_step": step + 1, "oldest_version": step, "newest_version": step + 1, "time": 0.0,
+            "seconds": 2.0, "num_problems": len(rewards),
+            **{what: {name: asdict(one) for name, one in by_name.items()} for what, by_name in found.items()},
+        }  # fmt: skip
+        record.add(row, {index: (f"h{index}", judgement) for index, judgement in judgements.items()})
 
 
 def write_tokenizer(run_dir: Path, words: Sequence[str]) -> None:

@@ -179,11 +179,28 @@
     return [...found.values()];
   }
 
+  // Evaluations while it trains: of several runs side by side the first estimate alone.
+  function during(payload) {
+    const several = payload.runs.length > 1;
+    const found = new Map();
+    payload.runs.forEach((run, n) => {
+      for (const chart of run.during || []) {
+        const spec = found.get(chart.title) || { title: chart.title, help: chart.help + (several ? ` Shown: ${chart.lines[chart.lines.length > 1 ? 1 : 0].label}.` : "") + " Bands: 95 % intervals over the problems.", lines: [], zero: chart.title === "Held out", sync: "steps", xlabel: "step" };
+        (several ? chart.lines.slice(0, 2).slice(-1) : chart.lines).forEach((line, i) => {
+          spec.lines.push({ label: several ? run.name : line.label, x: chart.x, y: line.mean, low: line.low, high: line.high, color: several ? n : i, dash: 0 });
+        });
+        found.set(chart.title, spec);
+      }
+    });
+    return [...found.values()];
+  }
+
   function fill(section, payload, range, onZoom) {
     const only = section.dataset.only && section.dataset.only.split("|");
     const all = only ? specs(payload, only) : specs(payload);
     const held = only ? [] : heldOut(payload);
-    const wanted = [...all.slice(0, 1).map((s) => [s, true]), ...held.map((s) => [s, false]), ...all.slice(1).map((s) => [s, true])];
+    const meanwhile = only ? [] : during(payload);
+    const wanted = [...all.slice(0, 1).map((s) => [s, true]), ...meanwhile.map((s) => [s, true]), ...held.map((s) => [s, false]), ...all.slice(1).map((s) => [s, true])];
     while (section.children.length > wanted.length) section.lastChild.remove();
     while (section.children.length < wanted.length) section.append(make("figure"));
     wanted.forEach(([spec, zooms], i) => draw(section.children[i], spec, zooms && range, zooms ? onZoom : null));

@@ -13,6 +13,7 @@ from rich.console import Console
 from cluster.commands.training import Start, train_stage
 from cluster.config.parse import parse_config
 from cluster.run import launch
+from cluster.run.asked import Asked
 from cluster.run.recovery import Origin, RunLost
 from cluster.run_directory.record import RunRecord
 from cluster.run_directory.run_file import RunFile
@@ -30,6 +31,7 @@ FACTS = {
     "events": [],
     "unjudged_problems": [],
     "num_events": 0,
+    "held_out": None,
 }
 
 
@@ -59,6 +61,7 @@ def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
             test_problems=[],
             prompts=[],
             demonstrations=[],
+            asked=Asked(),
             origin=Origin(),
         )
         with RunFile(record.run_dir, local=True) as run_file, view:

@@ -369,6 +369,58 @@ def test_pass_at_k_is_not_asked_of_fewer_than_k_samples(ks):
     )
 
 
+def test_an_evaluation_while_it_trains_has_16_samples_of_a_problem_or_all_there_are():
+    drawn = {n: parse_config(settings(evaluation={"samples_per_problem": n})) for n in (64, 16, 5)}
+    assert [config.evaluation.during_samples for config in drawn.values()] == [16, 16, 5]
+    config = parse_config(settings(evaluation={"every": 25}, train={"keep_best": "majority@10"}))
+    assert config.during_ks == (1, 4, 8, 10, 16) and config.during_shown == ("pass@1", "majority@10")
+    assert drawn[64].during_ks == ()
+    assert parse_config(settings(evaluation={"every": 25})).during_shown == ("pass@1", "pass@16")
+
+
+@pytest.mark.parametrize(
+    ("sections", "expected"),
+    [
+        (
+            {"evaluation": {"samples_per_problem": 16, "during_samples": 17}},
+            "evaluation.during_samples = 17 exceeds samples_per_problem = 16: lower the first or raise the second",
+        ),
+        (
+            {"train": {"keep_best": "pass@16"}, "evaluation": {}},
+            "train.keep_best = 'pass@16' needs evaluations while it trains: set evaluation.every, such as 25, or remove it",
+        ),
+        (
+            {"train": {"keep_best": "best_of@17"}, "evaluation": {"every": 5}},
+            (
+                "train.keep_best = 'best_of@17' cannot be estimated from evaluation.during_samples = 16: raise that to 17 or "
+                "more, or choose a smaller k"
+            ),
+        ),
+        (
+            {"train": {"keep_best": "pass@0"}, "evaluation": {"every": 5}},
+            (
+                "train.keep_best = 'pass@0' is none of 'pass@K', 'best_of@K', 'majority@K' and 'reward': give one of them, such "
+                "as 'pass@16'"
+            ),
+        ),
+        (
+            {"train": {"stop_when_worse_for": 3}, "evaluation": {"every": 5}},
+            "train.stop_when_worse_for = 3 has nothing to go by: set train.keep_best, such as 'pass@16', or remove it",
+        ),
+    ],
+)
+def test_what_evaluations_while_it_trains_cannot_say_is_refused(sections, expected):
+    assert message(**sections) == f"run.toml: {expected}"
+
+
+@pytest.mark.parametrize("keep_best", ["pass@16", "best_of@1", "majority@8", "reward"])
+def test_the_best_checkpoint_goes_by_any_estimate_that_there_is(keep_best):
+    config = parse_config(
+        settings(evaluation={"every": 5}, train={"keep_best": keep_best, "stop_when_worse_for": 1})
+    )
+    assert config.train.keep_best == keep_best
+
+
 def test_every_fault_has_a_line_of_its_own():
     problems = {"source": "files", "num_train": 5, "seed": 3}
     with pytest.raises(ValueError) as error:

@@ -16,8 +16,9 @@ import torch
 from rich.console import Console
 
 from actors.types import SampleGroup, ScoredGroup
+from cluster.estimates.per_problem import per_problem
 from cluster.evaluation import plots, tables
-from cluster.evaluation.metrics import CellResults, cell_results, per_problem
+from cluster.evaluation.metrics import CellResults, cell_results
 from cluster.evaluation.report import Report, make_report, to_json, write_results
 from cluster.evaluation.statistics import BestPair, CoScalingFit, Summary, summarise
 from cluster.evaluation.store import Cell

@@ -12,6 +12,7 @@ from cluster.fleet.handles import RolloutHandle
 from cluster.fleet.rollouts import RolloutFleet
 from cluster.fleet.slots import Slot
 from cluster.leasing.ledger import Ledger
+from cluster.leasing.work import Work
 
 SAMPLES, SEQUENCES = 8, 32
 
@@ -19,18 +20,26 @@ SAMPLES, SEQUENCES = 8, 32
 class Run:
     """A fleet of simulated workers, around the real ledger; everything is admitted."""
 
-    def __init__(self, num_workers: int = 1, *, synchronous: bool = False, **config: int) -> None:
+    def __init__(
+        self, num_workers: int = 1, *, synchronous: bool = False, beside: Work | None = None, **config: int
+    ) -> None:
         self.given: dict[str, list[int]] = {f"rollout-{number}": [] for number in range(num_workers)}
         self.ledger = Ledger(num_problems=1000, num_groups=1000, seed=0)
         self.num_admitted = 1000
         self.fleet = RolloutFleet(
             config=RolloutConfig(samples_per_prompt=SAMPLES, max_num_seqs=SEQUENCES, **config),
             model="",
-            ledger=self.ledger,
+            works=[
+                Work(
+                    ledger=self.ledger,
+                    num_samples=SAMPLES,
+                    may_lease=lambda version: self.ledger.num_outstanding < self.num_admitted,
+                    make_lease=lambda group: group,  # type: ignore[arg-type, return-value]
+                ),
+                *([beside] if beside else []),
+            ],
             synchronous=synchronous,
             update_timeout_s=1.0,
-            may_lease=lambda version: self.ledger.num_outstanding < self.num_admitted,
-            make_lease=lambda group: group,  # type: ignore[arg-type, return-value]
             on_groups=lambda groups: None,
             on_lost=lambda role, error: None,
         )
@@ -52,7 +61,7 @@ class Run:
         """The worker has seen all groups given to it but the last `unseen`."""
         worker = self.fleet.workers[name]
         facts: Any = SimpleNamespace(
-            num_leased=worker.num_leased - unseen, num_unfinished=num_unfinished, capacity=capacity
+            num_leased=worker.num_leased - unseen * SAMPLES, num_unfinished=num_unfinished, capacity=capacity
         )
         worker.facts = facts
 
@@ -61,6 +70,44 @@ def test_a_worker_is_given_groups_for_a_full_engine_and_as_many_again_that_wait(
     run = Run()
     assert run.top_up() == {"rollout-0": 2 * SEQUENCES // SAMPLES}
     assert run.top_up() == {"rollout-0": 0}
+
+
+def beside(num_groups: int, num_samples: int) -> Work:
+    """Work of another kind, whose groups are numbered from 5000 on."""
+    return Work(
+        ledger=Ledger(num_problems=num_groups, num_groups=num_groups, seed=0),
+        num_samples=num_samples,
+        may_lease=lambda version: True,
+        make_lease=lambda group: 5000 + group,  # type: ignore[arg-type, return-value]
+    )
+
+
+def test_work_that_comes_later_takes_no_place_from_what_goes_first():
+    run = Run(beside=beside(100, 4))
+    run.num_admitted = 6
+    assert run.top_up() == {"rollout-0": 6 + 2 * SEQUENCES // 4}
+    assert run.given["rollout-0"][:7] == [0, 1, 2, 3, 4, 5, 5000]
+    run.num_admitted = 1000
+    run.tells("rollout-0", num_unfinished=6 * SAMPLES + 64)  # as before
+    assert run.top_up() == {"rollout-0": 2}
+    assert run.given["rollout-0"][-2:] == [6, 7]
+
+
+def test_work_that_goes_first_may_have_none_to_give():
+    run = Run(beside=beside(3, 4))
+    run.num_admitted = 0
+    assert run.top_up() == {"rollout-0": 3} and run.given["rollout-0"] == [5000, 5001, 5002]
+
+
+def test_others_may_take_the_groups_of_both_kinds_of_a_worker_that_is_silent():
+    run = Run(2, beside=beside(2, 4))
+    run.num_admitted = 4
+    run.top_up()
+    assert run.fleet.leases_by_worker() == {"rollout-0": 3, "rollout-1": 3}
+    theirs = set(run.given["rollout-0"])
+    run.fleet._suspect(run.fleet.workers["rollout-0"], 3.0)
+    assert set(run.given["rollout-1"]) == {0, 1, 2, 3, 5000, 5001} > theirs
+    assert run.fleet.leases_by_worker() == {"rollout-0": 0, "rollout-1": 6}
 
 
 def test_what_counts_is_unfinished_sequences_and_not_groups():

@@ -136,7 +136,7 @@ def test_status_ends_with_the_events(tmp_path, monkeypatch, capsys):
         "stage": "training", "step": 0, "steps": 9, "num_select": 4, "metrics_url": "", "events": events,
         "groups": {"buffered": 2}, "rollout_workers": [], "verifier_workers": [], "learner_ranks": [],
         "limited_by": None, "waiting_for": [], "decisions": [], "targets": {"rollout": 1, "verifier": 1},
-        "unjudged_problems": [],
+        "unjudged_problems": [], "held_out": None,
         "restarts": {"rollout": 0, "verifier": 0},
     }  # fmt: skip
     monkeypatch.setattr(asking, "ask", lambda found, method: facts)

@@ -31,6 +31,7 @@ class Losing(ControllerClass):
         self._health = Health(self._config)
         self._rollouts = self._verifying = idle
         self._elastic = SimpleNamespace(run=lambda: asyncio.sleep(3600))
+        self._held_out = SimpleNamespace(run=lambda: asyncio.sleep(3600), verdict=None)
         self._learner = SimpleNamespace(stop=lambda: None)
         self._syncing = None
         self._stopping = self._is_over = False

@@ -38,6 +38,7 @@ ROLES = {
     "weights",
     "workers",
     "scaling",
+    "held",
 }
 UNITS = {
     "seconds", "bytes", "nats", "ratio",
@@ -54,6 +55,8 @@ WITHOUT_UNIT = {
     "bonfire_batch_best_of_n_reward",
     "bonfire_batch_num_select",
     "bonfire_engine_fill",
+    "bonfire_held_out_estimate",
+    "bonfire_held_out_difference",
     "bonfire_workers_target",
     "bonfire_rollout_tokens_per_second",  # a rate; seconds is its denominator
 }
@@ -296,6 +299,34 @@ def test_lookups_in_prefix_caches_are_those_of_all_workers(metrics, scrape):
     shown = scrape()
     assert shown["bonfire_engine_prefix_queried_tokens_total"] == 400
     assert shown["bonfire_engine_prefix_hit_tokens_total"] == 155
+
+
+def test_the_newest_evaluation_is_shown_with_its_interval_and_the_difference_from_the_base(metrics, scrape):
+    def row(step, mean):
+        estimates = {
+            name: {"mean": mean, "low": mean - 0.1, "high": mean + 0.1} for name in ("pass@16", "reward")
+        }
+        return {
+            "step": step,
+            "seconds": 3.0,
+            "estimates": estimates,
+            "differences": {"pass@16": estimates["reward"]},
+        }
+
+    metrics.observe_held_out(row(25, 0.3))
+    metrics.observe_held_out(row(50, 0.5))
+    metrics.observe_held_out_samples(16, 100)
+    metrics.set_best(50)
+    seen = scrape()
+    assert (
+        seen["bonfire_held_out_estimate[mean][16][pass]"]
+        == seen["bonfire_held_out_estimate[mean][1][reward]"]
+        == 0.5
+    )
+    assert seen["bonfire_held_out_estimate[low][16][pass]"] == 0.4
+    assert seen["bonfire_held_out_difference[high][16][pass]"] == 0.6
+    assert (seen["bonfire_held_out_version"], seen["bonfire_held_out_best_version"]) == (50, 50)
+    assert (seen["bonfire_held_out_sequences_total"], seen["bonfire_held_out_tokens_total"]) == (16, 100)
 
 
 def test_targets_and_the_decisions_that_made_them_are_shown(metrics, scrape):

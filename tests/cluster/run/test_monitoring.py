@@ -17,7 +17,14 @@ RULES = yaml.safe_load((FOLDER / "alerts.yml").read_text())["groups"][0]["rules"
 
 def test_every_panel_and_alert_has_data_and_a_stopped_worker_is_an_alert(start, make_config, tmp_path):
     config = make_config(
-        train={"steps": 10_000, "checkpoint_every": 3, "keep_checkpoints": 1, "stand_ins": False},
+        train={
+            "steps": 10_000,
+            "checkpoint_every": 3,
+            "keep_checkpoints": 1,
+            "stand_ins": False,
+            "keep_best": "pass@8",
+        },
+        evaluation={"every": 2, "during_problems": 4, "samples_per_problem": 8, "ks": [1, 8]},
         rollout={"suspect_after_s": 3.0, "heartbeat_timeout_s": 300.0},
     )
     with start(config, tmp_path / "run") as run:

@@ -23,6 +23,7 @@ from rich.console import Console
 from actors.tokens import encode_prompts, load_tokenizer
 from cluster.commands.training import Start, train_stage
 from cluster.fleet.ray_cluster import CONTROLLER_NAME
+from cluster.run.asked import Asked
 from cluster.run.recovery import Origin
 from cluster.run_directory.record import RunRecord
 from cluster.run_directory.run_file import RunFile
@@ -74,6 +75,7 @@ def recovered(ray_cluster, make_config, tmp_path_factory) -> dict[str, Any]:
         test_problems=[],
         prompts=encode_prompts(load_tokenizer(config.model), problems),
         demonstrations=[],
+        asked=Asked(),
         origin=Origin(),
     )
     shown = io.StringIO()

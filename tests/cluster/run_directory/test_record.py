@@ -37,6 +37,28 @@ def names(directory):
     return sorted(path.name for path in directory.iterdir())
 
 
+def test_checkpoints_that_are_to_be_kept_outlive_newer_ones_until_they_are_not(record):
+    record.kept_steps = {1}
+    for step in (1, 2, 3, 4):
+        write_checkpoint(record, step, keep=2)
+    assert names(record.checkpoints_dir) == ["step-000001", "step-000003", "step-000004"]
+    record.kept_steps = {3}
+    record.drop_old(1)
+    assert names(record.checkpoints_dir) == ["step-000003", "step-000004"]
+
+
+def test_a_link_leads_to_the_best_checkpoint_also_where_the_directory_is_moved(record, tmp_path):
+    for step in (1, 2):
+        write_checkpoint(record, step)
+        record.link_best(step)
+    record.run_dir.rename(tmp_path / "moved")
+    assert (tmp_path / "moved" / "best" / "model" / "weights").read_text() == "weights of 2"
+    moved = RunRecord(tmp_path / "moved")
+    moved.link_best(None)
+    moved.link_best(None)
+    assert not (tmp_path / "moved" / "best").is_symlink()
+
+
 def fail(*_, **__):
     raise OSError("No space left on device")
 

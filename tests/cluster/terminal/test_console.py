@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cluster.terminal.console import describe_training
+from cluster.terminal.console import describe_held_out, describe_training
 
 FACTS: dict[str, Any] = {
     "step": 3, "steps": 9, "eta_s": 61.0, "metrics_url": "URL", "reward": 0.25, "pass_at_n": 0.5, "bon": 0.5,
@@ -12,6 +12,7 @@ FACTS: dict[str, Any] = {
     "parity_tokens": 900.0, "parity_mean": 0.04, "parity_max": 0.6,
     "learning_rate": 5e-6, "grad_norm": 0.3, "clipped_fraction": 0.0,
     "steps_without_learning": 0,
+    "held_out": None,
 }  # fmt: skip
 
 
@@ -45,6 +46,7 @@ def test_a_step_in_which_parity_had_no_turn_claims_neither_parity_nor_that_nothi
 
 def test_before_the_first_step_it_says_what_is_waited_for():
     facts = {
+        "held_out": None,
         "step": 0, "steps": 9, "metrics_url": "URL", "groups": {"buffered": 1, "leased": 15}, "groups_per_step": 8,
         "num_begun": 0, "num_in_training": 0,
     }  # fmt: skip
@@ -63,7 +65,36 @@ def test_before_the_first_step_it_says_what_is_waited_for():
 
 def test_while_the_learner_works_on_the_first_batch_it_says_so_though_the_next_one_is_sampled():
     facts = {
+        "held_out": None,
         "step": 0, "steps": 9, "metrics_url": "URL", "groups": {"buffered": 8, "leased": 8}, "groups_per_step": 8,
         "num_begun": 6, "num_in_training": 8, "rollout_workers": [{"serving": True}],
     }  # fmt: skip
     assert describe_training(facts, 8)[1] == "the learner trains on the first batch, 8 groups"
+
+
+def test_an_evaluation_is_one_line_with_its_interval_the_difference_and_what_sampled_it():
+    estimate = {"mean": 0.5, "low": 0.4, "high": 0.6}
+    row = {
+        "step": 25, "oldest_version": 25, "newest_version": 27,
+        "estimates": {"pass@1": {"mean": 0.25, "low": 0.2, "high": 0.3}, "pass@16": estimate},
+        "differences": {"pass@16": {"mean": 0.125, "low": -0.01, "high": 0.2}},
+    }  # fmt: skip
+    held_out = {"newest": row, "shown": ("pass@1", "pass@16"), "best": None, "under_way": None}
+    line = (
+        "held out at step 25, versions 25 to 27: pass@1 0.250 [0.200, 0.300]   pass@16 0.500 [0.400, 0.600], "
+        "+0.125 [-0.010, +0.200] to the base"
+    )
+    assert describe_held_out(held_out) == line
+    best = {"step": 25, "by": "pass@16", "value": 0.5}
+    assert describe_held_out({**held_out, "best": best}) == f"{line}   best so far: step 25, pass@16 0.500"
+    _, _, details = describe_training({**FACTS, "held_out": held_out}, 8)
+    assert details[0] == line
+
+
+def test_while_the_first_batch_waits_for_an_evaluation_it_is_said():
+    under_way = {"step": 0, "num_done": 3, "num_problems": 64, "goes_first": True}
+    facts = {
+        "held_out": {"newest": None, "under_way": under_way}, "step": 0, "steps": 9, "metrics_url": "", "groups": {},
+        "rollout_workers": [{"serving": True}],
+    }  # fmt: skip
+    assert describe_training(facts, 8)[1] == "evaluating step 0 on held-out problems: 3 of 64 scored"

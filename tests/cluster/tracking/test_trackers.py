@@ -37,14 +37,26 @@ needs_mlflow = needs("mlflow", "mlflow")
 
 
 def record(run, name):
-    """Ten steps: one is rewound and done again, and the last two belong to a resumed run; then a report."""
+    """Ten steps: some are rewound and done again, and the last two belong to a resumed run; then a report.
+
+    Evaluations of steps 0, 4 and 6; that of step 6 is made again.
+    """
     with run.followed():
-        for step in range(1, 8):
+        run.do_evaluation(0, ended_step=0)
+        for step in range(1, 6):
+            run.do_step(step)
+        run.wait_until_told(name, 5)
+        run.do_evaluation(4, ended_step=5)  # whose step is past
+        run.wait_until_told(name, 4, "held_out")
+        for step in range(6, 8):
             run.do_step(step)
         run.wait_until_told(name, 7)
+        run.do_evaluation(6, ended_step=7)
+        run.wait_until_told(name, 6, "held_out")
         run.rewind(5)
         for step in range(6, 9):
             run.do_step(step)
+        run.do_evaluation(6, ended_step=8)
     with run.followed(resumed_from=8):
         for step in range(9, 11):
             run.do_step(step)
@@ -106,6 +118,8 @@ def test_tensorboard_has_every_step_once_and_what_was_done_again_in_place_of_the
     assert "train/score" not in events.Tags()["tensors"]  # never a finite number
     assert rounded(scalars(events, "evaluation/trained/pass_at_4")) == [(10, 0.8)]
     assert rounded(scalars(events, "evaluation/base/pass_at_1_high")) == [(10, 0.11)]
+    assert rounded(scalars(events, "held_out/pass_at_4")) == [(0, 0.0), (4, 0.08), (6, 1.12)]
+    assert rounded(scalars(events, "held_out/difference_pass_at_4_low")) == [(4, 0.07), (6, 1.11)]
     assert "[tracking]" in texts(events, "settings")[0]
 
 
@@ -187,9 +201,15 @@ def test_wandb_has_every_step_once_and_a_resumed_run_is_the_same_one(tmp_path, m
         for one in records
         if one.HasField("history")
     ]
-    assert rounded((step["_step"], step["train/reward"]) for step in steps) == rounded(ONCE)
+    rewards = [(step["_step"], step["train/reward"]) for step in steps if "train/reward" in step]
+    assert rounded(rewards) == rounded(ONCE)
+    evaluated = [step for step in steps if "held_out/pass_at_4" in step]
+    assert rounded((step["held_out/step"], step["held_out/pass_at_4"]) for step in evaluated) == [
+        (0, 0.0), (4, 0.08), (6, 0.12),
+    ]  # fmt: skip
     done_s = {line["step"]: line["time"] for line in run.lines()}
-    assert all(abs(step["_timestamp"] - done_s[step["_step"]]) < 1 for step in steps if step["_step"] < 6)
+    early = [step for step in steps if step["_step"] < 6 and step not in evaluated]
+    assert len(early) >= 4 and all(abs(step["_timestamp"] - done_s[step["_step"]]) < 1 for step in early)
     assert [step["_step"] for step in steps if any(key.startswith("examples") for key in step)] == [
         2, 4, 6, 8, 10,
     ]  # fmt: skip
@@ -222,6 +242,8 @@ def test_trackio_has_every_step_once_and_a_resumed_run_is_the_same_one(tmp_path,
     tables = {log["step"]: log["examples"]["_value"] for log in logs if "examples" in log}
     assert list(tables) == [2, 4, 6, 8, 10] and len(tables[2]) == 2 * SAMPLES
     assert tables[2][0]["picked"] is True and tables[2][0]["group"] == 2 * GROUPS
+    evaluated = [(log["step"], log["held_out/pass_at_4"]) for log in logs if "held_out/pass_at_4" in log]
+    assert rounded(evaluated) == [(0, 0.0), (4, 0.08), (6, 0.12)]
     [report] = [log for log in logs if "evaluation/trained/pass_at_4" in log]
     assert report["evaluation/trained/pass_at_4"] == 0.8
 
@@ -268,6 +290,8 @@ def check_mlflow(run):
     history = client.get_metric_history(found.info.run_id, "train/reward")
     assert rounded(sorted((one.step, one.value) for one in history)) == rounded(ONCE)
     assert found.data.metrics["evaluation/trained/pass_at_4"] == 0.8
+    history = client.get_metric_history(found.info.run_id, "held_out/pass_at_4")
+    assert rounded(sorted((one.step, one.value) for one in history)) == [(0, 0.0), (4, 0.08), (6, 0.12)]
     assert {one.path for one in client.list_artifacts(found.info.run_id)} == {
         "config.toml",
         "examples",

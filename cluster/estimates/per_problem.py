@@ -1,0 +1,64 @@
+"""What k samples of a problem are worth, by problem.
+
+Shapes: `P` problems, `K` values of k.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+
+from actors.types import Judgement
+from learner.objectives.estimators import bon_value
+from learner.objectives.majority import majority_values
+
+
+def pass_at_k(judgements: Sequence[Judgement], ks: Sequence[int]) -> np.ndarray:
+    """[P, K] mean, over all k-subsets of a problem's samples, of the highest reward in the subset."""
+    rewards = _stack([judgement.rewards for judgement in judgements])
+    return torch.stack([bon_value(rewards, rewards, k) for k in ks], dim=1).numpy()
+
+
+def best_of_k(judgements: Sequence[Judgement], ks: Sequence[int]) -> np.ndarray:
+    """[P, K] the same mean, of the reward of the sample with the highest score, ties averaged."""
+    scores, rewards = _stack([one.scores for one in judgements]), _stack([one.rewards for one in judgements])
+    return torch.stack([bon_value(scores, rewards, k) for k in ks], dim=1).numpy()
+
+
+def vote_at_k(judgements: Sequence[Judgement], ks: Sequence[int]) -> np.ndarray | None:
+    """[P, K] the same mean, of the reward of the most frequent answer; None if no sample has an answer."""
+    if all(answer is None for judgement in judgements for answer in judgement.answers):
+        return None
+    return np.stack([_vote(judgement, ks) for judgement in judgements])
+
+
+METRICS: dict[str, Callable[[Sequence[Judgement], Sequence[int]], np.ndarray | None]] = {
+    "pass_at_k": pass_at_k,
+    "best_of_k": best_of_k,
+    "majority_at_k": vote_at_k,
+}
+
+
+def per_problem(judgements: Sequence[Judgement], ks: Sequence[int]) -> dict[str, np.ndarray]:
+    """Every metric that can be computed, as float64 [P, K]; rows in the order of `judgements`."""
+    values = {name: metric(judgements, ks) for name, metric in METRICS.items()}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _stack(rows: Sequence[np.ndarray]) -> torch.Tensor:
+    return torch.from_numpy(np.stack(rows))
+
+
+def _vote(judgement: Judgement, ks: Sequence[int]) -> np.ndarray:
+    rewards_of: dict[str, list[float]] = {}
+    for answer, reward in zip(judgement.answers, judgement.rewards, strict=True):
+        if answer is not None:
+            rewards_of.setdefault(answer, []).append(float(reward))
+    return majority_values(
+        [len(rewards) for rewards in rewards_of.values()],
+        [float(np.mean(rewards)) for rewards in rewards_of.values()],
+        ks,
+        num_silent=judgement.answers.count(None),
+    )
