@@ -118,14 +118,14 @@ class RolloutHandle(WorkerHandle):
     serving: bool = False
     facts: RolloutFacts | None = None
     num_leased: int = 0
-    """Groups since its start, whatever became of them."""
+    """Sequences since its start, whatever became of them."""
 
-    def num_unfinished(self, samples_per_prompt: int) -> int:
-        """Sequences it has yet to finish: those it told of last, and those of groups leased to it since."""
+    @property
+    def num_unfinished(self) -> int:
+        """Sequences it has yet to finish: those it told of last, and those leased to it since."""
         if self.facts is None:
-            return self.num_leased * samples_per_prompt
-        num_new = self.num_leased - self.facts.num_leased
-        return self.facts.num_unfinished + num_new * samples_per_prompt
+            return self.num_leased
+        return self.facts.num_unfinished + self.num_leased - self.facts.num_leased
 
     def describe(self) -> dict[str, Any]:
         counted = dataclasses.asdict(self.facts) if self.facts else {}

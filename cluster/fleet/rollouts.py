@@ -2,7 +2,7 @@
 
 | loop            | waits for                           | unblocked by                         |
 |-----------------|-------------------------------------|--------------------------------------|
-| `_work` (a slot)| the worker's next finished groups   | its engine; or its heartbeat timeout |
+| `_work` (a slot)| the worker's next finished pieces   | its engine; or its heartbeat timeout |
 | `top_up`        | nothing: gives the leases admitted  | group collected, batch cut, update   |
 | `broadcast`     | every serving worker's confirmation | see `updating.py`                    |
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import logging
+import math
 import time
 from collections.abc import Callable
 
@@ -20,16 +21,17 @@ from ray.exceptions import RayTaskError
 
 from actors.config import RolloutConfig
 from actors.environment import engine_environment
-from actors.types import Lease
+from actors.types import Lease, Piece
 from actors.worker import RolloutWorker
 from cluster.fleet.broadcast import Published
 from cluster.fleet.calls import WorkerLost, listen, reply
 from cluster.fleet.handles import RolloutHandle
 from cluster.fleet.slots import Slot
-from cluster.fleet.stored import StoredGroup
+from cluster.fleet.stored import StoredPiece
 from cluster.fleet.tending import Fleet
 from cluster.fleet.updating import Updates
 from cluster.leasing.ledger import Ledger
+from cluster.leasing.sharing import even_shares, piece_size, smallest_piece
 
 POLL_S = 1.0
 
@@ -39,8 +41,9 @@ logger = logging.getLogger(__name__)
 class RolloutFleet(Fleet[RolloutHandle]):
     """Keeps `slots.size` rollout workers alive and busy, `config.workers` to begin with.
 
-    `may_lease(version)` is the controller's admission rule; `on_groups` receives finished groups, by reference;
-    `make_lease(group)` says what a group asks; `on_news` hears how a worker left that was asked to, and of one that
+    `num_admitted(version)` is the controller's admission rule: how many more groups may be begun under a version;
+    `make_lease(piece)` says what is asked for; `on_pieces` receives finished pieces of groups, by reference, and the name of
+    the worker that had the leases; `on_news` hears how a worker left that was asked to, and of one that
     does not answer.
 
     One that has not answered for `config.suspect_after_s` gets no leases, and those that it has may be given to others. It
@@ -59,9 +62,9 @@ class RolloutFleet(Fleet[RolloutHandle]):
         ledger: Ledger,
         synchronous: bool,
         update_timeout_s: float,
-        may_lease: Callable[[int], bool],
-        make_lease: Callable[[int], Lease],
-        on_groups: Callable[[list[StoredGroup]], None],
+        num_admitted: Callable[[int], int],
+        make_lease: Callable[[Piece], Lease],
+        on_pieces: Callable[[str, list[StoredPiece]], None],
         on_lost: Callable[[str, WorkerLost], None],
         on_news: Callable[[str], None] = logger.info,
     ) -> None:
@@ -76,9 +79,9 @@ class RolloutFleet(Fleet[RolloutHandle]):
         self._model = model
         self._ledger = ledger
         self._synchronous = synchronous
-        self._may_lease = may_lease
+        self._num_admitted = num_admitted
         self._make_lease = make_lease
-        self._on_groups = on_groups
+        self._on_pieces = on_pieces
         self._names = (f"rollout-{number}" for number in itertools.count())
         self._updates = Updates(timeout_s=update_timeout_s, heartbeat_timeout_s=config.heartbeat_timeout_s)
 
@@ -91,32 +94,46 @@ class RolloutFleet(Fleet[RolloutHandle]):
         self._updates.announce(published)
 
     def top_up(self, finished: RolloutHandle | None = None) -> None:
-        """Give out every lease that is admitted, least loaded worker first, one message a worker.
+        """Give out every lease that is admitted, shared out evenly, one message a worker.
 
-        Where nothing has changed but that one worker began or `finished` groups, no other can take more than it has:
+        Where nothing has changed but that one worker began or `finished` pieces, no other can take more than it has:
         finished groups are outstanding still, so whatever could be given was given.
         """
         newest = self._updates.newest_version
-        if newest is None or not self._may_lease(newest):  # then no older version may
+        if newest is None:
             return
-        if self._synchronous and not self._can_begin_step():
+        total = self._num_to_lease(newest)  # under an older version there is no more
+        if total == 0 or (self._synchronous and not self._can_begin_step()):
             return
         given: dict[str, list[Lease]] = {}
-        takers = self.workers.values() if finished is None else [finished]
-        load = [(self._load(worker), worker.name) for worker in takers if worker.takes_leases]
-        heapq.heapify(load)
-        while load:
-            name = load[0][1]
-            worker = self.workers[name]
-            if not self._would_take_more(worker) or not self._may_lease(worker.version):
-                heapq.heappop(load)
+        candidates = self.workers.values() if finished is None else [finished]
+        takers = [worker for worker in candidates if worker.takes_leases]
+        shares = even_shares(
+            [self._load(worker) for worker in takers], [self._room(worker) for worker in takers], total
+        )
+        left = [(-share, place) for place, share in enumerate(shares)]
+        heapq.heapify(left)
+        carried = 0
+        while left and (found := self._ledger.next_piece) is not None:
+            place = left[0][1]
+            worker, share = takers[place], carried - left[0][0]
+            piece, begun_under = found
+            is_fresh = begun_under is not None and begun_under <= worker.version
+            num_samples = 0
+            if is_fresh or self._num_admitted(worker.version):
+                num_samples = piece_size(piece.num_samples, share, self._smallest_piece(worker))
+            if num_samples == 0:  # what it may not take, or what is too little of a group, another takes
+                carried = share
+                heapq.heappop(left)
                 continue
-            group = self._ledger.lease(name, version=worker.version, now_s=time.monotonic())
-            if group is None:
-                break
-            given.setdefault(name, []).append(self._make_lease(group))
-            worker.num_leased += 1
-            heapq.heapreplace(load, (self._load(worker), name))
+            carried = 0
+            heapq.heapreplace(left, (num_samples - share, place))
+            leased = self._ledger.lease(
+                worker.name, version=worker.version, now_s=time.monotonic(), most=num_samples
+            )
+            assert leased is not None
+            given.setdefault(worker.name, []).append(self._make_lease(leased))
+            worker.num_leased += num_samples
         for name, leases in given.items():
             self.workers[name].actor.submit.remote(leases)
 
@@ -147,28 +164,49 @@ class RolloutFleet(Fleet[RolloutHandle]):
     def has_room(self) -> bool:
         """Whether workers serve, and each would take more leases than it has been admitted."""
         serving = self.serving
-        return bool(serving) and all(self._would_take_more(worker) for worker in serving)
+        return bool(serving) and all(self._room(worker) > 0 for worker in serving)
 
     def leases_by_worker(self) -> dict[str, int]:
-        """How many groups each worker holds."""
+        """How many groups, or pieces of them, each worker holds."""
         return {name: self._ledger.num_leases_of(name) for name in self.workers}
 
     async def broadcast(self, published: Published) -> None:
         """Make every serving worker serve `published`. Raises Halt when one confirms with other weights than that."""
         await self._updates.broadcast(published, self.serving)
 
-    def _load(self, worker: RolloutHandle) -> int:
-        """Synchronous leases are all given at once and spread evenly, the same each time: by groups alone."""
-        if self._synchronous:
-            return self._ledger.num_leases_of(worker.name)
-        return worker.num_unfinished(self._config.samples_per_prompt)
+    def _num_to_lease(self, version: int) -> int:
+        """Samples that are pending of groups that have been begun or may be, under this version."""
+        num_groups = min(self._num_admitted(version), self._ledger.counts["pending"])
+        return self._ledger.num_rest + num_groups * self._ledger.num_samples
 
-    def _would_take_more(self, worker: RolloutHandle) -> bool:
-        return self._synchronous or self._config.has_room(
-            num_groups=self._ledger.num_leases_of(worker.name),
-            num_unfinished=worker.num_unfinished(self._config.samples_per_prompt),
-            capacity=worker.facts.capacity if worker.facts else self._config.max_num_seqs,
+    def _load(self, worker: RolloutHandle) -> int:
+        """Synchronous leases are all given at once and spread evenly, the same each time: by leases alone."""
+        if self._synchronous:
+            return sum(record.piece.num_samples for record in self._ledger.leases_of(worker.name))
+        return worker.num_unfinished
+
+    def _room(self, worker: RolloutHandle) -> float:
+        """Sequences that may be leased to it now; those of a synchronous step are all leased at once."""
+        if self._synchronous:
+            return math.inf
+        return self._config.room(
+            num_leases=self._ledger.num_leases_of(worker.name),
+            num_unfinished=worker.num_unfinished,
+            capacity=self._capacity_of(worker),
+            smallest=self._smallest_piece(worker),
         )
+
+    def _smallest_piece(self, worker: RolloutHandle) -> int:
+        """Samples of a group that it is leased at least."""
+        if not self._config.divide_groups or len(self.workers) == 1:
+            return self._ledger.num_samples
+        if self._synchronous:
+            return 1
+        return smallest_piece(self._ledger.num_samples, self._capacity_of(worker))
+
+    def _capacity_of(self, worker: RolloutHandle) -> float:
+        most = self._config.max_num_seqs
+        return min(worker.facts.capacity, most) if worker.facts else most
 
     def _create(self, slot: Slot) -> RolloutHandle:
         name = next(self._names)
@@ -200,9 +238,9 @@ class RolloutFleet(Fleet[RolloutHandle]):
             await self._collect(worker)
 
     def _leave(self, worker: RolloutHandle) -> None:
-        unfinished = self._ledger.leases_of(worker.name)
+        num_unfinished = self._ledger.num_leases_of(worker.name)
         self._remove(worker)
-        rest = f"; {len(unfinished)} unfinished groups are leased again" if unfinished else ""
+        rest = f"; {num_unfinished} unfinished groups are leased again" if num_unfinished else ""
         self._on_news(f"{worker.name} has left{rest}")
 
     async def _collect(self, worker: RolloutHandle) -> None:
@@ -215,23 +253,22 @@ class RolloutFleet(Fleet[RolloutHandle]):
         )
         late_s = POLL_S + self._config.suspect_after_s
         try:
-            groups, worker.facts = await listen(answer, late_s, lambda: self._suspect(worker, late_s))
+            finished, worker.facts = await listen(answer, late_s, lambda: self._suspect(worker, late_s))
         except WorkerLost as error:
             if isinstance(error.__cause__, RayTaskError):
                 batch.future()  # the same error, which Ray would print as one that nobody has seen
             raise
-        if groups:
+        if finished:
             if "first_group" not in worker.startup_s:
                 worker.end_phase("first_group")
-            self._on_groups(
-                [StoredGroup(facts=facts, batch=batch, row=row) for row, facts in enumerate(groups)]
-            )
+            pieces = [StoredPiece(facts=facts, batch=batch, row=row) for row, facts in enumerate(finished)]
+            self._on_pieces(worker.name, pieces)
         if worker.silent.is_set():
             await self._trust(worker)
-        for group in self._ledger.leases_of(worker.name):
-            if time.monotonic() - self._ledger.leased[group].since_s > self._config.group_timeout_s:
+        for lease in self._ledger.leases_of(worker.name):
+            if time.monotonic() - lease.since_s > self._config.group_timeout_s:
                 raise WorkerLost(
-                    f"{worker.name} has not finished group {group} within {self._config.group_timeout_s:g} s"
+                    f"{worker.name} has not finished group {lease.piece.group} within {self._config.group_timeout_s:g} s"
                 )
 
     def _suspect(self, worker: RolloutHandle, late_s: float) -> None:

@@ -20,6 +20,7 @@ from types import MappingProxyType
 import numpy as np
 import ray
 
+from actors.arrow_forms import Place
 from actors.types import Demonstration, Judgement
 from cluster.fleet.calls import WorkerLost, listen, lost_argument, reply_while_alive
 from cluster.fleet.handles import WorkerHandle
@@ -188,8 +189,8 @@ class VerifierFleet(Fleet[VerifierHandle]):
 
     async def _judge(self, worker: VerifierHandle) -> None:
         cases = worker.cases
-        batches, of_cases = distinct_batches([case.group for case in cases])
-        items = [self._candidates_of(case.group, batch) for case, batch in zip(cases, of_cases, strict=True)]
+        batches, places = distinct_batches([case.group for case in cases])
+        items = [self._candidates_of(case.group, where) for case, where in zip(cases, places, strict=True)]
         worker.judging_since_s = time.monotonic()
         try:
             judged = await reply_while_alive(
@@ -199,7 +200,7 @@ class VerifierFleet(Fleet[VerifierHandle]):
                 doing="judging",
             )
         except WorkerLost as error:
-            gone = [case for case in cases if case.group.object_id == lost_argument(error)]
+            gone = [case for case in cases if case.group.is_in(lost_argument(error))]
             if not gone:
                 raise
             self._give_up(gone)
@@ -238,7 +239,7 @@ class VerifierFleet(Fleet[VerifierHandle]):
             self.slots.settle(worker.slot, is_lost=False)
             self._relieve_silent()
 
-    def _candidates_of(self, group: StoredGroup, batch: int) -> Candidates:
+    def _candidates_of(self, group: StoredGroup, places: tuple[Place, ...]) -> Candidates:
         """The group's samples, and after them the demonstration where there is one to be judged."""
         problem = self._problems[group.facts.problem_id]
         is_imitated = problem.id in self._demonstrations
@@ -246,8 +247,7 @@ class VerifierFleet(Fleet[VerifierHandle]):
         return Candidates(
             group=group.facts.group,
             problem=problem,
-            batch=batch,
-            row=group.row,
+            places=places,
             demonstration=problem.demonstration if is_imitated else None,
         )
 

@@ -29,16 +29,16 @@ from typing import Any
 
 import ray
 
-from actors.types import Lease
 from cluster.config.schema import RunConfig
 from cluster.fleet.broadcast import Published
 from cluster.fleet.calls import Halt, WorkerLost, is_accident
 from cluster.fleet.elastic import Elastic
 from cluster.fleet.learning import LearnerHandle
 from cluster.fleet.rollouts import RolloutFleet
-from cluster.fleet.stored import JudgedGroup, StoredGroup
+from cluster.fleet.stored import Assembly, JudgedGroup, StoredGroup, StoredPiece
 from cluster.fleet.verifying import VerifierFleet
 from cluster.leasing import admission
+from cluster.run.asking import Asking
 from cluster.run.batches import Batches
 from cluster.run.bottleneck import limited_by
 from cluster.run.feeding import Feeder
@@ -74,14 +74,13 @@ class Controller:
         """
         self._config = config
         self._record = RunRecord(Path(run_dir))
-        self._problems = problems
-        self._prompts = prompts
         self._origin = origin
         train = config.train
-        restored = restore(train, origin, problems, self._record.run_dir)
+        restored = restore(config, origin, problems, self._record.run_dir)
         self._version, self._ledger, self._unjudged = restored.version, restored.ledger, restored.unjudged
         self._record.rewind(self._version)
         self._indices = {problem.id: index for index, problem in enumerate(problems)}
+        self._received = Assembly()
         self._batches = Batches(train, self._ledger)
         self._in_training: set[int] = set()
         self._stopping = False
@@ -132,9 +131,9 @@ class Controller:
             ledger=self._ledger,
             synchronous=train.max_staleness == 0,
             update_timeout_s=train.step_timeout_s,
-            may_lease=self._may_lease,
-            make_lease=self._make_lease,
-            on_groups=self._receive,
+            num_admitted=self._num_admitted,
+            make_lease=Asking(config, self._ledger, problems, prompts).lease,
+            on_pieces=self._receive,
             on_lost=self._note_lost,
             on_news=self._note_news,
         )
@@ -313,8 +312,10 @@ class Controller:
         self.metrics.observe_sync(self._sync_s)
         self._rollouts.top_up()
 
-    def _may_lease(self, served_version: int) -> bool:
-        return not (self._stopping or self._is_over) and admission.may_lease(
+    def _num_admitted(self, served_version: int) -> int:
+        if self._stopping or self._is_over:
+            return 0
+        return admission.num_admitted(
             next_version=self._version + bool(self._in_training),
             served_version=served_version,
             outstanding=self._ledger.num_outstanding - len(self._in_training),
@@ -322,30 +323,22 @@ class Controller:
             max_staleness=self._config.train.max_staleness,
         )
 
-    def _make_lease(self, group: int) -> Lease:
-        index = self._ledger.problem_index(group)
-        n = self._config.rollout.samples_per_prompt
-        return Lease(
-            group=group,
-            problem_id=self._problems[index].id,
-            prompt_token_ids=self._prompts[index],
-            seed=(self._config.train.seed << 32) + group * n,
-        )
-
-    def _receive(self, groups: list[StoredGroup]) -> None:
-        for group in groups:
-            facts = group.facts
-            if not self._ledger.receive(facts.group, facts.worker, version=facts.oldest_version):
+    def _receive(self, worker: str, pieces: list[StoredPiece]) -> None:
+        for one in pieces:
+            facts = one.facts
+            if not self._ledger.receive(facts.piece, worker, version=facts.oldest_version):
                 self.metrics.observe_discarded("late")
             elif self._version - facts.oldest_version > self._config.train.max_staleness:  # it was silent
-                self._ledger.release([facts.group])
+                self._ledger.give_back(facts.piece)
                 self.metrics.observe_discarded("stale")
                 self._batches.changed.set()
             else:
                 self._progress.sampled(facts)
-                self._batches.receive(facts.group)
                 self.metrics.observe_samples(facts.num_samples, facts.num_tokens)
-                self._verifying.put(group)
+                self._received.add(one)
+                if self._ledger.is_received(facts.group):
+                    self._batches.receive(facts.group)
+                    self._verifying.put(self._received.take(facts.group))
 
     def _accept(self, group: JudgedGroup) -> None:
         number = group.stored.facts.group
