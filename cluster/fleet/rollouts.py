@@ -14,7 +14,7 @@ import itertools
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import ray
 from ray.exceptions import RayTaskError
@@ -105,37 +105,39 @@ class RolloutFleet(Fleet[RolloutHandle]):
         total = self._num_to_lease(newest)  # under an older version there is no more
         if total == 0 or (self._synchronous and not self._can_begin_step()):
             return
-        given: dict[str, list[Lease]] = {}
         candidates = self.workers.values() if finished is None else [finished]
-        takers = [worker for worker in candidates if worker.takes_leases]
-        shares = even_shares(
-            [self._load(worker) for worker in takers], [self._room(worker) for worker in takers], total
-        )
-        left = [(-share, place) for place, share in enumerate(shares)]
+        for name, leases in self._share_out(total, [one for one in candidates if one.takes_leases]).items():
+            self.workers[name].actor.submit.remote(leases)
+
+    def _share_out(self, total: int, takers: Sequence[RolloutHandle]) -> dict[str, list[Lease]]:
+        """Lease `total` samples, or what there is room for: the leases by worker."""
+        given: dict[str, list[Lease]] = {}
+        loads, rooms = [self._load(one) for one in takers], [self._room(one) for one in takers]
+        left = [(-share, place) for place, share in enumerate(even_shares(loads, rooms, total))]
         heapq.heapify(left)
         carried = 0
+        """Of the share of a worker that takes no more: another takes it."""
         while left and (found := self._ledger.next_piece) is not None:
-            place = left[0][1]
-            worker, share = takers[place], carried - left[0][0]
+            negative, place = left[0]
+            worker, share = takers[place], carried - negative
             piece, begun_under = found
             is_fresh = begun_under is not None and begun_under <= worker.version
             num_samples = 0
             if is_fresh or self._num_admitted(worker.version):
-                num_samples = piece_size(piece.num_samples, share, self._smallest_piece(worker))
-            if num_samples == 0:  # what it may not take, or what is too little of a group, another takes
+                within = int(min(share, self._room(worker)))
+                num_samples = piece_size(piece.num_samples, within, self._smallest_piece(worker))
+            if num_samples == 0:
                 carried = share
                 heapq.heappop(left)
                 continue
             carried = 0
             heapq.heapreplace(left, (num_samples - share, place))
-            leased = self._ledger.lease(
-                worker.name, version=worker.version, now_s=time.monotonic(), most=num_samples
-            )
+            now_s = time.monotonic()
+            leased = self._ledger.lease(worker.name, version=worker.version, now_s=now_s, most=num_samples)
             assert leased is not None
             given.setdefault(worker.name, []).append(self._make_lease(leased))
             worker.num_leased += num_samples
-        for name, leases in given.items():
-            self.workers[name].actor.submit.remote(leases)
+        return given
 
     @property
     def fill(self) -> float:

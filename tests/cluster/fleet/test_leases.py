@@ -111,6 +111,15 @@ def test_synchronous_leases_are_spread_evenly_whatever_the_workers_told_before(u
     assert [piece.group for piece in run.given["rollout-0"]][:3] == [0, 3, 6]
 
 
+def test_the_share_of_a_worker_behind_an_update_goes_to_another_as_far_as_it_has_room():
+    run = Run(2)
+    run.fleet._num_admitted = lambda version: 1000 if version else 0
+    run.fleet.workers["rollout-1"].version = 1
+    run.fleet.announce(SimpleNamespace(version=1))
+    run.tells("rollout-1", num_unfinished=40)
+    assert run.top_up() == {"rollout-0": 0, "rollout-1": 3}
+
+
 # Division
 
 
