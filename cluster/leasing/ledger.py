@@ -8,12 +8,13 @@ order that is not. It goes
        ▲                  │                            │
        └─────release──────┴───────────discard──────────┘
 
-and no group is in two places. Its samples may be leased in pieces to several workers: it is leased as soon as one piece is,
-and goes on when all are received. A buffered group is begun when the learner passes over it while the rest of its batch is
-still to come: it is trained with the next batch. A piece is held by a worker until its samples are received, then by
-the controller until the group is judged. A worker that dies loses its own pieces alone. One that has fallen silent may still
-deliver a piece as long as nobody else has leased a sample of it. What is on record is what a checkpoint needs: everything that is not
-trained is pending again after a restart, since its samples died with the run or may be stale.
+and no group is in two places. Its samples may be leased in pieces to several workers: it is leased as soon as one piece
+is, and goes on when all are received. A buffered group is begun when the learner passes over it while the rest of its
+batch is still to come: it is trained with the next batch. A piece is held by a worker until its samples are received,
+then by the controller until the group is judged. A worker that dies loses its own pieces alone. One that has fallen
+silent may still deliver a piece as long as nobody else has leased a sample of it. What is on record is what a checkpoint
+needs: everything that is not trained is pending again after a restart, since its samples died with the run or may be
+stale.
 
 Whatever happens to a group costs O(log n), whoever asks for a worker's leases pays for those alone, and how many groups
 are leased or buffered under each version is counted along: with a thousand workers these are asked for every group.
@@ -68,18 +69,9 @@ class Ledger:
         """Of groups whose own problem was set aside: the problem that they ask instead."""
 
     def problem_index(self, group: int) -> int:
-        """Which problem group `group` asks, or asked if it is trained."""
-        epoch, position = divmod(group, self.num_problems)
-        if epoch not in self._orders:
-            self._orders[epoch] = np.random.default_rng([self.seed, epoch]).permutation(self.num_problems)
-        order = self._orders[epoch]
-        index = int(self._substitutes.get(group, order[position]))
-        if index in self.set_aside and not self._is_trained(group):
-            following = (
-                int(order[(position + step) % self.num_problems]) for step in range(self.num_problems)
-            )
-            index = self._substitutes[group] = next(i for i in following if i not in self.set_aside)
-        return index
+        """Which problem group `group` asks since it was leased; a pending one, if the problem is not set aside by then."""
+        order, position = self._place(group)
+        return int(self._substitutes.get(group, order[position]))
 
     def trained_problems(self) -> set[int]:
         """Indices of all problems that a trained group asked."""
@@ -128,7 +120,9 @@ class Ledger:
         found = self.next_piece
         if found is None:
             return None
-        piece, _ = found
+        piece, begun_under = found
+        if begun_under is None:
+            self._replace_problem(piece.group)
         if most is not None:
             piece = piece._replace(stop=min(piece.stop, piece.start + most))
         self._take(LeaseRecord(piece, worker, version, now_s))
@@ -269,6 +263,23 @@ class Ledger:
             g for g in range(ledger._trained_below, first_unseen) if not ledger._is_trained(g)
         )
         return ledger
+
+    def _place(self, group: int) -> tuple[np.ndarray, int]:
+        """The order of problems in the group's epoch, and where in it the group is."""
+        epoch, position = divmod(group, self.num_problems)
+        if epoch not in self._orders:
+            self._orders[epoch] = np.random.default_rng([self.seed, epoch]).permutation(self.num_problems)
+        return self._orders[epoch], position
+
+    def _replace_problem(self, group: int) -> None:
+        """Have a group that is begun anew ask another problem if its own is set aside; samples of that are of no use."""
+        if self.problem_index(group) in self.set_aside:
+            order, position = self._place(group)
+            following = (
+                int(order[(position + step) % self.num_problems]) for step in range(self.num_problems)
+            )
+            self._substitutes[group] = next(index for index in following if index not in self.set_aside)
+            self._doubted.pop(group, None)
 
     def _take(self, record: LeaseRecord) -> None:
         """Pending samples are with the record's worker."""

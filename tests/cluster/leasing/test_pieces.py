@@ -97,6 +97,31 @@ def test_a_piece_that_is_too_old_when_it_comes_is_pending_again_alone():
     assert ledger.num_outstanding == ledger.num_rest == 0 and ledger.next_piece == (Piece(0, 0, 8), None)
 
 
+def test_all_pieces_of_a_group_ask_the_same_problem_also_if_it_is_set_aside_between_them():
+    ledger = make_ledger()
+    asked = ledger.problem_index(0)
+    lease(ledger, "a", 3)
+    ledger.set_aside.add(asked)
+    assert lease(ledger, "b") == Piece(0, 3, 8) and ledger.problem_index(0) == asked
+    ledger.release([0])
+    assert lease(ledger, "b") == Piece(0, 0, 8) and ledger.problem_index(0) != asked
+
+
+@pytest.mark.parametrize("comes_first", [True, False])
+def test_samples_of_a_problem_that_is_set_aside_are_of_no_use_once_their_group_asks_another(comes_first):
+    ledger = make_ledger()
+    asked = ledger.problem_index(0)
+    lease(ledger, "silent", 4), lease(ledger, "silent")
+    ledger.doubt("silent")
+    ledger.set_aside.add(asked)
+    if comes_first:
+        assert ledger.receive(Piece(0, 4, 8), "silent")
+        assert lease(ledger, "b") == Piece(0, 0, 4) and ledger.problem_index(0) == asked
+    else:
+        assert lease(ledger, "b", 4) == Piece(0, 0, 4) and ledger.problem_index(0) != asked
+        assert not ledger.receive(Piece(0, 4, 8), "silent")
+
+
 def test_what_is_not_leased_cannot_be_given_back():
     ledger = make_ledger()
     lease(ledger, "a", 4)
