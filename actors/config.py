@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -88,6 +89,11 @@ class RolloutConfig(BaseModel):
         description="Most groups leased to one worker at a time; 0: as many as have sequences for a full engine, and as "
         "many again that wait.",
     )
+    divide_groups: bool = Field(
+        True,
+        description="Let several workers sample one group where that evens out what their engines have to do; its prompt is "
+        "computed by each of them. false: a group is sampled by one worker.",
+    )
     kv_cache_mib: int = Field(256, ge=16, description="KV cache of each engine, in MiB.")
     prefix_caching: bool = Field(True, description="Share the prompt's KV among the samples of a group.")
     kv_after_update: KvAfterUpdate = Field(
@@ -128,12 +134,14 @@ class RolloutConfig(BaseModel):
         description="Seconds a worker that is to leave may take to finish its groups; others sample the rest anew.",
     )
 
-    def has_room(self, *, num_groups: int, num_unfinished: int, capacity: float) -> bool:
-        """Whether a worker would take another group that has so many, and so many unfinished sequences of them.
+    def room(self, *, num_leases: int, num_unfinished: int, capacity: float, smallest: int) -> int:
+        """How many sequences a worker would take that has so many leases, and so many unfinished sequences of them.
 
         So that there are always enough to fill its engine, of which it can hold `capacity` sequences at a time, and as
-        many again that wait. Groups would not tell: the last sequence of one may run for long after the others.
+        many again that wait; in whole pieces of the `smallest` size, and two of them at least. Leases would not tell: the
+        last sequence of one may run for long after the others.
         """
         if self.max_queued_groups:
-            return num_groups < self.max_queued_groups
-        return num_groups < 2 or num_unfinished < 2 * min(capacity, self.max_num_seqs)
+            return self.samples_per_prompt * max(0, self.max_queued_groups - num_leases)
+        num_missing = 2 * min(capacity, self.max_num_seqs) - num_unfinished
+        return smallest * max(math.ceil(num_missing / smallest), 2 - num_leases, 0)

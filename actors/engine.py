@@ -63,6 +63,21 @@ class EngineClock:
     """Summed over the time that was busy: the share of the KV cache in use, from 0 to 1."""
 
 
+@dataclass(slots=True, eq=False)
+class _Sampling:
+    """A lease under way: its samples as far as they are finished, vLLM's `CompletionOutput`s."""
+
+    future: Future[list[Any]]
+    completions: list[Any]
+    num_left: int
+
+    def finish(self, place: int, completion: Any) -> None:
+        self.completions[place] = completion
+        self.num_left -= 1
+        if not self.num_left:
+            self.future.set_result(self.completions)
+
+
 class Engine:
     """vLLM with groups of samples, weight versions and a clock. Thread-safe."""
 
@@ -122,9 +137,12 @@ class Engine:
         self.version = 0
         self._llm.set_weight_version(str(self.version))
         self._calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self._pending: dict[str, Future[Any]] = {}
+        self._pending: dict[str, tuple[_Sampling, int]] = {}
+        """Of every sequence in the engine: its lease, and which of the lease's samples it is."""
+        self._num_asked = 0
+        """Sequences since the engine was built."""
         self._num_unadded = 0
-        """Sequences of groups that have not entered the engine yet."""
+        """Sequences that have not entered the engine yet."""
         self._counting = threading.Lock()
         self._clock = [0.0, 0.0, 0.0, 0.0, 0.0]
         self.num_reprefilled_tokens = 0
@@ -138,58 +156,68 @@ class Engine:
         self._thread = threading.Thread(target=self._run, name="vllm-stepping", daemon=True)
         self._thread.start()
 
-    def sample(self, leases: Sequence[Lease]) -> list[Future[Any]]:
-        """Start sampling the groups; each future resolves to vLLM's `RequestOutput` of one lease.
+    def sample(self, leases: Sequence[Lease]) -> list[Future[list[Any]]]:
+        """Start sampling pieces of groups; each future resolves to the samples of one lease, in their order.
 
-        Groups with lower numbers go first, whenever they come: they are trained first, and one that was leased before
-        has waited for longest. A lease that vLLM refuses (its prompt is too long) fails alone, with ValueError.
-        The groups enter the engine between the same two steps, so that equal leases on equal
+        Every sample is a request of its own, a vLLM `CompletionOutput` when it is finished. Lower priorities go first,
+        whenever they come, and of equals the earlier request. A lease that vLLM refuses (its prompt is too long) fails
+        alone, with ValueError.
+        The leases enter the engine between the same two steps, so that equal leases on equal
         weights form equal batches: what makes a seeded run repeatable to the last bit.
         """
-        from vllm.inputs import TokensPrompt
-        from vllm.sampling_params import RequestOutputKind, SamplingParams
-
-        futures: list[Future[Any]] = [Future() for _ in leases]
+        sizes = [lease.piece.num_samples for lease in leases]
+        under_way = [_Sampling(Future(), [None] * size, size) for size in sizes]
         with self._counting:
-            self._num_unadded += sum(map(self.num_samples_of, leases))
+            self._num_unadded += sum(sizes)
 
         def add() -> None:
-            for lease, future in zip(leases, futures, strict=True):
-                request_id = str(lease.group)
-                temperature = self._config.temperature if lease.temperature is None else lease.temperature
+            for lease, sampling in zip(leases, under_way, strict=True):
                 try:
-                    parameters = SamplingParams(
-                        n=self.num_samples_of(lease),
-                        temperature=temperature,
-                        max_tokens=self._config.max_tokens,
-                        seed=lease.seed,
-                        stop_token_ids=self._stop_token_ids,
-                        logprobs=0,
-                        flat_logprobs=True,
-                        detokenize=False,
-                        output_kind=RequestOutputKind.FINAL_ONLY,
-                    )
-                    prompt = TokensPrompt(prompt_token_ids=list(lease.prompt_token_ids))
-                    version_salt = salt(self.version) if self._config.kv_after_update == "keep" else ""
-                    if lease.cache_salt or version_salt:
-                        prompt["cache_salt"] = lease.cache_salt + version_salt
-                    self._llm.add_request(request_id, prompt, parameters, priority=lease.group)
+                    self._add(lease, sampling)
                 except Exception as error:  # noqa: BLE001 - vLLM's own types, which do not cross processes
-                    future.set_exception(
-                        ValueError(f"vLLM refuses problem {lease.problem_id!r} (group {request_id}): {error}")
+                    sampling.future.set_exception(
+                        ValueError(
+                            f"vLLM refuses problem {lease.problem_id!r} (group {lease.piece.group}): {error}"
+                        )
                     )
-                else:
-                    self._pending[request_id] = future
                 with self._counting:  # not before: who asks meanwhile must not find too few
-                    self._num_unadded -= self.num_samples_of(lease)
+                    self._num_unadded -= lease.piece.num_samples
 
         def pass_on(added: Future[None]) -> None:
             if (error := added.exception()) is not None:
-                for future in futures:
-                    future.set_exception(error)
+                for sampling in under_way:
+                    sampling.future.set_exception(error)
 
         self._call(add).add_done_callback(pass_on)
-        return futures
+        return [sampling.future for sampling in under_way]
+
+    def _add(self, lease: Lease, sampling: _Sampling) -> None:
+        """Its samples as requests of the engine. What vLLM raises of one it raises of the first."""
+        from vllm.inputs import TokensPrompt
+        from vllm.sampling_params import RequestOutputKind, SamplingParams
+
+        config = self._config
+        prompt = TokensPrompt(prompt_token_ids=list(lease.prompt_token_ids))
+        version_salt = salt(self.version) if config.kv_after_update == "keep" else ""
+        if lease.cache_salt or version_salt:
+            prompt["cache_salt"] = lease.cache_salt + version_salt
+        for place, index in enumerate(range(lease.piece.start, lease.piece.stop)):
+            parameters = SamplingParams(
+                temperature=config.temperature if lease.temperature is None else lease.temperature,
+                max_tokens=config.max_tokens,
+                seed=lease.seed + index,
+                stop_token_ids=self._stop_token_ids,
+                logprobs=0,
+                flat_logprobs=True,
+                detokenize=False,
+                output_kind=RequestOutputKind.FINAL_ONLY,
+            )
+            number = self._num_asked
+            self._llm.add_request(
+                str(number), prompt, parameters, arrival_time=float(number), priority=lease.priority
+            )
+            self._pending[str(number)] = sampling, place
+            self._num_asked += 1
 
     def update_weights(
         self, version: int, manifest: WeightManifest, buckets: Sequence[np.ndarray]
@@ -251,10 +279,6 @@ class Engine:
         if self._failure is not None:
             raise RuntimeError(f"the engine has failed: {self._failure!r}") from self._failure
 
-    def num_samples_of(self, lease: Lease) -> int:
-        """How many a lease asks for."""
-        return self._config.samples_per_prompt if lease.num_samples is None else lease.num_samples
-
     @property
     def num_unfinished(self) -> int:
         """Sequences that are sampled, or wait for it."""
@@ -277,7 +301,7 @@ class Engine:
         )
 
     def shutdown(self) -> None:
-        """Stop stepping and free the engine; unfinished groups fail with RuntimeError."""
+        """Stop stepping and free the engine; unfinished leases fail with RuntimeError."""
         self._stopping.set()
         self._thread.join(timeout=30)
         self._fingerprinting.shutdown()
@@ -306,9 +330,11 @@ class Engine:
             while not self._stopping.is_set():
                 if self._pending:
                     started = time.perf_counter()
+                    output: Any
                     for output in self._llm.step():
                         if output.finished:
-                            self._pending.pop(output.request_id).set_result(output)
+                            sampling, place = self._pending.pop(output.request_id)
+                            sampling.finish(place, output.outputs[0])
                     seconds = time.perf_counter() - started
                     self._clock[0] += seconds
                     self._clock[3] += seconds * len(self._scheduler.running)
@@ -338,7 +364,7 @@ class Engine:
 
     def _fail(self, error: BaseException) -> None:
         self._failure = error
-        for future in self._pending.values():
-            future.set_exception(RuntimeError(f"the engine has failed: {error!r}"))
+        for sampling in {id(one): one for one, _ in self._pending.values()}.values():
+            sampling.future.set_exception(RuntimeError(f"the engine has failed: {error!r}"))
         self._pending.clear()
         self._run_queued_calls()

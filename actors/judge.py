@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 from actors.config import RolloutConfig
 from actors.tokens import decode, encode_prompts, load_tokenizer, stop_token_ids
-from actors.types import Lease
+from actors.types import Lease, Piece
 from verifiers.models.input import control_tokens, fill
 from verifiers.models.judge_config import JudgeConfig
 from verifiers.types import REFUSED, Problem, Verdict
@@ -144,7 +144,7 @@ class Judge:
         max_prompt_tokens = self._config.max_model_len - self._config.max_tokens
         leases = {
             completion: Lease(
-                group=next(self._requests),
+                piece=Piece(next(self._requests), 0, self._config.votes),
                 problem_id=problem.id,
                 prompt_token_ids=prompt,
                 seed=first_seed(problem, completion),
@@ -161,8 +161,7 @@ class Judge:
             for completion, future in zip(leases, futures, strict=True)
         }
 
-    def _texts(self, output: Any) -> list[str]:
-        samples = sorted(output.outputs, key=lambda sample: sample.index)
+    def _texts(self, samples: Sequence[Any]) -> list[str]:
         return decode(self._tokenizer, [list(sample.token_ids) for sample in samples])
 
 

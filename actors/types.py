@@ -1,4 +1,4 @@
-"""What flows from the rollout workers on: leases, groups of samples, their facts, verdicts, scored groups, Arrow forms.
+"""What flows from the rollout workers on: leases, groups of samples, their facts, verdicts, scored groups.
 
 Shapes: `n` samples of one prompt, `P` tokens of the prompt, `T` tokens of all n completions laid
 end to end. A group is columnar because thousands of short samples a second pass through one
@@ -8,40 +8,56 @@ controller: one numpy array per field, not one object per sample.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass, fields, replace
+from hashlib import blake2b
+from itertools import chain
+from typing import NamedTuple
 
 import numpy as np
-import pyarrow as pa
 
 FINISH_REASONS = ("stop", "length")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lease:
-    """Permission to sample one group. `group` is its place in the run's order and its identity."""
+class Piece(NamedTuple):
+    """Samples `start` to `stop - 1` of a group; of an undivided group all of them."""
 
     group: int
+    start: int
+    stop: int
+
+    @property
+    def num_samples(self) -> int:
+        return self.stop - self.start
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lease:
+    """Permission to sample a piece of a group. `piece.group` is the group's place in the run's order and its identity."""
+
+    piece: Piece
     problem_id: str
     prompt_token_ids: tuple[int, ...]
     seed: int
     """Sample i of the group is drawn with seed + i: strides between groups are at least n."""
+    priority: int = 0
+    """Lower goes first in an engine; of equals the earlier lease."""
     temperature: float | None = None
     """None: the engine's own, `rollout.temperature`."""
-    num_samples: int | None = None
-    """None: the engine's own, `rollout.samples_per_prompt`."""
     cache_salt: str = ""
     """KV of a prompt is shared among leases of the same salt alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class SampleGroup:
-    """Exactly n samples of one prompt, whole or not at all (leaving one out biases Best-of-N)."""
+    """Exactly n samples of one prompt, whole or not at all (leaving one out biases Best-of-N).
+
+    A piece of a group has the same form: it is a group of fewer samples, with the seed of its first one.
+    """
 
     group: int
     problem_id: str
-    worker: str
-    seed: int
+    workers: tuple[str, ...]  # n, who sampled each
+    seed: int  # of sample 0; sample i has seed + i
     prompt_token_ids: np.ndarray  # int32 [P]
     offsets: np.ndarray  # int32 [n + 1]: completion i is token_ids[offsets[i]:offsets[i + 1]]
     token_ids: np.ndarray  # int32 [T], stop token included
@@ -52,20 +68,20 @@ class SampleGroup:
 
     def __post_init__(self) -> None:
         n, num_tokens = len(self.texts), len(self.token_ids)
-        assert len(self.finish_reasons) == n and len(self.offsets) == n + 1
+        assert len(self.finish_reasons) == len(self.workers) == n and len(self.offsets) == n + 1
         assert self.offsets[0] == 0 and self.offsets[-1] == num_tokens
         assert len(self.logprobs) == num_tokens and len(self.versions) == num_tokens
         if np.any(np.diff(self.offsets) < 1):
-            raise ValueError(f"group {self.group} of {self.worker} has a sample without tokens")
+            raise ValueError(f"group {self.group} of {self.sampled_by} has a sample without tokens")
         if not np.all(self.logprobs <= 1e-3):
             raise ValueError(
-                f"group {self.group} of {self.worker} has a behaviour log-probability that is NaN or > 0"
+                f"group {self.group} of {self.sampled_by} has a behaviour log-probability that is NaN or > 0"
             )
         if np.any(self.versions < 0):
-            raise ValueError(f"group {self.group} of {self.worker} has a token of unknown policy version")
+            raise ValueError(f"group {self.group} of {self.sampled_by} has a token of unknown policy version")
         if not set(self.finish_reasons) <= set(FINISH_REASONS):
             raise ValueError(
-                f"group {self.group} of {self.worker} has finish reasons {set(self.finish_reasons)}, "
+                f"group {self.group} of {self.sampled_by} has finish reasons {set(self.finish_reasons)}, "
                 f"not all in {FINISH_REASONS}"
             )
 
@@ -81,36 +97,96 @@ class SampleGroup:
     def newest_version(self) -> int:
         return int(self.versions.max())
 
+    @property
+    def sampled_by(self) -> str:
+        """The workers' names, in words."""
+        return ", ".join(dict.fromkeys(self.workers))
+
+
+def joined(pieces: Sequence[SampleGroup]) -> SampleGroup:
+    """One group of its pieces, given in the order of their samples; the same, byte for byte, as if it was never divided."""
+    first = pieces[0]
+    if len(pieces) == 1:
+        return first
+    starts = np.cumsum([0, *(piece.num_samples for piece in pieces)])
+    tokens = np.cumsum([0, *(len(piece.token_ids) for piece in pieces)])
+    for piece, start in zip(pieces, starts, strict=False):
+        assert piece.group == first.group and piece.seed == first.seed + start
+        assert np.array_equal(piece.prompt_token_ids, first.prompt_token_ids)
+    offsets = [piece.offsets[1:] + start for piece, start in zip(pieces, tokens, strict=False)]
+    return replace(
+        first,
+        workers=tuple(chain.from_iterable(piece.workers for piece in pieces)),
+        offsets=np.concatenate([[0], *offsets]).astype(np.int32),
+        token_ids=np.concatenate([piece.token_ids for piece in pieces]),
+        logprobs=np.concatenate([piece.logprobs for piece in pieces]),
+        versions=np.concatenate([piece.versions for piece in pieces]),
+        texts=tuple(chain.from_iterable(piece.texts for piece in pieces)),
+        finish_reasons=tuple(chain.from_iterable(piece.finish_reasons for piece in pieces)),
+    )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupFacts:
-    """What a run goes by of a group, where its tokens and texts are elsewhere."""
+    """What a run goes by of a group or a piece of one, where its tokens and texts are elsewhere."""
 
-    group: int
+    piece: Piece
     problem_id: str
-    worker: str
-    num_samples: int
+    workers: tuple[str, ...]
+    """Each that sampled some of it, once."""
     num_tokens: int
     """Of all completions."""
     oldest_version: int
     newest_version: int
     finish_reasons: frozenset[str]
     """Those that occur."""
-    has_one_text: bool
-    """All its samples are alike."""
+    only_text: bytes | None
+    """Digest of the text that all its samples are; None: there are several."""
+
+    @property
+    def group(self) -> int:
+        return self.piece.group
+
+    @property
+    def num_samples(self) -> int:
+        return self.piece.num_samples
+
+    @property
+    def has_one_text(self) -> bool:
+        """All its samples are alike."""
+        return self.only_text is not None
 
     @classmethod
-    def of(cls, group: SampleGroup) -> GroupFacts:
+    def of(cls, group: SampleGroup, start: int = 0) -> GroupFacts:
+        """`start`: which sample of the group the first one here is."""
+        texts = set(group.texts)
         return cls(
-            group=group.group,
+            piece=Piece(group.group, start, start + group.num_samples),
             problem_id=group.problem_id,
-            worker=group.worker,
-            num_samples=group.num_samples,
+            workers=tuple(dict.fromkeys(group.workers)),
             num_tokens=len(group.token_ids),
             oldest_version=group.oldest_version,
             newest_version=group.newest_version,
             finish_reasons=frozenset(group.finish_reasons),
-            has_one_text=len(set(group.texts)) == 1,
+            only_text=blake2b(texts.pop().encode(), digest_size=16).digest() if len(texts) == 1 else None,
+        )
+
+    @classmethod
+    def joined(cls, pieces: Sequence[GroupFacts]) -> GroupFacts:
+        """Of the group that these pieces are, given in the order of their samples."""
+        if len(pieces) == 1:
+            return pieces[0]
+        first = pieces[0].piece
+        texts = {piece.only_text for piece in pieces}
+        return cls(
+            piece=first._replace(stop=first.start + sum(piece.num_samples for piece in pieces)),
+            problem_id=pieces[0].problem_id,
+            workers=tuple(dict.fromkeys(chain.from_iterable(piece.workers for piece in pieces))),
+            num_tokens=sum(piece.num_tokens for piece in pieces),
+            oldest_version=min(piece.oldest_version for piece in pieces),
+            newest_version=max(piece.newest_version for piece in pieces),
+            finish_reasons=frozenset[str]().union(*(piece.finish_reasons for piece in pieces)),
+            only_text=texts.pop() if len(texts) == 1 else None,
         )
 
 
@@ -164,182 +240,3 @@ class ScoredGroup(Judgement):
         return cls(
             samples=samples, **{field.name: getattr(judgement, field.name) for field in fields(judgement)}
         )
-
-
-SAMPLE_SCHEMA = pa.schema(
-    [
-        ("group", pa.int64()),
-        ("problem_id", pa.string()),
-        ("worker", pa.string()),
-        ("seed", pa.int64()),
-        ("prompt_token_ids", pa.list_(pa.int32())),
-        ("token_ids", pa.list_(pa.list_(pa.int32()))),
-        ("logprobs", pa.list_(pa.list_(pa.float32()))),
-        ("versions", pa.list_(pa.list_(pa.int32()))),
-        ("texts", pa.list_(pa.string())),
-        ("finish_reasons", pa.list_(pa.string())),
-    ]
-)
-"""One row is one group."""
-
-_VERDICT_FIELDS = (
-    ("scores", pa.list_(pa.float64())),
-    ("rewards", pa.list_(pa.float64())),
-    ("statuses", pa.list_(pa.string())),
-    ("answers", pa.list_(pa.string())),
-    ("latencies_s", pa.list_(pa.float32())),
-    ("demonstration_token_ids", pa.list_(pa.int32())),
-    ("demonstration_score", pa.float64()),
-)
-SCORED_SCHEMA = pa.schema([*SAMPLE_SCHEMA, *_VERDICT_FIELDS])
-
-JUDGEMENT_SCHEMA = pa.schema(
-    [("group", pa.int64()), ("batch", pa.int32()), ("row", pa.int32()), *_VERDICT_FIELDS]
-)
-"""One row is the verdicts on one group, whose samples are in that row of that batch of samples."""
-
-
-def samples_to_batch(groups: Sequence[SampleGroup]) -> pa.RecordBatch:
-    """Groups as one Arrow record batch, a row per group."""
-    return pa.RecordBatch.from_arrays(_sample_columns(groups), schema=SAMPLE_SCHEMA)
-
-
-def scored_to_batch(groups: Sequence[ScoredGroup]) -> pa.RecordBatch:
-    """Scored groups as one Arrow record batch, a row per group."""
-    columns = [*_sample_columns([group.samples for group in groups]), *_verdict_columns(groups)]
-    return pa.RecordBatch.from_arrays(columns, schema=SCORED_SCHEMA)
-
-
-def judgements_to_batch(
-    judgements: Sequence[Judgement], places: Sequence[tuple[int, int, int]]
-) -> pa.RecordBatch:
-    """Verdicts without samples as one Arrow record batch; `places`: the group of each, and which row of which batch of
-    samples has it.
-    """
-    groups, batches, rows = zip(*places, strict=True) if places else ((), (), ())
-    columns = [
-        pa.array(groups, pa.int64()),
-        pa.array(batches, pa.int32()),
-        pa.array(rows, pa.int32()),
-        *_verdict_columns(judgements),
-    ]
-    return pa.RecordBatch.from_arrays(columns, schema=JUDGEMENT_SCHEMA)
-
-
-def scored_from_judgements(
-    judgements: pa.RecordBatch, batches: Sequence[pa.RecordBatch]
-) -> list[ScoredGroup]:
-    """Verdicts beside the samples they are on, in the order of `judgements`; arrays are views, and read-only."""
-    scored = []
-    for place in range(judgements.num_rows):
-        batch, row = judgements["batch"][place].as_py(), judgements["row"][place].as_py()
-        samples = samples_of_row(batches[batch], row)
-        assert samples.group == judgements["group"][place].as_py()
-        scored.append(ScoredGroup(samples=samples, **_verdicts_of_row(judgements, place)))
-    return scored
-
-
-def samples_from_batch(batch: pa.RecordBatch) -> list[SampleGroup]:
-    """The inverse of `samples_to_batch`; arrays are views of the batch and read-only."""
-    return [samples_of_row(batch, row) for row in range(batch.num_rows)]
-
-
-def samples_of_row(batch: pa.RecordBatch, row: int) -> SampleGroup:
-    """One group of a batch; arrays are views of it and read-only."""
-    token_lists = batch["token_ids"][row].values
-    starts = token_lists.offsets.to_numpy()
-    return SampleGroup(
-        group=batch["group"][row].as_py(),
-        problem_id=batch["problem_id"][row].as_py(),
-        worker=batch["worker"][row].as_py(),
-        seed=batch["seed"][row].as_py(),
-        prompt_token_ids=batch["prompt_token_ids"][row].values.to_numpy(),
-        offsets=starts - starts[0],
-        token_ids=token_lists.flatten().to_numpy(),
-        logprobs=batch["logprobs"][row].values.flatten().to_numpy(),
-        versions=batch["versions"][row].values.flatten().to_numpy(),
-        texts=tuple(batch["texts"][row].as_py()),
-        finish_reasons=tuple(batch["finish_reasons"][row].as_py()),
-    )
-
-
-def scored_from_batch(batch: pa.RecordBatch) -> list[ScoredGroup]:
-    """The inverse of `scored_to_batch`; arrays are views of the batch and read-only."""
-    return [
-        ScoredGroup(samples=samples, **_verdicts_of_row(batch, row))
-        for row, samples in enumerate(samples_from_batch(batch))
-    ]
-
-
-def _verdicts_of_row(batch: pa.RecordBatch, row: int) -> dict[str, Any]:
-    return {
-        "scores": batch["scores"][row].values.to_numpy(),
-        "rewards": batch["rewards"][row].values.to_numpy(),
-        "statuses": tuple(batch["statuses"][row].as_py()),
-        "answers": tuple(batch["answers"][row].as_py()),
-        "latencies_s": batch["latencies_s"][row].values.to_numpy(),
-        "demonstration": _demonstration(batch, row),
-    }
-
-
-def _demonstration(batch: pa.RecordBatch, row: int) -> Demonstration | None:
-    if not batch["demonstration_token_ids"][row].is_valid:
-        return None
-    return Demonstration(
-        token_ids=batch["demonstration_token_ids"][row].values.to_numpy(),
-        score=batch["demonstration_score"][row].as_py(),
-    )
-
-
-def _verdict_columns(judgements: Sequence[Judgement]) -> list[pa.Array]:
-    offsets = _offsets([len(one.scores) for one in judgements])
-    demonstrations = [one.demonstration for one in judgements]
-
-    def per_sample(values: pa.Array) -> pa.Array:
-        return pa.ListArray.from_arrays(offsets, values)
-
-    return [
-        per_sample(_concatenate([one.scores for one in judgements], np.float64)),
-        per_sample(_concatenate([one.rewards for one in judgements], np.float64)),
-        per_sample(pa.array([status for one in judgements for status in one.statuses], pa.string())),
-        per_sample(pa.array([answer for one in judgements for answer in one.answers], pa.string())),
-        per_sample(_concatenate([one.latencies_s for one in judgements], np.float32)),
-        pa.array([one and one.token_ids for one in demonstrations], pa.list_(pa.int32())),
-        pa.array([one and one.score for one in demonstrations], pa.float64()),
-    ]
-
-
-def _sample_columns(groups: Sequence[SampleGroup]) -> list[pa.Array]:
-    sample_offsets = _offsets([group.num_samples for group in groups])
-    token_offsets = _offsets([length for group in groups for length in np.diff(group.offsets)])
-
-    def per_token(arrays: list[np.ndarray], dtype: type) -> pa.Array:
-        inner = pa.ListArray.from_arrays(token_offsets, _concatenate(arrays, dtype))
-        return pa.ListArray.from_arrays(sample_offsets, inner)
-
-    def per_sample(values: list[str]) -> pa.Array:
-        return pa.ListArray.from_arrays(sample_offsets, pa.array(values, pa.string()))
-
-    return [
-        pa.array([group.group for group in groups], pa.int64()),
-        pa.array([group.problem_id for group in groups], pa.string()),
-        pa.array([group.worker for group in groups], pa.string()),
-        pa.array([group.seed for group in groups], pa.int64()),
-        pa.ListArray.from_arrays(
-            _offsets([len(group.prompt_token_ids) for group in groups]),
-            _concatenate([group.prompt_token_ids for group in groups], np.int32),
-        ),
-        per_token([group.token_ids for group in groups], np.int32),
-        per_token([group.logprobs for group in groups], np.float32),
-        per_token([group.versions for group in groups], np.int32),
-        per_sample([text for group in groups for text in group.texts]),
-        per_sample([reason for group in groups for reason in group.finish_reasons]),
-    ]
-
-
-def _offsets(lengths: Sequence[int]) -> pa.Array:
-    return pa.array(np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int32), pa.int32())
-
-
-def _concatenate(arrays: Sequence[np.ndarray], dtype: type) -> pa.Array:
-    return pa.array(np.concatenate([np.empty(0, dtype), *arrays]).astype(dtype, copy=False))

@@ -1,6 +1,6 @@
 """The rollout worker: a Ray actor around one engine.
 
-It takes leases (`submit`) and hands back finished groups (`collect`, a long poll that is also its
+It takes leases (`submit`) and hands back finished pieces of groups (`collect`, a long poll that is also its
 sign of life). It only ever *returns* values, whose owner is the caller: an object it had put into the store
 itself would die with it.
 """
@@ -22,11 +22,12 @@ import numpy as np
 import pyarrow as pa
 import ray
 
+from actors.arrow_forms import samples_to_batch
 from actors.config import RolloutConfig
 from actors.engine import Engine, EngineLoad
 from actors.heap import no_collection
 from actors.tokens import decode, load_tokenizer, stop_token_ids
-from actors.types import GroupFacts, Lease, SampleGroup, samples_to_batch
+from actors.types import GroupFacts, Lease, Piece, SampleGroup
 from actors.weights.manifest import WeightManifest
 
 SWITCH_INTERVAL_S = 0.0005
@@ -39,6 +40,7 @@ class RolloutFacts:
 
     version: int
     groups_in_flight: int
+    """Groups, or pieces of them."""
     num_leased: int
     """Sequences since its start, whatever became of them."""
     num_unfinished: int
@@ -71,7 +73,7 @@ class RolloutWorker:
         self._model = model
         self._config = config
         self._is_up = False
-        self._in_flight: dict[int, Future[Any]] = {}
+        self._in_flight: dict[Piece, Future[list[Any]]] = {}
         self._finished: list[Lease] = []
         self._news = asyncio.Event()
         self._num_leased = 0
@@ -103,10 +105,10 @@ class RolloutWorker:
     async def submit(self, leases: Sequence[Lease]) -> None:
         """Start sampling; returns at once. A lease already in flight is not started twice."""
         loop = asyncio.get_running_loop()
-        self._num_leased += sum(map(self._engine.num_samples_of, leases))
-        fresh = [lease for lease in leases if lease.group not in self._in_flight]
+        self._num_leased += sum(lease.piece.num_samples for lease in leases)
+        fresh = [lease for lease in leases if lease.piece not in self._in_flight]
         for lease, future in zip(fresh, self._engine.sample(fresh), strict=True):
-            self._in_flight[lease.group] = future
+            self._in_flight[lease.piece] = future
             future.add_done_callback(
                 lambda _, lease=lease: loop.call_soon_threadsafe(self._note_finished, lease)  # type: ignore[misc]
             )
@@ -115,9 +117,9 @@ class RolloutWorker:
     async def collect(
         self, max_wait_s: float
     ) -> tuple[tuple[list[GroupFacts], RolloutFacts], pa.RecordBatch]:
-        """Groups finished since the last call, waiting at most `max_wait_s` for the first.
+        """Pieces finished since the last call, waiting at most `max_wait_s` for the first.
 
-        Two objects: their facts and the worker's own; and the groups, a row each in the same order (SAMPLE_SCHEMA),
+        Two objects: their facts and the worker's own; and the pieces, a row each in the same order (SAMPLE_SCHEMA),
         which stay on this node until somebody asks for them. Raises RuntimeError once the engine has failed.
         """
         self._engine.raise_if_failed()
@@ -127,10 +129,13 @@ class RolloutWorker:
                     await self._news.wait()
         self._news.clear()
         finished, self._finished = self._finished, []
-        groups = [self._to_group(lease, self._in_flight.pop(lease.group).result()) for lease in finished]
+        groups = [self._to_group(lease, self._in_flight.pop(lease.piece).result()) for lease in finished]
         self._num_sequences += sum(group.num_samples for group in groups)
         self._num_tokens += sum(len(group.token_ids) for group in groups)
-        return ([GroupFacts.of(group) for group in groups], self._facts()), samples_to_batch(groups)
+        facts = [
+            GroupFacts.of(group, lease.piece.start) for lease, group in zip(finished, groups, strict=True)
+        ]
+        return (facts, self._facts()), samples_to_batch(groups)
 
     async def pull(self, *buckets: np.ndarray) -> None:
         """Ray has brought the buckets to this node before it calls: that is all."""
@@ -175,8 +180,7 @@ class RolloutWorker:
             load=self._engine.load,
         )
 
-    def _to_group(self, lease: Lease, output: Any) -> SampleGroup:
-        completions = sorted(output.outputs, key=lambda completion: completion.index)
+    def _to_group(self, lease: Lease, completions: Sequence[Any]) -> SampleGroup:
         token_ids = [list(completion.token_ids) for completion in completions]
         offsets = np.zeros(len(token_ids) + 1, np.int32)
         np.cumsum([len(ids) for ids in token_ids], out=offsets[1:])
@@ -185,10 +189,10 @@ class RolloutWorker:
             for span in completion.weight_versions:
                 versions[start + span.start : start + span.end] = int(span.version)
         return SampleGroup(
-            group=lease.group,
+            group=lease.piece.group,
             problem_id=lease.problem_id,
-            worker=self._name,
-            seed=lease.seed,
+            workers=(self._name,) * len(completions),
+            seed=lease.seed + lease.piece.start,
             prompt_token_ids=np.array(lease.prompt_token_ids, np.int32),
             offsets=offsets,
             token_ids=np.concatenate(token_ids).astype(np.int32),

@@ -31,7 +31,7 @@ import transformers
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from actors.config import RolloutConfig
-from actors.types import Lease
+from actors.types import Lease, Piece
 from actors.weights.fingerprint import param_fingerprint
 from actors.weights.manifest import WeightManifest, views
 from benchmarks.demo_run import machine
@@ -59,8 +59,8 @@ STEPS = {1: 1, 2: 1, 4: 2}
 PATIENCE_S = 300.0
 
 
-def no_lease(group: int) -> Lease:
-    raise AssertionError(f"group {group}: nothing is sampled here")
+def no_lease(piece: Piece) -> Lease:
+    raise AssertionError(f"{piece}: nothing is sampled here")
 
 
 class Fleet:
@@ -80,14 +80,13 @@ class Fleet:
             works=[
                 Work(
                     ledger=Ledger(num_problems=1, num_groups=0, seed=0),
-                    num_samples=1,
-                    may_lease=lambda version: False,
+                    num_admitted=lambda version: 0,
                     make_lease=no_lease,
                 )
             ],
             synchronous=False,
             update_timeout_s=PATIENCE_S,
-            on_groups=lambda groups: None,
+            on_pieces=lambda worker, pieces: None,
             on_lost=lambda role, error: print(error, file=sys.stderr),
         )
         self._fleet.announce(self._publish())

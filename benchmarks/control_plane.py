@@ -1,10 +1,11 @@
 """Groups a second that the controller's bookkeeping can take, with simulated workers.
 
-    python -m benchmarks.control_plane [--workers 16 64 256 1024 4096]
+    python -m benchmarks.control_plane [--workers 16 64 256 1024 4096] [--samples 8] [--leases 16]
 
 Real are the ledger, the admission rules and the rollout fleet that gives out leases; a worker is a handle whose actor
-takes messages and does nothing. In simulated time every worker finishes its groups in random order. Sixteen leases a
-worker, and as many groups a step as keep all of them busy at max_staleness = 1. Seconds are those of this process.
+takes messages and does nothing. In simulated time every worker finishes what it was leased in random order. Groups for
+so many leases a worker, and as many groups a step as keep all of them busy at max_staleness = 1. Large groups on engines with
+room for few of them (`--samples 64 --leases 3`) are divided. Seconds are those of this process.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from actors.config import RolloutConfig
+from actors.types import Piece
 from benchmarks.demo_run import machine
 from cluster.fleet.handles import RolloutHandle
 from cluster.fleet.rollouts import RolloutFleet
@@ -26,8 +28,6 @@ from cluster.leasing import admission
 from cluster.leasing.ledger import Ledger
 from cluster.leasing.work import Work
 
-LEASES_PER_WORKER = 16
-SAMPLES = 8
 MAX_STALENESS = 1
 MIN_GROUPS = 20_000
 
@@ -35,26 +35,27 @@ MIN_GROUPS = 20_000
 class Simulation:
     """A controller around workers that finish one group after the other, in random order."""
 
-    def __init__(self, num_workers: int, num_groups: int) -> None:
+    def __init__(self, num_workers: int, num_groups: int, samples: int, leases: int) -> None:
+        self._engine_size = leases * samples // 2
         self._rng = random.Random(0)
-        self._groups_per_step = num_workers * LEASES_PER_WORKER // (MAX_STALENESS + 1)
+        self._groups_per_step = num_workers * leases // (MAX_STALENESS + 1)
         self.version = 0
-        self.ledger = Ledger(num_problems=10_000, num_groups=num_groups, seed=0)
-        self._sampling: list[tuple[str, int]] = []
+        self.ledger = Ledger(num_problems=10_000, num_groups=num_groups, seed=0, num_samples=samples)
+        self._sampling: list[tuple[str, Piece]] = []
+        self.num_pieces = 0
         self.fleet = RolloutFleet(
-            config=RolloutConfig(max_num_seqs=LEASES_PER_WORKER * SAMPLES // 2, samples_per_prompt=SAMPLES),
+            config=RolloutConfig(max_num_seqs=self._engine_size, samples_per_prompt=samples),
             model="",
             works=[
                 Work(
                     ledger=self.ledger,
-                    num_samples=SAMPLES,
-                    may_lease=self._may_lease,
-                    make_lease=lambda group: group,  # type: ignore[arg-type, return-value]
+                    num_admitted=self._num_admitted,
+                    make_lease=lambda piece: piece,  # type: ignore[arg-type, return-value]
                 )
             ],
             synchronous=False,
             update_timeout_s=1.0,
-            on_groups=lambda groups: None,
+            on_pieces=lambda worker, pieces: None,
             on_lost=lambda role, error: None,
         )
         for number in range(num_workers):
@@ -67,20 +68,25 @@ class Simulation:
         self._announce()
         self.fleet.top_up()
 
-    def finish_a_group(self) -> None:
-        """One worker's group comes in and is judged; a batch is trained as soon as there is one."""
+    def finish_a_piece(self) -> None:
+        """A worker's piece comes in; a group that is whole is judged, a batch is trained as soon as there is one."""
         place = self._rng.randrange(len(self._sampling))
         self._sampling[place], self._sampling[-1] = self._sampling[-1], self._sampling[place]
-        name, group = self._sampling.pop()
-        assert self.ledger.receive(group, name) and self.ledger.commit(group)
+        name, piece = self._sampling.pop()
+        assert self.ledger.receive(piece, name)
         worker = self.fleet.workers[name]
+        before = worker.facts.num_finished if worker.facts else 0
         facts: Any = SimpleNamespace(
             num_leased=worker.num_leased,
-            num_unfinished=SAMPLES * self.ledger.num_leases_of(name),
-            capacity=LEASES_PER_WORKER * SAMPLES // 2,
+            num_finished=before + piece.num_samples,
+            num_unfinished=worker.num_leased - before - piece.num_samples,
+            capacity=self._engine_size,
         )
         worker.facts = facts
         self.fleet.top_up(worker)
+        if not self.ledger.is_received(piece.group):
+            return
+        assert self.ledger.commit(piece.group)
         bounds = {"groups_per_step": self._groups_per_step, "max_staleness": MAX_STALENESS}
         assert not admission.too_stale(self.ledger, version=self.version, **bounds)
         batch = admission.cut_batch(self.ledger, version=self.version, **bounds)
@@ -100,8 +106,8 @@ class Simulation:
         published: Any = SimpleNamespace(version=self.version)
         self.fleet.announce(published)
 
-    def _may_lease(self, served_version: int) -> bool:
-        return admission.may_lease(
+    def _num_admitted(self, served_version: int) -> int:
+        return admission.num_admitted(
             next_version=self.version,
             served_version=served_version,
             outstanding=self.ledger.num_outstanding,
@@ -110,37 +116,40 @@ class Simulation:
         )
 
     def _receiver(self, name: str) -> Any:
-        def receive(leases: list[int]) -> None:
-            self._sampling += [(name, group) for group in leases]
+        def receive(leases: list[Piece]) -> None:
+            self._sampling += [(name, piece) for piece in leases]
+            self.num_pieces += len(leases)
 
         return receive
 
 
-def measure(num_workers: int) -> dict[str, Any]:
-    num_groups = max(MIN_GROUPS, 4 * num_workers * LEASES_PER_WORKER)
-    simulation = Simulation(num_workers, num_groups)
+def measure(num_workers: int, samples: int, leases: int) -> dict[str, Any]:
+    num_groups = max(MIN_GROUPS, 4 * num_workers * leases)
+    simulation = Simulation(num_workers, num_groups, samples, leases)
     started = time.perf_counter()
-    num_finished = 0
     while not simulation.is_over:
-        simulation.finish_a_group()
-        num_finished += 1
+        simulation.finish_a_piece()
     seconds = time.perf_counter() - started
     return {
         "workers": num_workers,
-        "groups": num_finished,
+        "groups": num_groups,
+        "pieces": simulation.num_pieces,
         "steps": simulation.version,
-        "groups_per_s": round(num_finished / seconds),
+        "groups_per_s": round(num_groups / seconds),
     }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--workers", type=int, nargs="+", default=[16, 64, 256, 1024, 4096])
+    parser.add_argument("--samples", type=int, default=8)
+    parser.add_argument("--leases", type=int, default=16)
+    arguments = parser.parse_args()
     found = []
-    for num_workers in parser.parse_args().workers:
-        found.append(measure(num_workers))
+    for num_workers in arguments.workers:
+        found.append(measure(num_workers, arguments.samples, arguments.leases))
         print(found[-1], file=sys.stderr, flush=True)
-    print(json.dumps({"machine": machine(), "leases_per_worker": LEASES_PER_WORKER, "rows": found}, indent=1))
+    print(json.dumps({"machine": machine(), **vars(arguments), "rows": found}, indent=1))
 
 
 if __name__ == "__main__":

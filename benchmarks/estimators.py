@@ -43,7 +43,7 @@ def groups_with(success_rate: float, seed: int) -> list[ScoredGroup]:
         samples = SampleGroup(
             group=number,
             problem_id=str(number),
-            worker="none",
+            workers=("none",) * SAMPLES,
             seed=0,
             prompt_token_ids=random.integers(10, 100, PROMPT_TOKENS).astype(np.int32),
             offsets=np.arange(0, num_tokens + 1, COMPLETION_TOKENS, dtype=np.int32),

@@ -39,7 +39,7 @@ def make_actors(num_rollouts: int, samples: int, tokens: int) -> tuple[list[Any]
 
             made = random_samples(number, samples=samples, prompt=128, completion=tokens, vocabulary=30_000)
             self._group = dataclasses.replace(
-                made, worker=name, problem_id="p", texts=("word " * tokens,) * samples
+                made, workers=(name,) * samples, problem_id="p", texts=("word " * tokens,) * samples
             )
             self._next = number * 10**9
 
@@ -47,7 +47,8 @@ def make_actors(num_rollouts: int, samples: int, tokens: int) -> tuple[list[Any]
         def collect(self, num_groups: int) -> Any:
             import dataclasses
 
-            from actors.types import GroupFacts, samples_to_batch
+            from actors.arrow_forms import samples_to_batch
+            from actors.types import GroupFacts
 
             groups = [dataclasses.replace(self._group, group=self._next + i) for i in range(num_groups)]
             self._next += num_groups
@@ -56,7 +57,7 @@ def make_actors(num_rollouts: int, samples: int, tokens: int) -> tuple[list[Any]
     @ray.remote(num_cpus=0)
     class Learner:
         def fetch(self, judgements: Any, *batches: Any) -> int:
-            from actors.types import scored_from_judgements
+            from actors.arrow_forms import scored_from_judgements
 
             return sum(len(group.samples.token_ids) for group in scored_from_judgements(judgements, batches))
 
@@ -67,7 +68,7 @@ def make_actors(num_rollouts: int, samples: int, tokens: int) -> tuple[list[Any]
 async def measure(config: RunConfig, rollouts: list[Any], learner: Any, num_groups: int) -> dict[str, float]:
     """Rates over all groups but the first tenth."""
     from cluster.fleet.learning import LearnerHandle
-    from cluster.fleet.stored import JudgedGroup, StoredGroup
+    from cluster.fleet.stored import JudgedGroup, StoredGroup, StoredPiece
     from cluster.fleet.verifying import VerifierFleet
     from verifiers.types import Problem
 
@@ -94,7 +95,7 @@ async def measure(config: RunConfig, rollouts: list[Any], learner: Any, num_grou
             await room.acquire()
             about, batch = worker.collect.remote(GROUPS_PER_COLLECT)
             for row, facts in enumerate(await about):
-                verifying.put(StoredGroup(facts=facts, batch=batch, row=row))
+                verifying.put(StoredGroup.of([StoredPiece(facts=facts, batch=batch, row=row)]))
 
     verifying.start()
     while not verifying.working:

@@ -55,14 +55,14 @@ def bare_engine(config: RunConfig, prompts: list[tuple[int, ...]], num_groups: i
     import ray
 
     from actors.environment import engine_environment
-    from actors.types import Lease
+    from actors.types import Lease, Piece
     from actors.worker import RolloutWorker
 
     n = config.rollout.samples_per_prompt
 
     def lease(group: int) -> Lease:
         prompt = prompts[group % len(prompts)]
-        return Lease(group=group, problem_id=str(group), prompt_token_ids=prompt, seed=group * n)
+        return Lease(piece=Piece(group, 0, n), problem_id=str(group), prompt_token_ids=prompt, seed=group * n)
 
     started = time.perf_counter()
     actor: Any = RolloutWorker.options(  # type: ignore[attr-defined]

@@ -34,7 +34,7 @@ import numpy as np
 
 from actors.config import RolloutConfig
 from actors.environment import engine_environment
-from actors.types import Lease, SampleGroup, ScoredGroup
+from actors.types import Lease, Piece, SampleGroup, ScoredGroup
 from benchmarks.random_samples import judged_by
 
 PRECISIONS: tuple[Literal["bfloat16", "float32"], ...] = ("bfloat16", "float32")
@@ -109,7 +109,7 @@ class Bench:
         for prompt in range(prompts):
             leases.append(
                 Lease(
-                    group=self.num_groups, problem_id=str(prompt), prompt_token_ids=self.prompts[prompt],
+                    piece=Piece(self.num_groups, 0, NUM_SAMPLES), problem_id=str(prompt), prompt_token_ids=self.prompts[prompt],
                     seed=1000 * self.num_groups, temperature=temperature,
                 )
             )  # fmt: skip
@@ -122,7 +122,7 @@ class Bench:
         meanwhile()
         groups = []
         for lease, future in zip(leases, futures, strict=True):
-            completions = sorted(future.result(TIMEOUT_S).outputs, key=lambda one: one.index)
+            completions = future.result(TIMEOUT_S)
             lengths = [len(one.token_ids) for one in completions]
             offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
             versions = np.zeros(offsets[-1], np.int32)
@@ -131,7 +131,8 @@ class Bench:
                     versions[start + span.start : start + span.end] = int(span.version)
             groups.append(
                 SampleGroup(
-                    group=lease.group, problem_id=lease.problem_id, worker="engine", seed=lease.seed,
+                    group=lease.piece.group, problem_id=lease.problem_id, seed=lease.seed,
+                    workers=("engine",) * len(completions),
                     prompt_token_ids=np.array(lease.prompt_token_ids, np.int32), offsets=offsets,
                     token_ids=np.concatenate([one.token_ids for one in completions]).astype(np.int32),
                     logprobs=np.concatenate([one.logprobs.logprobs for one in completions]).astype(np.float32),

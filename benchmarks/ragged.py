@@ -1,11 +1,16 @@
 """Ragged lengths: the loop against the bare engine, where one answer of a group takes ten times as long as another.
 
     python -m benchmarks.ragged [--staleness 0 1 2 4] [--set rollout.max_num_seqs=64]
+    python -m benchmarks.ragged --engines 2 --ablation --staleness 0 1 --set rollout.samples_per_prompt=64 \
+        train.groups_per_step=3
 
 The model has 10M random weights and a vocabulary of 256, in which the end of a sequence has the same probability at each
 step: lengths are geometric, cut at 512 tokens, and 230 in the mean. 16 samples a prompt, 8 prompts a step. The bare
 engine samples as many groups of the same prompts, in the same kind of actor and kept full, before and after the loops:
-their mean is 1. The loop's own time begins after its WARM_UP_STEPS.
+their mean, times the number of engines, is 1. The loop's own time begins after its WARM_UP_STEPS.
+
+With --ablation each loop runs once as it is, once without dividing groups among engines, and once with sequences in the order
+in which they came to an engine in place of their priorities: `group_p50_s` and `group_p95_s` are from lease to verdict.
 """
 
 from __future__ import annotations
@@ -17,6 +22,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +44,19 @@ REWARDS = """
 def parity(problem, completion):
     return float(sum(map(ord, completion)) % 2)
 """
+FIRST_COME = "first_come"
+WITHOUT_PRIORITY = f"""
+from pathlib import Path
+from cluster.leasing import priority
+
+of_training = priority.of_training
+
+def first_come(version, group):
+    return 0 if Path(__file__).with_name("{FIRST_COME}").exists() else of_training(version, group)
+
+priority.of_training = first_come
+"""
+"""Of every Python process of the runs: priorities are equal as long as a file of that name is there."""
 
 
 def make_model(path: Path) -> None:
@@ -126,24 +145,25 @@ def bare_engine(config: RunConfig, prompts: list[tuple[int, ...]], num_groups: i
     import ray
 
     from actors.environment import engine_environment
-    from actors.types import Lease
+    from actors.types import Lease, Piece
     from actors.worker import RolloutWorker
 
     actor: Any = RolloutWorker.options(  # type: ignore[attr-defined]
         num_cpus=config.rollout.num_cpus, runtime_env={"env_vars": engine_environment(config.rollout)}
     ).remote("bare", config.model, config.rollout)
     ray.get(actor.ready.remote())
+    samples = config.rollout.samples_per_prompt
     given = sampled = tokens = sampled_before = tokens_before = 0
     begun_s = running_s = 0.0
     num_unfinished = 0
     while True:
-        wanted = given - (num_unfinished - 2 * config.rollout.max_num_seqs) // SAMPLES
+        wanted = given - (num_unfinished - 2 * config.rollout.max_num_seqs) // samples
         leases = [
             Lease(
-                group=group,
+                piece=Piece(group, 0, samples),
                 problem_id=str(group),
                 prompt_token_ids=prompts[group % len(prompts)],
-                seed=group * SAMPLES,
+                seed=group * samples,
             )
             for group in range(given, wanted)
         ]
@@ -153,10 +173,10 @@ def bare_engine(config: RunConfig, prompts: list[tuple[int, ...]], num_groups: i
         sampled += len(groups)
         num_unfinished = facts.num_unfinished
         tokens += sum(group.num_tokens for group in groups)
-        if not begun_s and sampled >= GROUPS_PER_STEP:
+        if not begun_s and sampled >= config.train.groups_per_step:
             begun_s, running_s = time.perf_counter(), facts.running_s
             sampled_before, tokens_before = sampled, tokens
-        if sampled >= num_groups + GROUPS_PER_STEP:
+        if sampled >= num_groups + config.train.groups_per_step:
             break
     ray.kill(actor)
     seconds = time.perf_counter() - begun_s
@@ -190,39 +210,59 @@ def loop(config: RunConfig) -> dict[str, float]:
     }
 
 
+def variants(config: RunConfig, directory: Path, *, ablation: bool) -> Iterator[tuple[str, RunConfig]]:
+    """Names and settings of the loops to run, one after the other."""
+    yield "as it is", config
+    if ablation:
+        undivided = config.rollout.model_copy(update={"divide_groups": False})
+        yield "groups undivided", config.model_copy(update={"rollout": undivided})
+        (directory / FIRST_COME).touch()
+        yield "no priorities", config
+        (directory / FIRST_COME).unlink()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--staleness", type=int, nargs="+", default=[0, 1, 2, 4])
     parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--engines", type=int, default=1)
+    parser.add_argument("--ablation", action="store_true")
     parser.add_argument("--set", nargs="*", default=[], metavar="SETTING=VALUE", help="of the run's settings")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as directory:
-        base = [*arguments.set, f"train.steps={arguments.steps}"]
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        base = [*arguments.set, f"train.steps={arguments.steps}", f"rollout.workers={arguments.engines}"]
         configs = [
-            make_config(Path(directory), [*base, f"train.max_staleness={staleness}"])
+            make_config(directory, [*base, f"train.max_staleness={staleness}"])
             for staleness in arguments.staleness
         ]
+        if arguments.ablation:
+            (directory / "sitecustomize.py").write_text(WITHOUT_PRIORITY)
         ray_cluster.start_ray(configs[0], address=None, namespace=NAMESPACE)
         from actors.tokens import encode_prompts, load_tokenizer
         from verifiers.problems.loading import load_problems
 
         config = configs[0]
         prompts = encode_prompts(load_tokenizer(config.model), load_problems(config.problems, "train"))
-        num_groups = GROUPS_PER_STEP * (arguments.steps - WARM_UP_STEPS)
+        num_groups = config.train.groups_per_step * (arguments.steps - WARM_UP_STEPS)
         bare = [told("bare engine", bare_engine(config, prompts, num_groups))]
-        loops = {}
-        for config in configs:
-            staleness = config.train.max_staleness
-            loops[staleness] = told(f"max_staleness = {staleness}", loop(config))
+        loops = {
+            staleness: {
+                what: told(f"max_staleness = {staleness}, {what}", loop(variant))
+                for what, variant in variants(config, directory, ablation=arguments.ablation)
+            }
+            for staleness, config in zip(arguments.staleness, configs, strict=True)
+        }
         bare.append(told("bare engine", bare_engine(configs[0], prompts, num_groups)))
-    rate = statistics.mean(one["tokens_per_s"] for one in bare)
-    for one in loops.values():
+    rate = arguments.engines * statistics.mean(one["tokens_per_s"] for one in bare)
+    for one in (one for by_variant in loops.values() for one in by_variant.values()):
         one["over_bare"] = one["tokens_per_s"] / rate
     result = {
         "machine": machine(),
         "settings": arguments.set,
+        "engines": arguments.engines,
         "bare_engine": bare,
         "loop_by_max_staleness": loops,
     }

@@ -18,7 +18,7 @@ def random_samples(
     return SampleGroup(
         group=number,
         problem_id=str(number),
-        worker="rollout-0",
+        workers=("rollout-0",) * samples,
         seed=number,
         prompt_token_ids=rng.integers(0, vocabulary, prompt).astype(np.int32),
         offsets=(np.arange(samples + 1) * completion).astype(np.int32),

@@ -111,7 +111,7 @@ def make_group(
     samples = SampleGroup(
         group=number,
         problem_id=f"p{number % 5000}",
-        worker=f"rollout-{number % 4}",
+        workers=(f"rollout-{number % 4}",) * num_samples,
         seed=number * num_samples,
         prompt_token_ids=rng.integers(0, 30000, 200).astype(np.int32),
         offsets=offsets,

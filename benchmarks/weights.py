@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from actors.types import Lease
+from actors.types import Lease, Piece
 from benchmarks.demo_run import NAMESPACE, machine
 from benchmarks.random_samples import judged_by, random_samples
 from cluster.config.parse import parse_config
@@ -85,7 +85,10 @@ async def measure(config: RunConfig, rounds: int, *, idle: bool) -> dict[str, An
         memcpy_s.append(time.perf_counter() - started)
         if not idle:
             lease = Lease(
-                group=number, problem_id="p", prompt_token_ids=tuple(range(3, 20)), seed=number * IN_FLIGHT
+                piece=Piece(number, 0, IN_FLIGHT),
+                problem_id="p",
+                prompt_token_ids=tuple(range(3, 20)),
+                seed=number * IN_FLIGHT,
             )
             worker.submit.remote([lease])
         _, before = await worker.collect.remote(0.5)[0]

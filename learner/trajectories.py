@@ -9,7 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from actors.types import ScoredGroup, scored_to_batch
+from actors.arrow_forms import scored_to_batch
+from actors.types import ScoredGroup
 
 
 def write_trajectories(

@@ -14,8 +14,9 @@ from typing import Any
 import pyarrow as pa
 import ray
 
+from actors.arrow_forms import scored_from_judgements
 from actors.heap import made_to_stay, no_collection, return_large_blocks
-from actors.types import ScoredGroup, scored_from_judgements
+from actors.types import ScoredGroup
 from actors.weights.manifest import WeightManifest
 from learner.config import LearnerConfig
 from learner.objectives.config import ObjectiveConfig

@@ -37,6 +37,7 @@ RUN_TOGETHER = {
     "tests/cluster/run/test_parity_faults.py": "",
     "tests/cluster/run/test_held_out_runs.py": "",
     "tests/learner/test_workers.py": "cluster",
+    "tests/cluster/run/test_divided_groups.py": "cluster",
     "tests/cluster/run/test_alarms.py": "cluster",
     "tests/cluster/run/test_by_reference.py": "cluster",
     "tests/cluster/run/test_launch.py": "cluster",

@@ -16,12 +16,12 @@ from verifiers.types import Problem, Verdict
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidates:
-    """A group to judge: the texts in a row of one of the batches that come with it, then a demonstration's."""
+    """A group to judge: the texts in rows of the batches that come with it, then a demonstration's."""
 
     group: int
     problem: Problem
-    batch: int
-    row: int
+    places: tuple[tuple[int, int], ...]
+    """Batch and row of each piece of the group, in the order of its samples."""
     demonstration: str | None = None
     """None: there is none to be judged."""
 
@@ -64,7 +64,7 @@ class VerifierWorker:
         verdicts: dict[int, list[Verdict]] = {}
         errors: dict[int, str] = {}
         for item in items:
-            texts = batches[item.batch]["texts"][item.row].as_py()
+            texts = [text for batch, row in item.places for text in batches[batch]["texts"][row].as_py()]
             if item.demonstration is not None:
                 texts.append(item.demonstration)
             verdicts[item.group] = self._panel.judge(item.problem, texts)

@@ -14,17 +14,16 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-import ray
 from ray.exceptions import ObjectLostError
 
-from actors.types import Lease, SampleGroup, ScoredGroup, samples_of_row
+from actors.types import Lease, Piece, SampleGroup, ScoredGroup
 from actors.weights.manifest import WeightManifest
 from cluster.config.schema import RunConfig
 from cluster.evaluation.store import Cell
 from cluster.fleet.broadcast import Published
 from cluster.fleet.calls import Halt, WorkerLost
 from cluster.fleet.rollouts import RolloutFleet
-from cluster.fleet.stored import JudgedGroup, StoredGroup, store
+from cluster.fleet.stored import Assembly, JudgedGroup, StoredGroup, StoredPiece, read, store
 from cluster.fleet.verifying import GROUPS_PER_CALL, VerifierFleet
 from cluster.leasing.ledger import Ledger
 from cluster.leasing.work import Work
@@ -60,18 +59,21 @@ async def sample_model(
     Asks are started in their order; `on_scored` receives each one once, when it is judged. Needs a Ray
     cluster. Raises Halt when workers keep failing.
     """
-    ledger = Ledger(num_problems=len(asks), num_groups=len(asks), seed=0)
+    ledger = Ledger(num_problems=len(asks), num_groups=len(asks), num_samples=num_samples, seed=0)
     failures = Failures(config, len(asks))
+    received = Assembly()
 
-    def receive(groups: list[StoredGroup]) -> None:
-        for group in groups:
-            if ledger.receive(group.facts.group, group.facts.worker):
-                verifying.put(group)
+    def receive(worker: str, pieces: list[StoredPiece]) -> None:
+        for piece in pieces:
+            if ledger.receive(piece.facts.piece, worker):
+                received.add(piece)
+                if ledger.is_received(piece.facts.group):
+                    verifying.put(received.take(piece.facts.group))
 
     def accept(group: JudgedGroup) -> None:
         stored = group.stored
         try:
-            samples = samples_of_row(ray.get(stored.batch), stored.row)
+            samples = read(stored)
         except ObjectLostError:
             give_up([stored])
             return
@@ -87,10 +89,11 @@ async def sample_model(
         ledger.release([group.facts.group for group in groups])
         failures.note_gone(groups)
 
-    def make_lease(group: int) -> Lease:
-        ask = asks[group]
+    def make_lease(piece: Piece) -> Lease:
+        ask = asks[piece.group]
         return Lease(
-            group=group,
+            piece=piece,
+            priority=piece.group,
             problem_id=ask.problem.id,
             prompt_token_ids=ask.prompt_token_ids,
             seed=ask.seed,
@@ -108,17 +111,10 @@ async def sample_model(
     rollouts = RolloutFleet(
         config=config.rollout.model_copy(update={"samples_per_prompt": num_samples}),
         model=model,
-        works=[
-            Work(
-                ledger=ledger,
-                num_samples=num_samples,
-                may_lease=lambda version: True,
-                make_lease=make_lease,
-            )
-        ],
+        works=[Work(ledger=ledger, num_admitted=lambda version: len(asks), make_lease=make_lease)],
         synchronous=False,
         update_timeout_s=config.train.step_timeout_s,
-        on_groups=receive,
+        on_pieces=receive,
         on_lost=failures.note_lost,
     )
     rollouts.announce(NOTHING_PUBLISHED)
@@ -188,9 +184,8 @@ class Failures:
         self._note(f"verifier {self._verifier} on problem {problem_id}: {error}")
 
     def note_gone(self, groups: Sequence[StoredGroup]) -> None:
-        self._note(
-            f"samples of {groups[0].facts.worker} are lost with the node they were on", groups[0].since_s
-        )
+        workers = ", ".join(groups[0].facts.workers)
+        self._note(f"samples of {workers} are lost with the node they were on", groups[0].since_s)
 
     def note_lost(self, role: str, error: WorkerLost) -> None:
         if not error.is_failed_start:  # its fleet ends where none starts

@@ -25,7 +25,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from actors.types import ScoredGroup, scored_from_batch, scored_to_batch
+from actors.arrow_forms import scored_from_batch, scored_to_batch
+from actors.types import ScoredGroup
 from cluster.run_directory.record import write_atomically, write_table_atomically
 from verifiers.types import Problem
 

@@ -17,7 +17,7 @@ from ray.util import get_placement_group, placement_group, remove_placement_grou
 from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from actors.types import judgements_to_batch
+from actors.arrow_forms import judgements_to_batch
 from cluster.config.schema import RunConfig
 from cluster.fleet.broadcast import Published
 from cluster.fleet.calls import PING_EVERY_S, Halt, WorkerLost, lost_argument, replies_of_gang, reply
@@ -109,12 +109,9 @@ class LearnerHandle:
         Raises SamplesLost where a batch of samples is gone; then nothing has been passed over, and another choice of
         groups may be fetched.
         """
-        batches, of_groups = distinct_batches([group.stored for group in groups])
-        places = [
-            (group.stored.facts.group, batch, group.stored.row)
-            for group, batch in zip(groups, of_groups, strict=True)
-        ]
-        judgements = ray.put(judgements_to_batch([group.judgement for group in groups], places))
+        batches, places = distinct_batches([group.stored for group in groups])
+        numbers = [group.stored.facts.group for group in groups]
+        judgements = ray.put(judgements_to_batch([group.judgement for group in groups], numbers, places))
         fetching = [actor.fetch.remote(judgements, *batches) for actor in self._actors]
         try:
             await self._replies(fetching, self._step_timeout_s, "fetching groups")

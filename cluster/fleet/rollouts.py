@@ -2,7 +2,7 @@
 
 | loop            | waits for                           | unblocked by                         |
 |-----------------|-------------------------------------|--------------------------------------|
-| `_work` (a slot)| the worker's next finished groups   | its engine; or its heartbeat timeout |
+| `_work` (a slot)| the worker's next finished pieces   | its engine; or its heartbeat timeout |
 | `top_up`        | nothing: gives the leases admitted  | group collected, batch cut, update   |
 | `broadcast`     | every serving worker's confirmation | see `updating.py`                    |
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 
@@ -26,9 +27,10 @@ from cluster.fleet.broadcast import Published
 from cluster.fleet.calls import WorkerLost, listen, reply
 from cluster.fleet.handles import RolloutHandle
 from cluster.fleet.slots import Slot
-from cluster.fleet.stored import StoredGroup
+from cluster.fleet.stored import StoredPiece
 from cluster.fleet.tending import Fleet
 from cluster.fleet.updating import Updates
+from cluster.leasing.sharing import even_shares, piece_size, smallest_piece
 from cluster.leasing.work import Work
 
 POLL_S = 1.0
@@ -40,8 +42,8 @@ class RolloutFleet(Fleet[RolloutHandle]):
     """Keeps `slots.size` rollout workers alive and busy, `config.workers` to begin with.
 
     Of `works` the earlier ones go first: an engine is given of a later one what leaves the earlier ones their room.
-    `on_groups` receives finished groups of all of them, by reference; `on_news` hears how a worker left that was asked
-    to, and of one that does not answer.
+    `on_pieces` receives finished pieces of groups of all of them, by reference, and the name of the worker that had the
+    leases; `on_news` hears how a worker left that was asked to, and of one that does not answer.
 
     One that has not answered for `config.suspect_after_s` gets no leases, and those that it has may be given to others. It
     goes on if it answers within `config.heartbeat_timeout_s`; else it is lost. Its slot's stand-in, if it has been sent
@@ -59,7 +61,7 @@ class RolloutFleet(Fleet[RolloutHandle]):
         works: Sequence[Work],
         synchronous: bool,
         update_timeout_s: float,
-        on_groups: Callable[[list[StoredGroup]], None],
+        on_pieces: Callable[[str, list[StoredPiece]], None],
         on_lost: Callable[[str, WorkerLost], None],
         on_news: Callable[[str], None] = logger.info,
     ) -> None:
@@ -74,7 +76,7 @@ class RolloutFleet(Fleet[RolloutHandle]):
         self._model = model
         self._works = works
         self._synchronous = synchronous
-        self._on_groups = on_groups
+        self._on_pieces = on_pieces
         self._names = (f"rollout-{number}" for number in itertools.count())
         self._updates = Updates(timeout_s=update_timeout_s, heartbeat_timeout_s=config.heartbeat_timeout_s)
 
@@ -87,40 +89,58 @@ class RolloutFleet(Fleet[RolloutHandle]):
         self._updates.announce(published)
 
     def top_up(self, finished: RolloutHandle | None = None) -> None:
-        """Give out every lease that is admitted, least loaded worker first, one message a worker.
+        """Give out every lease that is admitted, shared out evenly, one message a worker.
 
-        Where nothing has changed but that one worker began or `finished` groups, no other can take more than it has:
+        Where nothing has changed but that one worker began or `finished` pieces, no other can take more than it has:
         finished groups are outstanding still, so whatever could be given was given.
         """
         newest = self._updates.newest_version
-        works = [work for work in self._works if newest is not None and work.may_lease(newest)]
-        if not works:  # no older version may either
+        if newest is None:
             return
-        if self._synchronous and not self._can_begin_step():
+        totals = [
+            work.num_to_lease(newest) for work in self._works
+        ]  # under an older version there is no more
+        if not any(totals) or (self._synchronous and not self._can_begin_step()):
             return
+        candidates = self.workers.values() if finished is None else [finished]
+        takers = [worker for worker in candidates if worker.takes_leases]
         given: dict[str, list[Lease]] = {}
-        takers = list(self.workers.values()) if finished is None else [finished]
-        for work in works:
-            self._give_out(work, takers, given)
+        for work, total in zip(self._works, totals, strict=True):
+            if total:
+                self._share_out(work, total, takers, given)
         for name, leases in given.items():
             self.workers[name].actor.submit.remote(leases)
 
-    def _give_out(self, work: Work, takers: Sequence[RolloutHandle], given: dict[str, list[Lease]]) -> None:
-        """Add to `given` the leases of one kind, by worker."""
-        load = [(self._load(worker), worker.name) for worker in takers if worker.takes_leases]
-        heapq.heapify(load)
-        while load:
-            name = load[0][1]
-            worker = self.workers[name]
-            if not self._would_take_more(worker, work) or not work.may_lease(worker.version):
-                heapq.heappop(load)
+    def _share_out(
+        self, work: Work, total: int, takers: Sequence[RolloutHandle], given: dict[str, list[Lease]]
+    ) -> None:
+        """Lease `total` samples of one kind, or what there is room for; the leases are added to `given`, by worker."""
+        ledger = work.ledger
+        loads, rooms = [self._load(one) for one in takers], [self._room(one, work) for one in takers]
+        left = [(-share, place) for place, share in enumerate(even_shares(loads, rooms, total))]
+        heapq.heapify(left)
+        carried = 0
+        """Of the share of a worker that takes no more: another takes it."""
+        while left and (found := ledger.next_piece) is not None:
+            negative, place = left[0]
+            worker, share = takers[place], carried - negative
+            piece, begun_under = found
+            is_fresh = begun_under is not None and begun_under <= worker.version
+            num_samples = 0
+            if is_fresh or work.num_admitted(worker.version):
+                within = int(min(share, self._room(worker, work)))
+                num_samples = piece_size(piece.num_samples, within, self._smallest_piece(worker, work))
+            if num_samples == 0:
+                carried = share
+                heapq.heappop(left)
                 continue
-            group = work.ledger.lease(name, version=worker.version, now_s=time.monotonic())
-            if group is None:
-                break
-            given.setdefault(name, []).append(work.make_lease(group))
-            worker.num_leased += work.num_samples
-            heapq.heapreplace(load, (self._load(worker), name))
+            carried = 0
+            heapq.heapreplace(left, (num_samples - share, place))
+            now_s = time.monotonic()
+            leased = ledger.lease(worker.name, version=worker.version, now_s=now_s, most=num_samples)
+            assert leased is not None
+            given.setdefault(worker.name, []).append(work.make_lease(leased))
+            worker.num_leased += num_samples
 
     @property
     def fill(self) -> float:
@@ -149,10 +169,10 @@ class RolloutFleet(Fleet[RolloutHandle]):
     def has_room(self) -> bool:
         """Whether workers serve, and each would take more leases of the first work than it has been admitted."""
         serving = self.serving
-        return bool(serving) and all(self._would_take_more(worker, self._works[0]) for worker in serving)
+        return bool(serving) and all(self._room(worker, self._works[0]) > 0 for worker in serving)
 
     def leases_by_worker(self) -> dict[str, int]:
-        """How many groups each worker holds."""
+        """How many groups, or pieces of them, each worker holds."""
         return {name: self._num_leases_of(worker) for name, worker in self.workers.items()}
 
     async def broadcast(self, published: Published) -> None:
@@ -160,24 +180,40 @@ class RolloutFleet(Fleet[RolloutHandle]):
         await self._updates.broadcast(published, self.serving)
 
     def _load(self, worker: RolloutHandle) -> int:
-        """Synchronous leases are all given at once and spread evenly, the same each time: by groups alone."""
-        return self._num_leases_of(worker) if self._synchronous else worker.num_unfinished
+        """Synchronous leases are all given at once and spread evenly, the same each time: by leases alone."""
+        if self._synchronous:
+            return sum(work.num_sequences_of(worker.name) for work in self._works)
+        return worker.num_unfinished
 
     def _num_leases_of(self, worker: RolloutHandle) -> int:
         return sum(work.ledger.num_leases_of(worker.name) for work in self._works)
 
-    def _would_take_more(self, worker: RolloutHandle, work: Work) -> bool:
-        """As if it had no other work: what comes later in `works` waits in the engine, and takes no place from what
-        comes earlier.
+    def _room(self, worker: RolloutHandle, work: Work) -> float:
+        """Sequences of one kind that may be leased to it now; those of a synchronous step are all leased at once.
+
+        As if it had no other work: what comes later in `works` waits in the engine, and takes no place from what comes
+        earlier.
         """
         if self._synchronous:
-            return True
+            return math.inf
         num_others = sum(other.num_sequences_of(worker.name) for other in self._works if other is not work)
-        return self._config.has_room(
-            num_groups=work.ledger.num_leases_of(worker.name),
+        return self._config.room(
+            num_leases=work.ledger.num_leases_of(worker.name),
             num_unfinished=max(0, worker.num_unfinished - num_others),
-            capacity=worker.facts.capacity if worker.facts else self._config.max_num_seqs,
+            capacity=self._capacity_of(worker),
+            smallest=self._smallest_piece(worker, work),
         )
+
+    def _smallest_piece(self, worker: RolloutHandle, work: Work) -> int:
+        """Samples of a group that it is leased at least."""
+        num_samples = work.ledger.num_samples
+        if not self._config.divide_groups or len(self.workers) == 1:
+            return num_samples
+        return 1 if self._synchronous else smallest_piece(num_samples, self._capacity_of(worker))
+
+    def _capacity_of(self, worker: RolloutHandle) -> float:
+        most = self._config.max_num_seqs
+        return min(worker.facts.capacity, most) if worker.facts else most
 
     def _create(self, slot: Slot) -> RolloutHandle:
         name = next(self._names)
@@ -224,17 +260,16 @@ class RolloutFleet(Fleet[RolloutHandle]):
         )
         late_s = POLL_S + self._config.suspect_after_s
         try:
-            groups, worker.facts = await listen(answer, late_s, lambda: self._suspect(worker, late_s))
+            finished, worker.facts = await listen(answer, late_s, lambda: self._suspect(worker, late_s))
         except WorkerLost as error:
             if isinstance(error.__cause__, RayTaskError):
                 batch.future()  # the same error, which Ray would print as one that nobody has seen
             raise
-        if groups:
+        if finished:
             if "first_group" not in worker.startup_s:
                 worker.end_phase("first_group")
-            self._on_groups(
-                [StoredGroup(facts=facts, batch=batch, row=row) for row, facts in enumerate(groups)]
-            )
+            pieces = [StoredPiece(facts=facts, batch=batch, row=row) for row, facts in enumerate(finished)]
+            self._on_pieces(worker.name, pieces)
         if worker.silent.is_set():
             await self._trust(worker)
         for work in self._works:
@@ -242,10 +277,11 @@ class RolloutFleet(Fleet[RolloutHandle]):
 
     def _check_pace(self, worker: RolloutHandle, work: Work) -> None:
         timeout_s = self._config.group_timeout_s
-        for group in work.ledger.leases_of(worker.name):
-            since_s = max(work.ledger.leased[group].since_s, work.first_since_s())
-            if time.monotonic() - since_s > timeout_s:
-                raise WorkerLost(f"{worker.name} has not finished group {group} within {timeout_s:g} s")
+        for lease in work.ledger.leases_of(worker.name):
+            if time.monotonic() - max(lease.since_s, work.first_since_s()) > timeout_s:
+                raise WorkerLost(
+                    f"{worker.name} has not finished group {lease.piece.group} within {timeout_s:g} s"
+                )
 
     def _suspect(self, worker: RolloutHandle, late_s: float) -> None:
         worker.serving = False

@@ -8,19 +8,20 @@ memory instead, as bytes that nobody reads there.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import ray
 from ray import ObjectRef
 
-from actors.types import GroupFacts, Judgement, SampleGroup, samples_to_batch
+from actors.arrow_forms import Place, samples_of_row, samples_to_batch
+from actors.types import GroupFacts, Judgement, SampleGroup, joined
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class StoredGroup:
-    """Samples of one group, in a row of a stored batch (SAMPLE_SCHEMA). The batch stays as long as one of its groups is
-    referred to.
+class StoredPiece:
+    """Samples of a group, or some of them, in a row of a stored batch (SAMPLE_SCHEMA). The batch stays as long as one of its
+    pieces is referred to.
     """
 
     facts: GroupFacts
@@ -29,10 +30,42 @@ class StoredGroup:
     since_s: float = field(default_factory=time.monotonic)
     """When it was there, by the monotonic clock."""
 
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class StoredGroup:
+    """All samples of one group, which may be in several batches."""
+
+    facts: GroupFacts
+    pieces: tuple[StoredPiece, ...]
+    """In the order of their samples."""
+
+    @classmethod
+    def of(cls, pieces: Iterable[StoredPiece]) -> StoredGroup:
+        ordered = tuple(sorted(pieces, key=lambda one: one.facts.piece))
+        return cls(facts=GroupFacts.joined([one.facts for one in ordered]), pieces=ordered)
+
     @property
-    def object_id(self) -> str:
-        """Of its batch, as Ray's errors name it."""
-        return self.batch.hex()
+    def since_s(self) -> float:
+        """When its first piece was there."""
+        return min(piece.since_s for piece in self.pieces)
+
+    def is_in(self, object_id: str | None) -> bool:
+        """Whether some of it is in this object, as Ray's errors name it."""
+        return any(piece.batch.hex() == object_id for piece in self.pieces)
+
+
+class Assembly:
+    """Pieces that have been received, until all of their group are."""
+
+    def __init__(self) -> None:
+        self._pieces: dict[int, list[StoredPiece]] = {}
+
+    def add(self, piece: StoredPiece) -> None:
+        self._pieces.setdefault(piece.facts.group, []).append(piece)
+
+    def take(self, group: int) -> StoredGroup:
+        """The group of all that has been added of it."""
+        return StoredGroup.of(self._pieces.pop(group))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -54,11 +87,22 @@ class SamplesLost(Exception):
 def store(groups: Sequence[SampleGroup]) -> list[StoredGroup]:
     """Groups that this process has, as one object of its node's store."""
     batch = ray.put(samples_to_batch(groups))
-    return [StoredGroup(facts=GroupFacts.of(group), batch=batch, row=row) for row, group in enumerate(groups)]
+    return [
+        StoredGroup.of([StoredPiece(facts=GroupFacts.of(group), batch=batch, row=row)])
+        for row, group in enumerate(groups)
+    ]
 
 
-def distinct_batches(groups: Sequence[StoredGroup]) -> tuple[list[ObjectRef], list[int]]:
-    """Each batch once, and which of them has each group."""
-    places: dict[ObjectRef, int] = {}
-    of_groups = [places.setdefault(group.batch, len(places)) for group in groups]
-    return list(places), of_groups
+def read(group: StoredGroup) -> SampleGroup:
+    """Its samples, brought into this process. Raises ObjectLostError."""
+    return joined([samples_of_row(ray.get(piece.batch), piece.row) for piece in group.pieces])
+
+
+def distinct_batches(groups: Sequence[StoredGroup]) -> tuple[list[ObjectRef], list[tuple[Place, ...]]]:
+    """Each batch once, and the places in them of each group's pieces."""
+    numbers: dict[ObjectRef, int] = {}
+    places = [
+        tuple((numbers.setdefault(piece.batch, len(numbers)), piece.row) for piece in group.pieces)
+        for group in groups
+    ]
+    return list(numbers), places

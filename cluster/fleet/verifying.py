@@ -20,6 +20,7 @@ from types import MappingProxyType
 import numpy as np
 import ray
 
+from actors.arrow_forms import Place
 from actors.types import Demonstration, Judgement
 from cluster.fleet.calls import WorkerLost, listen, lost_argument, reply_while_alive
 from cluster.fleet.handles import WorkerHandle
@@ -199,8 +200,8 @@ class VerifierFleet(Fleet[VerifierHandle]):
 
     async def _judge(self, worker: VerifierHandle) -> None:
         cases = worker.cases
-        batches, of_cases = distinct_batches([case.group for case in cases])
-        items = [_candidates_of(case, batch) for case, batch in zip(cases, of_cases, strict=True)]
+        batches, places = distinct_batches([case.group for case in cases])
+        items = [_candidates_of(case, where) for case, where in zip(cases, places, strict=True)]
         worker.judging_since_s = time.monotonic()
         try:
             judged = await reply_while_alive(
@@ -210,7 +211,7 @@ class VerifierFleet(Fleet[VerifierHandle]):
                 doing="judging",
             )
         except WorkerLost as error:
-            gone = [case for case in cases if case.group.object_id == lost_argument(error)]
+            gone = [case for case in cases if case.group.is_in(lost_argument(error))]
             if not gone:
                 raise
             self._give_up(gone)
@@ -250,15 +251,14 @@ class VerifierFleet(Fleet[VerifierHandle]):
             self._relieve_silent()
 
 
-def _candidates_of(case: Case, batch: int) -> Candidates:
+def _candidates_of(case: Case, places: tuple[Place, ...]) -> Candidates:
     """The group's samples, and after them the demonstration where there is one to be judged."""
     is_imitated = case.demonstration is not None
     assert case.problem.demonstration is not None or not is_imitated
     return Candidates(
         group=case.group.facts.group,
         problem=case.problem,
-        batch=batch,
-        row=case.group.row,
+        places=places,
         demonstration=case.problem.demonstration if is_imitated else None,
     )
 

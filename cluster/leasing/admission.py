@@ -15,16 +15,20 @@ import math
 from cluster.leasing.ledger import Ledger
 
 
-def may_lease(
+def num_admitted(
     *, next_version: int, served_version: int, outstanding: int, groups_per_step: int, max_staleness: int
-) -> bool:
-    """Whether one more group, sampled under `served_version` or newer, would be consumed in time.
+) -> int:
+    """How many more groups, sampled under `served_version` or newer, would be consumed in time; at least 0.
 
     `next_version` is the version that consumes the next batch to be cut: the learner's own, or one
     more while it is training on a batch. `outstanding` counts leased and buffered groups.
+
+    A further piece of a group that is leased already needs no admission under the group's version or a newer one, since
+    the group keeps its place. Where one more group is admitted under an older version, so is the piece: all others that are
+    outstanding would be consumed in time if they came before it.
     """
-    consumed_at = next_version + outstanding // groups_per_step
-    return consumed_at - served_version <= max_staleness
+    num_steps = served_version + max_staleness - next_version + 1
+    return max(0, num_steps * groups_per_step - outstanding)
 
 
 def cut_batch(

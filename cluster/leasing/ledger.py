@@ -8,11 +8,13 @@ order that is not. It goes
        ▲                  │                            │
        └─────release──────┴───────────discard──────────┘
 
-and no group is in two places. A buffered group is begun when the learner passes over it while the rest of its batch is
-still to come: it is trained with the next batch. A lease is held by a worker until its samples are received, then by
-the controller until they are judged. A worker that has fallen silent may still deliver what it had as long as nobody else
-has leased it. What is on record is what a checkpoint needs: everything that is not
-trained is pending again after a restart, since its samples died with the run or may be stale.
+and no group is in two places. Its samples may be leased in pieces to several workers: it is leased as soon as one piece
+is, and goes on when all are received. A buffered group is begun when the learner passes over it while the rest of its
+batch is still to come: it is trained with the next batch. A piece is held by a worker until its samples are received,
+then by the controller until the group is judged. A worker that dies loses its own pieces alone. One that has fallen
+silent may still deliver a piece as long as nobody else has leased a sample of it. What is on record is what a checkpoint
+needs: everything that is not trained is pending again after a restart, since its samples died with the run or may be
+stale.
 
 Whatever happens to a group costs O(log n), whoever asks for a worker's leases pays for those alone, and how many groups
 are leased or buffered under each version is counted along: with a thousand workers these are asked for every group.
@@ -20,47 +22,43 @@ are leased or buffered under each version is counted along: with a thousand work
 
 from __future__ import annotations
 
-import heapq
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-CONTROLLER = "controller"
-
-
-@dataclass(slots=True)
-class LeaseRecord:
-    """Who samples a group, since when (seconds on the caller's clock), under which version or newer."""
-
-    worker: str
-    version: int
-    since_s: float
+from actors.types import Piece
+from cluster.leasing.leased_group import CONTROLLER, LeasedGroup, LeaseRecord
+from cluster.leasing.lowest_first import LowestFirst
 
 
 class Ledger:
     """Pure bookkeeping; the caller brings the clock. All methods raise KeyError on an unknown group."""
 
-    def __init__(self, *, num_problems: int, num_groups: int, seed: int) -> None:
+    def __init__(self, *, num_problems: int, num_groups: int, seed: int, num_samples: int = 1) -> None:
+        """`num_samples`: of each group; who gives no leases need not know."""
         self.num_problems = num_problems
         self.num_groups = num_groups
+        self.num_samples = num_samples
         self.seed = seed
-        self.leased: dict[int, LeaseRecord] = {}
+        self.leased: dict[int, LeasedGroup] = {}
         self.buffered: dict[int, int] = {}
         """Group to the version its lease was given under."""
         self.begun: dict[int, int] = {}
         """Likewise; no longer in `buffered`."""
         self.num_leased_by_version: Counter[int] = Counter()
         self.num_buffered_by_version: Counter[int] = Counter()
-        self._held: dict[str, dict[int, None]] = {}
-        """Groups leased to each holder, in the order in which it got them."""
-        self._doubted: dict[int, LeaseRecord] = {}
-        """Of pending groups: the lease of a silent worker, from which the samples may come after all."""
-        self._returned: list[int] = []
-        """A heap of pending groups that were leased before; those that came after all are in it still."""
-        self._came_after_all: set[int] = set()
+        self.num_rest = 0
+        """Samples of leased groups that are to be leased."""
+        self._held: dict[str, dict[Piece, LeaseRecord]] = {}
+        """Pieces that each holder has, in the order in which it got them."""
+        self._doubted: dict[int, list[LeaseRecord]] = {}
+        """By group: leases of silent workers on pending samples, which may come after all."""
+        self._rests = LowestFirst()
+        """Leased groups of which samples are to be leased."""
+        self._returned = LowestFirst()
+        """Pending groups that were leased before."""
         self._next = 0
         self._trained_below = 0
         self._trained_above: set[int] = set()
@@ -71,18 +69,9 @@ class Ledger:
         """Of groups whose own problem was set aside: the problem that they ask instead."""
 
     def problem_index(self, group: int) -> int:
-        """Which problem group `group` asks, or asked if it is trained."""
-        epoch, position = divmod(group, self.num_problems)
-        if epoch not in self._orders:
-            self._orders[epoch] = np.random.default_rng([self.seed, epoch]).permutation(self.num_problems)
-        order = self._orders[epoch]
-        index = int(self._substitutes.get(group, order[position]))
-        if index in self.set_aside and not self._is_trained(group):
-            following = (
-                int(order[(position + step) % self.num_problems]) for step in range(self.num_problems)
-            )
-            index = self._substitutes[group] = next(i for i in following if i not in self.set_aside)
-        return index
+        """Which problem group `group` asks since it was leased; a pending one, if the problem is not set aside by then."""
+        order, position = self._place(group)
+        return int(self._substitutes.get(group, order[position]))
 
     def trained_problems(self) -> set[int]:
         """Indices of all problems that a trained group asked."""
@@ -91,9 +80,7 @@ class Ledger:
     @property
     def earliest_returned(self) -> int | None:
         """The earliest pending group that was leased before; None where there is none."""
-        while self._returned and self._returned[0] in self._came_after_all:
-            self._came_after_all.remove(heapq.heappop(self._returned))
-        return self._returned[0] if self._returned else None
+        return self._returned.first
 
     @property
     def num_trained(self) -> int:
@@ -114,63 +101,98 @@ class Ledger:
         }
         return {**counts, "pending": self.num_groups - sum(counts.values())}
 
-    def lease(self, worker: str, *, version: int, now_s: float) -> int | None:
-        """The earliest pending group, now leased to `worker`; None when none is pending."""
-        if self.earliest_returned is not None:
-            group = heapq.heappop(self._returned)
-            self._doubted.pop(group, None)
-        elif self._next < self.num_groups:
-            group, self._next = self._next, self._next + 1
-        else:
-            return None
-        self._hold(group, LeaseRecord(worker, version, now_s))
-        return group
+    @property
+    def next_piece(self) -> tuple[Piece, int | None] | None:
+        """What is leased next, at most: the rest of the earliest group that has been begun, and the version under which it
+        was; else the earliest pending group, and None. None when there is neither.
+        """
+        begun = self._rests.first
+        if begun is not None:
+            group = self.leased[begun]
+            return Piece(begun, *group.rest[0]), group.version
+        pending = self._returned.first
+        if pending is None:
+            pending = self._next
+        return (Piece(pending, 0, self.num_samples), None) if pending < self.num_groups else None
 
-    def receive(self, group: int, worker: str, *, version: int | None = None) -> bool:
-        """The controller now holds the group's samples. False, and nothing changes, unless `worker` held
+    def lease(self, worker: str, *, version: int, now_s: float, most: int | None = None) -> Piece | None:
+        """`next_piece`, or its first `most` samples, now leased to `worker`; None when nothing is to be leased."""
+        found = self.next_piece
+        if found is None:
+            return None
+        piece, begun_under = found
+        if begun_under is None:
+            self._replace_problem(piece.group)
+        if most is not None:
+            piece = piece._replace(stop=min(piece.stop, piece.start + most))
+        self._take(LeaseRecord(piece, worker, version, now_s))
+        doubted = self._doubted.pop(piece.group, [])
+        still = [one for one in doubted if one.piece.stop <= piece.start or piece.stop <= one.piece.start]
+        if still:
+            self._doubted[piece.group] = still
+        return piece
+
+    def receive(self, piece: Piece, worker: str, *, version: int | None = None) -> bool:
+        """The controller now holds the piece's samples. False, and nothing changes, unless `worker` held
         the lease: so a result that comes twice, or late from a worker given up for dead, is not counted.
 
         `version`: the oldest that sampled it, which is older than its lease's where a worker that was silent began it
         under an earlier lease.
         """
-        record = self.leased.get(group, self._doubted.get(group))
-        if record is None or record.worker != worker:
+        record = self._held.get(worker, {}).get(piece) or self._take_doubted(piece, worker)
+        if record is None:
             return False
-        if self._doubted.pop(group, None):
-            self._came_after_all.add(group)
-        else:
-            self._let_go(group)
-        oldest = record.version if version is None else min(record.version, version)
-        self._hold(group, LeaseRecord(CONTROLLER, oldest, record.since_s))
+        self._let_go(record)
+        record.worker = CONTROLLER
+        record.version = record.version if version is None else min(record.version, version)
+        self._held.setdefault(CONTROLLER, {})[piece] = record
+        self._date(piece.group, record.version)
         return True
 
+    def is_received(self, group: int) -> bool:
+        """Whether the controller has all samples of a leased group."""
+        return self.leased[group].is_received
+
     def doubt(self, worker: str) -> None:
-        """The worker has fallen silent: its groups are pending again, and it may deliver them as long as they are."""
-        for group in self.leases_of(worker):
-            record = self.leased[group]
-            self.release([group])
-            self._doubted[group] = record
+        """The worker has fallen silent: its pieces are pending again, and it may deliver them as long as they are."""
+        for record in self.leases_of(worker):
+            self.give_back(record.piece)
+            self._doubted.setdefault(record.piece.group, []).append(record)
 
     def commit(self, group: int) -> bool:
         """Accept the verdicts of a received group. False, and nothing changes, for any other."""
-        record = self.leased.get(group)
-        if record is None or record.worker != CONTROLLER:
+        leased = self.leased.get(group)
+        if leased is None or not leased.is_received:
             return False
-        self._let_go(group)
-        self.buffered[group] = record.version
-        self.num_buffered_by_version[record.version] += 1
+        self._close(group)
+        self.buffered[group] = leased.version
+        self.num_buffered_by_version[leased.version] += 1
         return True
 
     def release(self, groups: Iterable[int]) -> None:
-        """Leased groups that will not come back are pending again, in their old place."""
+        """Leased groups of which no sample is wanted, whoever has them, are pending again, in their old place."""
         for group in groups:
-            self._let_go(group)
-            self._return(group)
+            self._close(group)
+            self._returned.add(group)
+
+    def give_back(self, piece: Piece) -> None:
+        """A leased or received piece that will not come, or is of no use, is pending again; so is its group if nothing
+        else of it is with anybody.
+        """
+        group = self.leased[piece.group]
+        record = group.pieces[piece.start]
+        if len(group.pieces) == 1:
+            self.release([piece.group])
+            return
+        self._let_go(record)
+        group.give_back(piece)
+        self.num_rest += piece.num_samples
+        self._rests.add(piece.group)
 
     def discard(self, group: int) -> None:
         """A buffered group that must not be trained (too stale) is pending again."""
         self._take_from_buffer(group)
-        self._return(group)
+        self._returned.add(group)
 
     def begin(self, groups: Iterable[int]) -> None:
         """Buffered groups that the next batch has from now on."""
@@ -189,11 +211,16 @@ class Ledger:
 
     def forget(self, worker: str) -> None:
         """The worker is gone: what it had is pending again, and nothing of it will come."""
-        self.release(self.leases_of(worker))
-        self._doubted = {group: record for group, record in self._doubted.items() if record.worker != worker}
+        for record in self.leases_of(worker):
+            self.give_back(record.piece)
+        left = {
+            group: [one for one in records if one.worker != worker]
+            for group, records in self._doubted.items()
+        }
+        self._doubted = {group: records for group, records in left.items() if records}
 
-    def leases_of(self, worker: str) -> list[int]:
-        return list(self._held.get(worker, ()))
+    def leases_of(self, worker: str) -> list[LeaseRecord]:
+        return list(self._held.get(worker, {}).values())
 
     def num_leases_of(self, worker: str) -> int:
         return len(self._held.get(worker, ()))
@@ -211,11 +238,14 @@ class Ledger:
         }
 
     @classmethod
-    def from_json(cls, record: Mapping[str, Any], *, num_groups: int | None = None) -> Ledger:
+    def from_json(
+        cls, record: Mapping[str, Any], *, num_groups: int | None = None, num_samples: int = 1
+    ) -> Ledger:
         """Restore; `num_groups` prolongs or shortens the run (not below what is trained)."""
         ledger = cls(
             num_problems=record["num_problems"],
             num_groups=record["num_groups"] if num_groups is None else num_groups,
+            num_samples=num_samples,
             seed=record["seed"],
         )
         ledger._trained_below = record["trained_below"]
@@ -229,35 +259,86 @@ class Ledger:
                 f"{ledger.num_groups - 1}: raise train.steps"
             )
         ledger._next = first_unseen
-        ledger._returned = [
+        ledger._returned = LowestFirst(
             g for g in range(ledger._trained_below, first_unseen) if not ledger._is_trained(g)
-        ]
+        )
         return ledger
 
-    def _hold(self, group: int, record: LeaseRecord) -> None:
-        self.leased[group] = record
-        self._held.setdefault(record.worker, {})[group] = None
-        self.num_leased_by_version[record.version] += 1
+    def _place(self, group: int) -> tuple[np.ndarray, int]:
+        """The order of problems in the group's epoch, and where in it the group is."""
+        epoch, position = divmod(group, self.num_problems)
+        if epoch not in self._orders:
+            self._orders[epoch] = np.random.default_rng([self.seed, epoch]).permutation(self.num_problems)
+        return self._orders[epoch], position
 
-    def _let_go(self, group: int) -> LeaseRecord:
-        record = self.leased.pop(group)
+    def _replace_problem(self, group: int) -> None:
+        """Have a group that is begun anew ask another problem if its own is set aside; samples of that are of no use."""
+        if self.problem_index(group) in self.set_aside:
+            order, position = self._place(group)
+            following = (
+                int(order[(position + step) % self.num_problems]) for step in range(self.num_problems)
+            )
+            self._substitutes[group] = next(index for index in following if index not in self.set_aside)
+            self._doubted.pop(group, None)
+
+    def _take(self, record: LeaseRecord) -> None:
+        """Pending samples are with the record's worker."""
+        number = record.piece.group
+        group = self.leased.get(number)
+        if group is None:
+            if number == self._next:
+                self._next += 1
+            self._returned.discard(number)
+            group = LeasedGroup(record.version, record.since_s, rest=[(0, self.num_samples)])
+            self.leased[number] = group
+            self.num_leased_by_version[record.version] += 1
+            self.num_rest += self.num_samples
+        self._date(number, record.version)
+        group.take(record)
+        self.num_rest -= record.piece.num_samples
+        if group.rest:
+            self._rests.add(number)
+        else:
+            self._rests.discard(number)
+        self._held.setdefault(record.worker, {})[record.piece] = record
+
+    def _let_go(self, record: LeaseRecord) -> None:
+        """The record's worker has the piece no more."""
         held = self._held[record.worker]
-        del held[group]
+        del held[record.piece]
         if not held:
             del self._held[record.worker]
-        _subtract(self.num_leased_by_version, record.version)
-        return record
+
+    def _close(self, number: int) -> None:
+        """The group is leased no more."""
+        group = self.leased.pop(number)
+        for record in group.pieces.values():
+            self._let_go(record)
+        self.num_rest -= sum(stop - start for start, stop in group.rest)
+        self._rests.discard(number)
+        _subtract(self.num_leased_by_version, group.version)
+
+    def _date(self, number: int, version: int) -> None:
+        """A piece of a leased group is of this version."""
+        group = self.leased[number]
+        if version < group.version:
+            _subtract(self.num_leased_by_version, group.version)
+            self.num_leased_by_version[version] += 1
+            group.version = version
+
+    def _take_doubted(self, piece: Piece, worker: str) -> LeaseRecord | None:
+        """Give a silent worker back the lease that it had on a piece, if all of it is pending still."""
+        for record in self._doubted.get(piece.group, ()):
+            if record.worker == worker and record.piece == piece:
+                self._doubted[piece.group].remove(record)
+                self._take(record)
+                return record
+        return None
 
     def _take_from_buffer(self, group: int) -> int:
         version = self.buffered.pop(group)
         _subtract(self.num_buffered_by_version, version)
         return version
-
-    def _return(self, group: int) -> None:
-        if group in self._came_after_all:  # it is in the heap already
-            self._came_after_all.remove(group)
-        else:
-            heapq.heappush(self._returned, group)
 
     def _is_trained(self, group: int) -> bool:
         return group < self._trained_below or group in self._trained_above

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from actors.types import Lease
+from actors.types import Lease, Piece
 from cluster.leasing.ledger import Ledger
 
 
@@ -16,18 +16,21 @@ def at_once() -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Work:
-    """`may_lease(version)`: whether an engine that serves the version may be given one more; `make_lease(group)`: what
-    a group of the ledger asks.
+    """`num_admitted(version)`: how many more groups an engine that serves the version may begin; `make_lease(piece)`: what
+    a piece of a group of the ledger asks.
     """
 
     ledger: Ledger
-    num_samples: int
-    """Of a group."""
-    may_lease: Callable[[int], bool]
-    make_lease: Callable[[int], Lease]
+    num_admitted: Callable[[int], int]
+    make_lease: Callable[[Piece], Lease]
     first_since_s: Callable[[], float] = at_once
     """Since when, by the monotonic clock, no other work goes before this one; infinite while some does."""
 
+    def num_to_lease(self, version: int) -> int:
+        """Samples that are pending of groups that have been begun or may be, under this version."""
+        num_groups = min(self.num_admitted(version), self.ledger.counts["pending"])
+        return self.ledger.num_rest + num_groups * self.ledger.num_samples
+
     def num_sequences_of(self, worker: str) -> int:
-        """Of all groups that the worker has, finished ones of them included."""
-        return self.ledger.num_leases_of(worker) * self.num_samples
+        """Leased to it and not received yet."""
+        return sum(record.piece.num_samples for record in self.ledger.leases_of(worker))

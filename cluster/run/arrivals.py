@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from cluster.fleet.stored import JudgedGroup, StoredGroup
+from cluster.fleet.stored import Assembly, JudgedGroup, StoredGroup, StoredPiece
 from cluster.leasing.ledger import Ledger
 from cluster.run.batches import Batches
 from cluster.run.health import Health
@@ -33,21 +33,24 @@ class Arrivals:
     is_ending: Callable[[], bool]
     verify: Callable[[StoredGroup], None]
     top_up: Callable[[], None]
+    received: Assembly = field(default_factory=Assembly)
 
-    def receive(self, group: StoredGroup) -> None:
+    def receive(self, worker: str, one: StoredPiece) -> None:
         """Samples have come."""
-        facts = group.facts
-        if not self.ledger.receive(facts.group, facts.worker, version=facts.oldest_version):
+        facts = one.facts
+        if not self.ledger.receive(facts.piece, worker, version=facts.oldest_version):
             self.metrics.observe_discarded("late")
         elif self.version() - facts.oldest_version > self.max_staleness:  # it was silent
-            self.ledger.release([facts.group])
+            self.ledger.give_back(facts.piece)
             self.metrics.observe_discarded("stale")
             self.batches.changed.set()
         else:
             self.progress.sampled(facts)
-            self.batches.receive(facts.group)
             self.metrics.observe_samples(facts.num_samples, facts.num_tokens)
-            self.verify(group)
+            self.received.add(one)
+            if self.ledger.is_received(facts.group):
+                self.batches.receive(facts.group)
+                self.verify(self.received.take(facts.group))
 
     def accept(self, group: JudgedGroup) -> None:
         """A group is judged."""

@@ -42,7 +42,7 @@ class Batches:
         """Set when there may be another part, a batch, or a reason to look; whoever waits for it clears it first."""
 
     def receive(self, number: int) -> None:
-        """The group's samples have come; they are judged now."""
+        """All of the group's samples have come; they are judged now."""
         self._waiting[number] = _Waiting(time.perf_counter())
 
     def add(self, group: JudgedGroup) -> None:
@@ -72,7 +72,7 @@ class Batches:
             group
             for number in self._ledger.buffered
             for group in self.groups([number])
-            if group.stored.object_id == object_id
+            if group.stored.is_in(object_id)
         ]
         for group in lost:
             self._ledger.discard(group.stored.facts.group)

@@ -30,7 +30,6 @@ from typing import Any
 
 import ray
 
-from actors.types import Lease
 from cluster.config.schema import RunConfig
 from cluster.fleet.broadcast import Published
 from cluster.fleet.calls import Halt, WorkerLost, is_accident
@@ -42,6 +41,7 @@ from cluster.leasing import admission
 from cluster.leasing.work import Work
 from cluster.run.arrivals import Arrivals
 from cluster.run.asked import Asked
+from cluster.run.asking import Asking
 from cluster.run.batches import Batches
 from cluster.run.bottleneck import limited_by
 from cluster.run.feeding import Feeder
@@ -79,11 +79,9 @@ class Controller:
         """
         self._config = config
         self._record = RunRecord(Path(run_dir))
-        self._problems = problems
-        self._prompts = prompts
         self._origin = origin
         train = config.train
-        restored = restore(train, origin, problems, self._record.run_dir)
+        restored = restore(config, origin, problems, self._record.run_dir)
         self._version, self._ledger, self._unjudged = restored.version, restored.ledger, restored.unjudged
         self._record.rewind(self._version)
         self._batches = Batches(train, self._ledger)
@@ -158,9 +156,8 @@ class Controller:
         self._routes = Routes(trained=arrivals, held_out=self._held_out)
         trained = Work(
             ledger=self._ledger,
-            num_samples=config.rollout.samples_per_prompt,
-            may_lease=self._may_lease,
-            make_lease=self._make_lease,
+            num_admitted=self._num_admitted,
+            make_lease=Asking(config, self._ledger, problems, prompts).lease,
         )
         self._rollouts = RolloutFleet(
             config=config.rollout,
@@ -169,7 +166,7 @@ class Controller:
             works=[trained, self._held_out.work],
             synchronous=train.max_staleness == 0,
             update_timeout_s=train.step_timeout_s,
-            on_groups=lambda groups: self._routes.receive(groups),
+            on_pieces=lambda worker, pieces: self._routes.receive(worker, pieces),
             on_lost=self._note_lost,
             on_news=self._note_news,
         )
@@ -361,23 +358,15 @@ class Controller:
         """Whether no further step is to be made, whatever there is of its batch."""
         return self._stopping or self._held_out.verdict is not None
 
-    def _may_lease(self, served_version: int) -> bool:
-        return not (self._is_ending() or self._is_over or self._held_out.goes_first) and admission.may_lease(
+    def _num_admitted(self, served_version: int) -> int:
+        if self._is_ending() or self._is_over or self._held_out.goes_first:
+            return 0
+        return admission.num_admitted(
             next_version=self._version + bool(self._in_training),
             served_version=served_version,
             outstanding=self._ledger.num_outstanding - len(self._in_training),
             groups_per_step=self._config.train.groups_per_step,
             max_staleness=self._config.train.max_staleness,
-        )
-
-    def _make_lease(self, group: int) -> Lease:
-        index = self._ledger.problem_index(group)
-        n = self._config.rollout.samples_per_prompt
-        return Lease(
-            group=group,
-            problem_id=self._problems[index].id,
-            prompt_token_ids=self._prompts[index],
-            seed=(self._config.train.seed << 32) + group * n,
         )
 
     def _go_on(self) -> None:

@@ -103,8 +103,9 @@ class Health:
     def note_gone(self, groups: Sequence[StoredGroup]) -> None:
         """Samples of these groups, of one batch, are lost; those of one node are one failure, as its workers are."""
         numbers = ", ".join(str(group.facts.group) for group in groups)
+        workers = ", ".join(groups[0].facts.workers)
         self.note_failure(
-            f"samples of {groups[0].facts.worker} are lost with the node they were on: groups {numbers} are sampled again",
+            f"samples of {workers} are lost with the node they were on: groups {numbers} are sampled again",
             groups[0].since_s,
         )
 

@@ -21,10 +21,11 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from actors.types import Judgement, Lease
+from actors.types import Judgement, Lease, Piece
 from cluster.config.schema import RunConfig
 from cluster.estimates.standing import Standing
-from cluster.fleet.stored import JudgedGroup, StoredGroup
+from cluster.fleet.stored import Assembly, JudgedGroup, StoredGroup, StoredPiece
+from cluster.leasing import priority
 from cluster.leasing.ledger import Ledger
 from cluster.leasing.work import Work
 from cluster.run.asked import Asked
@@ -36,12 +37,12 @@ from cluster.run_directory.record import RunRecord
 from verifiers.types import Problem
 
 FIRST_GROUP = 1 << 40
-"""Numbers of held-out groups begin here, beyond all that a run trains on: engines sample low numbers first."""
+"""Numbers of held-out groups begin here, beyond all that a run trains on."""
 SALT = "held out"
 """Prompts that are trained on must not find what these left in the prefix cache: it would change the last bits."""
 
 
-def is_held_out(group: StoredGroup) -> bool:
+def is_held_out(group: StoredPiece | StoredGroup) -> bool:
     return group.facts.group >= FIRST_GROUP
 
 
@@ -94,10 +95,15 @@ class HeldOut:
         self._on_change = on_change
         evaluation = config.evaluation
         self._every = evaluation.every if evaluation and asked.problems else 0
-        self._num_samples = evaluation.during_samples if evaluation else 1
         self._seed = evaluation.seed if evaluation else 0
         self._keep_best = config.train.keep_best
-        self._ledger = Ledger(num_problems=max(1, len(asked.problems)), num_groups=0, seed=0)
+        self._ledger = Ledger(
+            num_problems=max(1, len(asked.problems)),
+            num_groups=0,
+            seed=0,
+            num_samples=evaluation.during_samples if evaluation else 1,
+        )
+        self._received = Assembly()
         self._current: Evaluation | None = None
         self._first_since_s = math.inf
         self._unjudgeable: set[int] = set()
@@ -116,8 +122,7 @@ class HeldOut:
         """One is due that has not begun, since another was under way or the run was interrupted."""
         self.work = Work(
             ledger=self._ledger,
-            num_samples=self._num_samples,
-            may_lease=self._may_lease,
+            num_admitted=self._num_admitted,
             make_lease=self._make_lease,
             first_since_s=lambda: self._first_since_s,
         )
@@ -187,15 +192,18 @@ class HeldOut:
             else:
                 await self._changed.wait()
 
-    def receive(self, group: StoredGroup) -> None:
+    def receive(self, worker: str, one: StoredPiece) -> None:
         """Samples have come."""
-        number = group.facts.group - FIRST_GROUP
-        if not self._ledger.receive(number, group.facts.worker):
+        piece = one.facts.piece._replace(group=one.facts.group - FIRST_GROUP)
+        if not self._ledger.receive(piece, worker):
             self._metrics.observe_discarded("late")
             return
-        self._metrics.observe_held_out_samples(group.facts.num_samples, group.facts.num_tokens)
-        assert self._current is not None
-        self._verify(group, self._asked.problems[self._current.places[number]])
+        self._metrics.observe_held_out_samples(one.facts.num_samples, one.facts.num_tokens)
+        self._received.add(one)
+        if self._ledger.is_received(piece.group):
+            assert self._current is not None
+            problem = self._asked.problems[self._current.places[piece.group]]
+            self._verify(self._received.take(one.facts.group), problem)
 
     def accept(self, group: JudgedGroup) -> None:
         """A group is judged."""
@@ -266,19 +274,21 @@ class HeldOut:
     def _go_first(self) -> None:
         self._first_since_s = min(self._first_since_s, time.monotonic())
 
-    def _may_lease(self, version: int) -> bool:
-        return self._current is not None and version >= self._current.version and not self._is_stopping()
+    def _num_admitted(self, version: int) -> int:
+        if self._current is None or version < self._current.version or self._is_stopping():
+            return 0
+        return len(self._current.places)
 
-    def _make_lease(self, group: int) -> Lease:
+    def _make_lease(self, piece: Piece) -> Lease:
         assert self._current is not None and self._config.evaluation is not None
         self._current.begun_s = min(self._current.begun_s, time.monotonic())
-        place = self._current.places[group]
+        place = self._current.places[piece.group]
         return Lease(
-            group=FIRST_GROUP + group,
+            piece=piece._replace(group=FIRST_GROUP + piece.group),
             problem_id=self._asked.problems[place].id,
             prompt_token_ids=self._asked.prompts[place],
             seed=self._config.evaluation.seed_of(self._asked.indices[place]),
-            num_samples=self._num_samples,
+            priority=priority.of_evaluation(piece.group),
             cache_salt=SALT,
         )
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cluster.config.schema import TrainConfig
+from cluster.config.schema import RunConfig
 from cluster.leasing.ledger import Ledger
 from cluster.run.recovery import Origin
 from cluster.run.unjudged import Unjudged
@@ -23,14 +23,17 @@ class Restored:
     unjudged: Unjudged
 
 
-def restore(train: TrainConfig, origin: Origin, problems: Sequence[Problem], run_dir: Path) -> Restored:
+def restore(config: RunConfig, origin: Origin, problems: Sequence[Problem], run_dir: Path) -> Restored:
     """The state in the origin's checkpoint, with the problems that no group asks set aside in the ledger."""
+    train, num_samples = config.train, config.rollout.samples_per_prompt
     num_groups = train.steps * train.groups_per_step
     state = read_state(origin.checkpoint) if origin.checkpoint else None
     if state is None:
-        ledger = Ledger(num_problems=len(problems), num_groups=num_groups, seed=train.seed)
+        ledger = Ledger(
+            num_problems=len(problems), num_groups=num_groups, num_samples=num_samples, seed=train.seed
+        )
     else:
-        ledger = Ledger.from_json(state["ledger"], num_groups=num_groups)
+        ledger = Ledger.from_json(state["ledger"], num_samples=num_samples, num_groups=num_groups)
     changed = origin.removed | origin.repaired
     entries = [entry for entry in (state or {}).get("unjudged", []) if entry["problem_id"] not in changed]
     for index, problem in enumerate(problems):

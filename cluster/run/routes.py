@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cluster.fleet.stored import JudgedGroup, StoredGroup
+from cluster.fleet.stored import JudgedGroup, StoredGroup, StoredPiece
 from cluster.run.arrivals import Arrivals
 from cluster.run.held_out import HeldOut, is_held_out
 
@@ -16,9 +16,9 @@ class Routes:
     trained: Arrivals
     held_out: HeldOut
 
-    def receive(self, groups: list[StoredGroup]) -> None:
-        for group in groups:
-            self._of(group).receive(group)
+    def receive(self, worker: str, pieces: list[StoredPiece]) -> None:
+        for piece in pieces:
+            self._of(piece).receive(worker, piece)
 
     def accept(self, group: JudgedGroup) -> None:
         self._of(group.stored).accept(group)
@@ -32,5 +32,5 @@ class Routes:
             if part := [group for group in groups if self._of(group) is of]:
                 of.release(part)
 
-    def _of(self, group: StoredGroup) -> Arrivals | HeldOut:
+    def _of(self, group: StoredPiece | StoredGroup) -> Arrivals | HeldOut:
         return self.held_out if is_held_out(group) else self.trained

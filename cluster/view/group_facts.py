@@ -46,9 +46,12 @@ are no answers) over n, `tokens` mean length, `longest` length, `unfinished` sha
 whose status is not ok, `staleness` versions between the oldest token and the update.
 """
 TEXTS = ("problem_id", "worker")
+"""`worker`: the names of all that sampled some of the group, with WORKERS_BETWEEN."""
+WORKERS_BETWEEN = ", "
 _WANTED = (
     "group",
     *TEXTS,
+    "workers",
     "scores",
     "rewards",
     "weights",
@@ -140,8 +143,21 @@ def _facts(table: pa.Table, answers: pa.Array, step: int) -> dict[str, Any]:
             np.int32
         ),
         "staleness": (step - 1 - oldest_B).astype(np.int32),
-        **{name: table[name].to_pylist() for name in TEXTS},
+        "problem_id": table["problem_id"].to_pylist(),
+        "worker": _worker_names(table),
     }
+
+
+def _worker_names(table: pa.Table) -> list[str]:
+    """[B]; a run from before groups were divided names one worker a group."""
+    if "worker" in table.column_names:
+        return table["worker"].to_pylist()
+    encoded = _flat(table, "workers").dictionary_encode()
+    names, code_S = encoded.dictionary.to_pylist(), encoded.indices.to_numpy()
+    return [
+        WORKERS_BETWEEN.join(names[code] for code in dict.fromkeys(codes.tolist()))
+        for codes in np.split(code_S, _starts(table["workers"])[1:])
+    ]
 
 
 def _flat(table: pa.Table, name: str) -> pa.Array:

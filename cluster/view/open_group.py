@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from cluster.view.group_facts import Unreadable
+from cluster.view.group_facts import WORKERS_BETWEEN, Unreadable
 
 ROWS_PER_READ = 8
 PER_TOKEN = ("token_ids", "logprobs", "versions")
@@ -57,6 +57,7 @@ class OpenGroup:
     group: int
     problem_id: str
     worker: str
+    """Names of all that sampled some of it."""
     seed: int
     prompt_token_ids: tuple[int, ...]
     num_samples: int
@@ -109,7 +110,9 @@ def open_group(path: Path, row: int) -> OpenGroup:
     return OpenGroup(
         group=plain["group"],
         problem_id=plain["problem_id"],
-        worker=plain["worker"],
+        worker=plain["worker"]
+        if "worker" in plain
+        else WORKERS_BETWEEN.join(dict.fromkeys(plain["workers"])),
         seed=plain["seed"],
         prompt_token_ids=tuple(plain["prompt_token_ids"]),
         num_samples=num,

@@ -8,10 +8,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, Self
 
 import numpy as np
 
+from cluster.view.group_facts import WORKERS_BETWEEN
 from cluster.view.group_index import Snapshot
 
 SORTABLE = {
@@ -179,9 +181,16 @@ def workers_by_step(snapshot: Snapshot) -> tuple[np.ndarray, np.ndarray]:
     columns = snapshot.columns
     if snapshot.num_groups == 0:
         return np.empty(0, np.int64), np.empty(0)
-    width = int(columns["worker"].max()) + 1
-    pairs = np.unique(columns["step"].astype(np.int64) * width + columns["worker"])
-    steps, counts = np.unique(pairs // width, return_counts=True)
+    names = [text.split(WORKERS_BETWEEN) for text in snapshot.names["worker"]]
+    number_of = {name: number for number, name in enumerate(dict.fromkeys(chain.from_iterable(names)))}
+    width = len(names)
+    found = np.unique(columns["step"].astype(np.int64) * width + columns["worker"])
+    steps, codes = np.divmod(found, width)
+    numbers = [[number_of[name] for name in of_code] for of_code in names]
+    steps = np.repeat(steps, np.array([len(of_code) for of_code in numbers])[codes])
+    workers = np.concatenate([numbers[code] for code in codes.tolist()])
+    pairs = np.unique(steps * len(number_of) + workers)
+    steps, counts = np.unique(pairs // len(number_of), return_counts=True)
     return steps, counts.astype(np.float64)
 
 

@@ -56,7 +56,7 @@ def _groups(vocabulary: int) -> list[SampleGroup]:
             versions=np.zeros(num_tokens, np.int32),
             texts=("",) * len(lengths),
             finish_reasons=("stop",) * len(lengths),
-            worker="",
+            workers=("",) * len(lengths),
             seed=0,
         )
         for number, prompt_length in enumerate((4, 7))

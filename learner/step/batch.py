@@ -110,7 +110,8 @@ def collect(groups: Sequence[SampleGroup], demonstrations: Sequence[Demonstratio
     token_ids[_ranges(starts + prompt_lengths, completion_lengths)] = np.concatenate(
         [*(group.token_ids for group in groups), *(d.token_ids for d in demonstrations)]
     )
-    worker_names, workers = np.unique([group.worker for group in groups], return_inverse=True)
+    names = [worker for group in groups for worker in group.workers]
+    worker_names, workers = np.unique(names, return_inverse=True)
     return Sequences(
         token_ids=token_ids,
         starts=starts,
@@ -120,7 +121,7 @@ def collect(groups: Sequence[SampleGroup], demonstrations: Sequence[Demonstratio
         groups=groups_S,
         logprobs=np.concatenate([group.logprobs for group in groups]).astype(np.float32, copy=False),
         versions=np.concatenate([group.versions for group in groups]).astype(np.int64),
-        workers=np.repeat(workers.astype(np.int64), num_samples),
+        workers=workers.astype(np.int64),
         worker_names=tuple(str(name) for name in worker_names),
     )
 

@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from actors.weights.manifest import WeightManifest
+from cluster.leasing.priority import of_evaluation, of_training
 from tests.shared.engine import ENGINE, TIMEOUT_S
 from tests.shared.policies import load, make_policy, publish, update
 from tests.shared.sampling import (
@@ -59,8 +60,8 @@ def test_leases_of_several_temperatures_share_an_engine(engine, tiny_model):
 def test_samples_follow_the_policy_in_frequency(engine, tiny_model, monkeypatch):
     policy = make_policy(tiny_model)
     load(engine, policy)
-    with_settings(engine, monkeypatch, samples_per_prompt=2048, max_tokens=1)
-    (output,) = sample(engine, [lease(seed=0)])
+    with_settings(engine, monkeypatch, max_tokens=1)
+    (output,) = sample(engine, [lease(seed=0, n=2048)])
     counts_V = np.bincount([ids[0] for ids in tokens(output)], minlength=policy.config.vocab_size)
     expected_V = np.exp(
         [expected_logprobs(policy, PROMPT, [token], 0.7)[0] for token in range(len(counts_V))]
@@ -71,19 +72,71 @@ def test_samples_follow_the_policy_in_frequency(engine, tiny_model, monkeypatch)
     assert np.abs(z[likely]).max() < 4.5
 
 
-def test_a_group_with_a_lower_number_overtakes_those_that_wait(engine, tiny_model):
+def test_a_lease_with_a_lower_priority_overtakes_those_that_wait(engine, tiny_model):
     load(engine, make_policy(tiny_model))
     per_group = ENGINE.samples_per_prompt
-    first = [
-        replace(lease(seed=0), group=100 + number) for number in range(4 * ENGINE.max_num_seqs // per_group)
-    ]
+    num_first = 4 * ENGINE.max_num_seqs // per_group
+    first = [replace(lease(seed=0), priority=100 + number) for number in range(num_first)]
     ends: list[int] = []
-    futures = [*engine.sample(first), *engine.sample([replace(lease(seed=0), group=7)])]
-    for group, future in zip([*(one.group for one in first), 7], futures, strict=True):
-        future.add_done_callback(lambda _, group=group: ends.append(group))
+    futures = [*engine.sample(first), *engine.sample([replace(lease(seed=0), priority=7)])]
+    for number, future in enumerate(futures):
+        future.add_done_callback(lambda _, number=number: ends.append(number))
     for future in futures:
         future.result(TIMEOUT_S)
-    assert ends.index(7) <= 2 * ENGINE.max_num_seqs // per_group
+    assert ends.index(num_first) <= 2 * ENGINE.max_num_seqs // per_group
+
+
+def test_evaluation_takes_the_places_that_training_leaves(engine, tiny_model):
+    load(engine, make_policy(tiny_model))
+    evaluated = [replace(lease(seed=0, n=64), priority=of_evaluation(number)) for number in range(3)]
+    trained = [replace(lease(seed=0, n=64), priority=of_training(9, 10**6 + number)) for number in range(2)]
+    ends: list[str] = []
+    for what, leases in (("evaluated", evaluated), ("trained", trained)):
+        for future in engine.sample(leases):
+            future.add_done_callback(lambda _, what=what: ends.append(what))
+    while len(ends) < 5:
+        time.sleep(0.01)
+    # One group of the evaluation had all places already.
+    assert ends.index("trained") <= 1 and ends[-2:] == ["evaluated", "evaluated"]
+
+
+def test_a_piece_of_a_group_has_the_samples_that_the_whole_group_has_bit_for_bit(engine, tiny_model):
+    load(engine, make_policy(tiny_model))
+    whole = lease(seed=70, n=16)
+    pieces = [
+        replace(whole, piece=whole.piece._replace(start=a, stop=b)) for a, b in ((0, 5), (5, 6), (6, 16))
+    ]
+    (undivided,) = sample(engine, [whole])
+    divided = [one for piece in sample(engine, pieces[::-1])[::-1] for one in piece]
+    alone = [one for piece in pieces for one in sample(engine, [piece])[0]]
+    for others in (divided, alone):
+        assert tokens(undivided) == tokens(others)
+        for ours, theirs in zip(logprobs(undivided), logprobs(others), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+
+
+def test_samples_are_those_of_one_vllm_request_for_all_of_a_group_bit_for_bit(engine, tiny_model):
+    """A slow transcription: vLLM's own way to draw n samples of a prompt."""
+    from vllm.sampling_params import RequestOutputKind, SamplingParams
+
+    load(engine, make_policy(tiny_model))
+    (ours,) = sample(engine, [lease(seed=90, n=16)])
+    parameters = SamplingParams(
+        n=16, seed=90, temperature=ENGINE.temperature, max_tokens=ENGINE.max_tokens, stop_token_ids=[EOS],
+        logprobs=0, flat_logprobs=True, detokenize=False, output_kind=RequestOutputKind.FINAL_ONLY,
+    )  # fmt: skip
+
+    def ask_vllm():
+        engine._llm.add_request("one", {"prompt_token_ids": list(PROMPT)}, parameters)
+        finished = []
+        while not finished:
+            finished = [output for output in engine._llm.step() if output.finished]
+        return sorted(finished[0].outputs, key=lambda completion: completion.index)
+
+    theirs = engine._call(ask_vllm).result(TIMEOUT_S)
+    assert tokens(ours) == tokens(theirs)
+    for one, other in zip(logprobs(ours), logprobs(theirs), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_the_load_is_what_the_scheduler_holds_and_a_group_finds_its_own_prompt(engine, tiny_model):
@@ -108,18 +161,16 @@ def test_the_load_is_what_the_scheduler_holds_and_a_group_finds_its_own_prompt(e
 
 
 @pytest.mark.parametrize("num_samples", [1, 8, 33])
-def test_a_group_has_exactly_n_samples(engine, monkeypatch, num_samples):
-    with_settings(engine, monkeypatch, samples_per_prompt=num_samples)
-    for output in sample(engine, [lease(seed=0), lease(seed=num_samples)]):
-        assert sorted(completion.index for completion in output.outputs) == list(range(num_samples))
+def test_a_lease_has_exactly_the_samples_it_is_for(engine, num_samples):
+    for output in sample(engine, [lease(seed=0, n=num_samples), lease(seed=num_samples, n=num_samples)]):
+        assert len(output) == num_samples
         assert all(len(ids) == len(values) for ids, values in zip(tokens(output), logprobs(output)))
 
 
-def test_a_completion_ends_with_its_stop_token_or_at_its_length_limit(engine, tiny_model, monkeypatch):
+def test_a_completion_ends_with_its_stop_token_or_at_its_length_limit(engine, tiny_model):
     load(engine, make_policy(tiny_model))
-    with_settings(engine, monkeypatch, samples_per_prompt=256)
-    (output,) = sample(engine, [lease(seed=0)])
-    reasons = [completion.finish_reason for completion in output.outputs]
+    (output,) = sample(engine, [lease(seed=0, n=256)])
+    reasons = [completion.finish_reason for completion in output]
     assert set(reasons) == {"stop", "length"}
     for ids, reason in zip(tokens(output), reasons, strict=True):
         assert EOS not in ids[:-1]
@@ -156,8 +207,8 @@ def test_after_an_update_samples_come_from_the_new_weights_and_say_so(engine, ti
     after = make_policy(tiny_model, seed=1)
     new = load(engine, after)
     (output,) = sample(engine, [lease(seed=0)])
-    assert all((versions_of(completion) == old).all() for completion in old_output.outputs)
-    assert all((versions_of(completion) == new).all() for completion in output.outputs)
+    assert all((versions_of(completion) == old).all() for completion in old_output)
+    assert all((versions_of(completion) == new).all() for completion in output)
     assert_sampled_from(after, PROMPT, output, 0.7)
     stale = expected_logprobs(before, PROMPT, tokens(output)[0], 0.7)
     assert np.abs(logprobs(output)[0] - stale).max() > 0.5  # the versions are far apart
@@ -166,13 +217,13 @@ def test_after_an_update_samples_come_from_the_new_weights_and_say_so(engine, ti
 def test_an_update_while_sampling_loses_no_sequence_and_every_token_tells_its_version(
     engine, tiny_model, monkeypatch
 ):
-    config = with_settings(engine, monkeypatch, max_tokens=56, samples_per_prompt=16)
+    config = with_settings(engine, monkeypatch, max_tokens=56)
     policies = {}
     policy = make_policy(tiny_model)
     policies[load(engine, policy)] = policy
     new_policies = [make_policy(tiny_model, seed=seed) for seed in (2, 3)]
     published = [publish(policy) for policy in new_policies]
-    futures = engine.sample([lease(seed=16 * number) for number in range(4)])
+    futures = engine.sample([lease(seed=16 * number, n=16) for number in range(4)])
     for policy, weights in zip(new_policies, published, strict=True):
         before = engine.clock.busy_s
         while engine.clock.busy_s == before:  # until a step is over
@@ -181,9 +232,9 @@ def test_an_update_while_sampling_loses_no_sequence_and_every_token_tells_its_ve
         policies[update(engine, *weights)] = policy
     outputs = [future.result(TIMEOUT_S) for future in futures]
 
-    assert [len(output.outputs) for output in outputs] == [16] * 4
+    assert [len(output) for output in outputs] == [16] * 4
     num_mixed = 0
-    for completion in itertools.chain.from_iterable(output.outputs for output in outputs):
+    for completion in itertools.chain.from_iterable(outputs):
         ids, versions_T = list(completion.token_ids), versions_of(completion)
         assert completion.finish_reason == ("stop" if ids[-1] == EOS else "length")
         assert len(ids) == config.max_tokens or ids[-1] == EOS
@@ -195,16 +246,17 @@ def test_an_update_while_sampling_loses_no_sequence_and_every_token_tells_its_ve
     assert num_mixed > 0
 
 
-def test_a_prefix_is_shared_within_a_version_and_never_across_versions(engine, tiny_model, monkeypatch):
-    with_settings(engine, monkeypatch, samples_per_prompt=1)  # vLLM tells of the last sample only
+def test_a_prefix_is_shared_within_a_version_and_never_across_versions(engine, tiny_model):
     load(engine, make_policy(tiny_model))
-    sample(engine, [lease(seed=0, prompt=LONG_PROMPT)])
-    (again,) = sample(engine, [lease(seed=0, prompt=LONG_PROMPT)])
-    assert again.num_cached_tokens == 32
+    before = engine.load.prefix_hit_tokens
+    sample(engine, [lease(seed=0, prompt=LONG_PROMPT, n=1)])
+    assert engine.load.prefix_hit_tokens == before
+    sample(engine, [lease(seed=0, prompt=LONG_PROMPT, n=1)])
+    assert engine.load.prefix_hit_tokens == before + 32
     policy = make_policy(tiny_model, seed=4)
     load(engine, policy)
-    (output,) = sample(engine, [lease(seed=0, prompt=LONG_PROMPT)])
-    assert output.num_cached_tokens == 0
+    (output,) = sample(engine, [lease(seed=0, prompt=LONG_PROMPT, n=1)])
+    assert engine.load.prefix_hit_tokens == before + 32
     assert_sampled_from(policy, LONG_PROMPT, output, 0.7)
 
 
@@ -241,7 +293,7 @@ def test_a_prompt_that_does_not_fit_fails_alone(engine, prompt):
     refused, other = engine.sample([lease(seed=0, prompt=prompt), lease(seed=0)])
     with pytest.raises(ValueError, match=r"vLLM refuses problem 'p' \(group \d+\): .*prompt"):
         refused.result(TIMEOUT_S)
-    assert len(other.result(TIMEOUT_S).outputs) == ENGINE.samples_per_prompt
+    assert len(other.result(TIMEOUT_S)) == ENGINE.samples_per_prompt
 
 
 def test_the_clock_tells_sampling_from_waiting_and_updating(engine, tiny_model):
@@ -278,8 +330,8 @@ def test_memory_does_not_grow_over_200_updates(engine, tiny_model):
 
 @pytest.mark.ends_engine
 def test_shutdown_fails_what_is_not_finished_and_all_that_follows(engine, monkeypatch):
-    with_settings(engine, monkeypatch, max_tokens=80, samples_per_prompt=64)
-    futures = engine.sample([lease(seed=64 * number) for number in range(4)])
+    with_settings(engine, monkeypatch, max_tokens=80)
+    futures = engine.sample([lease(seed=64 * number, n=64) for number in range(4)])
     engine._stopping.set()  # what comes between this and the thread's end must be answered as well
     queued = [*engine.sample([lease(seed=0)]), engine.fingerprint()]
     engine.shutdown()

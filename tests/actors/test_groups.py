@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from actors.types import (
-    FINISH_REASONS,
+from actors.arrow_forms import (
     JUDGEMENT_SCHEMA,
     SAMPLE_SCHEMA,
     SCORED_SCHEMA,
-    Demonstration,
-    GroupFacts,
-    Judgement,
-    SampleGroup,
-    ScoredGroup,
     judgements_to_batch,
     samples_from_batch,
     samples_to_batch,
     scored_from_batch,
     scored_from_judgements,
     scored_to_batch,
+)
+from actors.types import (
+    FINISH_REASONS,
+    Demonstration,
+    GroupFacts,
+    Judgement,
+    Piece,
+    SampleGroup,
+    ScoredGroup,
+    joined,
 )
 from verifiers.types import STATUSES
 
@@ -36,7 +41,7 @@ def random_samples(rng, number):
     return SampleGroup(
         group=number,
         problem_id=f"problem {number} äß→",
-        worker=f"rollout-{rng.integers(4)}",
+        workers=tuple(f"rollout-{number}" for number in np.sort(rng.integers(4, size=n))),
         seed=int(rng.integers(2**62)),
         prompt_token_ids=rng.integers(0, 2**31, rng.integers(0, 20)).astype(np.int32),
         offsets=offsets,
@@ -128,9 +133,7 @@ def test_verdicts_that_went_another_way_than_the_samples_are_put_beside_them_aga
         as_sent(samples_to_batch([group.samples for group in part]))
         for part in (groups[:split], groups[split:])
     ]
-    places = [
-        (number, int(number >= split), number - split * (number >= split)) for number in range(len(groups))
-    ]
+    places = [[(int(number >= split), number - split * (number >= split))] for number in range(len(groups))]
     order = rng.permutation(len(groups))
     judgements = [
         Judgement(
@@ -138,7 +141,7 @@ def test_verdicts_that_went_another_way_than_the_samples_are_put_beside_them_aga
         )
         for place in order
     ]
-    batch = judgements_to_batch(judgements, [places[place] for place in order])
+    batch = judgements_to_batch(judgements, order, [places[place] for place in order])
     assert batch.schema == JUDGEMENT_SCHEMA
     batch.validate(full=True)
     expected = [groups[place] for place in order]
@@ -151,23 +154,102 @@ def test_verdicts_are_put_beside_no_other_groups_samples():
     rng = np.random.default_rng(0)
     one, other = random_scored(rng, 1), random_scored(rng, 2)
     with pytest.raises(AssertionError):
-        scored_from_judgements(judgements_to_batch([one], [(1, 0, 0)]), [samples_to_batch([other.samples])])
+        scored_from_judgements(
+            judgements_to_batch([one], [1], [[(0, 0)]]), [samples_to_batch([other.samples])]
+        )
 
 
 def test_the_facts_of_a_group_are_what_can_be_told_without_its_tokens():
     group = samples()
     assert GroupFacts.of(group) == GroupFacts(
-        group=3,
+        piece=Piece(3, 0, 2),
         problem_id=group.problem_id,
-        worker="rollout-0",
-        num_samples=2,
+        workers=("rollout-0",),
         num_tokens=4,
         newest_version=6,
         oldest_version=5,
         finish_reasons=frozenset({"stop", "length"}),
-        has_one_text=False,
+        only_text=None,
     )
     assert GroupFacts.of(samples(texts=("one", "one"))).has_one_text
+
+
+# Pieces
+
+
+def piece_of(group, start, stop):
+    """What a worker that was leased these samples alone would return."""
+    first, last = group.offsets[start], group.offsets[stop]
+    return dataclasses.replace(
+        group,
+        workers=group.workers[start:stop],
+        seed=group.seed + start,
+        offsets=group.offsets[start : stop + 1] - first,
+        **{name: getattr(group, name)[first:last] for name in ("token_ids", "logprobs", "versions")},
+        texts=group.texts[start:stop],
+        finish_reasons=group.finish_reasons[start:stop],
+    )
+
+
+def divided(rng, group):
+    """Random pieces that are the group, with the first sample of each."""
+    n = group.num_samples
+    cuts = np.flatnonzero(rng.random(n - 1) < 0.4) + 1
+    bounds = [0, *(int(cut) for cut in cuts), n]
+    return [(start, piece_of(group, start, stop)) for start, stop in itertools.pairwise(bounds)]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_divided_group_is_byte_for_byte_the_undivided_one(seed):
+    rng = np.random.default_rng(seed)
+    group = random_samples(rng, 5)
+    pieces = divided(rng, group)
+    assert_same(joined([piece for _, piece in pieces]), group)
+    facts = [GroupFacts.of(piece, start) for start, piece in pieces]
+    merged, whole = GroupFacts.joined(facts), GroupFacts.of(group)
+    for field in dataclasses.fields(GroupFacts):
+        assert getattr(merged, field.name) == getattr(whole, field.name), field.name
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_verdicts_find_the_pieces_of_their_group_in_any_batches(seed):
+    rng = np.random.default_rng(seed)
+    groups = [random_scored(rng, number) for number in range(4)]
+    batches, places = [[], [], []], []
+    for group in groups:
+        places.append([])
+        for _, piece in divided(rng, group.samples):
+            number = int(rng.integers(3))
+            places[-1].append((number, len(batches[number])))
+            batches[number].append(piece)
+    judgements = as_sent(judgements_to_batch(groups, range(4), places))
+    stored = [as_sent(samples_to_batch(batch)) for batch in batches]
+    assert_all_same(groups, scored_from_judgements(judgements, stored))
+
+
+def test_pieces_that_do_not_follow_each_other_are_no_group():
+    group = random_samples(np.random.default_rng(3), 5)
+    assert group.num_samples > 2
+    first, rest = piece_of(group, 0, 1), piece_of(group, 1, group.num_samples)
+    for wrong in ([rest, first], [first, first], [first, dataclasses.replace(rest, group=6)]):
+        with pytest.raises(AssertionError):
+            joined(wrong)
+
+
+def test_pieces_whose_texts_are_alike_in_each_alone_are_not_alike():
+    def facts(start, text):
+        return GroupFacts.of(samples(texts=(text, text)), start)
+
+    assert not GroupFacts.joined([facts(0, "one"), facts(2, "two")]).has_one_text
+    assert GroupFacts.joined([facts(0, "one"), facts(2, "one")]).has_one_text
+
+
+def test_files_from_before_groups_were_divided_are_read():
+    group = scored(rewards=[1.0, 0.0], scores=[0.5, -np.inf])
+    batch = scored_to_batch([group])
+    columns = {name: batch[name] for name in batch.schema.names if name != "workers"}
+    old = pa.RecordBatch.from_pydict({**columns, "worker": pa.array(["rollout-0"])})
+    assert_all_same([group], scored_from_batch(old))
 
 
 @FORMS
@@ -201,7 +283,7 @@ def test_the_columns_say_what_they_hold():
         {
             "group": 3,
             "problem_id": "p",
-            "worker": "rollout-0",
+            "workers": ["rollout-0", "rollout-0"],
             "seed": 11,
             "prompt_token_ids": [7, 8],
             "token_ids": [[1, 2, 3], [4]],
@@ -228,7 +310,7 @@ def samples(**changes):
     fields = {
         "group": 3,
         "problem_id": "p",
-        "worker": "rollout-0",
+        "workers": ("rollout-0", "rollout-0"),
         "seed": 11,
         "prompt_token_ids": np.array([7, 8], np.int32),
         "offsets": np.array([0, 3, 4], np.int32),
@@ -283,6 +365,7 @@ def test_a_finish_reason_that_means_no_completion_is_refused():
     "changes",
     [
         {"texts": ("one",)},
+        {"workers": ("rollout-0",)},
         {"finish_reasons": ("stop",)},
         {"offsets": np.array([0, 4], np.int32)},
         {"offsets": np.array([0, 3, 5], np.int32)},

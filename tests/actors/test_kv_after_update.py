@@ -102,13 +102,13 @@ def needed_tokens(outputs: Sequence[Any], prompt: Sequence[int]) -> int:
 def test_kept_kv_gives_the_log_probs_of_new_weights_after_old_keys_and_values(
     engine, tiny_model, monkeypatch, scheduled_tokens
 ):
-    with_settings(engine, monkeypatch, max_tokens=56, samples_per_prompt=16, kv_after_update="keep")
+    with_settings(engine, monkeypatch, max_tokens=56, kv_after_update="keep")
     before = engine.num_reprefilled_tokens
     outputs, policies = sample_across_updates(
-        engine, tiny_model, [lease(seed=16 * number) for number in range(4)], seeds=(2, 3)
+        engine, tiny_model, [lease(seed=16 * number, n=16) for number in range(4)], seeds=(2, 3)
     )
     num_mixed, farthest = 0, 0.0
-    for completion in itertools.chain.from_iterable(output.outputs for output in outputs):
+    for completion in itertools.chain.from_iterable(outputs):
         ids, versions_T = list(completion.token_ids), versions_of(completion)
         assert set(versions_T) <= set(policies) and np.all(np.diff(versions_T) >= 0)
         ours = np.array(completion.logprobs.logprobs)
@@ -125,15 +125,16 @@ def test_kept_kv_gives_the_log_probs_of_new_weights_after_old_keys_and_values(
 
 
 def test_a_request_after_an_update_finds_no_kv_of_an_older_version(engine, tiny_model, monkeypatch):
-    with_settings(engine, monkeypatch, samples_per_prompt=1, kv_after_update="keep")
+    with_settings(engine, monkeypatch, kv_after_update="keep")
     load(engine, make_policy(tiny_model))
-    sample(engine, [lease(seed=0, prompt=LONG_PROMPT)])
-    (again,) = sample(engine, [lease(seed=0, prompt=LONG_PROMPT)])
-    assert again.num_cached_tokens == BLOCK
+    sample(engine, [lease(seed=0, prompt=LONG_PROMPT, n=1)])
+    before = engine.load.prefix_hit_tokens
+    sample(engine, [lease(seed=0, prompt=LONG_PROMPT, n=1)])
+    assert engine.load.prefix_hit_tokens == before + BLOCK
     policy = make_policy(tiny_model, seed=4)
     load(engine, policy)
-    (output,) = sample(engine, [lease(seed=0, prompt=LONG_PROMPT)])
-    assert output.num_cached_tokens == 0
+    (output,) = sample(engine, [lease(seed=0, prompt=LONG_PROMPT, n=1)])
+    assert engine.load.prefix_hit_tokens == before + BLOCK
     assert_sampled_from(policy, LONG_PROMPT, output, 0.7)
 
 
@@ -141,12 +142,12 @@ def test_a_sequence_that_waits_across_an_update_gets_none_of_its_groups_older_kv
     engine, tiny_model, monkeypatch
 ):
     # More than the 64 that are sampled at a time, so that the last of the group begin after the update.
-    with_settings(engine, monkeypatch, samples_per_prompt=96, kv_after_update="keep")
+    with_settings(engine, monkeypatch, kv_after_update="keep")
     outputs, policies = sample_across_updates(
-        engine, tiny_model, [lease(seed=0, prompt=LONG_PROMPT)], seeds=(5,)
+        engine, tiny_model, [lease(seed=0, prompt=LONG_PROMPT, n=96)], seeds=(5,)
     )
     newest = max(policies)
-    late = [one for one in outputs[0].outputs if set(versions_of(one)) == {newest}]
+    late = [one for one in outputs[0] if set(versions_of(one)) == {newest}]
     assert 0 < len(late) < 96
     for completion in late:
         expected_T = expected_logprobs(policies[newest], LONG_PROMPT, completion.token_ids, 0.7)
@@ -157,9 +158,11 @@ def test_a_sequence_that_waits_across_an_update_gets_none_of_its_groups_older_kv
 def test_the_tokens_that_updates_make_the_engine_compute_again_are_counted_exactly(
     engine, tiny_model, monkeypatch, scheduled_tokens, prompt, num_samples
 ):
-    with_settings(engine, monkeypatch, max_tokens=40, samples_per_prompt=num_samples)
+    with_settings(engine, monkeypatch, max_tokens=40)
     before = engine.num_reprefilled_tokens
-    outputs, _ = sample_across_updates(engine, tiny_model, [lease(seed=0, prompt=prompt)], seeds=(2, 3))
+    outputs, _ = sample_across_updates(
+        engine, tiny_model, [lease(seed=0, prompt=prompt, n=num_samples)], seeds=(2, 3)
+    )
     counted = engine.num_reprefilled_tokens - before
     assert counted > 0
     # Those that wait find the prompt of those before them only under their own weights: one more is no repetition.

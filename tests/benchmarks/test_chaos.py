@@ -44,9 +44,9 @@ def run_dir(tmp_path: Path) -> Path:
         write(tmp_path, step + 1, groups[PER_STEP * step : PER_STEP * (step + 1)], ledger)
     for group in groups:
         leased = ledger.lease("w", version=0, now_s=0.0)
-        while leased != group:
+        while leased.group != group:
             leased = ledger.lease("w", version=0, now_s=0.0)
-        ledger.receive(group, "w")
+        ledger.receive(leased, "w")
         ledger.commit(group)
     ledger.train(groups)
     checkpoint = tmp_path / "checkpoints" / f"step-{STEPS:06d}"

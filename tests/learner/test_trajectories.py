@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from actors.types import scored_to_batch
+from actors.arrow_forms import scored_to_batch
 from learner.config import LearnerConfig
 from learner.learner import Learner
 from learner.objectives.config import ObjectiveConfig
@@ -39,7 +39,7 @@ def test_the_columns_of_the_file_are_those_that_others_read(tmp_path: Path) -> N
     assert {name: kind.replace("element", "item") for name, kind in found.items()} == {
         "group": "int64",
         "problem_id": "string",
-        "worker": "string",
+        "workers": "list<item: string>",
         "seed": "int64",
         "prompt_token_ids": "list<item: int32>",
         "token_ids": "list<item: list<item: int32>>",

@@ -14,16 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 import ray
 
+from actors.arrow_forms import judgements_to_batch, samples_from_batch, samples_to_batch, scored_to_batch
 from actors.environment import engine_environment
-from actors.types import (
-    GroupFacts,
-    Lease,
-    SampleGroup,
-    judgements_to_batch,
-    samples_from_batch,
-    samples_to_batch,
-    scored_to_batch,
-)
+from actors.types import GroupFacts, Lease, Piece, SampleGroup
 from actors.weights.fingerprint import param_fingerprint
 from actors.weights.manifest import views
 from actors.worker import RolloutFacts, RolloutWorker
@@ -41,7 +34,8 @@ PROMPT = (15, 13, 17, 12, 3, 34, 2)
 
 
 def lease(group: int, prompt: tuple[int, ...] = PROMPT) -> Lease:
-    return Lease(group=group, problem_id=f"p{group}", prompt_token_ids=prompt, seed=8 * group)
+    piece = Piece(group, 0, ENGINE.samples_per_prompt)
+    return Lease(piece=piece, problem_id=f"p{group}", prompt_token_ids=prompt, seed=8 * group)
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +77,7 @@ def test_a_rollout_worker_returns_each_leased_group_once(rollout):
     groups, facts = collect(rollout, 3)
     assert sorted(group.group for group in groups) == [0, 1, 2]
     for group in groups:
-        assert group.worker == "rollout-7" and group.problem_id == f"p{group.group}"
+        assert set(group.workers) == {"rollout-7"} and group.problem_id == f"p{group.group}"
         assert group.seed == 8 * group.group and tuple(group.prompt_token_ids) == PROMPT
         assert group.num_samples == ENGINE.samples_per_prompt
         assert set(group.versions) == {facts.version}
@@ -162,10 +156,10 @@ def test_groups_go_to_the_learner_and_to_its_file_and_weights_to_the_engine_thro
     version = groups[0].samples.oldest_version
     # Rows of two batches, in any order.
     batches = [samples_to_batch([groups[place].samples for place in places]) for places in ((3, 0), (1, 2))]
-    places = [(groups[0].samples.group, 0, 1), (groups[2].samples.group, 1, 1)]
-    places += [(groups[3].samples.group, 0, 0), (groups[1].samples.group, 1, 0)]
     judged = [groups[place] for place in (0, 2, 3, 1)]
-    ray.get(learner.fetch.remote(judgements_to_batch(judged, places), *batches), timeout=60)
+    of_judged = [group.samples.group for group in judged]
+    places = [[(0, 1)], [(1, 1)], [(0, 0)], [(1, 0)]]
+    ray.get(learner.fetch.remote(judgements_to_batch(judged, of_judged, places), *batches), timeout=60)
     numbers = [group.samples.group for group in groups]
     stepped, *buckets = learner.train_step.options(num_returns=num_returns).remote(numbers)
     result = ray.get(stepped, timeout=60)

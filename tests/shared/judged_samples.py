@@ -21,7 +21,7 @@ def scored(
     samples = SampleGroup(
         group=0,
         problem_id="p",
-        worker="w",
+        workers=("w",) * n,
         seed=0,
         prompt_token_ids=np.array([1], np.int32),
         offsets=np.arange(0, 2 * n + 1, 2, dtype=np.int32),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from actors.config import RolloutConfig
 from actors.engine import Engine
-from actors.types import Lease, SampleGroup
+from actors.types import Lease, Piece, SampleGroup
 from actors.weights.manifest import views
 from cluster.config.parse import parse_config
 from cluster.config.schema import RunConfig
@@ -75,7 +75,7 @@ class Pair:
     ) -> list[SampleGroup]:
         leases = [
             Lease(
-                group=number,
+                piece=Piece(number, 0, ENGINE.samples_per_prompt),
                 problem_id="p",
                 prompt_token_ids=prompt,
                 seed=8 * number,
@@ -116,17 +116,16 @@ class Pair:
         return new
 
 
-def as_group(lease: Lease, output: Any) -> SampleGroup:
-    completions = sorted(output.outputs, key=lambda one: one.index)
+def as_group(lease: Lease, completions: Sequence[Any]) -> SampleGroup:
     offsets = np.concatenate([[0], np.cumsum([len(one.token_ids) for one in completions])]).astype(np.int32)
     versions = np.zeros(offsets[-1], np.int32)
     for start, one in zip(offsets[:-1], completions, strict=True):
         for span in one.weight_versions:
             versions[start + span.start : start + span.end] = int(span.version)
     return SampleGroup(
-        group=lease.group,
+        group=lease.piece.group,
         problem_id=lease.problem_id,
-        worker="rollout-0",
+        workers=("rollout-0",) * len(completions),
         seed=lease.seed,
         prompt_token_ids=np.array(lease.prompt_token_ids, np.int32),
         offsets=offsets,

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from actors.config import RolloutConfig
-from actors.types import Lease
+from actors.types import Lease, Piece
 from tests.shared.engine import ENGINE, TIMEOUT_S
 
 if TYPE_CHECKING:
@@ -25,20 +25,22 @@ LONG_PROMPT = tuple(range(10, 55))  # more than one KV block of 32 tokens
 groups = itertools.count()
 
 
-def lease(seed: int, prompt: Sequence[int] = PROMPT) -> Lease:
-    return Lease(group=next(groups), problem_id="p", prompt_token_ids=tuple(prompt), seed=seed)
+def lease(seed: int, prompt: Sequence[int] = PROMPT, n: int = ENGINE.samples_per_prompt) -> Lease:
+    """All of a new group's `n` samples."""
+    return Lease(piece=Piece(next(groups), 0, n), problem_id="p", prompt_token_ids=tuple(prompt), seed=seed)
 
 
-def sample(engine: Engine, leases: Sequence[Lease]) -> list[Any]:
+def sample(engine: Engine, leases: Sequence[Lease]) -> list[list[Any]]:
+    """The completions of each lease."""
     return [future.result(TIMEOUT_S) for future in engine.sample(leases)]
 
 
-def tokens(output: Any) -> list[list[int]]:
-    return [list(completion.token_ids) for completion in output.outputs]
+def tokens(completions: Sequence[Any]) -> list[list[int]]:
+    return [list(completion.token_ids) for completion in completions]
 
 
-def logprobs(output: Any) -> list[np.ndarray]:
-    return [np.array(completion.logprobs.logprobs) for completion in output.outputs]
+def logprobs(completions: Sequence[Any]) -> list[np.ndarray]:
+    return [np.array(completion.logprobs.logprobs) for completion in completions]
 
 
 def versions_of(completion: Any) -> np.ndarray:
@@ -60,8 +62,10 @@ def expected_logprobs(
     return logprobs_TV[torch.arange(len(completion)), torch.tensor(completion)].numpy()
 
 
-def assert_sampled_from(policy: Any, prompt: Sequence[int], output: Any, temperature: float) -> None:
-    for completion, ours in zip(tokens(output), logprobs(output), strict=True):
+def assert_sampled_from(
+    policy: Any, prompt: Sequence[int], completions: Sequence[Any], temperature: float
+) -> None:
+    for completion, ours in zip(tokens(completions), logprobs(completions), strict=True):
         np.testing.assert_allclose(
             ours, expected_logprobs(policy, prompt, completion, temperature), rtol=0, atol=1e-4
         )

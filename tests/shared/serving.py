@@ -20,7 +20,7 @@ import numpy as np
 
 from actors.config import RolloutConfig
 from actors.environment import engine_environment
-from actors.types import Lease, SampleGroup
+from actors.types import Lease, Piece, SampleGroup
 from actors.weights.manifest import TensorEntry, WeightManifest
 from tests.shared.paths import ROOT
 
@@ -73,7 +73,7 @@ def _group(number: int, samples: list[dict[str, Any]]) -> SampleGroup:
     return SampleGroup(
         group=number,
         problem_id=str(number),
-        worker="engine",
+        workers=("engine",) * len(samples),
         seed=0,
         prompt_token_ids=np.array(PROMPTS[number], np.int32),
         offsets=np.cumsum([0, *map(len, token_ids)]).astype(np.int32),
@@ -110,19 +110,19 @@ def _main(directory: Path) -> None:
     ]
     engine = Engine(str(directory / "model"), config, stop_token_ids=[1])
     fingerprints = [engine.fingerprint().result(TIMEOUT_S)]
-    versions = [_sample(engine, 0)]
+    versions = [_sample(engine, 0, config.samples_per_prompt)]
     fingerprints.append(engine.update_weights(1, manifest, buckets).result(TIMEOUT_S))
-    versions.append(_sample(engine, 1))
+    versions.append(_sample(engine, 1, config.samples_per_prompt))
     engine.shutdown()
     (directory / "answer.json").write_text(json.dumps({"versions": versions, "fingerprints": fingerprints}))
     sys.stdout.flush()
     os._exit(0)  # taking vLLM apart takes as long as starting it, and prints what it leaked
 
 
-def _sample(engine: Any, version: int) -> list[list[dict[str, Any]]]:
+def _sample(engine: Any, version: int, num_samples: int) -> list[list[dict[str, Any]]]:
     leases = [
         Lease(
-            group=10 * version + number,
+            piece=Piece(10 * version + number, 0, num_samples),
             problem_id="",
             prompt_token_ids=prompt,
             seed=100 * version + 10 * number,
@@ -132,7 +132,7 @@ def _sample(engine: Any, version: int) -> list[list[dict[str, Any]]]:
     return [
         [
             {"token_ids": list(one.token_ids), "logprobs": list(one.logprobs.logprobs)}
-            for one in future.result(TIMEOUT_S).outputs
+            for one in future.result(TIMEOUT_S)
         ]
         for future in engine.sample(leases)
     ]

@@ -12,8 +12,9 @@ import pyarrow as pa
 import ray
 from ray.exceptions import ObjectLostError
 
-from actors.types import GroupFacts, Judgement, ScoredGroup, samples_to_batch
-from cluster.fleet.stored import JudgedGroup, StoredGroup, store
+from actors.arrow_forms import samples_to_batch
+from actors.types import GroupFacts, Judgement, ScoredGroup
+from cluster.fleet.stored import JudgedGroup, StoredGroup, StoredPiece, store
 
 
 class Nowhere:
@@ -32,7 +33,8 @@ def judgement_of(group: ScoredGroup) -> Judgement:
 
 def referred(group: ScoredGroup, batch: Any = None) -> JudgedGroup:
     """A group without its samples, which would be in row 0 of `batch`."""
-    stored = StoredGroup(facts=GroupFacts.of(group.samples), batch=batch or Nowhere(), row=0)
+    piece = StoredPiece(facts=GroupFacts.of(group.samples), batch=batch or Nowhere(), row=0)
+    stored = StoredGroup.of([piece])
     return JudgedGroup(stored=stored, judgement=judgement_of(group))
 
 
@@ -43,6 +45,12 @@ def in_store(groups: Sequence[ScoredGroup]) -> list[JudgedGroup]:
         JudgedGroup(stored=one, judgement=judgement_of(group))
         for one, group in zip(stored, groups, strict=True)
     ]
+
+
+def moved(group: StoredGroup, batch: Any) -> StoredGroup:
+    """The undivided group with its samples in the same row of another batch."""
+    (piece,) = group.pieces
+    return StoredGroup.of([replace(piece, batch=batch)])
 
 
 @ray.remote(num_cpus=0, max_restarts=0)
@@ -67,7 +75,4 @@ def lost_from_store(groups: Sequence[ScoredGroup]) -> list[JudgedGroup]:
             ray.get(reader.read.remote(batch), timeout=60)
             time.sleep(0.1)
     ray.kill(reader)
-    return [
-        JudgedGroup(stored=replace(one.stored, batch=batch), judgement=one.judgement)
-        for one in in_store(groups)
-    ]
+    return [JudgedGroup(stored=moved(one.stored, batch), judgement=one.judgement) for one in in_store(groups)]

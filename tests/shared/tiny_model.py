@@ -120,7 +120,7 @@ def make_group(
     group = SampleGroup(
         group=number,
         problem_id=f"problem-{number}",
-        worker=worker,
+        workers=(worker,) * samples,
         seed=number,
         prompt_token_ids=prompt,
         offsets=offsets,

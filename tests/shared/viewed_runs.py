@@ -54,7 +54,7 @@ def a_group(
     samples = SampleGroup(
         group=number,
         problem_id=problem_id or f"p{number}",
-        worker=worker,
+        workers=(worker,) * n,
         seed=number * n,
         prompt_token_ids=np.array([0, 1], np.int32),
         offsets=offsets,

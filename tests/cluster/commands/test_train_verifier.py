@@ -77,7 +77,7 @@ def scored_groups(samples) -> tuple[list[Problem], list[ScoredGroup]]:
     for number, pairs in enumerate(by_prompt.values()):
         n, rewards = len(pairs), np.array([float(is_correct) for _, is_correct in pairs])
         group = SampleGroup(
-            group=number, problem_id=f"p{number}", worker="rollout-0", seed=0,
+            group=number, problem_id=f"p{number}", workers=("rollout-0",) * n, seed=0,
             prompt_token_ids=np.array([11, 12], np.int32), offsets=np.arange(n + 1, dtype=np.int32),
             token_ids=np.ones(n, np.int32), logprobs=np.zeros(n, np.float32), versions=np.zeros(n, np.int32),
             texts=tuple(text for text, _ in pairs), finish_reasons=("stop",) * n,

@@ -17,7 +17,7 @@ import tomli_w
 from rich.console import Console
 
 from actors.tokens import encode_prompts, load_tokenizer
-from actors.types import Lease
+from actors.types import Lease, Piece
 from cluster.config.parse import is_override, load_config
 from cluster.config.schema import RunConfig
 from cluster.evaluation.evaluation import (
@@ -141,7 +141,7 @@ def uninterrupted(killing, engine, tiny_model, config_file) -> dict[Cell, list[l
     for cell in (COLD, HOT):
         leases = [
             Lease(
-                group=index,
+                piece=Piece(index, 0, SAMPLES),
                 problem_id="p",
                 prompt_token_ids=prompt,
                 seed=(1 << 32) + index * SAMPLES,
@@ -150,7 +150,7 @@ def uninterrupted(killing, engine, tiny_model, config_file) -> dict[Cell, list[l
             for index, prompt in enumerate(prompts)
         ]
         outputs = [future.result(60.0) for future in engine.sample(leases)]
-        sampled[cell] = [[tuple(one.token_ids) for one in output.outputs] for output in outputs]
+        sampled[cell] = [[tuple(one.token_ids) for one in output] for output in outputs]
     return sampled
 
 

@@ -38,7 +38,7 @@ def group_of(
     samples = SampleGroup(
         group=index,
         problem_id=f"p{index}",
-        worker="rollout-0",
+        workers=("rollout-0",) * n,
         seed=0,
         prompt_token_ids=np.array([5], np.int32),
         offsets=np.cumsum([0, *lengths]).astype(np.int32),

@@ -16,7 +16,15 @@ from cluster.config.parse import parse_config
 from cluster.fleet import elastic
 from cluster.fleet.handles import WorkerHandle
 from cluster.fleet.slots import MAX_FAILED_STARTS, Slot, Slots
-from tests.shared.live_run import GROUPS, both_sample, scrape, staleness, trained_groups, trajectories
+from tests.shared.live_run import (
+    GROUPS,
+    SAMPLES,
+    both_sample,
+    scrape,
+    staleness,
+    trained_groups,
+    trajectories,
+)
 
 NONSENSE: list[dict[str, Any]] = [
     {},
@@ -94,12 +102,12 @@ def test_the_newcomer_serves_the_newest_weights_before_its_first_lease(scaled):
     versions = {
         version
         for row in rows
-        if row["worker"] == "rollout-1"
-        for sample in row["versions"]
+        for worker, sample in zip(row["workers"], row["versions"], strict=True)
+        if worker == "rollout-1"
         for version in sample
     }
     assert min(versions) >= scaled["one"]["step"]  # it began with the model's own weights, version 0
-    assert {row["worker"] for row in rows} == {"rollout-0", "rollout-1"}
+    assert {worker for row in rows for worker in row["workers"]} == {"rollout-0", "rollout-1"}
 
 
 @pytest.mark.slow
@@ -150,11 +158,11 @@ def test_a_synchronous_run_shares_its_steps_among_the_workers_there_are(start, m
     assert trained_groups(tmp_path) == list(range(end["step"] * GROUPS))
     assert set(staleness(tmp_path)) == {0}
     shares = {
-        step: sorted(row["worker"] for row in rows).count("rollout-0")
+        step: [worker for row in rows for worker in row["workers"]].count("rollout-0")
         for step, rows in trajectories(tmp_path).items()
     }
-    assert shares[1] == shares[end["step"]] == GROUPS
-    assert shares[two["step"] + 2] == GROUPS // 2
+    assert shares[1] == shares[end["step"]] == GROUPS * SAMPLES
+    assert shares[two["step"] + 2] == GROUPS * SAMPLES // 2
     assert end["restarts"] == {"rollout": 0, "verifier": 0}
 
 

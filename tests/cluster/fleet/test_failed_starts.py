@@ -27,9 +27,9 @@ class Fleet(RolloutFleet):
             ledger=SimpleNamespace(leases_of=lambda name: [], num_leases_of=lambda name: 0),
             synchronous=False,
             update_timeout_s=1.0,
-            may_lease=lambda version: False,
-            make_lease=lambda group: None,
-            on_groups=lambda groups: None,
+            num_admitted=lambda version: 0,
+            make_lease=lambda piece: None,
+            on_pieces=lambda worker, pieces: None,
             on_lost=lambda role, error: self.lost.append(str(error)),
         )
         self.broken: set[Slot] = set()

@@ -10,10 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.leasing.admission import cut_batch, may_lease, next_part, too_stale
-from cluster.leasing.ledger import LeaseRecord, Ledger
+from actors.types import Piece
+from cluster.leasing.admission import cut_batch, next_part, num_admitted, too_stale
+from cluster.leasing.leased_group import LeasedGroup
+from cluster.leasing.ledger import Ledger
 
-STANDSTILL_TICKS = 3000
+STANDSTILL_TICKS = 20_000
 
 
 @dataclass
@@ -27,17 +29,18 @@ class Worker:
     version: int = -1
     loading: int | None = None
     loaded_at: int = 0
-    sampling: dict[int, tuple[int, int]] = field(default_factory=dict)
-    """Group to the tick at which it is finished, and the version that begins it."""
+    sampling: dict[Piece, tuple[int, int]] = field(default_factory=dict)
+    """Piece to the tick at which it is finished, and the version that begins it."""
     silent_until: int = 0
 
 
 class Simulation:
     """The loops of controller.py and rollouts.py in ticks, around the real ledger and the real rule.
 
-    The learner passes over parts of its next batch, of a random size, each for a random time.
+    The learner passes over parts of its next batch, of a random size, each for a random time. Groups are leased in pieces of
+    random sizes, of which a piece takes as long as its longest sample.
 
-    Random: how long a group samples (one in ten twenty times as long), workers' speeds, verdicts,
+    Random: how long a sample is (some twenty times as long as others), workers' speeds, verdicts,
     training steps, broadcasts (confirmed by each worker at its own time), deaths and verifier failures,
     workers that fall silent for a while, and go on sampling meanwhile.
     """
@@ -53,14 +56,29 @@ class Simulation:
         self.learner_ticks = rng.choice([1, 10, 60])
         self.broadcast_ticks = rng.choice([1, 5, 40])
         self.part_size = rng.randint(1, self.groups_per_step)
+        self.num_samples = rng.randint(1, 6)
         self.num_parts = 0
         num_workers = rng.randint(1, 4)
         self.synchronous = max_staleness == 0
         self.groups_in_flight = (
-            -(-self.groups_per_step // num_workers) if self.synchronous else rng.choice([1, 2, 8, 100])
+            self.groups_per_step * self.num_samples if self.synchronous else rng.choice([1, 2, 8, 100])
         )
         num_groups = num_steps * self.groups_per_step
-        self.ledger = Ledger(num_problems=rng.randint(1, 50), num_groups=num_groups, seed=seed)
+        self.ledger = Ledger(
+            num_problems=rng.randint(1, 50), num_groups=num_groups, seed=seed, num_samples=self.num_samples
+        )
+        lengths_rng = random.Random(seed)  # a sample is fixed by its seed, whoever draws it
+        self.lengths = {
+            group: [
+                lengths_rng.randint(1, 5) * (20 if lengths_rng.random() < 0.03 else 1)
+                for _ in range(self.num_samples)
+            ]
+            for group in range(num_groups)
+        }
+        self.received: dict[int, dict[int, int]] = {}
+        """Of groups that are sampled: the lengths of the samples that have come, by their numbers."""
+        self.trained_lengths: list[int] = []
+        self.num_divided = 0
         self.now = self.version = self.published = 0
         self.phase, self.phase_ends = "waiting", 0
         self.in_training: list[int] = []
@@ -105,6 +123,7 @@ class Simulation:
             del self.judging[group]
             if self.rng.random() < self.unjudged_rate:
                 self.ledger.release([group])
+                del self.received[group]
             else:
                 assert self.ledger.commit(group)
         self.advance_learner()
@@ -149,18 +168,27 @@ class Simulation:
                 self.top_up()
             else:
                 self.load(worker)
-        finished = [group for group, (due, _) in worker.sampling.items() if due <= self.now]
-        for group in finished:
-            _, version = worker.sampling.pop(group)
-            if not self.ledger.receive(group, worker.name, version=version):
+        finished = [piece for piece, (due, _) in worker.sampling.items() if due <= self.now]
+        for piece in finished:
+            _, version = worker.sampling.pop(piece)
+            if not self.ledger.receive(piece, worker.name, version=version):
                 self.num_late += 1
             elif self.version - version > self.max_staleness:
-                self.ledger.release([group])
+                self.ledger.give_back(piece)
                 self.num_dropped += 1
             else:
-                self.judging[group] = self.now + self.rng.randint(0, 5)
+                self.receive(piece)
         if finished or self.rng.random() < 0.1:
             self.top_up()
+
+    def receive(self, piece):
+        received = self.received.setdefault(piece.group, {})
+        for sample in range(piece.start, piece.stop):
+            assert sample not in received
+            received[sample] = self.lengths[piece.group][sample]
+        if self.ledger.is_received(piece.group):
+            assert len(received) == self.num_samples
+            self.judging[piece.group] = self.now + self.rng.randint(0, 5)
 
     def load(self, worker):
         worker.loading = self.published
@@ -187,6 +215,8 @@ class Simulation:
         elif self.phase == "training" and self.phase_ends <= self.now:
             self.ledger.train(self.in_training)
             self.trained += self.in_training
+            for group in self.in_training:
+                self.trained_lengths += self.received.pop(group).values()
             self.in_training = []
             self.version += 1
             self.phase = "finishing the last broadcast"
@@ -204,6 +234,7 @@ class Simulation:
         self.num_dropped += len(stale)
         for group in stale:
             self.ledger.discard(group)
+            del self.received[group]
         return cut_batch(self.ledger, **self.bounds)
 
     @property
@@ -224,7 +255,12 @@ class Simulation:
         while load:
             name = min(load, key=lambda name: (load[name], name))
             worker = self.workers[name]
-            admitted = may_lease(
+            found = self.ledger.next_piece
+            if found is None:
+                break
+            whole, begun_under = found
+            is_fresh = begun_under is not None and begun_under <= worker.version
+            admitted = is_fresh or num_admitted(
                 next_version=self.version + bool(self.in_training),
                 served_version=worker.version,
                 outstanding=self.ledger.num_outstanding - len(self.in_training),
@@ -234,14 +270,15 @@ class Simulation:
             if load[name] >= self.groups_in_flight or not admitted:
                 del load[name]
                 continue
-            group = self.ledger.lease(name, version=worker.version, now_s=self.now)
-            if group is None:
-                break
-            self.leases_by_version[worker.version] += 1
-            straggles = 20 if self.rng.random() < 0.1 else 1
-            finished_at = self.now + worker.slowness * self.rng.randint(1, 5) * straggles
+            most = self.rng.choice([self.rng.randint(1, self.num_samples), self.num_samples])
+            piece = self.ledger.lease(name, version=worker.version, now_s=self.now, most=most)
+            self.leases_by_version[worker.version] += begun_under is None
+            self.num_divided += piece != whole
+            finished_at = self.now + worker.slowness * max(
+                self.lengths[piece.group][piece.start : piece.stop]
+            )
             # One in flight is not started twice.
-            worker.sampling.setdefault(group, (finished_at, worker.version))
+            worker.sampling.setdefault(piece, (finished_at, worker.version))
             load[name] += 1
             self.max_outstanding = max(self.max_outstanding, self.ledger.num_outstanding)
 
@@ -267,6 +304,17 @@ def test_every_group_is_trained_once_and_in_time_and_none_is_dropped(max_stalene
     assert any(run.max_outstanding == (max_staleness + 1) * run.groups_per_step for run in runs)
     assert (sum(run.num_deaths for run in runs) > 100) == deaths
     assert sum(run.num_parts for run in runs) > 100
+    assert sum(run.num_divided for run in runs) > 100
+
+
+@pytest.mark.parametrize("max_staleness", [0, 1, 3])
+def test_the_lengths_that_are_trained_are_those_that_are_sampled_whatever_dies_or_is_silent(max_staleness):
+    """Nothing is left out for being long: each sample is fixed by its seed, and has its place in the run's order."""
+    runs = simulations(max_staleness, deaths=True, silences=True, num_runs=50)
+    for run in runs:
+        sampled = [length for lengths in run.lengths.values() for length in lengths]
+        assert sorted(run.trained_lengths) == sorted(sampled)
+    assert sum(run.num_deaths for run in runs) > 100 and sum(run.num_divided for run in runs) > 100
 
 
 @pytest.mark.parametrize("deaths", [False, True])
@@ -293,37 +341,41 @@ def test_with_staleness_sampling_goes_on_while_the_learner_trains():
         assert sum(run.num_overlapping for run in simulations(max_staleness, deaths=False)) > 1000
 
 
-# may_lease
+# num_admitted
 
 
 @pytest.mark.parametrize(
-    ("next_version", "served_version", "outstanding", "max_staleness", "admitted"),
+    ("next_version", "served_version", "outstanding", "max_staleness", "expected"),
     [
-        (3, 3, 0, 0, True),
-        (3, 3, 7, 0, True),  # the last place in the batch that version 3 trains
-        (3, 3, 8, 0, False),
-        (4, 3, 0, 0, False),  # version 3 is being trained: the next batch is for version 4
-        (3, 2, 0, 0, False),  # the engine lags behind
-        (4, 3, 0, 1, True),
-        (4, 3, 7, 1, True),
-        (4, 3, 8, 1, False),
-        (3, 3, 15, 1, True),
-        (3, 3, 16, 1, False),
-        (5, 3, 0, 1, False),
-        (5, 3, 23, 4, True),
-        (5, 3, 24, 4, False),
+        (3, 3, 0, 0, 8),
+        (3, 3, 7, 0, 1),  # the last place in the batch that version 3 trains
+        (3, 3, 8, 0, 0),
+        (4, 3, 0, 0, 0),  # version 3 is being trained: the next batch is for version 4
+        (3, 2, 0, 0, 0),  # the engine lags behind
+        (4, 3, 0, 1, 8),
+        (4, 3, 7, 1, 1),
+        (4, 3, 8, 1, 0),
+        (3, 3, 15, 1, 1),
+        (3, 3, 16, 1, 0),
+        (5, 3, 0, 1, 0),
+        (5, 3, 23, 4, 1),
+        (5, 3, 24, 4, 0),
     ],
 )
-def test_a_lease_is_given_up_to_the_last_group_that_would_be_consumed_in_time(
-    next_version, served_version, outstanding, max_staleness, admitted
+def test_groups_are_admitted_up_to_the_last_that_would_be_consumed_in_time(
+    next_version, served_version, outstanding, max_staleness, expected
 ):
-    assert admitted == may_lease(
+    found = num_admitted(
         next_version=next_version,
         served_version=served_version,
         outstanding=outstanding,
         groups_per_step=8,
         max_staleness=max_staleness,
     )
+    assert found == expected
+    for number in range(found + 1):  # one after the other, each behind all that are outstanding then
+        consumed_at = next_version + (outstanding + number) // 8
+        assert (consumed_at - served_version <= max_staleness) == (number < found)
 
 
 # cut_batch
@@ -462,7 +514,7 @@ def ledger_of(leased, buffered, begun=()):
     ledger.buffered.update(buffered)
     ledger.begun.update(dict.fromkeys(begun, 0))
     for group, version in leased.items():
-        ledger.leased[group] = LeaseRecord("rollout-0", version, 0.0)
+        ledger.leased[group] = LeasedGroup(version, 0.0, rest=[])
     return ledger
 
 

@@ -17,7 +17,9 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from cluster.leasing.ledger import CONTROLLER, Ledger
+from actors.types import Piece
+from cluster.leasing.leased_group import CONTROLLER
+from cluster.leasing.ledger import Ledger
 
 
 def make_ledger(num_groups=6, num_problems=4, seed=0):
@@ -25,12 +27,27 @@ def make_ledger(num_groups=6, num_problems=4, seed=0):
 
 
 def lease(ledger, worker="rollout-0", version=0, now_s=0.0):
-    return ledger.lease(worker, version=version, now_s=now_s)
+    """The number of an undivided group."""
+    piece = ledger.lease(worker, version=version, now_s=now_s)
+    return None if piece is None else piece.group
+
+
+def receive(ledger, group, worker, **told):
+    return ledger.receive(Piece(group, 0, 1), worker, **told)
+
+
+def held(ledger, worker):
+    return [record.piece.group for record in ledger.leases_of(worker)]
+
+
+def holders(ledger):
+    """Who has each leased group."""
+    return {group: leased.pieces[0].worker for group, leased in ledger.leased.items()}
 
 
 def buffer(ledger, worker="rollout-0", version=0):
     group = lease(ledger, worker, version)
-    assert ledger.receive(group, worker) and ledger.commit(group)
+    assert receive(ledger, group, worker) and ledger.commit(group)
     return group
 
 
@@ -62,10 +79,10 @@ def test_a_group_goes_from_pending_to_leased_to_buffered_to_trained():
     assert states(ledger) == ["pending", "pending"]
     assert lease(ledger, "rollout-3", version=7, now_s=12.5) == 0
     assert states(ledger) == ["leased", "pending"]
-    record = ledger.leased[0]
+    record = ledger.leased[0].pieces[0]
     assert (record.worker, record.version, record.since_s) == ("rollout-3", 7, 12.5)
-    assert ledger.receive(0, "rollout-3")
-    assert states(ledger) == ["leased", "pending"] and ledger.leased[0].worker == CONTROLLER
+    assert receive(ledger, 0, "rollout-3")
+    assert states(ledger) == ["leased", "pending"] and holders(ledger)[0] == CONTROLLER
     assert ledger.commit(0)
     assert states(ledger) == ["buffered", "pending"] and ledger.buffered == {0: 7}
     assert ledger.num_trained == 0 and ledger.num_outstanding == 1
@@ -77,7 +94,7 @@ def test_a_group_goes_from_pending_to_leased_to_buffered_to_trained():
 def test_a_released_group_is_leased_again_before_any_later_one():
     ledger = make_ledger()
     assert [lease(ledger, worker) for worker in ("a", "b", "a", "b")] == [0, 1, 2, 3]
-    ledger.release(ledger.leases_of("a"))
+    ledger.release(held(ledger, "a"))
     assert states(ledger) == ["pending", "leased", "pending", "leased", "pending", "pending"]
     assert [lease(ledger, "c", version=1) for _ in range(3)] == [0, 2, 4]
     assert ledger.leased[2].version == 1
@@ -103,33 +120,33 @@ def test_a_workers_leases_are_those_it_holds_and_not_those_the_controller_receiv
     ledger = make_ledger()
     for worker in ("a", "b", "a", "a"):
         lease(ledger, worker)
-    ledger.receive(2, "a")
-    assert ledger.leases_of("a") == [0, 3]
-    assert ledger.leases_of("b") == [1]
-    assert ledger.leases_of(CONTROLLER) == [2]
-    assert ledger.leases_of("nobody") == []
+    receive(ledger, 2, "a")
+    assert held(ledger, "a") == [0, 3]
+    assert held(ledger, "b") == [1]
+    assert held(ledger, CONTROLLER) == [2]
+    assert held(ledger, "nobody") == []
 
 
 def test_only_the_holder_of_the_lease_delivers_and_only_once():
     ledger = make_ledger()
     group = lease(ledger, "a")
-    assert not ledger.receive(group, "b")
-    assert ledger.receive(group, "a")
-    assert not ledger.receive(group, "a")
-    assert not ledger.receive(5, "a")  # never leased
+    assert not receive(ledger, group, "b")
+    assert receive(ledger, group, "a")
+    assert not receive(ledger, group, "a")
+    assert not receive(ledger, 5, "a")  # never leased
 
 
 def test_a_late_result_of_a_worker_given_up_for_dead_changes_nothing():
     ledger = make_ledger()
     group = lease(ledger, "dead")
     ledger.release([group])
-    assert not ledger.receive(group, "dead")
+    assert not receive(ledger, group, "dead")
     assert lease(ledger, "b") == group
-    assert not ledger.receive(group, "dead")
-    assert ledger.receive(group, "b") and ledger.commit(group)
-    assert not ledger.receive(group, "b") and not ledger.commit(group)
+    assert not receive(ledger, group, "dead")
+    assert receive(ledger, group, "b") and ledger.commit(group)
+    assert not receive(ledger, group, "b") and not ledger.commit(group)
     ledger.train([group])
-    assert not ledger.receive(group, "b") and not ledger.commit(group)
+    assert not receive(ledger, group, "b") and not ledger.commit(group)
     assert state(ledger, group) == "trained" and ledger.num_trained == 1
 
 
@@ -138,14 +155,14 @@ def test_a_silent_workers_groups_are_leased_to_others_first_and_its_own_samples_
     assert [lease(ledger, worker) for worker in ("silent", "b", "silent")] == [0, 1, 2]
     ledger.doubt("silent")
     assert states(ledger)[:3] == ["pending", "leased", "pending"] and ledger.num_outstanding == 1
-    assert ledger.leases_of("silent") == []
+    assert held(ledger, "silent") == []
     assert lease(ledger, "b", version=4) == 0
-    assert not ledger.receive(0, "silent")
-    assert not ledger.receive(2, "b")
-    assert ledger.receive(2, "silent") and not ledger.receive(2, "silent")
+    assert not receive(ledger, 0, "silent")
+    assert not receive(ledger, 2, "b")
+    assert receive(ledger, 2, "silent") and not receive(ledger, 2, "silent")
     assert lease(ledger, "b") == 3
     assert ledger.commit(2) and ledger.buffered == {2: 0}
-    assert ledger.receive(0, "b") and ledger.commit(0) and ledger.buffered[0] == 4
+    assert receive(ledger, 0, "b") and ledger.commit(0) and ledger.buffered[0] == 4
 
 
 def test_nothing_counts_any_more_of_a_worker_that_was_silent_and_is_gone():
@@ -153,7 +170,7 @@ def test_nothing_counts_any_more_of_a_worker_that_was_silent_and_is_gone():
     lease(ledger, "silent")
     ledger.doubt("silent")
     ledger.forget("silent")
-    assert not ledger.receive(0, "silent") and state(ledger, 0) == "pending"
+    assert not receive(ledger, 0, "silent") and state(ledger, 0) == "pending"
     assert [lease(ledger, "b"), lease(ledger, "b")] == [0, 1]
 
 
@@ -164,10 +181,10 @@ def test_samples_of_an_earlier_lease_are_as_old_as_their_oldest_token():
     assert (
         lease(ledger, "a", version=5) == 0
     )  # it answers again, and has been sampling the group all the time
-    assert ledger.receive(0, "a", version=2) and ledger.commit(0)
+    assert receive(ledger, 0, "a", version=2) and ledger.commit(0)
     assert ledger.buffered == {0: 2}
     lease(ledger, "a", version=5)
-    assert ledger.receive(1, "a", version=6) and ledger.commit(1)
+    assert receive(ledger, 1, "a", version=6) and ledger.commit(1)
     assert ledger.buffered[1] == 5  # the order of leases is that of batches
 
 
@@ -176,7 +193,7 @@ def test_verdicts_count_only_for_a_received_group():
     assert not ledger.commit(0)
     group = lease(ledger)
     assert not ledger.commit(group)
-    ledger.receive(group, "rollout-0")
+    receive(ledger, group, "rollout-0")
     ledger.release([group])  # the verifier gave up on it
     assert not ledger.commit(group)
     assert state(ledger, group) == "pending"
@@ -319,7 +336,7 @@ class Run(RuleBasedStateMachine):
         group, worker = self.data.draw(st.sampled_from(self.messages))
         holder = self.holder.get(group) if self.model[group] == "leased" else self.doubted.get(group)
         expected = holder == worker
-        assert self.ledger.receive(group, worker) == expected
+        assert receive(self.ledger, group, worker) == expected
         if expected:
             self.doubted.pop(group, None)
             self.model[group], self.holder[group] = "leased", CONTROLLER
@@ -413,10 +430,10 @@ class Run(RuleBasedStateMachine):
         by_version = Counter(record.version for record in self.ledger.leased.values())
         assert self.ledger.num_leased_by_version == by_version
         assert self.ledger.num_buffered_by_version == Counter(self.ledger.buffered.values())
-        for holder in {record.worker for record in self.ledger.leased.values()} | {"nobody"}:
-            held = {group for group, record in self.ledger.leased.items() if record.worker == holder}
-            assert set(self.ledger.leases_of(holder)) == held
-            assert self.ledger.num_leases_of(holder) == len(held)
+        for holder in {*holders(self.ledger).values(), "nobody"}:
+            groups = {group for group, one in holders(self.ledger).items() if one == holder}
+            assert set(held(self.ledger, holder)) == groups
+            assert self.ledger.num_leases_of(holder) == len(groups)
         outstanding = Counter(self.model.values())
         assert self.ledger.num_outstanding == sum(
             outstanding[state] for state in ("leased", "buffered", "begun")
@@ -428,7 +445,7 @@ class Run(RuleBasedStateMachine):
             return
         self.crash_and_resume()
         while (group := lease(self.ledger, "rollout-x")) is not None:
-            assert self.ledger.receive(group, "rollout-x") and self.ledger.commit(group)
+            assert receive(self.ledger, group, "rollout-x") and self.ledger.commit(group)
             self.ledger.train([group])
             self.trained.append(group)
         assert sorted(self.trained) == list(range(self.ledger.num_groups))
@@ -464,11 +481,11 @@ def test_what_a_group_asked_when_it_was_trained_is_known_after_its_problem_was_s
     ledger.train([buffer(ledger)])
     ledger.set_aside.add(own[0])
     assert ledger.trained_problems() == {own[0]}
-    for _ in range(4):  # the last of them asks something else than its own problem in the second epoch
-        group = buffer(ledger)
-        ledger.problem_index(group)
-        ledger.train([group])
     substitute = next(g for g in range(4, 8) if own[g] == own[0])
+    for _ in range(
+        substitute
+    ):  # the last of them asks something else than its own problem in the second epoch
+        ledger.train([buffer(ledger)])
     again = restart(ledger)
     assert again.set_aside == {own[0]}
     assert again.trained_problems() == ledger.trained_problems()

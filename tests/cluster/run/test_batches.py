@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from actors.types import Piece
 from cluster.config.schema import TrainConfig
 from cluster.leasing.ledger import Ledger
 from cluster.run.batches import Batches
@@ -23,7 +24,7 @@ class Run:
 
     def judged(self, *numbers: int, where: str = "") -> None:
         for number in numbers:
-            assert self.ledger.receive(number, "rollout-0")
+            assert self.ledger.receive(Piece(number, 0, 1), "rollout-0")
             self.batches.receive(number)
             assert self.ledger.commit(number)
             self.batches.add(referred(make_group(number), Nowhere(where)))
@@ -75,7 +76,7 @@ def test_a_synchronous_part_waits_for_a_group_that_was_lost_and_is_to_be_sampled
     assert run.part() is None
     run.ledger.lease("rollout-1", version=0, now_s=1.0)
     assert run.part() is None
-    assert run.ledger.receive(0, "rollout-1")
+    assert run.ledger.receive(Piece(0, 0, 1), "rollout-1")
     run.batches.receive(0)
     run.ledger.commit(0)
     run.batches.add(referred(make_group(0), Nowhere("")))
@@ -121,9 +122,9 @@ def test_groups_whose_samples_are_lost_are_pending_again_unless_the_learner_has_
     assert [group.stored.facts.group for group in lost] == [2]
     assert run.batches.discard_lost("lost") == []
     assert [*run.ledger.begun] == [0, 1] and [*run.ledger.buffered] == [3]
-    assert run.ledger.lease("rollout-1", version=0, now_s=0.0) == 2
-    assert not run.ledger.receive(2, "rollout-0")
-    assert run.ledger.receive(2, "rollout-1")
+    assert run.ledger.lease("rollout-1", version=0, now_s=0.0) == Piece(2, 0, 1)
+    assert not run.ledger.receive(Piece(2, 0, 1), "rollout-0")
+    assert run.ledger.receive(Piece(2, 0, 1), "rollout-1")
     run.batches.receive(2)
     assert run.ledger.commit(2)
     run.batches.add(referred(make_group(2), Nowhere("there")))

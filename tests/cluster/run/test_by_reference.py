@@ -61,10 +61,11 @@ class Watched(ControllerClass):
 
     async def read_one(self) -> dict[str, int]:
         """What the counters say once this process does read a group."""
-        from actors.types import samples_of_row
+        from actors.arrow_forms import samples_of_row
 
         assert self.one is not None
-        samples_of_row(await self.one.stored.batch, self.one.stored.row)
+        for piece in self.one.stored.pieces:
+            samples_of_row(await piece.batch, piece.row)
         return dict(self.seen)
 
 

@@ -16,7 +16,6 @@ import pytest
 from tests.shared.left_behind import checkpoint_at
 from tests.shared.live_run import (
     GROUPS,
-    SAMPLES,
     both_sample,
     scrape,
     serving,
@@ -27,6 +26,8 @@ from tests.shared.live_run import (
 )
 
 HEARTBEAT_S, SUSPECT_S = 9.0, 1.0
+SAMPLES = 16
+"""Of a group: so many that two engines share it now and then."""
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +36,12 @@ def faulty(start, make_config, tmp_path_factory) -> dict[str, Any]:
     run_dir = tmp_path_factory.mktemp("faulty")
     config = make_config(
         verifier={"workers": 2, "heartbeat_timeout_s": HEARTBEAT_S},
-        rollout={"workers": 2, "heartbeat_timeout_s": HEARTBEAT_S, "suspect_after_s": SUSPECT_S},
+        rollout={
+            "workers": 2,
+            "samples_per_prompt": SAMPLES,
+            "heartbeat_timeout_s": HEARTBEAT_S,
+            "suspect_after_s": SUSPECT_S,
+        },
         train={"steps": 100_000, "max_staleness": 1, "checkpoint_every": 20, "keep_checkpoints": 2},
     )
     seen: dict[str, Any] = {"run_dir": run_dir}
@@ -80,7 +86,11 @@ def faulty_resumed(start, make_config, faulty) -> dict[str, Any]:
     """The faulty run's remainder; its only worker hangs when the checkpoint it came from is gone."""
     run_dir, step = faulty["run_dir"], faulty["end"]["step"]
     config = make_config(
-        rollout={"heartbeat_timeout_s": HEARTBEAT_S, "suspect_after_s": SUSPECT_S},
+        rollout={
+            "samples_per_prompt": SAMPLES,
+            "heartbeat_timeout_s": HEARTBEAT_S,
+            "suspect_after_s": SUSPECT_S,
+        },
         train={"steps": step + 40, "max_staleness": 1, "checkpoint_every": 2, "keep_checkpoints": 1},
     )
     checkpoint = checkpoint_at(run_dir, step)
@@ -132,6 +142,18 @@ def test_stop_finishes_the_step_and_writes_a_checkpoint(faulty):
 def test_no_group_is_trained_twice_whatever_dies(faulty):
     trained = trained_groups(faulty["copy"])
     assert len(trained) == len(set(trained)) == faulty["end"]["step"] * GROUPS
+
+
+def test_groups_that_engines_share_are_whole_also_around_silence_and_death(faulty):
+    rows = [row for rows in trajectories(faulty["copy"]).values() for row in rows]
+    shared = [row for row in rows if len(set(row["workers"])) > 1]
+    assert {faulty["silent"]["name"], faulty["killed"]["name"]} <= {
+        name for row in shared for name in row["workers"]
+    }
+    for row in rows:
+        assert {len(row[column]) for column in ("workers", "texts", "token_ids", "rewards")} == {SAMPLES}
+        for text, reward in zip(row["texts"], row["rewards"], strict=True):
+            assert reward == sum(map(ord, text)) % 97 / 97
 
 
 @pytest.mark.slow

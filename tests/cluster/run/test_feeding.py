@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from actors.types import Piece
 from cluster.config.schema import TrainConfig
 from cluster.fleet.stored import JudgedGroup, SamplesLost
 from cluster.leasing.ledger import Ledger
@@ -30,8 +31,9 @@ class Learner:
 
     async def fetch(self, groups: Sequence[JudgedGroup]) -> None:
         for group in groups:
-            if group.stored.object_id in self.lost:
-                raise SamplesLost(group.stored.object_id)
+            for object_id in self.lost:
+                if group.stored.is_in(object_id):
+                    raise SamplesLost(object_id)
         self.fetched = [group.stored.facts.group for group in groups]
 
     async def begin_step(self, numbers: Sequence[int], *, num_groups: int) -> None:
@@ -67,7 +69,7 @@ class Run:
 
     def judge(self, *numbers: int, where: str = "there") -> None:
         for number in numbers:
-            assert self.ledger.receive(number, "rollout-0")
+            assert self.ledger.receive(Piece(number, 0, 1), "rollout-0")
             self.batches.receive(number)
             assert self.ledger.commit(number)
             self.batches.add(referred(make_group(number), Nowhere(where)))

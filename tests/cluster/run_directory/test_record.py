@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from actors.types import scored_from_batch
+from actors.arrow_forms import scored_from_batch
 from cluster.leasing.ledger import Ledger
 from cluster.run_directory.integrity import find_damage
 from cluster.run_directory.record import RunRecord, read_state, step_of, write_atomically
@@ -168,9 +168,9 @@ def test_only_the_newest_checkpoints_are_kept_oldest_first(record):
 def test_the_ledger_of_a_checkpoint_restores(record):
     ledger = Ledger(num_problems=3, num_groups=6, seed=1)
     for _ in range(3):
-        group = ledger.lease("a", version=0, now_s=0.0)
-        ledger.receive(group, "a")
-        ledger.commit(group)
+        piece = ledger.lease("a", version=0, now_s=0.0)
+        ledger.receive(piece, "a")
+        ledger.commit(piece.group)
     ledger.train([0, 2])
     record.begin_checkpoint(1)
     final = record.finish_checkpoint(1, {"ledger": ledger.to_json()}, keep=1)

@@ -238,6 +238,7 @@ def every_completion(length):
         logprobs=np.full(count * length, -math.log(VOCABULARY_SIZE), np.float32),
         versions=np.zeros(count * length, np.int32),
         texts=("",) * count,
+        workers=group.samples.workers * count,
         finish_reasons=("length",) * count,
     )
     return replace(

@@ -33,7 +33,7 @@ def batch_of(step, *, workers, staleness, num_groups=8, lengths=(2, 9)):
             replace(
                 samples,
                 group=num_groups * step + g,
-                worker=f"rollout-{g % workers}",
+                workers=(f"rollout-{g % workers}",) * samples.num_samples,
                 versions=np.full_like(samples.versions, version),
             )
         )
