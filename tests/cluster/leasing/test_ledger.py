@@ -482,7 +482,9 @@ def test_what_a_group_asked_when_it_was_trained_is_known_after_its_problem_was_s
     ledger.set_aside.add(own[0])
     assert ledger.trained_problems() == {own[0]}
     substitute = next(g for g in range(4, 8) if own[g] == own[0])
-    for _ in range(substitute):  # the last of them asks something else than its own problem in the second epoch
+    for _ in range(
+        substitute
+    ):  # the last of them asks something else than its own problem in the second epoch
         ledger.train([buffer(ledger)])
     again = restart(ledger)
     assert again.set_aside == {own[0]}
