@@ -15,6 +15,7 @@ import json
 import random
 import sys
 import time
+from collections import Counter
 from types import SimpleNamespace
 from typing import Any
 
@@ -42,6 +43,7 @@ class Simulation:
         self.version = 0
         self.ledger = Ledger(num_problems=10_000, num_groups=num_groups, seed=0, num_samples=samples)
         self._sampling: list[tuple[str, Piece]] = []
+        self._num_finished: Counter[str] = Counter()
         self.num_pieces = 0
         self.fleet = RolloutFleet(
             config=RolloutConfig(max_num_seqs=self._engine_size, samples_per_prompt=samples),
@@ -75,11 +77,10 @@ class Simulation:
         name, piece = self._sampling.pop()
         assert self.ledger.receive(piece, name)
         worker = self.fleet.workers[name]
-        before = worker.facts.num_finished if worker.facts else 0
+        self._num_finished[name] += piece.num_samples
         facts: Any = SimpleNamespace(
             num_leased=worker.num_leased,
-            num_finished=before + piece.num_samples,
-            num_unfinished=worker.num_leased - before - piece.num_samples,
+            num_unfinished=worker.num_leased - self._num_finished[name],
             capacity=self._engine_size,
         )
         worker.facts = facts

@@ -335,6 +335,20 @@ def test_stale_samples_are_compared_under_the_weights_they_were_sampled_with():
     assert result.parity_by_worker["mislabelled"].mean > 0.1
 
 
+def test_of_the_engines_that_share_a_group_the_one_with_other_logprobs_is_named():
+    group = make_group(0, samples=4)
+    first_wrong = group.samples.offsets[3]
+    shifted = shift_behaviour(group, -0.25 * (np.arange(len(group.samples.logprobs)) >= first_wrong))
+    shared = replace(shifted.samples, workers=("right", "right", "right", "wrong"))
+    learner = make_learner(objective=ALL_TRAINED, parity_share=EVERYTHING)
+    parity = learner.train_step(
+        [score(shared, group.rewards), make_group(1, worker="right")]
+    ).parity_by_worker
+    assert parity.keys() == {"right", "wrong"}
+    assert parity["right"].largest < 1e-4 and parity["wrong"].mean == pytest.approx(0.25, abs=1e-4)
+    assert parity["wrong"].num_tokens == len(group.samples.logprobs) - first_wrong
+
+
 def test_a_sequence_sampled_across_an_update_is_compared_token_by_token():
     learner, old, new = after_one_large_step(objective=ALL_TRAINED, parity_share=EVERYTHING)
     under_old, under_new = make_group(5, model=old, lengths=(6, 6)), make_group(5, model=new, lengths=(6, 6))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import ray
 
 from actors.arrow_forms import judgements_to_batch, samples_from_batch, samples_to_batch, scored_to_batch
 from actors.environment import engine_environment
-from actors.types import GroupFacts, Lease, Piece, SampleGroup
+from actors.types import GroupFacts, Lease, Piece, SampleGroup, joined
 from actors.weights.fingerprint import param_fingerprint
 from actors.weights.manifest import views
 from actors.worker import RolloutFacts, RolloutWorker
@@ -116,6 +117,23 @@ def test_a_group_can_be_leased_again_after_it_was_collected(rollout):
     np.testing.assert_array_equal(groups[0].logprobs, groups[1].logprobs)
 
 
+def test_pieces_of_a_group_are_leased_and_returned_each_for_itself(rollout):
+    whole = lease(35)
+    ray.get(rollout.submit.remote([whole]), timeout=30)
+    (group,), _ = collect(rollout, 1)
+    parts = [replace(whole, piece=whole.piece._replace(start=a, stop=b)) for a, b in ((3, 8), (0, 3))]
+    ray.get(rollout.submit.remote(parts), timeout=30)
+    seen: dict[Piece, SampleGroup] = {}
+    while len(seen) < 2:
+        (about, _), batch = ray.get(list(rollout.collect.remote(0.5)), timeout=30)
+        seen |= {facts.piece: piece for facts, piece in zip(about, samples_from_batch(batch), strict=True)}
+    assert seen.keys() == {Piece(35, 0, 3), Piece(35, 3, 8)}
+    again = joined([seen[piece] for piece in sorted(seen)])
+    assert again.seed == group.seed and again.texts == group.texts and again.workers == group.workers
+    for name in ("offsets", "token_ids", "logprobs"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(group, name))
+
+
 @pytest.mark.parametrize("wait_s", [0.0, 0.4])
 def test_an_idle_workers_collect_comes_back_empty_in_time(rollout, wait_s):
     started = time.monotonic()
@@ -208,12 +226,12 @@ def test_a_verifier_worker_judges_groups_in_the_order_of_their_completions(ray_c
     )
     ray.get(worker.ready.remote(), timeout=60)
     items = [
-        Candidates(group=5, problem=problem, batch=1, row=1),
-        Candidates(group=9, problem=problem, batch=0, row=0, demonstration=completion),
+        Candidates(group=5, problem=problem, places=((1, 1), (0, 0))),  # a divided group
+        Candidates(group=9, problem=problem, places=((0, 0),), demonstration=completion),
     ]
     batches = [texts_alone(["1"]), texts_alone(["never read"], ["1 +", completion, ""])]
     judged = ray.get(worker.judge.remote(items, *batches), timeout=30)
-    assert [verdict.reward for verdict in judged["verdicts"][5]] == [0.0, 1.0, 0.0]
+    assert [verdict.reward for verdict in judged["verdicts"][5]] == [0.0, 1.0, 0.0, 0.0]
     assert [verdict.reward for verdict in judged["verdicts"][9]] == [0.0, 1.0]
     assert judged["errors"] == {} and judged["num_restarts"] == 0
     assert judged["pid"] == ray.get(worker.place.remote(), timeout=30)["pid"]
@@ -234,7 +252,7 @@ def test_a_verifier_worker_answers_while_it_judges_and_says_why_a_verdict_is_mis
     )
     problem = Problem(id="p", prompt="")
     ray.get(worker.ready.remote(), timeout=30)
-    items = [Candidates(group=1 + row, problem=problem, batch=0, row=row) for row in range(2)]
+    items = [Candidates(group=1 + row, problem=problem, places=((0, row),)) for row in range(2)]
     judging = worker.judge.remote(items, texts_alone(["2"], ["0", "0.1"]))
     started = time.monotonic()
     ray.get(worker.place.remote(), timeout=30)

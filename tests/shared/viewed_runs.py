@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -45,16 +46,19 @@ def a_group(
     statuses: Sequence[str] | None = None,
     finish_reasons: Sequence[str] | None = None,
     answers: Sequence[str | None] | None = None,
-    worker: str = "rollout-0",
+    workers: Sequence[str] = ("rollout-0",),
 ) -> ScoredGroup:
-    """One sample per reward; unless given, scores are rewards, and every sample has two tokens and a text of its own."""
+    """One sample per reward; unless given, scores are rewards, and every sample has two tokens and a text of its own.
+
+    `workers` take turns.
+    """
     n = len(rewards)
     lengths = lengths or [2] * n
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
     samples = SampleGroup(
         group=number,
         problem_id=problem_id or f"p{number}",
-        workers=(worker,) * n,
+        workers=tuple(itertools.islice(itertools.cycle(workers), n)),
         seed=number * n,
         prompt_token_ids=np.array([0, 1], np.int32),
         offsets=offsets,

@@ -15,7 +15,6 @@ import pytest
 
 from tests.shared.left_behind import checkpoint_at
 from tests.shared.live_run import (
-    GROUPS,
     both_sample,
     scrape,
     serving,
@@ -26,8 +25,8 @@ from tests.shared.live_run import (
 )
 
 HEARTBEAT_S, SUSPECT_S = 9.0, 1.0
-SAMPLES = 16
-"""Of a group: so many that two engines share it now and then."""
+GROUPS, SAMPLES = 3, 16
+"""Of a step, and of a group: so that two engines share one group of three."""
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +41,13 @@ def faulty(start, make_config, tmp_path_factory) -> dict[str, Any]:
             "heartbeat_timeout_s": HEARTBEAT_S,
             "suspect_after_s": SUSPECT_S,
         },
-        train={"steps": 100_000, "max_staleness": 1, "checkpoint_every": 20, "keep_checkpoints": 2},
+        train={
+            "steps": 100_000,
+            "groups_per_step": GROUPS,
+            "max_staleness": 1,
+            "checkpoint_every": 20,
+            "keep_checkpoints": 2,
+        },
     )
     seen: dict[str, Any] = {"run_dir": run_dir}
     with start(config, run_dir) as run:
@@ -91,7 +96,13 @@ def faulty_resumed(start, make_config, faulty) -> dict[str, Any]:
             "heartbeat_timeout_s": HEARTBEAT_S,
             "suspect_after_s": SUSPECT_S,
         },
-        train={"steps": step + 40, "max_staleness": 1, "checkpoint_every": 2, "keep_checkpoints": 1},
+        train={
+            "steps": step + 40,
+            "groups_per_step": GROUPS,
+            "max_staleness": 1,
+            "checkpoint_every": 2,
+            "keep_checkpoints": 1,
+        },
     )
     checkpoint = checkpoint_at(run_dir, step)
     with start(config, run_dir, checkpoint=checkpoint) as run:

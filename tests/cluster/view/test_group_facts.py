@@ -6,10 +6,13 @@ import itertools
 import math
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from cluster.run_directory.record import RunRecord
 from cluster.view.group_facts import Unreadable, read_facts
+from cluster.view.open_group import open_group
 from tests.shared.run_directories import record_trajectories
 from tests.shared.viewed_runs import a_group
 
@@ -86,6 +89,16 @@ def test_statuses_and_finish_reasons_are_counted(tmp_path):
     one = a_group(0, [0.0, 0.0], statuses=["ok", "timeout"], finish_reasons=["length", "stop"])
     found = facts_of(tmp_path, [one])
     assert (found["not_ok"][0], found["unfinished"][0]) == (1, 0.5)
+
+
+def test_a_group_names_all_workers_that_sampled_some_of_it_and_an_older_file_its_one(tmp_path):
+    groups = [a_group(0, [0, 1, 0], workers=["b"]), a_group(1, [1, 1, 0], workers=["b", "a", "b"])]
+    assert facts_of(tmp_path, groups)["worker"] == ["b", "b, a"]
+    path = tmp_path / "trajectories" / "step-000005.parquet"
+    table = pq.read_table(path).drop_columns("workers")
+    pq.write_table(table.append_column("worker", pa.array(["c", "d"])), path)
+    assert read_facts(path, 5)["worker"] == ["c", "d"]
+    assert [open_group(path, row).worker for row in range(2)] == ["c", "d"]
 
 
 def test_a_damaged_file_is_named_in_one_line(tmp_path):

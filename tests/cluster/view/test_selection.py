@@ -27,7 +27,7 @@ def snapshot(tmp_path):
     steps = {
         1: [a_group(0, [0, 0, 0, 0], problem_id="add:1"), a_group(1, [1, 1, 1, 1], problem_id="mul:2")],
         2: [
-            a_group(2, [1, 0, 0, 0], problem_id="add:1", scores=[0.2, 0.9, 0.1, 0.1], worker="rollout-1"),
+            a_group(2, [1, 0, 0, 0], problem_id="add:1", scores=[0.2, 0.9, 0.1, 0.1], workers=["rollout-1"]),
             a_group(3, [1, 1, 0, 0], problem_id="mul:2", finish_reasons=["stop", "stop", "length", "stop"]),
         ],
     }
@@ -132,3 +132,13 @@ def test_a_steps_mean_has_the_standard_error_over_its_groups(snapshot):
 def test_workers_are_counted_by_step(snapshot):
     steps, counts = workers_by_step(snapshot)
     assert (steps.tolist(), counts.tolist()) == ([1, 2], [1, 2])
+
+
+def test_workers_that_share_a_group_are_counted_once_each(tmp_path):
+    record = RunRecord(tmp_path)
+    workers = {1: [["a", "b"], ["b"]], 3: [["c", "a", "b"], ["a", "c"]], 4: [["d"], ["d"]]}
+    for step, of_groups in workers.items():
+        groups = [a_group(10 * step + i, [0, 1, 0, 1], workers=names) for i, names in enumerate(of_groups)]
+        record_trajectories(record, step, groups, np.zeros((len(groups), 4)))
+    steps, counts = workers_by_step(GroupIndex(tmp_path / "trajectories", None).read_all())
+    assert (steps.tolist(), counts.tolist()) == ([1, 3, 4], [2, 3, 1])
