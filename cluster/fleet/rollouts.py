@@ -243,7 +243,7 @@ class RolloutFleet(Fleet[RolloutHandle]):
     def _check_pace(self, worker: RolloutHandle, work: Work) -> None:
         timeout_s = self._config.group_timeout_s
         for group in work.ledger.leases_of(worker.name):
-            since_s = max(work.ledger.leased[group].since_s, work.first_since_s())
+            since_s = max(work.ledger.leased[group].since_s, work.due_since_s())
             if time.monotonic() - since_s > timeout_s:
                 raise WorkerLost(f"{worker.name} has not finished group {group} within {timeout_s:g} s")
 

@@ -25,8 +25,10 @@ class Work:
     """Of a group."""
     may_lease: Callable[[int], bool]
     make_lease: Callable[[int], Lease]
-    first_since_s: Callable[[], float] = at_once
-    """Since when, by the monotonic clock, no other work goes before this one; infinite while some does."""
+    due_since_s: Callable[[], float] = at_once
+    """Since when, by the monotonic clock, an engine should have finished one of its groups, had it been well; infinite
+    while other work goes before this one.
+    """
 
     def num_sequences_of(self, worker: str) -> int:
         """Of all groups that the worker has, finished ones of them included."""

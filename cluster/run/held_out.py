@@ -21,7 +21,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from actors.types import Judgement, Lease
+from actors.types import GroupFacts, Judgement, Lease
 from cluster.config.schema import RunConfig
 from cluster.estimates.standing import Standing
 from cluster.fleet.stored import JudgedGroup, StoredGroup
@@ -55,7 +55,8 @@ class Evaluation:
     """Which of the asked problems each group asks."""
     begun_s: float = math.inf
     """When its first group was leased, by the monotonic clock."""
-    judged: dict[int, JudgedGroup] = field(default_factory=dict)
+    judged: dict[int, tuple[GroupFacts, Judgement]] = field(default_factory=dict)
+    """Without a reference to the samples: nothing else is asked of them."""
     left_out: set[int] = field(default_factory=set)
 
     @property
@@ -100,6 +101,9 @@ class HeldOut:
         self._ledger = Ledger(num_problems=max(1, len(asked.problems)), num_groups=0, seed=0)
         self._current: Evaluation | None = None
         self._first_since_s = math.inf
+        """When the one under way began to go first."""
+        self._came_s = -math.inf
+        """When the newest of its groups came."""
         self._unjudgeable: set[int] = set()
         self._failures: Counter[int] = Counter()
         self._changed = asyncio.Event()
@@ -119,7 +123,7 @@ class HeldOut:
             num_samples=self._num_samples,
             may_lease=self._may_lease,
             make_lease=self._make_lease,
-            first_since_s=lambda: self._first_since_s,
+            due_since_s=self._due_since_s,
         )
 
     @property
@@ -193,6 +197,7 @@ class HeldOut:
         if not self._ledger.receive(number, group.facts.worker):
             self._metrics.observe_discarded("late")
             return
+        self._came_s = time.monotonic()
         self._metrics.observe_held_out_samples(group.facts.num_samples, group.facts.num_tokens)
         assert self._current is not None
         self._verify(group, self._asked.problems[self._current.places[number]])
@@ -204,7 +209,7 @@ class HeldOut:
             self._metrics.observe_discarded("late")
             return
         assert self._current is not None
-        self._current.judged[number] = group
+        self._current.judged[number] = group.stored.facts, group.judgement
         self._health.note_success()
         self._changed.set()
 
@@ -263,6 +268,10 @@ class HeldOut:
         known = self._written.judgements(0)
         return {index: judgement for index, (name, judgement) in known.items() if ids.get(index) == name}
 
+    def _due_since_s(self) -> float:
+        """All groups may be leased at once, and the last of them wait for all others."""
+        return max(self._first_since_s, self._came_s)
+
     def _go_first(self) -> None:
         self._first_since_s = min(self._first_since_s, time.monotonic())
 
@@ -283,18 +292,19 @@ class HeldOut:
         )
 
     async def _end(self, evaluation: Evaluation) -> None:
-        groups = {number: evaluation.judged[number] for number in sorted(evaluation.judged)}
-        by_index = {self._asked.indices[evaluation.places[n]]: group for n, group in groups.items()}
-        judgements = {index: group.judgement for index, group in by_index.items()}
+        by_index = {
+            self._asked.indices[evaluation.places[number]]: evaluation.judged[number]
+            for number in sorted(evaluation.judged)
+        }
+        judgements = {index: judgement for index, (_, judgement) in by_index.items()}
         if evaluation.version == 0:
             self._base = judgements
         row = {
-            **_about(evaluation, list(groups.values())),
+            **_about(evaluation),
             "ended_step": self._trained_to(),
             **(await asyncio.to_thread(self._reckon, judgements)),
         }
-        ids = {index: (group.stored.facts.problem_id, group.judgement) for index, group in by_index.items()}
-        self._written.add(row, ids)
+        self._written.add(row, {index: (facts.problem_id, one) for index, (facts, one) in by_index.items()})
         self._metrics.observe_held_out(row)
         self._rank(row)
         self._settle_best()
@@ -340,16 +350,16 @@ def _estimators() -> Any:
     return held_out
 
 
-def _about(evaluation: Evaluation, groups: list[JudgedGroup]) -> dict[str, Any]:
+def _about(evaluation: Evaluation) -> dict[str, Any]:
     """What a line says of an evaluation, but for its estimates."""
-    facts = [group.stored.facts for group in groups]
+    facts = [facts for facts, _ in evaluation.judged.values()]
     return {
         "step": evaluation.version,
         "oldest_version": min((one.oldest_version for one in facts), default=evaluation.version),
         "newest_version": max((one.newest_version for one in facts), default=evaluation.version),
         "time": time.time(),
         "seconds": time.monotonic() - evaluation.begun_s,
-        "num_problems": len(groups),
+        "num_problems": len(facts),
         "num_left_out": len(evaluation.left_out),
         "num_samples": sum(one.num_samples for one in facts),
         "num_tokens": sum(one.num_tokens for one in facts),

@@ -195,15 +195,19 @@ def test_later_ones_let_training_go_first_until_the_next_is_due(tmp_path):
         assert run.lease(1) == []  # none is due
         run.held_out.begin_if_due(2)
         assert run.lease(1) == []  # an engine that serves less than the version it is of
-        assert not run.held_out.goes_first and run.held_out.work.first_since_s() == math.inf
+        assert not run.held_out.goes_first and run.held_out.work.due_since_s() == math.inf
         first, *rest = run.lease(2)
         run.sample([first], 2)
         run.held_out.begin_if_due(3)
         assert not run.held_out.goes_first
         run.held_out.begin_if_due(4)
-        assert run.held_out.goes_first and run.held_out.work.first_since_s() < math.inf
+        began_s = run.held_out.work.due_since_s()
+        assert run.held_out.goes_first and began_s < math.inf
         run.trained_to = 5
         run.sample(rest, 5)
+        assert (
+            began_s < run.held_out.work.due_since_s() < math.inf
+        )  # each that comes gives the others their time
         run.judge()
         await run.settled()
         row = read_held_out(tmp_path)[-1]
@@ -368,4 +372,4 @@ def test_without_evaluations_nothing_is_ever_due(tmp_path):
     held_out.begin_if_due(0)
     asyncio.run(held_out.finish(0))
     assert not held_out.work.may_lease(0) and held_out.facts() is None and not held_out.goes_first
-    assert held_out.verdict is None and np.isinf(held_out.work.first_since_s())
+    assert held_out.verdict is None and np.isinf(held_out.work.due_since_s())
