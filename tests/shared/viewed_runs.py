@@ -113,8 +113,12 @@ def write_viewed_run(
     return run_dir
 
 
-def write_held_out(run_dir: Path, rewards_by_step: Mapping[int, Sequence[Sequence[float]]]) -> None:
-    """Evaluations while it trains: the rewards of each problem's samples, two or more."""
+def write_held_out(
+    run_dir: Path, rewards_by_step: Mapping[int, Sequence[Sequence[float]]], ids: Sequence[str] = ()
+) -> None:
+    """Evaluations while it trains: the rewards of each problem's samples, two or more. Problems are h0, h1, ... unless
+    `ids` are given.
+    """
     from cluster.estimates.held_out import differences_of, estimates_of  # need torch, which reading does not
 
     record = HeldOutRecord(run_dir, step=0)
@@ -131,7 +135,9 @@ def write_held_out(run_dir: Path, rewards_by_step: Mapping[int, Sequence[Sequenc
             "seconds": 2.0, "num_problems": len(rewards),
             **{what: {name: asdict(one) for name, one in by_name.items()} for what, by_name in found.items()},
         }  # fmt: skip
-        record.add(row, {index: (f"h{index}", judgement) for index, judgement in judgements.items()})
+        record.add(
+            row, {index: (ids[index] if ids else f"h{index}", one) for index, one in judgements.items()}
+        )
 
 
 def write_tokenizer(run_dir: Path, words: Sequence[str]) -> None:

@@ -107,7 +107,7 @@ class Watched:
 
 PAGES = (
     "/", "/run/run", "/run/run/groups", "/run/run/groups?kind=disagree&sort=regret", "/run/run/group/3/0", "/run/run/group/3/7",
-    "/run/run/problems", "/run/run/problem?id=%3Cimg%20src%3Dx%20onerror%3Dalert(1)%3E", "/run/run/verifier",
+    "/run/run/problems", "/run/run/problem?id=%3Cimg%20src%3Dx%20onerror%3Dalert(1)%3E", "/run/run/held-out?id=h1", "/run/run/verifier",
     "/evaluation/run.evaluation", "/evaluation/run.evaluation/problem/1",
 )  # fmt: skip
 
