@@ -19,7 +19,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from actors.types import GroupFacts, Judgement, Lease
 from cluster.config.schema import RunConfig
@@ -34,6 +34,9 @@ from cluster.run.unjudged import TRIES
 from cluster.run_directory.held_out import HeldOutRecord
 from cluster.run_directory.record import RunRecord
 from verifiers.types import Problem
+
+if TYPE_CHECKING:  # it imports torch, which a run without evaluations has no need of
+    from cluster.estimates.held_out import Values
 
 FIRST_GROUP = 1 << 40
 """Numbers of held-out groups begin here, beyond all that a run trains on: engines sample low numbers first."""
@@ -109,6 +112,7 @@ class HeldOut:
         self._changed = asyncio.Event()
         self._written = HeldOutRecord(record.run_dir, step=version)
         self._base = self._judgements_of_base()
+        self._base_values: Values | None = None
         self._standing = Standing()
         record.link_best(None)  # what it led to may have been rewound
         for row in self._written.rows:
@@ -183,7 +187,7 @@ class HeldOut:
     async def run(self) -> None:
         """Reckon and write each evaluation that is over."""
         if self._every:
-            await asyncio.to_thread(_estimators)  # while engines start
+            await asyncio.to_thread(_reckoning)  # while engines start
         while True:
             self._changed.clear()
             if self._current is not None and self._current.is_over:
@@ -298,7 +302,7 @@ class HeldOut:
         }
         judgements = {index: judgement for index, (_, judgement) in by_index.items()}
         if evaluation.version == 0:
-            self._base = judgements
+            self._base, self._base_values = judgements, None
         row = {
             **_about(evaluation),
             "ended_step": self._trained_to(),
@@ -316,13 +320,13 @@ class HeldOut:
     def _reckon(self, judgements: dict[int, Judgement]) -> dict[str, Any]:
         if not judgements:
             return {"estimates": {}, "differences": {}}
-        estimators, ks = _estimators(), self._config.during_ks
-        found = {
-            "estimates": estimators.estimates_of(judgements, ks, seed=self._seed),
-            "differences": {}
-            if judgements is self._base
-            else estimators.differences_of(judgements, self._base, ks, seed=self._seed),
-        }
+        reckoning, ks = _reckoning(), self._config.during_ks
+        values = reckoning.values_of(judgements, ks)
+        if self._base_values is None and self._base:
+            self._base_values = values if judgements is self._base else reckoning.values_of(self._base, ks)
+        found = {"estimates": reckoning.estimates_of(values, seed=self._seed), "differences": {}}
+        if self._base_values not in (None, values):
+            found["differences"] = reckoning.differences_of(values, self._base_values, seed=self._seed)
         return {
             what: {name: asdict(estimate) for name, estimate in by_name.items()}
             for what, by_name in found.items()
@@ -343,8 +347,8 @@ class HeldOut:
             self._metrics.set_best(best)
 
 
-def _estimators() -> Any:
-    """They import torch, which a run without evaluations has no need of."""
+def _reckoning() -> Any:
+    """Imported late, as above."""
     from cluster.estimates import held_out
 
     return held_out
