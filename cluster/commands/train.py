@@ -206,12 +206,22 @@ def _train_and_evaluate(
                 note = f"stopped as asked, with a checkpoint; go on with: {go_on}"
             elif config.evaluation:
                 run_file.update(stage=STAGE)
-                models = {"base": config.model, "trained": str(checkpoint / "model")}
+                models = {
+                    "base": config.model,
+                    "trained": str(checkpoint / "model"),
+                    **_best(run_dir, checkpoint),
+                }
                 problems = start.test_problems
                 report = evaluation_stage(
                     config, view, models, problems, run_dir, go_on=go_on, before_sampling=before_sampling
                 )
         return Result(record=record, checkpoint=checkpoint, report=report, note=note)
+
+
+def _best(run_dir: Path, newest: Path) -> dict[str, str]:
+    """The model that evaluations while it trained found best, where it is not the newest one."""
+    best = (run_dir / BEST_LINK).resolve()
+    return {"best": str(best / "model")} if best.is_dir() and best.name != newest.name else {}
 
 
 def _start_ray(config: RunConfig, run_dir: Path, run_file: RunFile, address: str | None) -> str:

@@ -278,7 +278,7 @@ class RolloutFleet(Fleet[RolloutHandle]):
     def _check_pace(self, worker: RolloutHandle, work: Work) -> None:
         timeout_s = self._config.group_timeout_s
         for lease in work.ledger.leases_of(worker.name):
-            if time.monotonic() - max(lease.since_s, work.first_since_s()) > timeout_s:
+            if time.monotonic() - max(lease.since_s, work.due_since_s()) > timeout_s:
                 raise WorkerLost(
                     f"{worker.name} has not finished group {lease.piece.group} within {timeout_s:g} s"
                 )

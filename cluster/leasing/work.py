@@ -23,8 +23,10 @@ class Work:
     ledger: Ledger
     num_admitted: Callable[[int], int]
     make_lease: Callable[[Piece], Lease]
-    first_since_s: Callable[[], float] = at_once
-    """Since when, by the monotonic clock, no other work goes before this one; infinite while some does."""
+    due_since_s: Callable[[], float] = at_once
+    """Since when, by the monotonic clock, an engine should have finished one of its groups, had it been well; infinite
+    while other work goes before this one.
+    """
 
     def num_to_lease(self, version: int) -> int:
         """Samples that are pending of groups that have been begun or may be, under this version."""

@@ -268,9 +268,10 @@ class Controller:
             self._refresh_gauges()
             await asyncio.sleep(1.0)
             is_starting = begun_s is None and (self._stage != "training" or not self._rollouts.serving)
-            if is_starting or self._learner.is_passing or self._held_out.goes_first:
+            if is_starting or self._learner.is_passing:
                 continue
-            begun_s = begun_s or time.monotonic()
+            if begun_s is None or self._held_out.goes_first:  # nobody is at fault before, or meanwhile
+                begun_s = time.monotonic()
             self._health.check_starving(
                 min(self._progress.since_last_step_s, time.monotonic() - begun_s),
                 usual_s=self._progress.usual_step_s or 0.0,

@@ -19,9 +19,9 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from actors.types import Judgement, Lease, Piece
+from actors.types import GroupFacts, Judgement, Lease, Piece
 from cluster.config.schema import RunConfig
 from cluster.estimates.standing import Standing
 from cluster.fleet.stored import Assembly, JudgedGroup, StoredGroup, StoredPiece
@@ -35,6 +35,9 @@ from cluster.run.unjudged import TRIES
 from cluster.run_directory.held_out import HeldOutRecord
 from cluster.run_directory.record import RunRecord
 from verifiers.types import Problem
+
+if TYPE_CHECKING:  # it imports torch, which a run without evaluations has no need of
+    from cluster.estimates.held_out import Values
 
 FIRST_GROUP = 1 << 40
 """Numbers of held-out groups begin here, beyond all that a run trains on."""
@@ -56,7 +59,8 @@ class Evaluation:
     """Which of the asked problems each group asks."""
     begun_s: float = math.inf
     """When its first group was leased, by the monotonic clock."""
-    judged: dict[int, JudgedGroup] = field(default_factory=dict)
+    judged: dict[int, tuple[GroupFacts, Judgement]] = field(default_factory=dict)
+    """Without a reference to the samples: nothing else is asked of them."""
     left_out: set[int] = field(default_factory=set)
 
     @property
@@ -106,11 +110,15 @@ class HeldOut:
         self._received = Assembly()
         self._current: Evaluation | None = None
         self._first_since_s = math.inf
+        """When the one under way began to go first."""
+        self._came_s = -math.inf
+        """When the newest of its groups came."""
         self._unjudgeable: set[int] = set()
         self._failures: Counter[int] = Counter()
         self._changed = asyncio.Event()
         self._written = HeldOutRecord(record.run_dir, step=version)
         self._base = self._judgements_of_base()
+        self._base_values: Values | None = None
         self._standing = Standing()
         record.link_best(None)  # what it led to may have been rewound
         for row in self._written.rows:
@@ -124,7 +132,7 @@ class HeldOut:
             ledger=self._ledger,
             num_admitted=self._num_admitted,
             make_lease=self._make_lease,
-            first_since_s=lambda: self._first_since_s,
+            due_since_s=self._due_since_s,
         )
 
     @property
@@ -184,7 +192,7 @@ class HeldOut:
     async def run(self) -> None:
         """Reckon and write each evaluation that is over."""
         if self._every:
-            await asyncio.to_thread(_estimators)  # while engines start
+            await asyncio.to_thread(_reckoning)  # while engines start
         while True:
             self._changed.clear()
             if self._current is not None and self._current.is_over:
@@ -198,6 +206,7 @@ class HeldOut:
         if not self._ledger.receive(piece, worker):
             self._metrics.observe_discarded("late")
             return
+        self._came_s = time.monotonic()
         self._metrics.observe_held_out_samples(one.facts.num_samples, one.facts.num_tokens)
         self._received.add(one)
         if self._ledger.is_received(piece.group):
@@ -212,7 +221,7 @@ class HeldOut:
             self._metrics.observe_discarded("late")
             return
         assert self._current is not None
-        self._current.judged[number] = group
+        self._current.judged[number] = group.stored.facts, group.judgement
         self._health.note_success()
         self._changed.set()
 
@@ -271,6 +280,10 @@ class HeldOut:
         known = self._written.judgements(0)
         return {index: judgement for index, (name, judgement) in known.items() if ids.get(index) == name}
 
+    def _due_since_s(self) -> float:
+        """All groups may be leased at once, and the last of them wait for all others."""
+        return max(self._first_since_s, self._came_s)
+
     def _go_first(self) -> None:
         self._first_since_s = min(self._first_since_s, time.monotonic())
 
@@ -293,18 +306,19 @@ class HeldOut:
         )
 
     async def _end(self, evaluation: Evaluation) -> None:
-        groups = {number: evaluation.judged[number] for number in sorted(evaluation.judged)}
-        by_index = {self._asked.indices[evaluation.places[n]]: group for n, group in groups.items()}
-        judgements = {index: group.judgement for index, group in by_index.items()}
+        by_index = {
+            self._asked.indices[evaluation.places[number]]: evaluation.judged[number]
+            for number in sorted(evaluation.judged)
+        }
+        judgements = {index: judgement for index, (_, judgement) in by_index.items()}
         if evaluation.version == 0:
-            self._base = judgements
+            self._base, self._base_values = judgements, None
         row = {
-            **_about(evaluation, list(groups.values())),
+            **_about(evaluation),
             "ended_step": self._trained_to(),
             **(await asyncio.to_thread(self._reckon, judgements)),
         }
-        ids = {index: (group.stored.facts.problem_id, group.judgement) for index, group in by_index.items()}
-        self._written.add(row, ids)
+        self._written.add(row, {index: (facts.problem_id, one) for index, (facts, one) in by_index.items()})
         self._metrics.observe_held_out(row)
         self._rank(row)
         self._settle_best()
@@ -316,13 +330,13 @@ class HeldOut:
     def _reckon(self, judgements: dict[int, Judgement]) -> dict[str, Any]:
         if not judgements:
             return {"estimates": {}, "differences": {}}
-        estimators, ks = _estimators(), self._config.during_ks
-        found = {
-            "estimates": estimators.estimates_of(judgements, ks, seed=self._seed),
-            "differences": {}
-            if judgements is self._base
-            else estimators.differences_of(judgements, self._base, ks, seed=self._seed),
-        }
+        reckoning, ks = _reckoning(), self._config.during_ks
+        values = reckoning.values_of(judgements, ks)
+        if self._base_values is None and self._base:
+            self._base_values = values if judgements is self._base else reckoning.values_of(self._base, ks)
+        found = {"estimates": reckoning.estimates_of(values, seed=self._seed), "differences": {}}
+        if self._base_values not in (None, values):
+            found["differences"] = reckoning.differences_of(values, self._base_values, seed=self._seed)
         return {
             what: {name: asdict(estimate) for name, estimate in by_name.items()}
             for what, by_name in found.items()
@@ -343,23 +357,23 @@ class HeldOut:
             self._metrics.set_best(best)
 
 
-def _estimators() -> Any:
-    """They import torch, which a run without evaluations has no need of."""
+def _reckoning() -> Any:
+    """Imported late, as above."""
     from cluster.estimates import held_out
 
     return held_out
 
 
-def _about(evaluation: Evaluation, groups: list[JudgedGroup]) -> dict[str, Any]:
+def _about(evaluation: Evaluation) -> dict[str, Any]:
     """What a line says of an evaluation, but for its estimates."""
-    facts = [group.stored.facts for group in groups]
+    facts = [facts for facts, _ in evaluation.judged.values()]
     return {
         "step": evaluation.version,
         "oldest_version": min((one.oldest_version for one in facts), default=evaluation.version),
         "newest_version": max((one.newest_version for one in facts), default=evaluation.version),
         "time": time.time(),
         "seconds": time.monotonic() - evaluation.begun_s,
-        "num_problems": len(groups),
+        "num_problems": len(facts),
         "num_left_out": len(evaluation.left_out),
         "num_samples": sum(one.num_samples for one in facts),
         "num_tokens": sum(one.num_tokens for one in facts),

@@ -143,12 +143,9 @@ def _before_first_step(facts: dict[str, Any]) -> str:
     groups, workers = facts["groups"], facts["rollout_workers"]
     if not any(worker["serving"] for worker in workers):
         return "engines and learner are starting"
-    evaluated = (facts["held_out"] or {}).get("under_way")
-    if evaluated and evaluated["goes_first"]:
-        return (
-            f"evaluating step {evaluated['step']} on held-out problems: {evaluated['num_done']} of "
-            f"{evaluated['num_problems']} scored"
-        )
+    under_way = (facts["held_out"] or {}).get("under_way")
+    if under_way and under_way["goes_first"]:
+        return _under_way(under_way)
     tokens_per_s = sum(worker["num_tokens"] / worker["busy_s"] for worker in workers if worker.get("busy_s"))
     speed = f"   {tokens_per_s:,.0f} tokens/s" if tokens_per_s else ""
     if facts["num_in_training"]:
@@ -190,6 +187,8 @@ def describe_training(facts: dict[str, Any], num_select: int) -> tuple[float, st
     )
     held_out = facts["held_out"]
     evaluated = [describe_held_out(held_out)] if held_out and held_out["newest"] else []
+    if held_out and held_out["under_way"]:
+        evaluated.append(_under_way(held_out["under_way"]))
     idle_steps = facts["steps_without_learning"]
     idle = [f"nothing learned for {idle_steps} steps: no sample had a weight"] if idle_steps > 1 else []
     return share, headline, [*idle, *evaluated, speed, gradient, *details]
@@ -212,6 +211,14 @@ def describe_held_out(held_out: dict[str, Any]) -> str:
     best = held_out["best"]
     kept = f"   best so far: step {best['step']}, {best['by']} {best['value']:.3f}" if best else ""
     return f"held out at step {row['step']}, {versions}: " + "   ".join(found) + kept
+
+
+def _under_way(evaluation: dict[str, Any]) -> str:
+    waits = ", training waits for it" if evaluation["goes_first"] else ""
+    return (
+        f"evaluating step {evaluation['step']} on held-out problems: {evaluation['num_done']} of "
+        f"{evaluation['num_problems']} scored{waits}"
+    )
 
 
 def _estimate(estimate: dict[str, float], sign: str = "") -> str:

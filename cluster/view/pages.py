@@ -13,6 +13,7 @@ from cluster.view.during import during_table
 from cluster.view.evaluation_pages import about, held_out
 from cluster.view.evaluations import MAX_PROBLEMS
 from cluster.view.frame import base, of_run
+from cluster.view.held_out_problems import held_out_problems
 from cluster.view.library import Library, Run
 from cluster.view.open_group import OpenGroup, open_group, sample_tokens
 from cluster.view.report_tables import report_tables
@@ -188,6 +189,9 @@ def problems_page(run: Run, query: Mapping[str, str]) -> str:
             "sort": sort,
             "descending": descending,
             "wanted": wanted,
+            "held_out": [one for one in held_out_problems(run.directory) if wanted in one.problem_id][
+                :MAX_PROBLEMS
+            ],
         },
     )
 
@@ -228,6 +232,30 @@ def problem_page(run: Run, problem_id: str) -> str:
             "truth": run.truths.of(problem_id),
             "chart": chart,
             "query": {},
+        },
+    )
+
+
+def held_out_page(run: Run, problem_id: str) -> str:
+    """One held-out problem over the evaluations while it trains. Raises LookupError where none has it."""
+    found = [one for one in held_out_problems(run.directory) if one.problem_id == problem_id]
+    if not found:
+        raise LookupError(f"{run.name} was not evaluated on {problem_id!r} while it trained")
+    problem = found[0]
+    columns = (
+        problem.steps_E,
+        problem.num_correct_E,
+        problem.num_samples_E,
+        problem.reward_E,
+        problem.pass_E,
+    )
+    return render(
+        "held_out.html",
+        {
+            **of_run(run, "problems"),
+            "problem": problem,
+            "truth": run.test_truths.of(problem_id),
+            "rows": list(zip(*(column.tolist() for column in columns), strict=True)),
         },
     )
 

@@ -123,6 +123,7 @@ def make_app(library: Library, token: str | None = None) -> ASGIApp:
         Route("/run/{run}/group/{step:int}/{row:int}/tokens", handler.page(handler.tokens)),
         Route("/run/{run}/problems", handler.page(handler.of_run_and_query(pages.problems_page))),
         Route("/run/{run}/problem", handler.page(handler.problem)),
+        Route("/run/{run}/held-out", handler.page(handler.held_out)),
         Route("/run/{run}/verifier", handler.page(handler.of_run(pages.verifier_page))),
         Route("/evaluation/{evaluation}", handler.page(handler.evaluation)),
         Route("/evaluation/{evaluation}/problem/{index:int}", handler.page(handler.answers)),
@@ -181,6 +182,9 @@ class _Handler:
 
     def problem(self, request: Request) -> str:
         return pages.problem_page(self._run(request), request.query_params.get("id", ""))
+
+    def held_out(self, request: Request) -> str:
+        return pages.held_out_page(self._run(request), request.query_params.get("id", ""))
 
     def evaluation(self, request: Request) -> str:
         evaluation, run = self._evaluation(request)

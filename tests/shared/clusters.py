@@ -58,6 +58,7 @@ def live_run(
 
     from actors.tokens import encode_prompts, load_tokenizer
     from cluster.config.parse import parse_config
+    from cluster.run.asked import Asked
     from cluster.run.controller import Controller
     from cluster.run.recovery import Origin
     from tests.shared.live_run import LiveRun
@@ -78,7 +79,7 @@ def live_run(
     ray.init(address=address, namespace="tests", log_to_driver=False, logging_level="ERROR")
     problems = load_problems(config.problems, "train")
     prompts = encode_prompts(load_tokenizer(config.model), problems)
-    actor = (controller or Controller).remote(config, str(run_dir), problems, prompts, [], Origin())
+    actor = (controller or Controller).remote(config, str(run_dir), problems, prompts, [], Asked(), Origin())
     try:
         yield LiveRun(actor)
     finally:

@@ -14,7 +14,7 @@ import tomli_w
 from tokenizers import Tokenizer, decoders
 from tokenizers.models import WordLevel
 
-from actors.types import Judgement, SampleGroup, ScoredGroup
+from actors.types import SampleGroup, ScoredGroup
 from cluster.evaluation.identity import problems_identity
 from cluster.evaluation.store import Cell, EvalStore
 from cluster.run_directory.held_out import HeldOutRecord
@@ -117,25 +117,34 @@ def write_viewed_run(
     return run_dir
 
 
-def write_held_out(run_dir: Path, rewards_by_step: Mapping[int, Sequence[Sequence[float]]]) -> None:
-    """Evaluations while it trains: the rewards of each problem's samples, two or more."""
-    from cluster.estimates.held_out import differences_of, estimates_of  # need torch, which reading does not
+def write_held_out(
+    run_dir: Path, rewards_by_step: Mapping[int, Sequence[Sequence[float]]], ids: Sequence[str] = ()
+) -> None:
+    """Evaluations while it trains: the rewards of each problem's samples, two or more. Problems are h0, h1, ... unless
+    `ids` are given.
+    """
+    from cluster.estimates.held_out import (
+        differences_of,
+        estimates_of,
+        values_of,
+    )  # need torch, which reading does not
 
     record = HeldOutRecord(run_dir, step=0)
-    base: dict[int, Judgement] = {}
+    base = None
     for step, rewards in rewards_by_step.items():
         judgements = {index: judged(one) for index, one in enumerate(rewards)}
-        found = {
-            "estimates": estimates_of(judgements, [1, 2], seed=0),
-            "differences": differences_of(judgements, base, [1, 2], seed=0),
-        }
-        base = base or judgements
+        values = values_of(judgements, [1, 2])
+        differences = differences_of(values, base, seed=0) if base else {}
+        found = {"estimates": estimates_of(values, seed=0), "differences": differences}
+        base = base or values
         row = {
             "step": step, "ended_step": step + 1, "oldest_version": step, "newest_version": step + 1, "time": 0.0,
             "seconds": 2.0, "num_problems": len(rewards),
             **{what: {name: asdict(one) for name, one in by_name.items()} for what, by_name in found.items()},
         }  # fmt: skip
-        record.add(row, {index: (f"h{index}", judgement) for index, judgement in judgements.items()})
+        record.add(
+            row, {index: (ids[index] if ids else f"h{index}", one) for index, one in judgements.items()}
+        )
 
 
 def write_tokenizer(run_dir: Path, words: Sequence[str]) -> None:

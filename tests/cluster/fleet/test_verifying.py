@@ -48,7 +48,9 @@ def judge(ray_cluster: str) -> Callable[..., Judged]:
         problem: Problem,
         groups: Sequence[SampleGroup],
         demonstrations: Mapping[str, Sequence[int]],
+        held_out: Mapping[int, Problem] | None = None,
     ) -> Judged:
+        """`held_out`: what groups ask, by number, that ask something else than the problem."""
         judged = Judged()
 
         async def run() -> None:
@@ -63,7 +65,7 @@ def judge(ray_cluster: str) -> Callable[..., Judged]:
             )
             fleet.start()
             for group in store(groups):
-                fleet.put(group)
+                fleet.put(group, (held_out or {}).get(group.facts.group))
             async with asyncio.timeout(60):
                 while len(judged.scored) + len(judged.errors) < len(groups):
                     await asyncio.sleep(0.01)
@@ -96,6 +98,18 @@ def test_a_demonstration_is_judged_with_every_group_that_asks_for_it(judge) -> N
         assert scored.demonstration.score == 1.0 and scored.demonstration.token_ids.tolist() == [4, 1]
     (scored,) = judge(VerifierConfig(), problem, groups[:1], {}).scored
     assert scored.scores.tolist() == [1.0, 0.0] and scored.demonstration is None
+
+
+def test_a_held_out_problem_is_judged_by_its_own_truth_after_all_others_though_it_has_anothers_id(
+    judge,
+) -> None:
+    trained = Problem(id="p", prompt="", truth={"numbers": [1, 2], "target": 3}, demonstration="2 + 1")
+    held_out = Problem(id="p", prompt="", truth={"numbers": [4, 2], "target": 2})
+    texts = ("1 + 2", "4 - 2")
+    groups = [group_of(number, trained, *texts) for number in range(3)]
+    judged = judge(VerifierConfig(), trained, groups, {"p": (4, 1)}, {0: held_out})
+    assert [scored.scores.tolist() for scored in judged.scored] == [[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]
+    assert [scored.demonstration is None for scored in judged.scored] == [False, False, True]
 
 
 def test_a_group_whose_demonstration_crashes_the_verifier_is_not_scored(judge, user_modules: Path) -> None:

@@ -51,10 +51,13 @@ class Watched(ControllerClass):
         SampleGroup.__post_init__ = made  # type: ignore[method-assign]
         SerializationContext.deserialize_objects = deserialized
         super().__init__(*arguments)
+        add = self._batches.add
 
-    def _accept(self, group: JudgedGroup) -> None:
-        self.one = group
-        super()._accept(group)
+        def added(group: JudgedGroup) -> None:
+            self.one = group
+            add(group)
+
+        self._batches.add = added
 
     def facts(self) -> dict[str, Any]:
         return {**super().facts(), "seen": dict(self.seen)}
@@ -70,9 +73,10 @@ class Watched(ControllerClass):
 
 
 def test_no_token_comes_into_the_controllers_process(start, make_config, tmp_path: Path) -> None:
-    config = make_config(train={"max_staleness": 1, "steps": 1000})
+    evaluation = {"every": 2, "samples_per_problem": SAMPLES, "during_problems": 4, "ks": [1]}
+    config = make_config(train={"max_staleness": 1, "steps": 1000}, evaluation=evaluation)
     with start(config, tmp_path, controller=ray.remote(Watched)) as run:
-        facts = run.wait_for(lambda facts: facts["step"] >= 4)
+        facts = run.wait_for(lambda facts: facts["step"] >= 4 and facts["held_out"]["num"] >= 2)
         after = ray.get(run._controller.read_one.remote(), timeout=60)
         run.stop()
         run.finish()

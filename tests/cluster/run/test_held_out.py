@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from actors.types import GroupFacts, Lease
+from actors.types import GroupFacts, Lease, Piece
 from cluster.config.parse import parse_config
-from cluster.fleet.stored import JudgedGroup, StoredGroup
+from cluster.fleet.stored import JudgedGroup, StoredGroup, StoredPiece
+from cluster.leasing import priority
 from cluster.run.asked import Asked, choose
 from cluster.run.health import Health
 from cluster.run.held_out import FIRST_GROUP, HeldOut, is_held_out
@@ -23,6 +24,7 @@ from cluster.run.unjudged import TRIES
 from cluster.run_directory.held_out import read_held_out
 from cluster.run_directory.record import RunRecord
 from tests.shared.judgements import judged
+from tests.shared.stored_groups import Nowhere
 from verifiers.types import Problem
 
 SAMPLES = 4
@@ -75,18 +77,18 @@ class Run:
     def lease(self, version: int, worker: str = "rollout-0") -> list[Lease]:
         """All that an engine which serves the version may be given."""
         work, leases = self.held_out.work, []
-        while work.may_lease(version):
-            group = work.ledger.lease(worker, version=version, now_s=0.0)
-            if group is None:
+        while work.num_admitted(version):
+            piece = work.ledger.lease(worker, version=version, now_s=0.0)
+            if piece is None:
                 break
-            leases.append(work.make_lease(group))
+            leases.append(work.make_lease(piece))
         return leases
 
     def sample(self, leases: list[Lease], version: int, worker: str = "rollout-0") -> list[StoredGroup]:
-        groups = [stored(lease, version, worker) for lease in leases]
-        for group in groups:
-            self.held_out.receive(group)
-        return groups
+        pieces = [stored(lease, version, worker) for lease in leases]
+        for piece in pieces:
+            self.held_out.receive(worker, piece)
+        return [StoredGroup.of([piece]) for piece in pieces]
 
     def judge(self, reward: float = 0.5) -> None:
         for group, _ in self.judging:
@@ -112,19 +114,18 @@ class Run:
         return under_way["num_done"] == under_way["num_problems"]
 
 
-def stored(lease: Lease, version: int, worker: str) -> StoredGroup:
+def stored(lease: Lease, version: int, worker: str) -> StoredPiece:
     facts = GroupFacts(
-        group=lease.group,
+        piece=lease.piece,
         problem_id=lease.problem_id,
-        worker=worker,
-        num_samples=SAMPLES,
+        workers=(worker,),
         num_tokens=10,
         oldest_version=version,
         newest_version=version,
         finish_reasons=frozenset({"stop"}),
-        has_one_text=False,
+        only_text=None,
     )
-    return StoredGroup(facts=facts, batch=None, row=0)  # type: ignore[arg-type]
+    return StoredPiece(facts=facts, batch=Nowhere(), row=0)  # type: ignore[arg-type]
 
 
 def live(run: Run, play: Callable[[], Awaitable[None]]) -> None:
@@ -161,8 +162,8 @@ def test_a_lease_draws_what_bonfire_eval_draws_after_everything_that_is_trained_
     run.held_out.begin_if_due(0)
     leases = run.lease(0)
     assert [lease.seed for lease in leases] == [(1 << 32) + index * 8 for index in range(3)]
-    assert {lease.num_samples for lease in leases} == {SAMPLES}
-    assert [lease.group for lease in leases] == [FIRST_GROUP, FIRST_GROUP + 1, FIRST_GROUP + 2]
+    assert [lease.piece for lease in leases] == [Piece(FIRST_GROUP + place, 0, SAMPLES) for place in range(3)]
+    assert min(lease.priority for lease in leases) > priority.of_training(10**6, 10**9)
     assert all(is_held_out(stored(lease, 0, "rollout-0")) for lease in leases)
 
 
@@ -195,15 +196,19 @@ def test_later_ones_let_training_go_first_until_the_next_is_due(tmp_path):
         assert run.lease(1) == []  # none is due
         run.held_out.begin_if_due(2)
         assert run.lease(1) == []  # an engine that serves less than the version it is of
-        assert not run.held_out.goes_first and run.held_out.work.first_since_s() == math.inf
+        assert not run.held_out.goes_first and run.held_out.work.due_since_s() == math.inf
         first, *rest = run.lease(2)
         run.sample([first], 2)
         run.held_out.begin_if_due(3)
         assert not run.held_out.goes_first
         run.held_out.begin_if_due(4)
-        assert run.held_out.goes_first and run.held_out.work.first_since_s() < math.inf
+        began_s = run.held_out.work.due_since_s()
+        assert run.held_out.goes_first and began_s < math.inf
         run.trained_to = 5
         run.sample(rest, 5)
+        assert (
+            began_s < run.held_out.work.due_since_s() < math.inf
+        )  # each that comes gives the others their time
         run.judge()
         await run.settled()
         row = read_held_out(tmp_path)[-1]
@@ -367,5 +372,5 @@ def test_without_evaluations_nothing_is_ever_due(tmp_path):
     )
     held_out.begin_if_due(0)
     asyncio.run(held_out.finish(0))
-    assert not held_out.work.may_lease(0) and held_out.facts() is None and not held_out.goes_first
-    assert held_out.verdict is None and np.isinf(held_out.work.first_since_s())
+    assert not held_out.work.num_admitted(0) and held_out.facts() is None and not held_out.goes_first
+    assert held_out.verdict is None and np.isinf(held_out.work.due_since_s())

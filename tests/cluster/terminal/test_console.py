@@ -91,10 +91,13 @@ def test_an_evaluation_is_one_line_with_its_interval_the_difference_and_what_sam
     assert details[0] == line
 
 
-def test_while_the_first_batch_waits_for_an_evaluation_it_is_said():
+def test_an_evaluation_under_way_is_said_and_whether_training_waits_for_it():
     under_way = {"step": 0, "num_done": 3, "num_problems": 64, "goes_first": True}
+    line = "evaluating step 0 on held-out problems: 3 of 64 scored"
+    held_out = {"newest": None, "under_way": {**under_way, "goes_first": False}}
+    assert describe_training({**FACTS, "held_out": held_out}, 8)[2][0] == line
     facts = {
         "held_out": {"newest": None, "under_way": under_way}, "step": 0, "steps": 9, "metrics_url": "", "groups": {},
         "rollout_workers": [{"serving": True}],
     }  # fmt: skip
-    assert describe_training(facts, 8)[1] == "evaluating step 0 on held-out problems: 3 of 64 scored"
+    assert describe_training(facts, 8)[1] == f"{line}, training waits for it"

@@ -15,7 +15,14 @@ import pytest
 from cluster.run_directory.record import RunRecord
 from tests.cluster.view.test_server import ATTACKS
 from tests.shared.run_directories import record_trajectories
-from tests.shared.viewed_runs import a_group, facts, write_evaluation, write_tokenizer, write_viewed_run
+from tests.shared.viewed_runs import (
+    a_group,
+    facts,
+    write_evaluation,
+    write_held_out,
+    write_tokenizer,
+    write_viewed_run,
+)
 from verifiers.types import Problem
 
 REMEDY = "pip install playwright && apt-get install chromium (or: playwright install chromium)"
@@ -56,6 +63,7 @@ def run_dir(tmp_path_factory):
     write_tokenizer(directory, list(ATTACKS))
     (directory / "controller.log").write_text(f"2026-01-01 00:00:00,000 cluster.run.health {ATTACKS[1]}\n")
     problems = [Problem(id=attack, prompt=attack, difficulty=attack) for attack in ATTACKS]
+    write_held_out(directory, {0: [[0, 0], [1, 0]], 10: [[1, 0], [1, 0]], 20: [[1, 1], [1, 0]]})
     write_evaluation(directory / "evaluation", problems, {"base": groups[1], "trained": groups[2]})
     return directory
 
@@ -99,7 +107,7 @@ class Watched:
 
 PAGES = (
     "/", "/run/run", "/run/run/groups", "/run/run/groups?kind=disagree&sort=regret", "/run/run/group/3/0", "/run/run/group/3/7",
-    "/run/run/problems", "/run/run/problem?id=%3Cimg%20src%3Dx%20onerror%3Dalert(1)%3E", "/run/run/verifier",
+    "/run/run/problems", "/run/run/problem?id=%3Cimg%20src%3Dx%20onerror%3Dalert(1)%3E", "/run/run/held-out?id=h1", "/run/run/verifier",
     "/evaluation/run.evaluation", "/evaluation/run.evaluation/problem/1",
 )  # fmt: skip
 
@@ -148,7 +156,9 @@ def test_charts_are_drawn_with_their_numbers(browser, address):
         watched.open(f"{address}/run/run")
         watched.page.wait_for_selector(".chart canvas")
         titles = watched.page.locator(".chart h3").all_inner_texts()
-        assert titles[:2] == ["Best-of-N reward", "Held out: pass@k"]
+        assert titles[:4] == ["Best-of-N reward", "Held out", "Held out, less the base", "Held out: pass@k"]
+        meanwhile = watched.page.locator(".chart").nth(1).inner_text()
+        assert "pass@1" in meanwhile and "pass@2" in meanwhile and "0.75" in meanwhile
         assert "Agreement of score and reward" in titles and "Staleness" not in titles  # not in these metrics
         first = watched.page.locator(".chart").first
         assert "Best-of-2" in first.inner_text() and "0.6" in first.inner_text()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
+
 from cluster.view.charts import curves_of
 from cluster.view.during import during_curves, during_table, shown_names
+from cluster.view.held_out_problems import held_out_problems
 from cluster.view.library import Run
-from cluster.view.pages import live_state, run_page
+from cluster.view.pages import held_out_page, live_state, problems_page, run_page
 from cluster.view.standalone import report_html
 from tests.shared.viewed_runs import a_group, write_held_out, write_viewed_run
 
@@ -70,3 +73,30 @@ def test_a_run_without_evaluations_has_no_word_of_them(tmp_path):
     run = Run(write_viewed_run(tmp_path / "run", {1: [a_group(0, [1, 0])]}), "run", None)
     assert during_curves(run, None, None) == [] and during_table(run) is None
     assert "while training" not in run_page(run) and "while training" not in report_html(run)
+
+
+def test_a_held_out_problem_is_followed_over_the_evaluations(tmp_path):
+    run = a_run(tmp_path, {0: BASE, 2: LATER})
+    first, second, third = held_out_problems(run.directory)
+    assert [one.problem_id for one in (first, second, third)] == ["h0", "h1", "h2"]
+    assert first.steps_E.tolist() == [0, 2] and first.num_correct_E.tolist() == [1, 2]
+    assert first.reward_E.tolist() == [0.5, 1.0] and first.pass_E.tolist() == [1.0, 1.0] and first.k == 2
+    one, two = second.chart()["ks"]
+    assert (one["k"], one["mean"]) == (1, [0.0, 0.5]) and (two["k"], two["mean"]) == (2, [0.0, 1.0])
+    assert all(
+        low <= mean <= high for low, mean, high in zip(one["low"], one["mean"], one["high"], strict=True)
+    )
+    assert two["low"] > one["low"] and two["high"] >= one["high"]
+    assert "held-out?id=h2" in problems_page(run, {}) and "held-out?id=h2" not in problems_page(
+        run, {"problem": "h1"}
+    )
+    assert "<td>2</td><td>1</td><td>2</td>" in held_out_page(run, "h1")
+    with pytest.raises(LookupError, match="was not evaluated on 'p0' while it trained"):
+        held_out_page(run, "p0")
+
+
+def test_a_damaged_file_of_an_evaluation_is_left_out(tmp_path):
+    run = a_run(tmp_path, {0: BASE, 2: LATER})
+    (run.directory / "held_out" / "step-000000.parquet").write_text("no table")
+    assert held_out_problems(run.directory)[0].steps_E.tolist() == [2]
+    assert "held-out?id" not in problems_page(Run(tmp_path / "none", "none", None), {})

@@ -11,7 +11,14 @@ from starlette.testclient import TestClient
 
 from cluster.view.library import Library
 from cluster.view.server import CONTENT_POLICY, is_loopback, make_app
-from tests.shared.viewed_runs import a_group, facts, write_evaluation, write_tokenizer, write_viewed_run
+from tests.shared.viewed_runs import (
+    a_group,
+    facts,
+    write_evaluation,
+    write_held_out,
+    write_tokenizer,
+    write_viewed_run,
+)
 from verifiers.types import Problem
 
 ATTACKS = (
@@ -82,6 +89,7 @@ def hostile(tmp_path):
         log.writelines(f"2026-01-01 00:00:00,000 cluster.run.health {attack}\n" for attack in ATTACKS)
     problems = [Problem(id=attack, prompt=attack, difficulty=attack) for attack in ATTACKS]
     write_evaluation(run_dir / "evaluation", problems, {"base": groups, "trained": groups})
+    write_held_out(run_dir, {0: [[0.0, 1.0]] * len(ATTACKS), 2: [[1.0, 1.0]] * len(ATTACKS)}, ATTACKS)
     return run_dir
 
 
@@ -99,7 +107,7 @@ def pages_of(run_dir):
     return [
         "/", run, f"{run}/groups", f"{run}/groups?kind=disagree&sort=regret&problem=%3Cscript%3E", f"{run}/problems", f"{run}/verifier",
         *(f"{run}/group/1/{row}" for row in range(len(ATTACKS))), f"{run}/group/1/0/tokens?sample=0",
-        *(f"{run}/problem?id={quote(attack, safe='')}" for attack in ATTACKS),
+        *(f"{run}/{page}?id={quote(attack, safe='')}" for page in ("problem", "held-out") for attack in ATTACKS),
         evaluation, *(f"{evaluation}/problem/{index}" for index in range(len(ATTACKS))),
         "/run/%3Cscript%3Ealert(1)%3C%2Fscript%3E", f"{run}/groups?sort=%3Cscript%3E", f"{run}/group/9/9",
     ]  # fmt: skip
