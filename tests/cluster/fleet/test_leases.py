@@ -28,13 +28,17 @@ class Run:
         samples = config.pop("samples_per_prompt", SAMPLES)
         self.ledger = Ledger(num_problems=1000, num_groups=1000, seed=0, num_samples=samples)
         self.num_admitted = 1000
+        self.oldest = 0
+        """Version under which a group may be begun."""
         self.fleet = RolloutFleet(
             config=RolloutConfig(samples_per_prompt=samples, max_num_seqs=SEQUENCES, **config),
             model="",
             works=[
                 Work(
                     ledger=self.ledger,
-                    num_admitted=lambda version: self.num_admitted - self.ledger.num_outstanding,
+                    num_admitted=lambda version: (
+                        self.num_admitted - self.ledger.num_outstanding if version >= self.oldest else 0
+                    ),
                     make_lease=lambda piece: piece,  # type: ignore[arg-type, return-value]
                 ),
                 *([beside] if beside else []),
@@ -159,7 +163,7 @@ def test_synchronous_leases_are_spread_evenly_whatever_the_workers_told_before(u
 
 def test_the_share_of_a_worker_behind_an_update_goes_to_another_as_far_as_it_has_room():
     run = Run(2)
-    run.fleet._num_admitted = lambda version: 1000 if version else 0
+    run.oldest = 1
     run.fleet.workers["rollout-1"].version = 1
     run.fleet.announce(SimpleNamespace(version=1))
     run.tells("rollout-1", num_unfinished=40)
