@@ -16,7 +16,7 @@ import torch
 from actors.types import ScoredGroup
 from cluster.evaluation.store import Cell
 from learner.objectives.estimators import bon_value
-from learner.objectives.majority import majority_values
+from learner.objectives.majority import vote_values
 
 NUM_FIT_KS = 24
 NOT_JUDGED = ("timeout", "too_large", "refused")
@@ -59,7 +59,7 @@ def vote_at_k(groups: Sequence[ScoredGroup], ks: Sequence[int]) -> np.ndarray | 
     """[P, K] the same mean, of the reward of the most frequent answer; None if no sample has an answer."""
     if all(answer is None for group in groups for answer in group.answers):
         return None
-    return np.stack([_vote(group, ks) for group in groups])
+    return np.stack([vote_values(group.answers, group.rewards, ks) for group in groups])
 
 
 METRICS: dict[str, Callable[[Sequence[ScoredGroup], Sequence[int]], np.ndarray | None]] = {
@@ -105,16 +105,3 @@ def cell_results(cell: Cell, groups: Sequence[ScoredGroup], ks: Sequence[int]) -
 
 def _stack(rows: Sequence[np.ndarray]) -> torch.Tensor:
     return torch.from_numpy(np.stack(rows))
-
-
-def _vote(group: ScoredGroup, ks: Sequence[int]) -> np.ndarray:
-    rewards_of: dict[str, list[float]] = {}
-    for answer, reward in zip(group.answers, group.rewards, strict=True):
-        if answer is not None:
-            rewards_of.setdefault(answer, []).append(float(reward))
-    return majority_values(
-        [len(rewards) for rewards in rewards_of.values()],
-        [float(np.mean(rewards)) for rewards in rewards_of.values()],
-        ks,
-        num_silent=group.answers.count(None),
-    )

@@ -88,7 +88,7 @@ class Controller:
         self._is_over = False
         self._stage = "starting"
         self._health = Health(config)
-        self._progress = Progress(steps=train.steps, num_select=config.shown_k)
+        self._progress = Progress(steps=train.steps)
         self._sync_s = 0.0
         self._syncing: asyncio.Task[None] | None = None
         self.metrics = Metrics(self._record.run_dir)
@@ -203,7 +203,6 @@ class Controller:
             "limited_by": limited_by(self._progress, self._rollouts, self._config.train.max_staleness),
             "is_stopping": self._stopping,
             "checkpoint": self._saver.facts(),
-            "num_select": self._config.shown_k,
             "events": self._health.events[-5:],
             "num_events": len(self._health.events),
             "metrics_port": self._metrics_port,
