@@ -159,13 +159,17 @@ def _turned(ballots: _Ballots, k: int) -> tuple[Tensor, Tensor]:
     own_BM, others_BM = torch.zeros_like(ballots.answers_BM), torch.zeros_like(ballots.answers_BM)
     n = ballots.counts_BA.shape[1] - 1
     circle = _circle(n, k)
-    # The outcome turns between two answers that can have v votes each, and only where their rewards differ.
+    # The outcome turns between two answers that can have v votes each, and only where their rewards differ; and k - 1
+    # samples of whom no more than v answer the same must exist.
     second_B = ballots.counts_BA.topk(2, dim=1).values[:, 1].where(ballots.range_B1[:, 0] > 0, 0)
     most_votes = min(k // 2, int(second_B.max()))
     fewer_MX = torch.zeros(len(ballots.counts_M), len(circle.turns_X), dtype=torch.complex128)
     for votes in range(1, most_votes + 1):
         fewer_MX = fewer_MX + circle.terms(ballots.counts_M, votes - 1)
-        rows = (second_B >= votes).nonzero()[:, 0]
+        most_B = ballots.answers_BM @ ballots.counts_M.clamp(max=votes).double() + ballots.num_silent_B1[:, 0]
+        rows = ((second_B >= votes) & (most_B >= k - 1)).nonzero()[:, 0]
+        if len(rows) == 0:
+            continue
         start = int(torch.searchsorted(ballots.counts_M, votes))  # sizes from here on can have so many votes
         counts_M1 = ballots.counts_M[start:, None].double()
         answers_BM, rewards_BM = ballots.answers_BM[rows, start:], ballots.rewards_BM[rows, start:]

@@ -545,9 +545,7 @@ def test_every_step_has_its_number_of_the_schedule_also_in_a_run_that_is_resumed
     resumed = make(schedule)
     resumed.load(tmp_path)
     assert [step.fingerprint for step in steps(resumed, 1, 4)] == [step.fingerprint for step in rest]
-    with pytest.raises(
-        ValueError, match=r"written with objective.num_select = \{'from': 3, 'to': 1, 'over': 2\}"
-    ):
+    with pytest.raises(ValueError, match="written with objective.num_select = .*, this run has .*'over': 3"):
         make({**schedule, "over": 3}).load(tmp_path)
 
 
