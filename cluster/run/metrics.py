@@ -79,6 +79,9 @@ BATCH_GAUGES = {
     "completion_tokens": ("completion_mean_tokens", "Mean completion length"),
 }
 
+OF_SOME_OBJECTIVES = frozenset({"majority_at_n"})
+"""Facts that the steps of other objectives do not have: NaN."""
+
 
 class Metrics:
     """All series of a run. Names follow bonfire_<role>_<quantity>_<unit>[_total]."""
@@ -211,7 +214,7 @@ class Metrics:
         """The facts of one optimizer step, as they go to metrics.jsonl."""
         for gauges in (self._learner, self._batch):
             for fact, gauge in gauges.items():
-                gauge.set(facts[fact] if fact != "majority_at_n" else facts.get(fact, math.nan))
+                gauge.set(facts.get(fact, math.nan) if fact in OF_SOME_OBJECTIVES else facts[fact])
         self._version.set(facts["version"])
         self._steps.inc()
         self._clipped_steps.inc(facts["clipped"])

@@ -138,7 +138,8 @@ def curves_of(
     columns = dict(run.metrics.columns())
     snapshot = run.groups.snapshot(wait_s)
     steps_S = columns.get("step", np.empty(0))
-    num_select_S = columns.get("num_select", np.full(len(steps_S), run.num_select))
+    num_select_S = columns.get("num_select", np.full(len(steps_S), np.nan))
+    num_select_S = np.nan_to_num(num_select_S, nan=run.num_select)
     columns, intervals = with_groups(columns, steps_S, snapshot, num_select_S)
     keep = np.ones(len(steps_S), bool)
     keep &= (steps_S >= first) if first is not None else True

@@ -388,8 +388,12 @@ def test_the_learner_and_the_batch_give_every_fact_that_is_shown():
     facts = Progress(steps=1).finish_step(
         step, {"ahead_s": 0.0, "learn_s": 0.1, "wait_s": 0.1, "verify_s": 0.0, "steps_without_learning": 0}
     )
-    Metrics().observe_step(facts)
+    metrics = Metrics()
+    metrics.observe_step(facts)
     assert facts["clipped_fraction"] == facts["clipped"]
+    assert math.isnan(metrics.registry.get_sample_value("bonfire_batch_majority_at_n_reward"))
+    metrics.observe_step({**facts, "majority_at_n": 0.375})
+    assert metrics.registry.get_sample_value("bonfire_batch_majority_at_n_reward") == 0.375
 
 
 def test_the_share_of_clipped_steps_is_that_of_the_newest_twenty():
