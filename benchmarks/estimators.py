@@ -1,4 +1,4 @@
-"""Time of the Best-of-N weights, on one core, against a step of the demo's learner.
+"""Time of the weights of Best-of-N and of the majority vote, on one core, against a step of the demo's learner.
 
 OMP_NUM_THREADS=1 .venv/bin/python -m benchmarks.estimators runs/countdown-base > benchmarks/results/estimators.json
 """
@@ -21,6 +21,7 @@ from learner.config import LearnerConfig
 from learner.learner import Learner
 from learner.objectives.config import ObjectiveConfig
 from learner.objectives.estimators import bon_weights
+from learner.objectives.vote import majority_weights
 
 GROUPS, SAMPLES, PROMPT_TOKENS, COMPLETION_TOKENS = 32, 32, 7, 9
 
@@ -32,6 +33,18 @@ def median_ms(function: Callable[[], object], repeats: int) -> float:
         function()
         times.append(1e3 * (time.perf_counter() - started))
     return statistics.median(times)
+
+
+def drawn_answers(num_prompts: int, num_samples: int, num_answers: int, concentration: float) -> torch.Tensor:
+    """[B, N] answers of prompts with shares from a Dirichlet distribution, one of twenty samples without any."""
+    random = np.random.default_rng(0)
+    rows = []
+    for _ in range(num_prompts):
+        shares = random.dirichlet(np.full(num_answers, concentration))
+        drawn = random.choice(num_answers, num_samples, p=shares)
+        _, numbers = np.unique(drawn, return_inverse=True)
+        rows.append(np.where(random.random(num_samples) < 0.05, -1, numbers))
+    return torch.from_numpy(np.stack(rows))
 
 
 def groups_with(success_rate: float, seed: int) -> list[ScoredGroup]:
@@ -70,6 +83,11 @@ def main() -> None:
         scores = torch.rand(num_prompts, num_samples, dtype=torch.float64)
         return median_ms(lambda: bon_weights(scores, scores, 16), repeats=30)
 
+    def vote_weights(num_samples: int, k: int, answers: tuple[int, float]) -> float:
+        answers_BN = drawn_answers(1024, num_samples, *answers)
+        rewards_BN = (answers_BN == 0).double()
+        return median_ms(lambda: majority_weights(answers_BN, rewards_BN, k), repeats=15)
+
     objective = ObjectiveConfig(name="bon", num_select=16)
     learner = Learner(arguments.model, LearnerConfig(), objective, temperature=1.0, seed=0)
     batch = groups_with(0.14, seed=0)
@@ -78,6 +96,11 @@ def main() -> None:
         "bon_weights_ms": {
             "B=1024, n=64": weights(1024, 64),
             "B=32, n=32 (the demo)": weights(GROUPS, SAMPLES),
+        },
+        "majority_weights_ms": {
+            f"B=1024, n={n}, k={k}, {kind} answers": vote_weights(n, k, answers)
+            for kind, answers in (("about 5", (5, 1.0)), ("about 13", (20, 0.3)), ("about 110", (1000, 1.0)))
+            for n, k in ((16, 8), (32, 16), (128, 8), (128, 16), (128, 64))
         },
         "learner_step_ms": {
             "demo batch, 14 % successes": median_ms(lambda: learner.train_step(batch), repeats=10)

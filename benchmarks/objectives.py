@@ -78,7 +78,7 @@ def reinforcement_configs() -> dict[str, ObjectiveConfig]:
 
 
 def needs_binary(name: str) -> bool:
-    return name in ("pass_at_k", "bon_rlb", "bon_rlbp", "maxrl", "rft")
+    return name in ("pass_at_k", "bon_rlb", "bon_rlbp", "maxrl", "pass_at_k_training", "rft")
 
 
 def objectives_table(n: int) -> dict[str, Any]:
@@ -171,7 +171,7 @@ def baselines_table() -> dict[str, Any]:
 
 def tilted(toy: Toy, expert: float, config: ObjectiveConfig) -> Value:
     """log pi_N(y*) - log pi(y*) of the config's tilt."""
-    tilt = tilt_lambda(config.num_select, match=config.tilt_match)
+    tilt = tilt_lambda(config.fixed_num_select, match=config.tilt_match)
     scores_V = vector(toy.scores)
 
     def value(policy: Tensor) -> Tensor:
@@ -242,6 +242,7 @@ def unbiased_configs(toy: Toy) -> list[tuple[ObjectiveConfig, int]]:
                 for given in settings
             ]
         others: list[dict[str, Any]] = [
+            {"name": "majority", "num_select": num_select},
             {"name": "rloo"},
             {"name": "rft"},
             {"name": "maxrl"},

@@ -96,6 +96,16 @@ def best_of(toy: Toy, k: int, *, by_reward: bool = False) -> Value:
     return value
 
 
+def most_frequent_of(toy: Toy, k: int) -> Value:
+    """majority@k, every outcome an answer of its own, by the multisets of k outcomes."""
+    ys_GK = torch.tensor(list(itertools.combinations_with_replacement(range(len(toy.policy)), k)))
+    votes_GV = torch.nn.functional.one_hot(ys_GK, len(toy.policy)).sum(dim=1).double()
+    wins_GV = (votes_GV == votes_GV.amax(dim=1, keepdim=True)).double()
+    rewards_G = wins_GV @ vector(toy.rewards) / wins_GV.sum(dim=1)
+    ways_G = (math.lgamma(k + 1) - (votes_GV + 1).lgamma().sum(dim=1)).exp()
+    return lambda policy: (ways_G * policy[ys_GK].prod(dim=1) * rewards_G).sum()
+
+
 def first_terms_of_log(toy: Toy, num_terms: int) -> Value:
     return lambda policy: sum(
         (best_of(toy, k, by_reward=True)(policy) / k for k in range(1, num_terms + 1)), torch.zeros(())
@@ -105,9 +115,11 @@ def first_terms_of_log(toy: Toy, num_terms: int) -> Value:
 def own_value(config: ObjectiveConfig, toy: Toy, n: int) -> Value | None:
     """The estimand of the objective's row; None where it has none."""
     if config.name == "bon":
-        return best_of(toy, config.num_select)
+        return best_of(toy, config.fixed_num_select)
     if config.name in ("pass_at_k", "max_at_k"):
-        return best_of(toy, config.num_select, by_reward=True)
+        return best_of(toy, config.fixed_num_select, by_reward=True)
+    if config.name == "majority":
+        return most_frequent_of(toy, config.fixed_num_select)
     if config.name in ("rloo", "rft"):
         return best_of(toy, 1, by_reward=True)
     if config.name == "maxrl":
@@ -151,6 +163,7 @@ def moments_of(config: ObjectiveConfig, toy: Toy, n: int, expert: float = 0.0) -
         scores_BN=vector(toy.scores)[ys_GN],
         rewards_BN=vector(toy.rewards)[ys_GN],
         lengths_BN=torch.tensor(toy.lengths)[ys_GN],
+        answers_BN=(ys_GN[:, :, None] == ys_GN[:, None, :]).long().argmax(dim=2),
         demonstration_scores_B=torch.full((len(ys_GN),), expert, dtype=torch.float64),
     )
     return moments(toy, ys_GN, probability_G, OBJECTIVES[config.name].weights(groups, config))

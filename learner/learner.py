@@ -111,7 +111,7 @@ class Learner:
             self._policy, num_versions=config.parity_versions or 4, engines_keep_kv=engines_keep_kv
         )
         reference = self._policy.copy_weights() if config.kl_coefficient > 0 else None
-        self._passes = Passes(self._policy, config, objective, gang, self._parity, self.packing, reference)
+        self._passes = Passes(self._policy, config, gang, self._parity, self.packing, reference)
         self._begun: list[Part] = []
         """What of the next step is done."""
         self._newest: tuple[list[ScoredGroup], np.ndarray] | None = None
@@ -136,6 +136,7 @@ class Learner:
         """
         started = time.perf_counter()
         begun, self._begun = self._begun, []
+        objective = self._objective_of_step
         assert groups
         num_groups = len(groups) + sum(len(part.groups) for part in begun)
         part = self._pass_over(groups, num_groups, is_first=not begun)
@@ -179,7 +180,7 @@ class Learner:
             version=self.version,
             fingerprint=self.published.fingerprint,
             facts={
-                **batch_facts(groups, num_select=self._objective.num_select, version=self.version - 1),
+                **batch_facts(groups, objective, version=self.version - 1),
                 "grad_norm": grad_norm,
                 "clipped": float(is_clipped),
                 "learning_rate": learning_rate,
@@ -187,7 +188,7 @@ class Learner:
                 "num_samples": float(weights_BN.size),
                 "positions": whole.positions,
                 "prompt_sharing": int(sequences.num_positions_S[trained].sum()) / max(1.0, whole.positions),
-                **facts.means(self._num_select(), self._parity.turns.rounding_kl),
+                **facts.means(objective.num_selected, self._parity.turns.rounding_kl),
                 **({"demonstration_logprob": facts.demonstration_logprob} if whole.demonstrations else {}),
                 **parity.facts(),
                 "parity_positions": float(num_parity_positions),
@@ -234,7 +235,9 @@ class Learner:
         if is_first:
             self._optimizer.zero_grad()
         try:
-            return self._passes.over(groups, num_groups=num_groups, version=self.version)
+            return self._passes.over(
+                groups, self._objective_of_step, num_groups=num_groups, version=self.version
+            )
         except ArithmeticError as error:
             self._refuse(str(error))
 
@@ -306,8 +309,10 @@ class Learner:
             return torch.cuda.mem_get_info(self._device)[0]
         return psutil.virtual_memory().available * memory.SHARE_OF_MACHINE / self._gang.num_here()
 
-    def _num_select(self) -> int:
-        return self._objective.num_select if self._objective.has_effect("num_select") else 1
+    @property
+    def _objective_of_step(self) -> ObjectiveConfig:
+        """Of the next step: a function of the steps made, so that a run that is resumed goes on with the same."""
+        return self._objective.at(self._num_steps)
 
     def _settings(self) -> dict[str, Any]:
         learner = self._config.model_dump(mode="json", exclude=set(WITHOUT_EFFECT_ON_RESULT))

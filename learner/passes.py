@@ -39,7 +39,6 @@ class Passes:
         self,
         policy: Policy,
         config: LearnerConfig,
-        objective: ObjectiveConfig,
         gang: Gang,
         parity: ParityCheck,
         packing: Packing,
@@ -48,21 +47,24 @@ class Passes:
         self._policy = policy
         self._config = config
         self._normaliser = config.loss_normaliser or 1.0
-        self._objective = objective
         self._gang = gang
         self._parity = parity
         self._packing = packing
         self._reference = reference
 
-    def over(self, groups: Sequence[ScoredGroup], *, num_groups: int, version: int) -> Part:
+    def over(
+        self, groups: Sequence[ScoredGroup], objective: ObjectiveConfig, *, num_groups: int, version: int
+    ) -> Part:
         """The gradient of the loss of these groups, of the `num_groups` of a step, under the weights of `version`.
+
+        `objective` is the step's: its num_select is a number.
 
         Raises ArithmeticError, before anything is added, where a weight is not finite; ValueError for groups of different
         sizes, or without the demonstration that the objective imitates.
         """
         groups = sorted(groups, key=lambda group: group.samples.group)
-        demonstrations = demonstrations_of(groups, self._objective)
-        weights_BN = OBJECTIVES[self._objective.name].weights(stack(groups, demonstrations), self._objective)
+        demonstrations = demonstrations_of(groups, objective)
+        weights_BN = OBJECTIVES[objective.name].weights(stack(groups, demonstrations), objective)
         if not torch.all(torch.isfinite(weights_BN)):
             raise ArithmeticError("objective's weights are nan")
         weights_M = weights_BN.reshape(-1).float().to(self._policy.device)

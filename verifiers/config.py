@@ -22,6 +22,9 @@ Weights = Annotated[dict[Name, Finite], Field(min_length=1)]
 SECTIONS = ("math", "python_tests", "reward_model", "judge", "format", "length")
 """Verifiers with settings of their own, in the section of their name."""
 
+NAMING_ANSWERS = ("countdown", "countdown_steps", "exact_match", "math", "python_tests")
+"""Verifiers of ours whose verdicts say what a candidate answers, so that equal answers can vote together."""
+
 
 class VerifierConfig(DependentSettings):
     """Who judges the candidates, with how many workers, and within which limits.
@@ -105,6 +108,11 @@ class VerifierConfig(DependentSettings):
     def names(self) -> tuple[str, ...]:
         """All verifiers in use, the reward's first."""
         return tuple(dict.fromkeys([*self.reward_weights, *(self.score_weights or {})]))
+
+    @property
+    def may_name_answers(self) -> bool:
+        """Whether verdicts may have answers; those of a function of the user's own may."""
+        return any(name in NAMING_ANSWERS or ":" in name for name in self.names)
 
     @property
     def label(self) -> str:

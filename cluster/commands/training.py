@@ -91,7 +91,7 @@ def train_stage(
         tell_events(facts)
         tell_evaluation(facts)
         has_trained = has_trained or facts["stage"] == "training"
-        share, headline, details = describe_training(facts, config.shown_k)
+        share, headline, details = describe_training(facts)
         if received:
             headline += "   stopping after this step"
         view.update("training", share, headline, details)

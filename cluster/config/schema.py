@@ -20,7 +20,7 @@ from cluster.config.scaling import ScalingConfig
 from cluster.config.tracking import TrackingConfig
 from learner.config import LearnerConfig, SftConfig
 from learner.objectives.config import ObjectiveConfig
-from verifiers.config import VerifierConfig
+from verifiers.config import NAMING_ANSWERS, VerifierConfig
 from verifiers.number_config import Finite, Seconds
 from verifiers.problems.config import ProblemsConfig
 
@@ -167,11 +167,6 @@ class RunConfig(BaseModel):
     tracking: TrackingConfig = TrackingConfig()
 
     @property
-    def shown_k(self) -> int:
-        """k of the pass@k shown while training: N, or n where a group is smaller."""
-        return min(self.objective.num_select, self.rollout.samples_per_prompt)
-
-    @property
     def during_ks(self) -> tuple[int, ...]:
         """k of what an evaluation while it trains estimates; none without one."""
         if not self.evaluates_during:
@@ -242,13 +237,19 @@ class RunConfig(BaseModel):
         if n < needed:
             objective = self.objective
             if objective.has_effect("baseline"):
-                why = f"objective.num_select = {objective.num_select} with its baseline has an unbiased gradient only"
+                why = f"objective.num_select = {objective.largest_num_select} with its baseline has an unbiased gradient only"
                 remedy = "raise the first or lower the second"
             else:
                 why = f"objective.name = {objective.name!r} has a gradient only"
                 remedy = "raise it"
             raise ValueError(
                 f"rollout.samples_per_prompt = {n} is too few: {why} from {needed} samples on; {remedy}"
+            )
+        if self.objective.needs_answers and not self.verifier.may_name_answers:
+            raise ValueError(
+                f"objective.name = {self.objective.name!r} counts answers, and verifier {self.verifier.label} names none: "
+                f"use one of {', '.join(NAMING_ANSWERS)}, or a function of your own whose Verdict has an answer, or "
+                "choose another objective"
             )
         if (self.learner.parity_versions or 0) <= self.train.max_staleness:
             raise ValueError(

@@ -12,7 +12,7 @@ import torch
 
 from actors.types import Judgement
 from learner.objectives.estimators import bon_value
-from learner.objectives.majority import majority_values
+from learner.objectives.majority import vote_values
 
 
 def pass_at_k(judgements: Sequence[Judgement], ks: Sequence[int]) -> np.ndarray:
@@ -31,7 +31,7 @@ def vote_at_k(judgements: Sequence[Judgement], ks: Sequence[int]) -> np.ndarray 
     """[P, K] the same mean, of the reward of the most frequent answer; None if no sample has an answer."""
     if all(answer is None for judgement in judgements for answer in judgement.answers):
         return None
-    return np.stack([_vote(judgement, ks) for judgement in judgements])
+    return np.stack([vote_values(one.answers, one.rewards, ks) for one in judgements])
 
 
 METRICS: dict[str, Callable[[Sequence[Judgement], Sequence[int]], np.ndarray | None]] = {
@@ -49,16 +49,3 @@ def per_problem(judgements: Sequence[Judgement], ks: Sequence[int]) -> dict[str,
 
 def _stack(rows: Sequence[np.ndarray]) -> torch.Tensor:
     return torch.from_numpy(np.stack(rows))
-
-
-def _vote(judgement: Judgement, ks: Sequence[int]) -> np.ndarray:
-    rewards_of: dict[str, list[float]] = {}
-    for answer, reward in zip(judgement.answers, judgement.rewards, strict=True):
-        if answer is not None:
-            rewards_of.setdefault(answer, []).append(float(reward))
-    return majority_values(
-        [len(rewards) for rewards in rewards_of.values()],
-        [float(np.mean(rewards)) for rewards in rewards_of.values()],
-        ks,
-        num_silent=judgement.answers.count(None),
-    )

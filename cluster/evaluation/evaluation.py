@@ -101,7 +101,7 @@ def evaluation_stage(
             before_sampling()
         sample_missing(config, store, missing, view, stop_if_asked)
         report = report_on(config, store, view, stop_if_asked)
-    report.write_run(run_dir, num_select=config.shown_k, temperature=config.rollout.temperature)
+    report.write_run(run_dir, temperature=config.rollout.temperature)
     return report
 
 

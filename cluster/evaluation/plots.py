@@ -52,21 +52,19 @@ def plot_all(summary: Summary, directory: Path) -> None:
             _save(_temperature_figure(summary), directory / "temperature")
 
 
-def plot_run(
-    summary: Summary, steps: Sequence[Mapping[str, Any]], path: Path, *, num_select: int, temperature: float
-) -> None:
+def plot_run(summary: Summary, steps: Sequence[Mapping[str, Any]], path: Path, *, temperature: float) -> None:
     """Left: reward and pass@N of the training batches. Right: held-out pass@k at the training temperature."""
     with mpl.rc_context(STYLE):
-        figure = run_figure(summary, steps, num_select=num_select, temperature=temperature)
+        figure = run_figure(summary, steps, temperature=temperature)
         figure.savefig(path, dpi=DOTS_PER_INCH)
 
 
-def run_figure(
-    summary: Summary, steps: Sequence[Mapping[str, Any]], *, num_select: int, temperature: float
-) -> Figure:
+def run_figure(summary: Summary, steps: Sequence[Mapping[str, Any]], *, temperature: float) -> Figure:
     figure = Figure(figsize=(2.4 * PANEL_INCHES[0], 1.1 * PANEL_INCHES[1]))
     training, held_out = figure.subplots(1, 2)
-    series = (("pass_at_n", f"pass@{num_select}", COLORS[1]), ("reward", "reward (pass@1)", COLORS[0]))
+    numbers = {step.get("num_select", "N") for step in steps}  # runs from before it was told have none
+    k = numbers.pop() if len(numbers) == 1 else "N"  # a schedule has several
+    series = (("pass_at_n", f"pass@{k}", COLORS[1]), ("reward", "reward (pass@1)", COLORS[0]))
     for fact, label, color in series if steps else ():
         step_S, value_S = (np.array([step[name] for step in steps]) for name in ("step", fact))
         training.plot(step_S, value_S, color=color, alpha=0.25, linewidth=1)

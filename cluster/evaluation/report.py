@@ -46,14 +46,12 @@ class Report:
         write_results(self.results, self.difficulties, self.directory / RESULTS_FILE)
         plots.plot_all(self.summary, self.directory)
 
-    def write_run(self, run_dir: Path, *, num_select: int, temperature: float) -> None:
+    def write_run(self, run_dir: Path, *, temperature: float) -> None:
         """report.json and report.png in a run's directory: its training beside what it led to."""
         write_atomically(run_dir / REPORT_FILE, (self.directory / REPORT_FILE).read_text())
         metrics = run_dir / "metrics.jsonl"
         steps = [json.loads(line) for line in metrics.read_text().splitlines()] if metrics.exists() else []
-        plots.plot_run(
-            self.summary, steps, run_dir / "report.png", num_select=num_select, temperature=temperature
-        )
+        plots.plot_run(self.summary, steps, run_dir / "report.png", temperature=temperature)
 
     def show(self, console: Console) -> None:
         """Print the tables."""

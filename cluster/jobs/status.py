@@ -27,7 +27,7 @@ def show_status(run: str | None, address: str | None, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(without_infinities(facts), indent=1))
         return
-    _, headline, details = describe_training(facts, facts["num_select"])
+    _, headline, details = describe_training(facts)
     console.print(f"{found.label}   {facts['stage']}", style="bold")
     groups = "groups: " + ", ".join(f"{count:,} {state}" for state, count in facts["groups"].items())
     for line in (headline, *details, groups, *describe_workers(facts), *facts["events"]):

@@ -90,7 +90,7 @@ class Controller:
         self._is_over = False
         self._stage = "starting"
         self._health = Health(config)
-        self._progress = Progress(steps=train.steps, num_select=config.shown_k)
+        self._progress = Progress(steps=train.steps)
         self._sync_s = 0.0
         self._syncing: asyncio.Task[None] | None = None
         self.metrics = Metrics(self._record.run_dir)
@@ -236,7 +236,6 @@ class Controller:
             "is_stopping": self._stopping,
             "checkpoint": self._saver.facts(),
             "held_out": self._held_out.facts(),
-            "num_select": self._config.shown_k,
             "events": self._health.events[-5:],
             "num_events": len(self._health.events),
             "metrics_port": self._metrics_port,

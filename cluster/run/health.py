@@ -243,7 +243,7 @@ class Health:
         if len(self._shifts) < NUM_STALE_STEPS:
             return
         train, objective = self._config.train, self._config.objective
-        num_select = objective.num_select if objective.has_effect("num_select") else 1
+        num_select = objective.at(step - 1).num_selected
         mean = statistics.mean(self._shifts)
         surely = mean - 2 * statistics.stdev(self._shifts) / NUM_STALE_STEPS**0.5
         ratio = staleness_ratio(mean, num_select)

@@ -67,14 +67,21 @@ LEARNER_GAUGES = {
 BATCH_GAUGES = {
     "reward": ("reward_mean", "Mean reward of the newest batch"),
     "score": ("score_mean", "Mean finite score of the newest batch"),
-    "num_select": ("num_select", "N of the next two, at which they are estimated"),
+    "num_select": ("num_select", "N of the next three, at which they are estimated"),
     "bon": ("best_of_n_reward", "Unbiased Best-of-N reward of the newest batch"),
     "pass_at_n": ("pass_at_n_ratio", "Unbiased pass@N of the newest batch"),
+    "majority_at_n": (
+        "majority_at_n_reward",
+        "Unbiased reward of the most frequent of N answers in the newest batch; NaN but with the objective majority",
+    ),
     "staleness_mean": ("staleness_mean_versions", "Mean versions between sampling and training"),
     "staleness_max": ("staleness_max_versions", "Largest number of versions between sampling and training"),
     "steps_without_learning": ("weightless_steps", "Steps in a row in which no sample had a weight"),
     "completion_tokens": ("completion_mean_tokens", "Mean completion length"),
 }
+
+OF_SOME_OBJECTIVES = frozenset({"majority_at_n"})
+"""Facts that the steps of other objectives do not have: NaN."""
 
 
 HELD_OUT_TEXT = (
@@ -232,7 +239,7 @@ class Metrics:
         """The facts of one optimizer step, as they go to metrics.jsonl."""
         for gauges in (self._learner, self._batch):
             for fact, gauge in gauges.items():
-                gauge.set(facts[fact])
+                gauge.set(facts.get(fact, math.nan) if fact in OF_SOME_OBJECTIVES else facts[fact])
         self._version.set(facts["version"])
         self._steps.inc()
         self._clipped_steps.inc(facts["clipped"])

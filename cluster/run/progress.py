@@ -24,9 +24,8 @@ logger = logging.getLogger(__name__)
 class Progress:
     """Counts samples between steps and turns a finished step into facts. Pure but for the clock and the log."""
 
-    def __init__(self, *, steps: int, num_select: int) -> None:
+    def __init__(self, *, steps: int) -> None:
         self._steps = steps
-        self._num_select = num_select
         self._started_s = self._last_step_at_s = time.monotonic()
         self._recent_step_s: deque[float] = deque(maxlen=NUM_RECENT_STEPS)
         self._recent_clipped: deque[float] = deque(maxlen=NUM_RECENT_STEPS)
@@ -113,7 +112,6 @@ class Progress:
             "version": step.version,
             "time": time.time(),
             **step.facts,
-            "num_select": self._num_select,
             "clipped_fraction": float(np.mean(self._recent_clipped)),
             "step_s": step_s,
             **about,
@@ -125,7 +123,7 @@ class Progress:
         self._group_s = []
         if time.monotonic() > self._logged_s + LOG_EVERY_S:
             self._logged_s = time.monotonic()
-            pass_at_k = f"pass@{self._num_select} {self.newest['pass_at_n']:.3f}"
+            pass_at_k = f"pass@{self.newest['num_select']:.0f} {self.newest['pass_at_n']:.3f}"
             logger.info(
                 "step %d/%d: reward %.3f, %s", step.version, self._steps, self.newest["reward"], pass_at_k
             )

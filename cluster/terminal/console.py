@@ -157,12 +157,13 @@ def _before_first_step(facts: dict[str, Any]) -> str:
     )
 
 
-def describe_training(facts: dict[str, Any], num_select: int) -> tuple[float, str, list[str]]:
+def describe_training(facts: dict[str, Any]) -> tuple[float, str, list[str]]:
     """Share done, headline and details of a running training, from the controller's facts."""
     share = facts["step"] / facts["steps"]
     details = [f"metrics {facts['metrics_url']}"]
     if "reward" not in facts:
         return share, _before_first_step(facts), details
+    num_select = facts["num_select"]
     left = f", {duration(facts['eta_s'])} left" if facts["eta_s"] else ""
     headline = (
         f"step {facts['step']}/{facts['steps']}{left}   reward {facts['reward']:.3f}   "
@@ -170,6 +171,8 @@ def describe_training(facts: dict[str, Any], num_select: int) -> tuple[float, st
     )
     if abs(facts["bon"] - facts["pass_at_n"]) > 1e-9:
         headline += f"   best-of-{num_select} {facts['bon']:.3f}"
+    if "majority_at_n" in facts:
+        headline += f"   majority@{num_select} {facts['majority_at_n']:.3f}"
     difference = (
         f"{facts['parity_mean']:.0e} (max {facts['parity_max']:.0e})"
         if facts["parity_tokens"]

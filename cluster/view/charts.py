@@ -34,7 +34,12 @@ class Chart:
 CHARTS = (
     Chart(
         title="Best-of-N reward",
-        series=(("bon", "Best-of-N"), ("pass_at_n", "pass@N"), ("reward", "one sample")),
+        series=(
+            ("bon", "Best-of-N"),
+            ("pass_at_n", "pass@N"),
+            ("majority_at_n", "majority@N"),
+            ("reward", "one sample"),
+        ),
         help="Unbiased estimates on each step's training batch, so of other problems every step.",
     ),
     Chart(
@@ -134,7 +139,9 @@ def curves_of(
     columns = dict(run.metrics.columns())
     snapshot = run.groups.snapshot(wait_s)
     steps_S = columns.get("step", np.empty(0))
-    columns, intervals = with_groups(columns, steps_S, snapshot, run.num_select)
+    num_select_S = columns.get("num_select", np.full(len(steps_S), np.nan))
+    num_select_S = np.nan_to_num(num_select_S, nan=run.num_select)
+    columns, intervals = with_groups(columns, steps_S, snapshot, num_select_S)
     keep = np.ones(len(steps_S), bool)
     keep &= (steps_S >= first) if first is not None else True
     keep &= (steps_S <= last) if last is not None else True
@@ -153,7 +160,7 @@ def curves_of(
     report = evaluation.report if evaluation is not None else None
     return {
         "name": run.name,
-        "num_select": run.num_select,
+        "num_select": run.num_select if len(set(num_select_S.tolist())) <= 1 else "N",
         "state": run.state,
         "num_steps": len(steps_S),
         "groups_read": snapshot.num_read,
@@ -170,14 +177,18 @@ def curves_of(
 
 
 def with_groups(
-    columns: dict[str, np.ndarray], steps_S: np.ndarray, snapshot: Snapshot, num_select: int
+    columns: dict[str, np.ndarray], steps_S: np.ndarray, snapshot: Snapshot, num_select_S: np.ndarray
 ) -> tuple[dict[str, np.ndarray], dict[str, tuple[np.ndarray, np.ndarray]]]:
     """The columns with those that only the groups know, and 95 % intervals of the means over a step's problems.
 
     An interval of pass@N is there where rewards are 0 or 1, and of Best-of-N where that is pass@N. A step is a draw of
     problems: mean ± 1.96 standard errors over its groups.
     """
-    steps, facts = by_step(snapshot, num_select)
+    num_select_G: int | np.ndarray = 1
+    if len(steps_S):
+        nearest_G = np.searchsorted(steps_S, snapshot.columns["step"]).clip(max=len(steps_S) - 1)
+        num_select_G = num_select_S[nearest_G]
+    steps, facts = by_step(snapshot, num_select_G)
     place = np.searchsorted(steps, steps_S) if len(steps) else np.zeros(len(steps_S), np.int64)
     there = (
         (place < len(steps)) & (steps[np.minimum(place, max(0, len(steps) - 1))] == steps_S)

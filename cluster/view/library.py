@@ -82,9 +82,18 @@ class Run:
 
     @property
     def num_select(self) -> int:
-        """N of Best-of-N."""
+        """N of Best-of-N; of a schedule the one it ends with."""
         value = self.setting("objective", "num_select")
+        value = value.get("to") if isinstance(value, dict) else value
         return value if isinstance(value, int) and value > 0 else 1
+
+    @property
+    def num_select_text(self) -> str:
+        """`, N = 16`, or of a schedule `, N = 16 to 1`; empty for a run that selects nothing."""
+        value = self.setting("objective", "num_select")
+        if isinstance(value, dict):
+            return f", N = {value.get('from')} to {value.get('to')}"
+        return f", N = {self.num_select}" if self.num_select > 1 else ""
 
     @property
     def evaluation(self) -> Evaluation | None:

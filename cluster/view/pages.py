@@ -322,7 +322,7 @@ def _run_row(run: Run, *, shown: bool) -> dict[str, Any]:
         "total": run.setting("train", "steps"),
         "model": run.settings.get("model", ""),
         "objective": run.setting("objective", "name", ""),
-        "num_select": run.num_select,
+        "num_select_text": run.num_select_text,
         "samples": run.setting("rollout", "samples_per_prompt"),
         "newest": newest,
         "started": started if isinstance(started, int | float) else None,

@@ -141,8 +141,8 @@ def problem_rows(snapshot: Snapshot, num_select: int) -> list[dict[str, Any]]:
     return [dict(zip(found, values, strict=True)) for values in zip(*found.values(), strict=True)]
 
 
-def pass_at_k(num_G: np.ndarray, correct_G: np.ndarray, k: int) -> np.ndarray:
-    """[G] unbiased 1 - C(n - c, k) / C(n, k); at n where a group is smaller than k."""
+def pass_at_k(num_G: np.ndarray, correct_G: np.ndarray, k: int | np.ndarray) -> np.ndarray:
+    """[G] unbiased 1 - C(n - c, k) / C(n, k), k one or [G]; at n where a group is smaller than k."""
     wrong_G, k_G = num_G - correct_G, np.minimum(k, num_G)
     missed_G = np.ones(len(num_G))
     for i in range(int(k_G.max(initial=0))):
@@ -161,9 +161,12 @@ def wilson(correct_G: np.ndarray, num_G: np.ndarray) -> tuple[np.ndarray, np.nda
 
 
 def by_step(
-    snapshot: Snapshot, num_select: int
+    snapshot: Snapshot, num_select: int | np.ndarray
 ) -> tuple[np.ndarray, dict[str, tuple[np.ndarray, np.ndarray]]]:
-    """[S] steps, and of facts their mean over a step's groups with its standard error: (mean, error), [S] each."""
+    """[S] steps, and of facts their mean over a step's groups with its standard error: (mean, error), [S] each.
+
+    `num_select`: N of pass@N, or [G] that of each group.
+    """
     columns = snapshot.columns
     if snapshot.num_groups == 0:
         return np.empty(0, np.int64), {}

@@ -70,7 +70,7 @@ def report_html(run: Run) -> str:
             "total": run.setting("train", "steps"),
             "model": Path(str(run.settings.get("model", ""))).name,
             "objective": run.setting("objective", "name", ""),
-            "num_select": run.num_select,
+            "num_select_text": run.num_select_text,
             "written": time.time(),
             "tables": report_tables(report) if report else [],
             "during": during_table(run),

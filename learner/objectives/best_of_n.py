@@ -74,7 +74,7 @@ def bon_rlb(groups: Groups, config: ObjectiveConfig) -> Tensor:
     """
     groups.require_samples(config)
     successes_BN = groups.successes(config.name)
-    n, num_select = groups.num_samples, config.num_select
+    n, num_select = groups.num_samples, config.fixed_num_select
     num_successes_B1 = successes_BN.sum(dim=1, keepdim=True)
     num_failures_B1 = n - num_successes_B1
     failure_rate_B1 = (num_failures_B1 + 0.5) / (n + 1)
@@ -104,7 +104,7 @@ def bon_rlbp(groups: Groups, config: ObjectiveConfig) -> Tensor:
     """
     groups.require_samples(config)
     successes_BN = groups.successes(config.name)
-    n, num_select = groups.num_samples, config.num_select
+    n, num_select = groups.num_samples, config.fixed_num_select
     failure_rate_B1 = (n - successes_BN.sum(dim=1, keepdim=True)) / n
     return num_select * failure_rate_B1 ** (num_select - 1) / n * successes_BN
 
@@ -113,7 +113,7 @@ def _subset_weights(selected_by_BN: Tensor, groups: Groups, config: ObjectiveCon
     return bon_weights(
         selected_by_BN,
         groups.rewards_BN,
-        config.num_select,
+        config.fixed_num_select,
         baseline=config.baseline,
         baseline_k=config.baseline_k,
     )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, PlainSerializer, PlainValidator, model_validator
 
 from verifiers.number_config import Finite
 from verifiers.section_config import DependentSettings
@@ -18,17 +20,68 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     "bon": _OF_SUBSETS,
     "pass_at_k": _OF_SUBSETS,
     "max_at_k": _OF_SUBSETS,
+    "majority": ("num_select",),
     "bon_rlb": ("num_select", "max_weight"),
     "bon_rlbp": ("num_select",),
     "maxrl": (),
     "rloo": (),
     "grpo": (),
     "grpo_passk": ("divide_by_std",),
+    "pass_at_k_training": ("num_select",),
     "rft": (),
     "sft": (),
     "bon_sft": ("num_select", "tilt", "tilt_match", "sample_weight"),
 }
 """Objective -> the settings that have an effect on it, besides `name`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NumSelectSchedule:
+    """num_select that goes from one number to another: `{ from = 16, to = 1, over = 200 }`."""
+
+    start: int
+    end: int
+    over: int  # steps until `end` is reached, where it stays
+
+    def __str__(self) -> str:
+        return f"{self.start} to {self.end} over {self.over} steps"
+
+    def at(self, step: int) -> int:
+        """The number nearest to the straight line; `step` counts from 0."""
+        return round(self.start + (self.end - self.start) * min(step, self.over) / self.over)
+
+
+_SCHEDULE_KEYS = ("from", "to", "over")
+
+
+def _read_num_select(value: Any) -> int | NumSelectSchedule:
+    if isinstance(value, NumSelectSchedule):
+        return value
+    if not isinstance(value, Mapping):
+        return _positive(value, "")
+    if set(value) != set(_SCHEDULE_KEYS):
+        raise ValueError(f"= {dict(value)!r} is no schedule: give {{ from = 16, to = 1, over = 200 }}")
+    start, end, over = (_positive(value[key], f"{key} = ") for key in _SCHEDULE_KEYS)
+    if start == end:
+        raise ValueError(f"= {dict(value)!r} never changes: give the number {start}")
+    return NumSelectSchedule(start=start, end=end, over=over)
+
+
+def _positive(value: Any, where: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"= {where}{value!r} is not a positive integer: give 1 or more")
+    return value
+
+
+def _write_num_select(value: int | NumSelectSchedule) -> int | dict[str, int]:
+    if isinstance(value, int):
+        return value
+    return dict(zip(_SCHEDULE_KEYS, (value.start, value.end, value.over), strict=True))
+
+
+NumSelect = Annotated[
+    int | NumSelectSchedule, PlainValidator(_read_num_select), PlainSerializer(_write_num_select)
+]
 
 
 class ObjectiveConfig(DependentSettings):
@@ -38,12 +91,14 @@ class ObjectiveConfig(DependentSettings):
         "bon",
         "pass_at_k",
         "max_at_k",
+        "majority",
         "bon_rlb",
         "bon_rlbp",
         "maxrl",
         "rloo",
         "grpo",
         "grpo_passk",
+        "pass_at_k_training",
         "rft",
         "sft",
         "bon_sft",
@@ -52,12 +107,12 @@ class ObjectiveConfig(DependentSettings):
         description="what is maximised, for example bon = reward of the best of num_select samples, "
         "rloo = reward of a single sample; see `bonfire objectives`",
     )
-    num_select: int = Field(
+    num_select: NumSelect = Field(
         default=16,
-        ge=1,
         description="bon, bon_rlb, bon_rlbp, bon_sft: number of samples among which the verifier selects at "
-        "inference; pass_at_k, max_at_k: k. At most the number of samples drawn per prompt with bon, pass_at_k "
-        "and max_at_k",
+        "inference; pass_at_k, max_at_k, majority, pass_at_k_training: k. At most the number of samples drawn per "
+        "prompt, but for bon_rlb, bon_rlbp and bon_sft. { from = 16, to = 1, over = 200 } goes from 16 to 1 in a "
+        "straight line over the first 200 steps, and stays there",
     )
     baseline: Baseline = Field(
         default="loo1",
@@ -99,19 +154,53 @@ class ObjectiveConfig(DependentSettings):
     )
 
     @property
+    def is_scheduled(self) -> bool:
+        """Whether num_select changes in the course of the run."""
+        return isinstance(self.num_select, NumSelectSchedule)
+
+    @property
+    def fixed_num_select(self) -> int:
+        """num_select of a config without a schedule, as `at` makes them."""
+        assert isinstance(self.num_select, int)
+        return self.num_select
+
+    @property
+    def num_selected(self) -> int:
+        """N of a step's objective: 1 for those that select nothing."""
+        return self.fixed_num_select if self.has_effect("num_select") else 1
+
+    @property
+    def largest_num_select(self) -> int:
+        """The largest num_select of any step."""
+        schedule = self.num_select
+        return schedule if isinstance(schedule, int) else max(schedule.start, schedule.end)
+
+    def at(self, step: int) -> ObjectiveConfig:
+        """The objective of one step, counted from 0: with the num_select of that step."""
+        if isinstance(self.num_select, int):
+            return self
+        return self.model_copy(update={"num_select": self.num_select.at(step)})
+
+    @property
     def num_samples_needed(self) -> int:
-        """The fewest samples per prompt from which this objective's gradient can be estimated."""
+        """The fewest samples per prompt from which this objective's gradient can be estimated, in every step."""
+        num_select = self.largest_num_select
         if self.name in ("rft", "sft"):
             return 1
+        if self.name == "majority":
+            return max(num_select, 2)
+        if self.name == "pass_at_k_training":
+            return num_select + 1
         if not self.has_effect("baseline_k"):
             return 2
         if self.baseline_k is not None:
-            return max(self.num_select, self.baseline_k + 1)
-        return {
-            "none": self.num_select,
-            "loo": self.num_select + 1,
-            "loo1": max(self.num_select, 2),
-        }[self.baseline]
+            return max(num_select, self.baseline_k + 1)
+        return {"none": num_select, "loo": num_select + 1, "loo1": max(num_select, 2)}[self.baseline]
+
+    @property
+    def needs_answers(self) -> bool:
+        """Whether verdicts must name the answers that vote."""
+        return self.name == "majority"
 
     @property
     def needs_demonstrations(self) -> bool:

@@ -67,6 +67,33 @@ def grpo_passk(groups: Groups, config: ObjectiveConfig) -> Tensor:
     return torch.zeros_like(groups.rewards_BN).scatter_(1, order_B2[:, :1], lead_B1)
 
 
+def pass_at_k_training(groups: Groups, config: ObjectiveConfig) -> Tensor:
+    """pass@k against its own estimate, over the deviation of a group's success: Pass@k Training, in closed form.
+
+    Estimand: none; meant is J_k = pass@k, k = num_select
+    Formula:  w_i = A_i / n; A = (1 - P) / (s + 1e-6) for a success, (1 - P - C(f-1, k-1) / C(n-1, k-1)) / (s + 1e-6)
+              for a failure; P = 1 - C(f, k) / C(n, k), s = sqrt(P (1 - P)), f the failures among n
+    Unbiased: no: s weighs prompts by how little their success varies. Without s the expectation is (1/k - 1/n) grad
+              J_k, for P holds the sample itself
+    Source:   Pass@k Training, arXiv 2508.10751, section 2.4; the 1e-6 is that of the authors' code
+    Use:      only to compare with others; pass_at_k is its unbiased counterpart
+    Assumes:  rewards 0 and 1; n > k samples: at n = k all weights are 0. How the paper averages over tokens is not
+              part of it
+    Not promised: the right size of one prompt against another
+    """
+    groups.require_samples(config)
+    successes_BN = groups.successes(config.name)
+    n, k = groups.num_samples, config.fixed_num_select
+    j_K = torch.arange(k, dtype=torch.float64)
+    num_failures_B1 = n - successes_BN.sum(dim=1, keepdim=True)
+    all_fail_B1 = ((num_failures_B1 - j_K).clamp(min=0) / (n - j_K)).prod(dim=1, keepdim=True)
+    others_fail_B1 = ((num_failures_B1 - 1 - j_K[:-1]).clamp(min=0) / (n - 1 - j_K[:-1])).prod(
+        dim=1, keepdim=True
+    )
+    deviation_B1 = (all_fail_B1 * (1 - all_fail_B1)).sqrt() + STD_EPSILON
+    return (all_fail_B1 - (1 - successes_BN) * others_fail_B1) / deviation_B1 / n
+
+
 def maxrl(groups: Groups, config: ObjectiveConfig) -> Tensor:
     """Maximum-likelihood RL: the weight of a prompt is shared among its successes.
 

@@ -23,11 +23,14 @@ class Groups:
     scores_BN: Tensor  # float64, selects; any value, NaN counts as -inf
     rewards_BN: Tensor  # float64, the truth; finite
     lengths_BN: Tensor  # int64, tokens of the completion, stop token included
+    answers_BN: (
+        Tensor  # int64 below N, equal where two samples of a prompt answer the same; -1 without an answer
+    )
     demonstration_scores_B: Tensor | None = None  # float64, the expert's; only imitation asks for it
 
     def __post_init__(self) -> None:
         assert self.scores_BN.ndim == 2, self.scores_BN.shape
-        assert self.scores_BN.shape == self.rewards_BN.shape == self.lengths_BN.shape
+        assert self.scores_BN.shape == self.rewards_BN.shape == self.lengths_BN.shape == self.answers_BN.shape
         assert self.scores_BN.dtype == self.rewards_BN.dtype == torch.float64
         if self.demonstration_scores_B is not None:
             assert self.demonstration_scores_B.shape == self.scores_BN.shape[:1]
@@ -99,7 +102,14 @@ def stack(groups: Sequence[ScoredGroup], demonstrations: Sequence[Demonstration]
         scores_BN=torch.from_numpy(np.stack([group.scores for group in groups])),
         rewards_BN=torch.from_numpy(np.stack([group.rewards for group in groups])),
         lengths_BN=torch.from_numpy(np.stack([np.diff(group.samples.offsets) for group in groups])).long(),
+        answers_BN=torch.tensor([_numbered(group.answers) for group in groups]),
         demonstration_scores_B=torch.tensor([d.score for d in demonstrations], dtype=torch.float64)
         if demonstrations
         else None,
     )
+
+
+def _numbered(answers: Sequence[str | None]) -> list[int]:
+    """Each answer's number, in order of appearance; -1 for None."""
+    numbers: dict[str, int] = {}
+    return [-1 if answer is None else numbers.setdefault(answer, len(numbers)) for answer in answers]

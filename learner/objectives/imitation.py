@@ -52,7 +52,7 @@ def bon_sft(groups: Groups, config: ObjectiveConfig) -> Tensor:
     assert groups.demonstration_scores_B is not None
     scores_BN = _comparable(groups.scores_BN)
     expert_B1 = _comparable(groups.demonstration_scores_B)[:, None]
-    tilt = tilt_lambda(config.num_select, match=config.tilt_match)
+    tilt = tilt_lambda(config.fixed_num_select, match=config.tilt_match)
     weights = {"tie_smoothed": tie_smoothed_weights, "paper": published_weights}[config.tilt]
     return config.sample_weight * weights(scores_BN, expert_B1, tilt)
 

@@ -62,6 +62,22 @@ def majority_values(
     return np.array([value_of.get(k, math.nan) for k in ks])
 
 
+def vote_values(
+    answers: Sequence[str | None], rewards: Sequence[float] | np.ndarray, ks: Sequence[int]
+) -> np.ndarray:
+    """The same of one prompt's samples: [K], of the reward of the answer with most votes; None is no vote."""
+    rewards_of: dict[str, list[float]] = {}
+    for answer, reward in zip(answers, rewards, strict=True):
+        if answer is not None:
+            rewards_of.setdefault(answer, []).append(float(reward))
+    return majority_values(
+        [len(of_answer) for of_answer in rewards_of.values()],
+        [float(np.mean(of_answer)) for of_answer in rewards_of.values()],
+        ks,
+        num_silent=list(answers).count(None),
+    )
+
+
 def _values(
     ks: Sequence[int], odds: float, num_equal: Counter[int], rewards: Mapping[int, float], num_silent: int
 ) -> dict[int, float]:
@@ -87,7 +103,7 @@ def _ways_to_win(
     rivals = [count for count in num_equal if count >= votes]
     num_votes_below = num_silent + sum(count * number for count, number in num_equal.items() if count < votes)
     most_ties = min(sum(num_equal[count] for count in rivals), largest_k // votes) - 1
-    nodes_V, weights_V = _quadrature(most_ties // 2 + 1)
+    nodes_V, weights_V = quadrature(most_ties // 2 + 1)
     num_terms = largest_k + 1 - votes
     below_X = _probabilities(num_votes_below, largest_k, odds)[:num_terms]
     product_CVX = np.broadcast_to(below_X, (len(able), len(nodes_V), num_terms))
@@ -126,7 +142,7 @@ def _power(base: np.ndarray, exponent: int) -> np.ndarray:
 
 
 @cache
-def _quadrature(num_nodes: int) -> tuple[np.ndarray, np.ndarray]:
+def quadrature(num_nodes: int) -> tuple[np.ndarray, np.ndarray]:
     """Gauss-Legendre nodes and weights on [0, 1]; exact for polynomials of degree 2 num_nodes - 1."""
     nodes, weights = np.polynomial.legendre.leggauss(num_nodes)
     return (nodes + 1) / 2, weights / 2

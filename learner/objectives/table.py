@@ -16,9 +16,10 @@ import re
 from dataclasses import dataclass
 
 from learner.objectives.best_of_n import bon, bon_rlb, bon_rlbp, max_at_k, pass_at_k
-from learner.objectives.group_relative import grpo, grpo_passk, maxrl, rft, rloo
+from learner.objectives.group_relative import grpo, grpo_passk, maxrl, pass_at_k_training, rft, rloo
 from learner.objectives.groups import Groups, Objective
 from learner.objectives.imitation import bon_sft, sft
+from learner.objectives.vote import majority
 
 __all__ = ["OBJECTIVES", "Groups", "Objective", "Row"]
 
@@ -55,12 +56,14 @@ OBJECTIVES: dict[str, Row] = {
     "bon": _row(bon),
     "pass_at_k": _row(pass_at_k),
     "max_at_k": _row(max_at_k),
+    "majority": _row(majority),
     "bon_rlb": _row(bon_rlb),
     "bon_rlbp": _row(bon_rlbp),
     "maxrl": _row(maxrl),
     "rloo": _row(rloo),
     "grpo": _row(grpo),
     "grpo_passk": _row(grpo_passk),
+    "pass_at_k_training": _row(pass_at_k_training),
     "rft": _row(rft),
     "sft": _row(sft),
     "bon_sft": _row(bon_sft),

@@ -8,27 +8,35 @@ import numpy as np
 import torch
 
 from actors.types import ScoredGroup
+from learner.objectives.config import ObjectiveConfig
 from learner.objectives.estimators import bon_value
+from learner.objectives.majority import vote_values
 
 
-def batch_facts(groups: Sequence[ScoredGroup], *, num_select: int, version: int) -> dict[str, float]:
-    """Means over a batch of B groups of n samples, trained by the learner at `version`.
+def batch_facts(
+    groups: Sequence[ScoredGroup], objective: ObjectiveConfig, *, version: int
+) -> dict[str, float]:
+    """Means over a batch of B groups of n samples, trained by the learner at `version` with a step's objective.
 
-    `reward` over all samples; `bon` and `pass_at_n` are unbiased estimates (docs/evaluation.md)
-    at N = `num_select`, at n where a group is smaller; staleness in versions, over groups, by each group's oldest token.
+    `reward` over all samples; `bon`, `pass_at_n` and, with the objective majority only, `majority_at_n` are unbiased
+    estimates (docs/evaluation.md) at `num_select`, the objective's N, or n where a group is smaller; staleness in
+    versions, over groups, by each group's oldest token.
     """
     rewards = np.stack([group.rewards for group in groups])
     scores = np.stack([group.scores for group in groups])
     staleness = np.array([version - group.samples.oldest_version for group in groups])
-    k = min(num_select, rewards.shape[1])
+    k = min(objective.fixed_num_select, rewards.shape[1])
     rewards_BN, scores_BN = torch.from_numpy(rewards), torch.from_numpy(scores)
     finite = scores[np.isfinite(scores)]
     tokens = sum(len(group.samples.token_ids) for group in groups)
+    votes = [vote_values(group.answers, group.rewards, [k]) for group in groups if objective.needs_answers]
     return {
+        "num_select": k,
         "reward": float(rewards.mean()),
         "score": float(finite.mean()) if finite.size else float("-inf"),
         "bon": float(bon_value(scores_BN, rewards_BN, k).mean()),
         "pass_at_n": float(bon_value(rewards_BN, rewards_BN, k).mean()),
+        **({"majority_at_n": float(np.mean(votes))} if votes else {}),
         "staleness_mean": float(staleness.mean()),
         "staleness_max": float(staleness.max()),
         "completion_tokens": tokens / rewards.size,

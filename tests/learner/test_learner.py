@@ -536,6 +536,33 @@ def test_a_resumed_learner_keeps_the_reference_and_continues_bit_for_bit(tmp_pat
             make_learner(**{**settings, **changed}).load(tmp_path)
 
 
+def test_every_step_has_its_number_of_the_schedule_also_in_a_run_that_is_resumed(tmp_path):
+    rewards = np.array([1.0, 0.0, 0.0, 0.0])
+
+    def steps(learner, first, last):
+        return [
+            learner.train_step([make_group(step, version=step, rewards=rewards)])
+            for step in range(first, last)
+        ]
+
+    def make(num_select):
+        return make_learner(objective=ObjectiveConfig(name="pass_at_k", num_select=num_select))
+
+    schedule = {"from": 3, "to": 1, "over": 2}
+    straight = make(schedule)
+    first = steps(straight, 0, 1)
+    straight.save(tmp_path)
+    rest = steps(straight, 1, 4)
+    assert [step.facts["num_select"] for step in first + rest] == [3, 2, 1, 1]
+    # One success of four, with N: it is the best of all subsets that it is in; with 1, the others are its baseline.
+    assert [step.weights_BN[0, 0] for step in first + rest] == pytest.approx([3 / 4, 2 / 4, 1 / 4, 1 / 4])
+    resumed = make(schedule)
+    resumed.load(tmp_path)
+    assert [step.fingerprint for step in steps(resumed, 1, 4)] == [step.fingerprint for step in rest]
+    with pytest.raises(ValueError, match="written with objective.num_select = .*, this run has .*'over': 3"):
+        make({**schedule, "over": 3}).load(tmp_path)
+
+
 @pytest.mark.parametrize(("reward", "what"), [(1e300, "loss"), (1e30, "gradient norm")])
 def test_a_step_that_is_not_finite_leaves_the_learner_untouched(reward, what):
     learner = make_learner()

@@ -15,12 +15,13 @@ from learner.objectives.table import OBJECTIVES, Groups
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Toy:
-    """One prompt: outcomes with probability softmax(logits), each with its score, reward and length."""
+    """One prompt: outcomes with probability softmax(logits), each with its score, reward, length and answer."""
 
     logits: tuple[float, ...]
     rewards: tuple[float, ...]
     scores: tuple[float, ...]
     lengths: tuple[int, ...] = ()
+    answers: tuple[int, ...] = ()
 
     @property
     def policy(self) -> Tensor:
@@ -32,23 +33,32 @@ def row(values: Sequence[float]) -> Tensor:
 
 
 def groups(
-    rewards: Sequence[Sequence[float]], scores=None, lengths=None, demonstration_scores=None
+    rewards: Sequence[Sequence[float]], scores=None, lengths=None, demonstration_scores=None, answers=None
 ) -> Groups:
-    """Groups from rows; scores are the rewards and lengths 1 where they do not matter."""
+    """Groups from rows; scores are the rewards, lengths 1 and samples of one reward one answer where it does not matter."""
     rewards_BN = torch.as_tensor(rewards, dtype=torch.float64)
     return Groups(
         scores_BN=rewards_BN if scores is None else torch.as_tensor(scores, dtype=torch.float64),
         rewards_BN=rewards_BN,
         lengths_BN=torch.ones_like(rewards_BN).long() if lengths is None else torch.as_tensor(lengths),
+        answers_BN=numbered(rewards_BN if answers is None else torch.as_tensor(answers)),
         demonstration_scores_B=None
         if demonstration_scores is None
         else torch.as_tensor(demonstration_scores, dtype=torch.float64),
     )
 
 
-def weigh(config: ObjectiveConfig, rewards, scores=None, lengths=None, demonstration_scores=None) -> Tensor:
+def numbered(answers_BN: Tensor) -> Tensor:
+    """[B, N] number of the prompt's first sample with an equal answer; -1 stays."""
+    firsts_BN = (answers_BN[:, :, None] == answers_BN[:, None, :]).long().argmax(dim=2)
+    return firsts_BN.where(answers_BN != -1, -1)
+
+
+def weigh(
+    config: ObjectiveConfig, rewards, scores=None, lengths=None, demonstration_scores=None, answers=None
+) -> Tensor:
     """The objective's weights [B, N] of these groups."""
-    given = groups(rewards, scores, lengths, demonstration_scores)
+    given = groups(rewards, scores, lengths, demonstration_scores, answers)
     return OBJECTIVES[config.name].weights(given, config)
 
 
@@ -64,6 +74,7 @@ def expected_gradient(
             row(toy.scores)[0][ys_BN],
             torch.tensor(toy.lengths)[ys_BN] if toy.lengths else None,
             None if demonstration_score is None else [demonstration_score] * len(ys_BN),
+            torch.tensor(toy.answers)[ys_BN] if toy.answers else None,
         )
 
     return expectation(toy, num_samples, weigh_all)

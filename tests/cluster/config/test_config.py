@@ -298,6 +298,36 @@ def test_fewer_samples_than_the_objective_selects_among_are_refused(objective, s
     parse_config(settings(objective=objective, rollout={"samples_per_prompt": needed}))
 
 
+def test_a_schedule_needs_the_samples_of_its_largest_number():
+    schedule = {"from": 4, "to": 12, "over": 10}
+    text = message(objective={"num_select": schedule}, rollout={"samples_per_prompt": 11})
+    assert "rollout.samples_per_prompt = 11 is too few: objective.num_select = 12 with its baseline" in text
+    config = parse_config(settings(objective={"num_select": schedule}, rollout={"samples_per_prompt": 12}))
+    assert parse_config(tomllib.loads(tomli_w.dumps(config.model_dump(exclude_none=True)))) == config
+
+
+def test_a_schedule_on_the_command_line_is_one_setting():
+    demo = ROOT / "examples" / "countdown.toml"
+    config = load_config(demo, ["objective.num_select={ from = 16, to = 1, over = 200 }"])
+    assert [config.objective.at(step).num_select for step in (0, 100, 200)] == [16, 8, 1]
+    with pytest.raises(
+        ValueError, match=r"^command line: objective.num_select = from = 0 is not a positive integer"
+    ):
+        load_config(demo, ["objective.num_select={ from = 0, to = 1, over = 200 }"])
+
+
+def test_a_vote_without_answers_to_count_is_refused():
+    vote = {"name": "majority", "num_select": 4}
+    text = message(objective=vote, verifier={"reward": {"format": 1.0, "length": 0.5}})
+    assert text == (
+        "run.toml: objective.name = 'majority' counts answers, and verifier 'format' + 'length' names none: use one of "
+        "countdown, countdown_steps, exact_match, math, python_tests, or a function of your own whose Verdict has an "
+        "answer, or choose another objective"
+    )
+    for reward in ("math", {"format": 0.1, "math": 1.0}, "mine.judging:verify"):
+        parse_config(settings(objective=vote, verifier={"reward": reward}))
+
+
 def test_held_out_problems_that_nothing_evaluates_are_refused():
     problems = {"source": "files", "train_path": "a.jsonl", "test_path": "b.jsonl"}
     with pytest.raises(ValueError) as error:

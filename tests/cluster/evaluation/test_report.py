@@ -420,7 +420,7 @@ def test_no_curve_lies_outside_its_picture(rewards):
     for figure in (
         plots.pass_figure(summary),
         plots.selection_figure(summary),
-        plots.run_figure(summary, [], num_select=4, temperature=1.0),
+        plots.run_figure(summary, [], temperature=1.0),
     ):
         low, high = figure.axes[-1].get_ylim()
         assert low <= np.mean(rewards) < rewards[1] <= high
@@ -446,7 +446,7 @@ def test_a_run_gets_its_report_beside_its_training_curves(report, tmp_path):
     run_dir.mkdir()
     steps = [{"step": step, "pass_at_n": 0.5, "reward": 0.1 * step} for step in range(1, 4)]
     (run_dir / "metrics.jsonl").write_text("".join(json.dumps(step) + "\n" for step in steps))
-    report.write_run(run_dir, num_select=4, temperature=1.0)
+    report.write_run(run_dir, temperature=1.0)
     assert json.loads((run_dir / "report.json").read_text())["cells"]
     assert (run_dir / "report.png").read_bytes().startswith(b"\x89PNG")
 

@@ -56,7 +56,7 @@ class Run:
         self.feeder = Feeder(
             self.batches,
             self.learner,  # type: ignore[arg-type]
-            Progress(steps=1, num_select=1),
+            Progress(steps=1),
             self.metrics,
             top_up=self.lease,
             on_gone=lambda groups: self.gone.extend(group.facts.group for group in groups),

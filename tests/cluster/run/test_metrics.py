@@ -53,6 +53,7 @@ WITHOUT_UNIT = {
     "bonfire_batch_reward_mean",
     "bonfire_batch_score_mean",
     "bonfire_batch_best_of_n_reward",
+    "bonfire_batch_majority_at_n_reward",
     "bonfire_batch_num_select",
     "bonfire_engine_fill",
     "bonfire_held_out_estimate",
@@ -415,11 +416,15 @@ def test_the_learner_and_the_batch_give_every_fact_that_is_shown():
     groups = [make_group(number) for number in range(2)]
     learner = Learner(model_path(), LearnerConfig(), ObjectiveConfig(num_select=2), 1.0, seed=0)
     step = learner.train_step(groups)
-    facts = Progress(steps=1, num_select=2).finish_step(
+    facts = Progress(steps=1).finish_step(
         step, {"ahead_s": 0.0, "learn_s": 0.1, "wait_s": 0.1, "verify_s": 0.0, "steps_without_learning": 0}
     )
-    Metrics().observe_step(facts)
+    metrics = Metrics()
+    metrics.observe_step(facts)
     assert facts["clipped_fraction"] == facts["clipped"]
+    assert math.isnan(metrics.registry.get_sample_value("bonfire_batch_majority_at_n_reward"))
+    metrics.observe_step({**facts, "majority_at_n": 0.375})
+    assert metrics.registry.get_sample_value("bonfire_batch_majority_at_n_reward") == 0.375
 
 
 def test_the_share_of_clipped_steps_is_that_of_the_newest_twenty():
@@ -427,7 +432,7 @@ def test_the_share_of_clipped_steps_is_that_of_the_newest_twenty():
     step = Learner(model_path(), LearnerConfig(), ObjectiveConfig(num_select=2), 1.0, seed=0).train_step(
         groups
     )
-    progress = Progress(steps=100, num_select=2)
+    progress = Progress(steps=100)
     waited = {"wait_s": 0.0, "verify_s": 0.0}
     shares = [
         progress.finish_step(replace(step, facts={**step.facts, "clipped": clipped}), waited)[

@@ -111,3 +111,15 @@ def test_the_verifiers_numbers_are_means_over_groups_and_its_table_is_by_score(t
     assert [(row["label"], row["num"], row["reward"]) for row in found["bins"]] == [
         ("-inf: never picked", 1, 0.0), ("0.1", 1, 1.0), ("0.9", 2, 0.5),
     ]  # fmt: skip
+
+
+def test_the_interval_of_pass_at_n_is_at_the_n_of_each_step(tmp_path):
+    groups = [a_group(0, [1, 0, 0, 0]), a_group(1, [0, 0, 0, 0])]
+    run = run_of(tmp_path, {1: groups, 2: groups}, pass_at_n=[0.25, 0.125], bon=[0, 0], num_select=[2, 1])
+    found = curves(run)
+    spread = 1.959964 * np.std([0.25, 0.0], ddof=1) / 2**0.5
+    assert found["high"]["pass_at_n"][1] == pytest.approx(0.125 + spread, rel=1e-4)
+    assert found["high"]["pass_at_n"][0] == pytest.approx(0.25 + 2 * spread, rel=1e-4)
+    assert found["num_select"] == "N"
+    other = run_of(tmp_path / "other", {1: groups}, num_select=[3])
+    assert curves(other)["num_select"] == other.num_select == 2

@@ -66,6 +66,21 @@ def test_a_runs_state_is_that_of_its_driver(tmp_path, about, state):
     assert Run(run_dir, "run", None).state == state
 
 
+@pytest.mark.parametrize(
+    ("objective", "num_select", "text"),
+    [
+        ("num_select = 16", 16, ", N = 16"),
+        ("num_select = { from = 16, to = 4, over = 9 }", 4, ", N = 16 to 4"),
+        ("name = 'rloo'", 1, ""),
+    ],
+)
+def test_a_run_says_what_it_selects_among_also_where_that_changes(tmp_path, objective, num_select, text):
+    run_dir = write_viewed_run(tmp_path / "run", GROUPS)
+    (run_dir / "config.toml").write_text(f"[objective]\n{objective}\n")
+    run = Run(run_dir, "run", None)
+    assert (run.num_select, run.num_select_text) == (num_select, text)
+
+
 def test_damaged_files_of_a_run_leave_the_rest_to_be_seen(tmp_path):
     run_dir = write_viewed_run(tmp_path / "run", GROUPS)
     (run_dir / "run.json").write_text("{")

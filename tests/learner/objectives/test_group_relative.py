@@ -190,3 +190,51 @@ def test_the_baseline_of_maxrl_costs_the_last_term(n):
         return without_baseline(ys_BN) - 1 / n
 
     assert_close(expectation(BINARY, n, with_baseline_everywhere), harmonic_pass_at_k(BINARY, n))
+
+
+# --- pass_at_k_training ---------------------------------------------------------------------------------
+
+
+def published_advantages(rewards, k):
+    """The authors' `calc_adv`, over n."""
+    n, c = len(rewards), int(sum(rewards))
+    rho = 1 - math.comb(n - c, k) / math.comb(n, k)
+    sigma = math.sqrt(rho * (1 - rho)) + 1e-6
+    success = (1 - rho) / sigma
+    failure = (1 - rho - (math.comb(n - c - 1, k - 1) if c < n else 0) / math.comb(n - 1, k - 1)) / sigma
+    return [(success if reward else failure) / n for reward in rewards]
+
+
+@pytest.mark.parametrize(("n", "k"), [(2, 1), (4, 1), (8, 4), (8, 7)])
+def test_pass_at_k_training_is_the_published_formula(n, k):
+    config = ObjectiveConfig(name="pass_at_k_training", num_select=k)
+    for c in range(n + 1):
+        rewards = [1.0] * c + [0.0] * (n - c)
+        assert_close(weigh(config, [rewards]), [published_advantages(rewards, k)], tolerance=1e-9)
+
+
+def test_pass_at_k_training_without_its_deviation_would_be_a_multiple_of_the_gradient_of_pass_at_k():
+    n, k = 5, 3
+
+    def without_deviation(ys_BN):
+        rewards_BN = row(BINARY.rewards)[0][ys_BN]
+        failures_B1 = n - rewards_BN.sum(dim=1, keepdim=True)
+        missed_B1 = failures_B1 * (failures_B1 - 1) * (failures_B1 - 2) / (n * (n - 1) * (n - 2))
+        weights_BN = weigh(ObjectiveConfig(name="pass_at_k_training", num_select=k), rewards_BN)
+        return weights_BN * ((missed_B1 * (1 - missed_B1)).clamp(min=0).sqrt() + 1e-6)
+
+    exact = exact_gradient(BINARY, best_of(k, BINARY.rewards, BINARY.rewards))
+    assert_close(expectation(BINARY, n, without_deviation), ((1 / k - 1 / n) * exact).tolist())
+
+
+def test_pass_at_k_training_weighs_prompts_by_their_deviation():
+    """The direction of a single prompt is right; of two the easier one counts ever more."""
+
+    def factor(p):
+        toy = Toy(logits=(math.log(1 - p), math.log(p)), rewards=(1.0, 0.0), scores=(1.0, 0.0))
+        biased = expected_gradient(toy, 8, ObjectiveConfig(name="pass_at_k_training", num_select=4))
+        exact = exact_gradient(toy, best_of(4, toy.rewards, toy.rewards))
+        assert cosine(biased, exact) == pytest.approx(1.0, abs=1e-12)
+        return float(biased[0] / exact[0])
+
+    assert factor(0.5) > 1.5 * factor(0.9)

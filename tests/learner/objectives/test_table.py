@@ -205,6 +205,7 @@ def test_impossible_values_and_unknown_keys_are_refused_by_name(given, field):
         *[{"name": name} for name in OBJECTIVES],
         {"num_select": 4, "baseline": "loo"},
         {"baseline_k": 3},
+        {"num_select": {"from": 16, "to": 1, "over": 200}},
         {"name": "bon_sft", "tilt": "paper", "tilt_match": "moment", "sample_weight": 0.0},
         {"name": "bon_rlb", "max_weight": 3.0},
         {"name": "grpo_passk", "divide_by_std": False},
@@ -216,6 +217,39 @@ def test_a_config_that_is_written_reads_back_as_itself(given):
     assert ObjectiveConfig.model_validate_json(config.model_dump_json()) == config
     written = {"name", *SETTINGS[config.name]} - ({"baseline"} if config.baseline_k else set())
     assert set(config.model_dump()) == written
+
+
+def test_a_schedule_goes_in_a_straight_line_through_integers_and_stays():
+    config = ObjectiveConfig(num_select={"from": 16, "to": 1, "over": 200})
+    numbers = [config.at(step).num_select for step in range(300)]
+    assert numbers[0] == 16 and set(numbers[200:]) == {1} and sorted(set(numbers)) == list(range(1, 17))
+    assert numbers == sorted(numbers, reverse=True) and all(type(number) is int for number in numbers)
+    assert numbers[100] == 8  # 8.5, to the even one
+    rising = ObjectiveConfig(name="max_at_k", num_select={"from": 2, "to": 8, "over": 3})
+    assert [rising.at(step).num_select for step in range(5)] == [2, 4, 6, 8, 8]
+    assert (rising.num_samples_needed, rising.at(0).num_samples_needed) == (8, 2)
+    assert str(config.num_select) == "16 to 1 over 200 steps"
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (0, "= 0 is not a positive integer: give 1 or more"),
+        (True, "= True is not a positive integer"),
+        ("many", "= 'many' is not a positive integer"),
+        ({"from": 4, "to": 1.5, "over": 9}, "= to = 1.5 is not a positive integer"),
+        (
+            {"from": 4, "to": 1},
+            "= {'from': 4, 'to': 1} is no schedule: give { from = 16, to = 1, over = 200 }",
+        ),
+        ({"from": 4, "to": 4, "over": 9}, "never changes: give the number 4"),
+    ],
+)
+def test_what_is_no_number_and_no_schedule_is_refused_in_one_line(given, message):
+    with pytest.raises(ValidationError) as refused:
+        ObjectiveConfig(num_select=given)
+    (error,) = refused.value.errors()
+    assert error["loc"] == ("num_select",) and message in error["msg"] and "\n" not in error["msg"]
 
 
 def test_a_config_cannot_be_changed_and_describes_every_field():
