@@ -146,6 +146,9 @@ async def _run(
         return checkpoint / "model"
     ranks = Ranks(SupervisedWorker, config.learner, step_timeout_s=config.train.step_timeout_s)
     learner = sft.learner_config(config.learner, steps)
+    base_model = sft.base_model
+    if Path(base_model).is_dir():  # workers have other working directories
+        base_model = str(Path(base_model).absolute())
     held_out_loss: float | None = None
 
     async def measure() -> float:
@@ -153,7 +156,7 @@ async def _run(
         return (await ranks.working(measuring, "measuring the held-out loss"))[0]
 
     try:
-        await ranks.start(sft.base_model, learner, sft.seed, ray.put(data), identity)
+        await ranks.start(base_model, learner, sft.seed, ray.put(data), identity)
         if checkpoint:
             loading = [actor.load.remote(str(checkpoint.absolute())) for actor in ranks.actors]
             await ranks.starting(loading, f"loading {checkpoint}")

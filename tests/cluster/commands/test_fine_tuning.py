@@ -156,6 +156,9 @@ def test_a_run_makes_its_warm_start_once_and_keeps_it(tiny_model, tmp_path):
 def test_the_plan_of_a_fine_tuning_says_what_is_learned_from(tiny_model, tmp_path):
     project = make_project(tmp_path / "project", tiny_model)
     out = " ".join(bonfire(project, "sft", "tune.toml", "--dry-run").split())
-    assert f"{tiny_model} on 52 demonstrations, 8 held out, of " in out or "demonstrations, " in out
+    assert f"{tiny_model} on 48 demonstrations, 12 held out, of 15 to 19 tokens" in out
     assert f"{STEPS} steps x 8 = " in out and "model tuned (not made yet)" in out
-    assert sorted(path.name for path in project.iterdir()) == ["train.jsonl", "tune.toml"]
+    of_run = " ".join(bonfire(project, "train", "tune.toml", "--dry-run").split())
+    assert "model tuned (made first, by [sft])" in of_run
+    assert f"fine-tuning {tiny_model} on 48 demonstrations, 12 held out" in of_run
+    assert not list(project.glob("tuned*")) and not (project / "run").exists()
