@@ -44,8 +44,8 @@ def make_large_model(directory: Path) -> None:
     """A countdown model of random weights."""
     import torch
 
-    from learner.config import SftConfig
     from learner.sft import build_model, build_tokenizer
+    from learner.supervised.config import SftConfig
 
     torch.manual_seed(0)
     build_model(SftConfig(**LARGE)).save_pretrained(directory)

@@ -73,7 +73,7 @@ async def measure(config: RunConfig, rollouts: list[Any], learner: Any, num_grou
     from verifiers.types import Problem
 
     handle = LearnerHandle(config)
-    handle._actors = [learner]
+    handle._ranks.actors = [learner]
     judged: asyncio.Queue[JudgedGroup] = asyncio.Queue()
     room = asyncio.Semaphore(IN_FLIGHT // GROUPS_PER_COLLECT)
     problem = Problem(id="p", prompt="", truth={"numbers": [1, 2], "target": 3})

@@ -269,7 +269,7 @@ def peak_of_a_learner(model: str, dtype: str, micro_batch_tokens: int) -> int:
     return_large_blocks()
     config = run_config(model, dtype, micro_batch_tokens)
     learner = Learner(model, config.learner, config.objective, 1.0, seed=0)
-    vocabulary = learner._shape.vocabulary
+    vocabulary = learner._trainer.shape.vocabulary
     for step in range(2):  # AdamW's averages are there from the second on
         one = group(step, 16, 112, 400)
         one.samples.token_ids[:] %= vocabulary

@@ -164,7 +164,7 @@ class Bench:
         from learner.step.batch import collect
 
         sequences = collect(groups)
-        batches = learner._share(sequences, np.arange(sequences.num_samples))
+        batches = learner._trainer.share(sequences, np.arange(sequences.num_samples))
         ours = {"ours_T": learner._policy.logprobs_under(weights.named(), batches)}
         if before is not None:
             ours["exact_T"] = self.exact.logprobs_under(weights.named(), batches)

@@ -1,1 +1,2 @@
-"""From scored groups to a new policy: objectives, loss, the model, checkpoints, the base model's training."""
+"""From scored groups to a new policy: objectives, loss, the model, checkpoints, fine-tuning on demonstrations, the
+demo's base model."""

@@ -1,10 +1,10 @@
-"""Settings of the learner and of supervised fine-tuning. Imports no torch."""
+"""Settings of the learner. Imports no torch."""
 
 from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from verifiers.number_config import Averaging, Decay, Finite, Reserved, Seconds, StepSize
 from verifiers.resources_config import CustomResources, Dtype, dtype_by_device
@@ -194,42 +194,3 @@ class LearnerConfig(DependentSettings):
 
     def _without_effect(self) -> frozenset[str]:
         return _WITHOUT_EFFECT[self.importance] | (frozenset() if self.decays else _OF_DECAY)
-
-
-class SftConfig(BaseModel):
-    """The countdown base model, trained from scratch on generated demonstrations."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    num_demonstrations: int = Field(150_000, ge=1, description="Demonstrations generated.")
-    notation: Literal["expression", "steps"] = Field(
-        "expression", description="How they are written; see problems.notation."
-    )
-    corruption: Finite = Field(0.2, ge=0, le=1, description="Fraction of demonstrations with a wrong target.")
-    seed: int = Field(0, ge=0, description="Seed of demonstrations, initial weights and batches.")
-    steps: int = Field(1000, ge=1, description="Optimizer steps.")
-    schedule_steps: int = Field(
-        1500, ge=1, description="Steps after which the cosine would reach its floor of 5 %."
-    )
-    batch_size: int = Field(128, ge=1, description="Demonstrations a step.")
-    learning_rate: StepSize = Field(2e-3, gt=0, description="AdamW's peak step size.")
-    warmup_steps: int = Field(100, ge=0, description="Steps over which the learning rate rises linearly.")
-    weight_decay: Decay = Field(0.01, ge=0, description="AdamW's decoupled decay, per unit of learning rate.")
-    betas: tuple[Averaging, Averaging] = Field((0.9, 0.98), description="AdamW's two averaging factors.")
-    max_grad_norm: Finite = Field(
-        1.0, gt=0, description="Global gradient norm above which gradients are scaled down."
-    )
-    hidden_size: int = Field(96, ge=1, description="Width of the residual stream.")
-    num_layers: int = Field(3, ge=1, description="Transformer blocks.")
-    num_heads: int = Field(
-        3, ge=1, description="Attention heads; vLLM's CPU attention needs 32 channels or more a head."
-    )
-    intermediate_size: int = Field(256, ge=1, description="Width of the feed-forward layer.")
-
-    @model_validator(mode="after")
-    def _heads_divide_the_width(self) -> Self:
-        if self.hidden_size % self.num_heads:
-            raise ValueError(
-                f"hidden_size = {self.hidden_size} is not a multiple of num_heads = {self.num_heads}: change one of them"
-            )
-        return self

@@ -14,28 +14,19 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
-import psutil
-import torch
 
 from actors.types import ScoredGroup
 from actors.weights.fingerprint import param_fingerprint
 from actors.weights.manifest import views
 from learner.config import WITHOUT_EFFECT_ON_RESULT, LearnerConfig
 from learner.gang import ALONE, Gang
-from learner.model import checkpoint, memory
-from learner.model.causal_lm import load_model, resolve_model
-from learner.model.optimizer import make_optimizer
-from learner.model.packing import choose_packing
-from learner.model.policy import Policy, ShardedPolicy
 from learner.model.publish import Buckets, make_manifest
-from learner.model.sharding import own_part
 from learner.objectives.config import ObjectiveConfig
 from learner.parity_check import ParityCheck
 from learner.passes import Passes
-from learner.schedule import learning_rate_at
-from learner.step.batch import PackedBatch
 from learner.step.facts import batch_facts
 from learner.step.part import Part
+from learner.trainer import Trainer
 from learner.trajectories import write_trajectories
 from learner.types import PublishedWeights, StepResult
 
@@ -67,51 +58,20 @@ class Learner:
         *,
         engines_keep_kv: bool = False,
     ) -> None:
-        if config.decays and config.schedule_steps is None:
-            raise ValueError(
-                f"learner.schedule = {config.schedule!r} decays over a number of steps that is not given: "
-                "set learner.schedule_steps"
-            )
-        torch.manual_seed(seed)
         self._config = config
         self._objective = objective
         self._temperature = temperature
         self._gang = gang
-        self._base_directory = resolve_model(model_path)
-        self._device = torch.device("cuda" if config.num_gpus > 0 else "cpu")
-        settings: dict[str, Any] = {"bfloat16": config.dtype == "bfloat16", "recompute": self._recomputes}
-        # The whole of a model to be sharded need not fit on one device.
-        model = load_model(str(self._base_directory), str(self._device) if gang.size == 1 else "cpu")
-        self.packing = choose_packing(model, model_path, share_prompts=config.share_prompts)
-        # Buffers stay float32, as in the engines: frequencies of positions, a router's bias.
-        for parameter in model.parameters():
-            parameter.data = parameter.data.to(getattr(torch, config.weights_dtype))
-        if gang.size == 1:
-            self._policy = Policy(model, self._device, temperature, **settings)
-        else:
-            self._policy = ShardedPolicy(model, self._device, temperature, **settings, gang=gang)
-        self._parameters = self._policy.parameters
-        num_parameters = sum(parameter.numel() for parameter in self._parameters.values())
-        self._shape = memory.ModelShape.read(self._base_directory, num_parameters)
-        loaded = sum(parameter.nbytes for parameter in self._parameters.values())
-        yet_to_come = memory.fixed_bytes(self._shape, config) - loaded
-        self._free_bytes = self._memory_left() - yet_to_come / gang.size
-        self._optimizer = make_optimizer(
-            list(self._parameters.values()),
-            learning_rate=config.learning_rate,
-            betas=config.betas,
-            eps=config.eps,
-            weight_decay=config.weight_decay,
-            seed=seed,
-        )
-        self._num_steps = 0
+        self._trainer = Trainer(model_path, config, temperature, seed, gang)
+        self._policy = self._trainer.policy
+        self.packing = self._trainer.packing
         self.version = version
         self.manifest = make_manifest(self._policy.layout, config.publish_dtype or "float32")
         self._parity = ParityCheck(
             self._policy, num_versions=config.parity_versions or 4, engines_keep_kv=engines_keep_kv
         )
         reference = self._policy.copy_weights() if config.kl_coefficient > 0 else None
-        self._passes = Passes(self._policy, config, gang, self._parity, self.packing, reference)
+        self._passes = Passes(self._trainer, config, gang, self._parity, reference)
         self._begun: list[Part] = []
         """What of the next step is done."""
         self._newest: tuple[list[ScoredGroup], np.ndarray] | None = None
@@ -152,21 +112,22 @@ class Learner:
             sequences,
             trained,
             budget=self._config.parity_share * self._passes.positions_of_all_ranks(sequences, trained),
-            step=self._num_steps,
+            step=self._trainer.num_steps,
             version=self.version,
-            divide=self._passes.share,
+            divide=self._trainer.share,
         )
         parity = (whole.parity + untrained).over(self._gang)
-        self._parity.turns.note(parity, sequences.worker_names, self._num_steps)
+        self._parity.turns.note(parity, sequences.worker_names, self._trainer.num_steps)
         seconds["parity_s"] = time.perf_counter() - clock
         clock = time.perf_counter()
-        learning_rate, grad_norm, is_clipped = self._update()
-        self._policy.synchronize()
+        try:
+            update = self._trainer.update()
+        except ArithmeticError as error:
+            self._refuse(str(error))
         seconds["optimizer_s"] = time.perf_counter() - clock
         seconds["stepped_at_s"] = time.time()
         clock = time.perf_counter()
         self.version += 1
-        self._num_steps += 1
         self._newest = (groups, weights_BN) if self._gang.rank == 0 else None
         self.published = self._publish()
         seconds["publish_s"] = time.perf_counter() - clock
@@ -181,9 +142,9 @@ class Learner:
             fingerprint=self.published.fingerprint,
             facts={
                 **batch_facts(groups, objective, version=self.version - 1),
-                "grad_norm": grad_norm,
-                "clipped": float(is_clipped),
-                "learning_rate": learning_rate,
+                "grad_norm": update.grad_norm,
+                "clipped": float(update.is_clipped),
+                "learning_rate": update.learning_rate,
                 "num_groups": float(len(groups)),
                 "num_samples": float(weights_BN.size),
                 "positions": whole.positions,
@@ -206,26 +167,14 @@ class Learner:
 
     def save(self, directory: str | Path) -> None:
         """Write a checkpoint into `directory`; the caller renames it into place."""
-        checkpoint.save(
-            Path(directory),
-            model=self._policy.model,
-            optimizer=self._optimizer,
-            state=checkpoint.LearnerState(
-                version=self.version,
-                num_steps=self._num_steps,
-                settings=self._settings(),
-                parity=self._parity.turns,
-            ),
-            base_directory=self._base_directory,
-            writes=self._gang.rank == 0,
+        self._trainer.save(
+            Path(directory), version=self.version, settings=self._settings(), parity=self._parity.turns
         )
 
     def load(self, directory: str | Path) -> None:
         """Become the learner that wrote `directory`. Versions published before are forgotten."""
-        state = checkpoint.load(
-            Path(directory), model=self._policy.model, optimizer=self._optimizer, settings=self._settings()
-        )
-        self.version, self._num_steps = state.version, state.num_steps
+        state = self._trainer.load(Path(directory), self._settings())
+        self.version = state.version
         self._begun, self._newest = [], None
         self._parity.turns = state.parity
         self._parity.forget()
@@ -233,7 +182,7 @@ class Learner:
 
     def _pass_over(self, groups: Sequence[ScoredGroup], num_groups: int, *, is_first: bool) -> Part:
         if is_first:
-            self._optimizer.zero_grad()
+            self._trainer.forget_gradients()
         try:
             return self._passes.over(
                 groups, self._objective_of_step, num_groups=num_groups, version=self.version
@@ -241,37 +190,9 @@ class Learner:
         except ArithmeticError as error:
             self._refuse(str(error))
 
-    def _update(self) -> tuple[float, float, bool]:
-        """Clip and step. Returns the learning rate, the gradient norm before clipping, and whether that was too large."""
-        gradients = []
-        for parameter in self._parameters.values():
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-            gradients.append(own_part(parameter.grad))
-        own_norm = torch.nn.utils.get_total_norm(gradients)
-        norm = self._gang.norm(float(own_norm))
-        torch.nn.utils.clip_grads_with_norm_(
-            self._parameters.values(), self._config.max_grad_norm, own_norm.new_tensor(norm)
-        )
-        if not math.isfinite(norm):
-            self._refuse(f"gradient norm is {norm}")
-        rate = learning_rate_at(
-            self._num_steps,
-            schedule=self._config.schedule,
-            peak=self._config.learning_rate,
-            warmup_steps=self._config.warmup_steps,
-            steps=self._config.schedule_steps,
-            floor=self._config.schedule_floor,
-        )
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate
-        self._optimizer.step()
-        self._optimizer.zero_grad()
-        return rate, norm, norm > self._config.max_grad_norm
-
     def _refuse(self, what: str) -> NoReturn:
         raise ArithmeticError(
-            f"{what} in step {self._num_steps + 1} at version {self.version}; the parameters were left "
+            f"{what} in step {self._trainer.num_steps + 1} at version {self.version}; the parameters were left "
             "as they were. Look at rewards and log-probs of this batch, or lower learner.learning_rate"
         )
 
@@ -293,26 +214,10 @@ class Learner:
         gone = sorted(self._buckets.keys() - looked_at)
         return self._buckets.pop(gone[0]) if gone else None
 
-    def _recomputes(self, batch: PackedBatch) -> bool:
-        needed = memory.activation_bytes(
-            self._shape,
-            positions=batch.input_ids.numel(),
-            completion_tokens=len(batch.target_ids),
-            bfloat16=self._config.dtype == "bfloat16",
-            recompute=False,
-        )
-        return memory.recomputes(self._config, needed, self._free_bytes)
-
-    def _memory_left(self) -> float:
-        """Bytes for this rank: of a GPU all that is free, of the machine's memory its part of a share."""
-        if self._device.type == "cuda":
-            return torch.cuda.mem_get_info(self._device)[0]
-        return psutil.virtual_memory().available * memory.SHARE_OF_MACHINE / self._gang.num_here()
-
     @property
     def _objective_of_step(self) -> ObjectiveConfig:
         """Of the next step: a function of the steps made, so that a run that is resumed goes on with the same."""
-        return self._objective.at(self._num_steps)
+        return self._objective.at(self._trainer.num_steps)
 
     def _settings(self) -> dict[str, Any]:
         learner = self._config.model_dump(mode="json", exclude=set(WITHOUT_EFFECT_ON_RESULT))

@@ -11,25 +11,21 @@ import torch
 from actors.types import ScoredGroup
 from learner.config import LearnerConfig
 from learner.gang import Gang
-from learner.model.policy import Policy, Weights
+from learner.model.policy import Weights
 from learner.objectives.config import ObjectiveConfig
 from learner.objectives.groups import demonstrations_of, stack
 from learner.objectives.table import OBJECTIVES
 from learner.parity_check import ParityCheck
 from learner.step.batch import (
-    PackedBatch,
     Sequences,
     bundles,
     collect,
-    divide,
-    empty_batch,
     num_positions,
-    pack_bundles,
 )
 from learner.step.loss import LossFacts, micro_batch_loss
 from learner.step.parity import nothing_compared
 from learner.step.part import Part
-from learner.types import Packing
+from learner.trainer import Trainer
 
 
 class Passes:
@@ -37,19 +33,18 @@ class Passes:
 
     def __init__(
         self,
-        policy: Policy,
+        trainer: Trainer,
         config: LearnerConfig,
         gang: Gang,
         parity: ParityCheck,
-        packing: Packing,
         reference: Weights | None,
     ) -> None:
-        self._policy = policy
+        self._trainer = trainer
+        self._policy = trainer.policy
         self._config = config
         self._normaliser = config.loss_normaliser or 1.0
         self._gang = gang
         self._parity = parity
-        self._packing = packing
         self._reference = reference
 
     def over(
@@ -70,7 +65,7 @@ class Passes:
         weights_M = weights_BN.reshape(-1).float().to(self._policy.device)
         sequences = collect([group.samples for group in groups], demonstrations)
         clock = time.perf_counter()
-        batches = self.share(sequences, self.trained(weights_BN.numpy(), sequences))
+        batches = self._trainer.share(sequences, self.trained(weights_BN.numpy(), sequences))
         own_positions = sum(batch.input_ids.numel() for batch in batches)
         positions = float(self._gang.sum(np.array([own_positions]))[0])
         references: list[torch.Tensor | None] = [None] * len(batches)
@@ -122,22 +117,5 @@ class Passes:
 
     def positions_of_all_ranks(self, sequences: Sequences, chosen: np.ndarray) -> int:
         """Positions of passes over the chosen sequences, however many ranks there are."""
-        parts = bundles(sequences, chosen, self._config.micro_batch_tokens, self._packing)
+        parts = bundles(sequences, chosen, self._config.micro_batch_tokens, self._trainer.packing)
         return sum(num_positions(sequences, part) for part in parts)
-
-    def share(self, sequences: Sequences, chosen: np.ndarray) -> list[PackedBatch]:
-        """This rank's micro-batches of the chosen sequences.
-
-        All ranks have equally many, for a pass is one of all: some may be empty. What shares a prompt is
-        divided, not micro-batches, of which a step may have fewer than there are ranks; a group that is
-        more than half of a rank's share is cut.
-        """
-        most_tokens = self._config.micro_batch_tokens
-        share = int(sequences.num_positions_S[chosen].sum()) // self._gang.size
-        limit = most_tokens if self._gang.size == 1 else max(1, min(most_tokens, share // 2))
-        parts = bundles(sequences, chosen, limit, self._packing)
-        lengths = np.array([num_positions(sequences, part) for part in parts], np.int64)
-        mine = [parts[part] for part in divide(lengths, self._gang.size)[self._gang.rank]]
-        batches = list(pack_bundles(sequences, mine, most_tokens, self._packing))
-        most = int(self._gang.largest(np.array(len(batches))))
-        return batches + [empty_batch()] * (most - len(batches))

@@ -22,8 +22,8 @@ import torch
 from torch.nn import functional
 from transformers.utils import logging
 
-from learner.config import SftConfig
 from learner.schedule import learning_rate_at
+from learner.supervised.config import SftConfig
 from verifiers.countdown.puzzles import demonstrations
 from verifiers.countdown.steps import SPELLINGS
 
@@ -160,6 +160,7 @@ def train_base(
     The same config gives the same weights on the same machine with the same number of threads.
     Sets torch's global seed.
     """
+    assert config.steps is not None
     output = Path(output_dir)
     if output.exists():
         raise ValueError(f"output directory {output} exists: name a new one, or remove it")

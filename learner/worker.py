@@ -7,6 +7,7 @@ into the store itself would die with it.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -33,44 +34,26 @@ class LearnerFacts:
     packing: Packing
 
 
-@ray.remote(max_restarts=0)
-class LearnerWorker:
-    """Calls that hand out weights return `1 + len(manifest.bucket_sizes)` values: facts, then buckets.
+class Rank:
+    """A process that trains a model: alone, or with others, which it then finds before it makes its learner.
 
-    Call them with `.options(num_returns=...)`, so that each bucket is an object of its own.
-
-    With `config.ranks` > 1 there is one actor a rank. Rank 0 opens a store, all `join` it, and from
-    then on every call is made on all of them; ranks other than 0 return facts and no bucket.
+    Rank 0 opens a store, all `join` it, and from then on every call is made on all of them.
     """
 
-    def __init__(
-        self,
-        model: str,
-        config: LearnerConfig,
-        objective: ObjectiveConfig,
-        temperature: float,
-        seed: int,
-        version: int = 0,
-        rank: int = 0,
-        engines_keep_kv: bool = False,
-    ) -> None:
-        with made_to_stay():
-            import torch
-
-            from learner.learner import Learner
+    def __init__(self, config: LearnerConfig, rank: int, make: Callable[..., Any]) -> None:
+        """`make`: the learner, given its gang."""
+        import torch
 
         return_large_blocks()
         torch.set_num_threads(max(1, int(config.num_cpus)))
         self._config = config
         self._rank = rank
-        self._make = partial(
-            Learner, model, config, objective, temperature, seed, version, engines_keep_kv=engines_keep_kv
-        )
+        self._make = make
         self._store: Any = None
-        self._fetched: dict[int, ScoredGroup] = {}
+        self._learner: Any = None
         if config.ranks == 1:
             with no_collection():
-                self._learner = self._make()
+                self._learner = make()
 
     def open_store(self, timeout_s: float) -> tuple[str, int]:
         """Address and port at which the ranks meet."""
@@ -99,6 +82,38 @@ class LearnerWorker:
 
     def ping(self) -> None:
         """Answers while another thread of the actor trains."""
+
+    def save(self, directory: str) -> None:
+        self._learner.save(directory)
+
+
+@ray.remote(max_restarts=0)
+class LearnerWorker(Rank):
+    """Calls that hand out weights return `1 + len(manifest.bucket_sizes)` values: facts, then buckets.
+
+    Call them with `.options(num_returns=...)`, so that each bucket is an object of its own. Of a gang, ranks other than 0
+    return facts and no bucket.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        config: LearnerConfig,
+        objective: ObjectiveConfig,
+        temperature: float,
+        seed: int,
+        version: int = 0,
+        rank: int = 0,
+        engines_keep_kv: bool = False,
+    ) -> None:
+        with made_to_stay():
+            from learner.learner import Learner
+
+        self._fetched: dict[int, ScoredGroup] = {}
+        make = partial(
+            Learner, model, config, objective, temperature, seed, version, engines_keep_kv=engines_keep_kv
+        )
+        super().__init__(config, rank, make)
 
     def ready(self) -> LearnerFacts:
         return LearnerFacts(
@@ -133,9 +148,6 @@ class LearnerWorker:
         """({"version", "fingerprint"}, *buckets of the current version)."""
         published = self._learner.published
         return {"version": published.version, "fingerprint": published.fingerprint}, *published.buckets
-
-    def save(self, directory: str) -> None:
-        self._learner.save(directory)
 
     def load(self, directory: str) -> int:
         """Resume; returns the version."""

@@ -41,6 +41,7 @@ RUN_TOGETHER = {
     "tests/cluster/run/test_alarms.py": "cluster",
     "tests/cluster/run/test_by_reference.py": "cluster",
     "tests/cluster/run/test_launch.py": "cluster",
+    "tests/cluster/run/test_base_model.py": "cluster",
     "tests/cluster/run/test_monitoring.py": "cluster",
     "tests/cluster/fleet/test_learning.py": "cluster",
     "tests/cluster/fleet/test_verifying.py": "cluster",

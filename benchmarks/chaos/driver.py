@@ -102,8 +102,8 @@ def make_model(path: Path) -> None:
     """A countdown policy of random weights whose next-token distribution is far from uniform."""
     import torch
 
-    from learner.config import SftConfig
     from learner.sft import build_model, build_tokenizer
+    from learner.supervised.config import SftConfig
 
     shutil.rmtree(path, ignore_errors=True)
     torch.manual_seed(0)

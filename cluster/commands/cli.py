@@ -101,22 +101,29 @@ def train(
 @cli.command(context_settings=CONTEXT)
 @click.argument("config", type=click.Path(path_type=Path))
 @click.argument("overrides", nargs=-1)
-def sft(config: Path, overrides: tuple[str, ...]) -> None:
-    """Make the base model of CONFIG's [sft] section from scratch, and nothing else.
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="The same as an override.")
+@click.option("--dry-run", is_flag=True, help="Check everything, print the plan, start nothing.")
+@click.option("--address", metavar="HOST:PORT", help="Join this Ray cluster instead of starting one here.")
+def sft(
+    config: Path, overrides: tuple[str, ...], settings: tuple[str, ...], dry_run: bool, address: str | None
+) -> None:
+    """Make the base model of CONFIG's [sft] section, and nothing else: fine-tune sft.base_model on the demonstrations of
+    the training problems, or make a countdown model from scratch. `model` says where it goes.
+
+    Ctrl-C or SIGTERM finishes the step in progress and writes a checkpoint; the same command goes on from it.
 
     \b
-    Example:
+    Examples:
+        bonfire sft examples/gsm8k_sft.toml
         bonfire sft examples/countdown.toml model=runs/my-base sft.steps=500
     """
-    from cluster.commands.train import base_stage
+    from cluster.commands.base_model import sft as run
     from cluster.config.parse import load_config
-    from cluster.terminal.console import View
 
-    parsed = load_config(config, overrides)
+    parsed = load_config(config, [*overrides, *settings])
     if parsed.sft is None:
         raise ValueError(f"{config} has no [sft] section: there is no base model to make")
-    with View(f"bonfire sft · {parsed.model}", ["base model"]) as view:
-        base_stage(parsed, view)
+    run(parsed, address=address, dry_run=dry_run)
 
 
 @cli.command(name="eval", context_settings=CONTEXT)

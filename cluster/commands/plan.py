@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from actors.config import RolloutConfig
+from cluster.commands.base_model import describe_fine_tuning, learned_from
 from cluster.config.parse import section_of
 from cluster.config.schema import RunConfig
 from cluster.fleet.needs import cpus_needed, largest_pass, memory_needed
@@ -35,6 +36,7 @@ def show_plan(config: RunConfig, run_dir: Path, *, local: bool) -> None:
     there = config.sft is None or base_is_there(config)
     prompts = [*prepared.train_prompts, *prepared.test_prompts]
     preflight.check_demonstrations(config, prepared.train_problems, prepared.tokenizer)
+    demonstrations = learned_from(config, prepared.tokenizer)
     # Workers elsewhere, or with a GPU, may have what this process has not.
     is_here = local and not config.verifier.num_gpus
     trial = try_verifier(config.verifier, prepared.train_problems[0]) if is_here else "not called from here"
@@ -45,6 +47,8 @@ def show_plan(config: RunConfig, run_dir: Path, *, local: bool) -> None:
     console.print(
         f"  model          {config.model}{'' if there else ' (made first, by [sft])'}", markup=False
     )
+    if demonstrations is not None:
+        console.print(f"  fine-tuning    {describe_fine_tuning(config, demonstrations)}", markup=False)
     console.print(
         f"  problems       {len(prepared.train_problems):,} to train on, {len(prepared.test_problems):,} held out, "
         f"prompts of {min(map(len, prompts))} to {max(map(len, prompts))} tokens"

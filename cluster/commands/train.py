@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import tomli_w
 from rich.console import Console
 
+from cluster.commands.base_model import STAGE as BASE_STAGE
+from cluster.commands.base_model import base_stage, learned_from
 from cluster.commands.resume import check_not_running
 from cluster.commands.training import Start, train_stage
 from cluster.config.schema import RunConfig
@@ -19,7 +21,7 @@ from cluster.fleet import ray_cluster
 from cluster.jobs.entrypoint import check_outlives_job, job_metadata
 from cluster.jobs.ray_jobs import ADDRESS_KEY
 from cluster.run.asked import choose
-from cluster.run.base_model import base_is_there, make_base
+from cluster.run.base_model import base_is_there
 from cluster.run.preflight import Prepared, check_demonstrations, prepare
 from cluster.run.recovery import Origin
 from cluster.run.same_run import check_same_run
@@ -28,12 +30,13 @@ from cluster.run_directory.commit import git_commit
 from cluster.run_directory.problem_list import Reconciled
 from cluster.run_directory.record import BEST_LINK, SETTINGS_FILE, RunRecord, step_of, write_atomically
 from cluster.run_directory.run_file import RunFile
-from cluster.terminal.console import View, duration
+from cluster.terminal.console import View
 from cluster.terminal.interrupts import Interrupted, ending_at_once, interrupts
 from cluster.tracking.process import following
 
-if TYPE_CHECKING:  # it imports torch
+if TYPE_CHECKING:  # they import torch
     from cluster.evaluation.report import Report
+    from learner.supervised.demonstrations import Demonstrations
 
 PORT_PATIENCE_S = 15.0
 """A run whose command was killed may keep its metrics port for as long as Ray needs to notice."""
@@ -104,8 +107,10 @@ def train(config: RunConfig, run_dir: Path, *, resume: bool, address: str | None
             }
             with RunFile(run_dir, **about) as run_file:
                 if config.sft:
-                    run_file.update(stage="base model")
-                    base_stage(config, view)
+                    # A run that goes on may have problems repaired since.
+                    is_kept = resume and base_is_there(config)
+                    data = None if is_kept else learned_from(config, prepared.tokenizer)
+                    _make_base(config, data, run_dir, view, run_file, address)
                 if Path(config.model).is_dir():  # workers and a later --resume have other working directories
                     config = config.model_copy(update={"model": str(Path(config.model).absolute())})
                 result = _train_and_evaluate(config, run_dir, start, view, run_file, address)
@@ -125,7 +130,7 @@ def _title(config: RunConfig, run_dir: Path) -> str:
 def _stages(config: RunConfig) -> list[str]:
     return [
         "problems",
-        *(["base model"] if config.sft else []),
+        *([BASE_STAGE] if config.sft else []),
         "training",
         *(["evaluation"] if config.evaluation else []),
     ]
@@ -159,6 +164,22 @@ def _check_start(
             repaired=reconciled.repaired,
         ),
     )
+
+
+def _make_base(
+    config: RunConfig,
+    data: Demonstrations | None,
+    run_dir: Path,
+    view: View,
+    run_file: RunFile,
+    address: str | None,
+) -> None:
+    def start_ray() -> None:
+        _start_ray(config, run_dir, run_file, address)
+        run_file.update(stage=BASE_STAGE)
+
+    run_file.update(stage=BASE_STAGE)
+    base_stage(config, view, data, start_ray)
 
 
 def _train_and_evaluate(
@@ -225,8 +246,12 @@ def _best(run_dir: Path, newest: Path) -> dict[str, str]:
 
 
 def _start_ray(config: RunConfig, run_dir: Path, run_file: RunFile, address: str | None) -> str:
-    """Start or join Ray; its address. Raises Interrupted for a signal that came meanwhile."""
+    """Start or join Ray, unless [sft] has; its address. Raises Interrupted for a signal that came meanwhile."""
+    import ray
+
     run_file.update(stage="starting")
+    if ray.is_initialized():
+        return ray.get_runtime_context().gcs_address
     with interrupts() as received:  # kept for later: a signal that raised would be lost in the start of Ray
         ray_address = ray_cluster.start_ray(config, address=address, namespace=run_dir.absolute().name)
         if received:
@@ -256,26 +281,3 @@ def _show(result: Result, printer: Console) -> None:
         *([("evaluation", report.directory), ("picture", run_dir / "report.png")] if report else []),
     ]:
         printer.print(f"{what:>14}  {path}", soft_wrap=True)
-
-
-def base_stage(config: RunConfig, view: View) -> None:
-    if base_is_there(config):
-        view.finish("base model", f"already there: {config.model}")
-        return
-    assert config.sft is not None
-    num_demonstrations = config.sft.num_demonstrations
-    view.start("base model", "generating demonstrations")
-
-    def on_demonstrations(count: int) -> None:
-        view.update("base model", None, f"generating demonstrations, {count:,}/{num_demonstrations:,}")
-
-    def on_progress(progress: Any) -> None:
-        share = progress.step / progress.steps
-        view.update(
-            "base model",
-            share,
-            f"step {progress.step}/{progress.steps}, loss {progress.loss:.3f}, {duration(progress.left_s)} left",
-        )
-
-    make_base(config, on_progress, on_demonstrations)
-    view.finish("base model", f"trained from scratch: {config.model}")

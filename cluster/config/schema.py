@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from pydantic import (
@@ -18,8 +19,9 @@ from actors.config import RolloutConfig
 from cluster.config.evaluation import EvalConfig, k_of
 from cluster.config.scaling import ScalingConfig
 from cluster.config.tracking import TrackingConfig
-from learner.config import LearnerConfig, SftConfig
+from learner.config import LearnerConfig
 from learner.objectives.config import ObjectiveConfig
+from learner.supervised.config import SftConfig
 from verifiers.config import NAMING_ANSWERS, VerifierConfig
 from verifiers.number_config import Finite, Seconds
 from verifiers.problems.config import ProblemsConfig
@@ -146,8 +148,8 @@ class RunConfig(BaseModel):
 
     model: str = Field(
         min_length=1,
-        description="Checkpoint directory or hub id to start from. With an [sft] section: where the base "
-        "model made by it is kept.",
+        description="Checkpoint directory or hub id to start from. With an [sft] section: where the base model that it makes "
+        "is kept.",
     )
     run_dir: str = Field("", description="Directory of this run; empty: runs/<config name>-<time>.")
     problems: ProblemsConfig = ProblemsConfig()
@@ -161,7 +163,8 @@ class RunConfig(BaseModel):
     )
     evaluation: EvalConfig | None = Field(None, description="Evaluate base and trained model at the end.")
     sft: SftConfig | None = Field(
-        None, description="Make the base model from scratch first, if it is missing."
+        None,
+        description="Make the model first, if it is missing: by fine-tuning another one, or from scratch.",
     )
     metrics: MetricsConfig = MetricsConfig()
     tracking: TrackingConfig = TrackingConfig()
@@ -230,6 +233,24 @@ class RunConfig(BaseModel):
         for name in {"publish_dtype", "parity_versions"} - self.learner.model_fields_set:
             del written["learner"][name]
         return written
+
+    @model_validator(mode="after")
+    def _sft_has_a_base_and_a_place(self) -> RunConfig:
+        if self.sft is None:
+            return self
+        if self.sft.base_model is None and self.problems.source != "countdown":
+            raise ValueError(
+                f"sft.base_model is not set, and problems.source = {self.problems.source!r}: name the model that [sft] is to "
+                "fine-tune on their demonstrations; without one it makes a countdown model"
+            )
+        if (
+            self.sft.base_model is not None
+            and Path(self.sft.base_model).absolute() == Path(self.model).absolute()
+        ):
+            raise ValueError(
+                f"model = {self.model!r} is sft.base_model too: name another directory for what [sft] makes of it"
+            )
+        return self
 
     @model_validator(mode="after")
     def _roles_agree(self) -> RunConfig:

@@ -28,8 +28,8 @@ def cpus_needed(config: RunConfig) -> float:
 
 def model_bytes(config: RunConfig) -> float:
     """Bytes of the model in float32."""
-    if not is_to_be_made(config):
-        path = model_directory(config.model)
+    if not is_from_scratch(config):
+        path = model_directory(described_by(config))
         files = list(path.glob("*.safetensors"))
         settings = read_object(path / CONFIG)
         dtype = settings.get("dtype") or settings.get("torch_dtype") or "float32"
@@ -91,6 +91,22 @@ def largest_pass(config: RunConfig, free_bytes: float | None = None) -> tuple[fl
     return kept(recompute), recompute
 
 
+def fine_tuning_memory(config: RunConfig) -> float:
+    """Estimated bytes of all ranks while [sft] fine-tunes a model, on the CPU's side; "auto" recomputes where it must."""
+    learner, shape = config.learner, model_shape(config)
+    needed = _trainer_without_passes(config)
+    if not learner.num_gpus:
+        positions = max(config.rollout.max_model_len, learner.micro_batch_tokens)
+        needed += learner.ranks * memory.activation_bytes(
+            shape,
+            positions=positions,
+            completion_tokens=positions,
+            bfloat16=learner.dtype == "bfloat16",
+            recompute=learner.recompute != "never",
+        )
+    return needed
+
+
 def _beside_learner(config: RunConfig) -> dict[str, float]:
     """Estimated bytes of the other roles, the rollout workers first."""
     rollout = config.rollout
@@ -108,10 +124,16 @@ def _beside_learner(config: RunConfig) -> dict[str, float]:
 
 def _learner_without_passes(config: RunConfig) -> float:
     """Estimated bytes of all ranks between their passes."""
-    learner, shape = config.learner, model_shape(config)
+    learner = config.learner
     num_kept = learner.parity_versions or 1
     size = 2 if learner.publish_dtype == "bfloat16" else memory.FLOAT32_BYTES
-    needed = learner.ranks * LEARNER_PROCESS_BYTES + num_kept * size * shape.num_parameters
+    return num_kept * size * model_shape(config).num_parameters + _trainer_without_passes(config)
+
+
+def _trainer_without_passes(config: RunConfig) -> float:
+    """The same, but for versions that are published."""
+    learner, shape = config.learner, model_shape(config)
+    needed = learner.ranks * LEARNER_PROCESS_BYTES
     if learner.num_gpus:
         return needed
     fixed = memory.fixed_bytes(shape, learner)
@@ -126,8 +148,8 @@ def _learner_without_passes(config: RunConfig) -> float:
 def model_shape(config: RunConfig) -> memory.ModelShape:
     """Sizes of the run's model, also where [sft] will make it."""
     num_parameters = model_bytes(config) / memory.FLOAT32_BYTES
-    if not is_to_be_made(config):
-        return memory.ModelShape.read(model_directory(config.model), num_parameters)
+    if not is_from_scratch(config):
+        return memory.ModelShape.read(model_directory(described_by(config)), num_parameters)
     s = config.sft
     assert s is not None
     settings = {
@@ -150,9 +172,16 @@ def disk_needed(config: RunConfig) -> float:
     return checkpoints + tokens * min(config.rollout.max_tokens, 512) * 12 + 64 * 2**20
 
 
-def is_to_be_made(config: RunConfig) -> bool:
-    """Whether the model is not there yet and [sft] will make it."""
-    return config.sft is not None and not Path(config.model).exists()
+def is_from_scratch(config: RunConfig) -> bool:
+    """Whether the model is not there yet and [sft] will make it of nothing."""
+    return config.sft is not None and config.sft.base_model is None and not Path(config.model).exists()
+
+
+def described_by(config: RunConfig) -> str:
+    """The model whose files say what the run's is like: its own, or that which [sft] has yet to fine-tune."""
+    if config.sft is not None and config.sft.base_model is not None and not Path(config.model).exists():
+        return config.sft.base_model
+    return config.model
 
 
 def model_directory(model: str) -> Path:

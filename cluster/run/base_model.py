@@ -1,65 +1,154 @@
-"""The base model of a run with an [sft] section: made once, then reused."""
+"""The base model of a run with an [sft] section: made once, then kept as long as the section asks for the same."""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cluster.config.schema import RunConfig
 from cluster.run_directory.record import write_atomically
 
+if TYPE_CHECKING:  # they import torch
+    from cluster.run.fine_tuning import FineTuningProgress
+    from learner.supervised.demonstrations import Demonstrations
+
 STAMP = "bonfire_sft.json"
+CURVE_FILE = "sft.jsonl"
+"""In a fine-tuned model's directory: a line per step, `held_out_loss` in some."""
+_DATA = "problems.demonstrations"
+_WITHOUT_EFFECT_ON_RESULT = {"held_out_every", "checkpoint_every"}
 
 
 def base_is_there(config: RunConfig) -> bool:
-    """Whether the base model exists as this config would make it.
+    """Whether the base model exists as this config's [sft] would make it, as far as settings tell.
 
     Raises ValueError when something else is in its place.
     """
     model = Path(config.model)
     if not model.exists():
         return False
-    stamp = model / STAMP
-    if not stamp.exists():
+    if not (model / STAMP).exists():
         raise ValueError(
             f"model = {config.model!r} exists and was not made by this config's [sft]: "
             "remove the [sft] section to train from it, or set model to another directory"
         )
-    made, wanted = json.loads(stamp.read_text()), _settings(config)
-    for name, value in wanted.items():
-        if made.get(name) != value:
-            raise ValueError(
-                f"model = {config.model!r} was made with sft.{name} = {made.get(name)!r}, the config says {value!r}: "
-                "delete that directory to make it again, or set model to another one"
-            )
+    _check_made(model, f"model = {config.model!r}", settings_of(config))
     return True
 
 
-def make_base(
+def check_made_from(config: RunConfig, data: Demonstrations) -> None:
+    """Raises ValueError where a fine-tuned base model that is there has learned from other demonstrations."""
+    _check_made(Path(config.model), f"model = {config.model!r}", identity_of(config, data))
+
+
+def settings_of(config: RunConfig) -> dict[str, Any]:
+    """What of a config decides what its [sft] makes, by dotted path."""
+    assert config.sft is not None
+    settings = {
+        f"sft.{name}": value
+        for name, value in config.sft.model_dump(mode="json").items()
+        if name not in _WITHOUT_EFFECT_ON_RESULT
+    }
+    if config.sft.base_model is not None:
+        settings |= {
+            f"learner.{name}": getattr(config.learner, name) for name in ("dtype", "weights_dtype", "eps")
+        }
+    return settings
+
+
+def identity_of(config: RunConfig, data: Demonstrations) -> dict[str, Any]:
+    """The same with what is learned from."""
+    from learner.supervised.demonstrations import fingerprint
+
+    return {**settings_of(config), _DATA: fingerprint(data.sequences)}
+
+
+def make_from_scratch(
     config: RunConfig, on_progress: Callable[[Any], None], on_demonstrations: Callable[[int], None]
 ) -> None:
-    """Train the base model from scratch; the directory appears whole or not at all."""
+    """Train a countdown model; the directory appears whole or not at all."""
     assert config.sft is not None
     import torch
 
     from learner.sft import train_base
 
     torch.set_num_threads(os.cpu_count() or 1)
-    model = Path(config.model)
-    making = model.with_name(model.name + ".making")
+    making = _making(config)
     shutil.rmtree(making, ignore_errors=True)
     try:
         train_base(config.sft, making, on_progress, on_demonstrations)
-        write_atomically(making / STAMP, json.dumps(_settings(config), indent=1))
-        os.replace(making, model)
+        _write_stamp(making, settings_of(config))
+        os.replace(making, config.model)
     finally:
         shutil.rmtree(making, ignore_errors=True)
 
 
-def _settings(config: RunConfig) -> dict[str, Any]:
-    assert config.sft is not None
-    return config.sft.model_dump(mode="json")
+def make_by_fine_tuning(
+    config: RunConfig,
+    data: Demonstrations,
+    *,
+    on_progress: Callable[[FineTuningProgress], None],
+    on_note: Callable[[str], None],
+    should_stop: Callable[[], bool],
+) -> bool:
+    """Fine-tune the base model on a cluster that is connected; whether it is done.
+
+    The directory appears whole. Until then checkpoints are in MODEL.making, from which the next call goes on. Raises
+    ValueError where those are of other settings or demonstrations, else what `fine_tune` raises.
+    """
+    from cluster.run.fine_tuning import fine_tune
+
+    identity, making = identity_of(config, data), _making(config)
+    if (making / STAMP).exists():
+        _check_made(making, str(making), identity)
+    else:
+        shutil.rmtree(making, ignore_errors=True)
+        making.mkdir(parents=True)
+        _write_stamp(making, identity)
+    made = fine_tune(
+        config,
+        data,
+        identity,
+        making,
+        on_progress=on_progress,
+        on_note=on_note,
+        should_stop=should_stop,
+    )
+    if made is None:
+        return False
+    shutil.copyfile(making / "metrics.jsonl", made / CURVE_FILE)
+    _write_stamp(made, identity)
+    os.replace(made, config.model)
+    shutil.rmtree(making)
+    return True
+
+
+def held_out_losses(config: RunConfig) -> list[float]:
+    """Of a fine-tuned base model, from before the first step on."""
+    lines = (Path(config.model) / CURVE_FILE).read_text().splitlines()
+    facts = [json.loads(line) for line in lines]
+    return [fact["held_out_loss"] for fact in facts if "held_out_loss" in fact]
+
+
+def _making(config: RunConfig) -> Path:
+    model = Path(config.model)
+    return model.with_name(model.name + ".making")
+
+
+def _write_stamp(directory: Path, settings: Mapping[str, Any]) -> None:
+    write_atomically(directory / STAMP, json.dumps(settings, indent=1))
+
+
+def _check_made(directory: Path, what: str, wanted: Mapping[str, Any]) -> None:
+    made = json.loads((directory / STAMP).read_text())
+    made |= {f"sft.{name}": value for name, value in made.items() if "." not in name}  # of older versions
+    for name, value in wanted.items():
+        if made.get(name) != value:
+            raise ValueError(
+                f"{what} was made with {name} = {made.get(name)!r}, the config says {value!r}: "
+                "delete that directory to make it again, or set model to another one"
+            )

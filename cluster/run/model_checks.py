@@ -13,7 +13,7 @@ from typing import Any
 from actors.chat import unread_arguments, uses_chat_template
 from actors.model_files import CONFIG, check_settings, read_object, stored_shapes, text_settings
 from cluster.config.schema import RunConfig
-from cluster.fleet.needs import is_to_be_made, model_directory
+from cluster.fleet.needs import described_by, is_from_scratch, model_directory
 from verifiers.config import VerifierConfig
 from verifiers.types import Problem
 
@@ -59,14 +59,14 @@ def why_beyond(config: RunConfig, tokenizer: Any) -> Callable[[str, Problem, Seq
     """A function that says why the tokens of a prompt, or of a demonstration, cannot be read: one has no row in the
     model's embedding. None: each has one.
     """
-    rows = None if is_to_be_made(config) else embedding_rows(model_directory(config.model))
+    rows = None if is_from_scratch(config) else embedding_rows(model_directory(described_by(config)))
 
     def why(what: str, problem: Problem, tokens: Sequence[int]) -> str | None:
         if rows is None or (largest := max(tokens, default=0)) < rows:
             return None
         return (
             f"{what} of problem {problem.id!r} has the token {largest} ({tokenizer.convert_ids_to_tokens(largest)!r}), "
-            f"model = {config.model!r} has an embedding of {rows} rows: its tokenizer belongs to another model, or has tokens "
+            f"model = {described_by(config)!r} has an embedding of {rows} rows: its tokenizer belongs to another model, or has tokens "
             "added; take the model's own, or call resize_token_embeddings and save both"
         )
 

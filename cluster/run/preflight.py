@@ -20,7 +20,14 @@ from actors.model_files import CONFIG, read_object, text_settings
 from actors.tokens import encode_demonstrations, load_tokenizer, stop_token_ids
 from cluster.config.schema import MetricsConfig, RunConfig
 from cluster.fleet.capacity import check_private_has
-from cluster.fleet.needs import disk_needed, is_to_be_made, memory_needed, model_directory
+from cluster.fleet.needs import (
+    described_by,
+    disk_needed,
+    fine_tuning_memory,
+    is_from_scratch,
+    memory_needed,
+    model_directory,
+)
 from cluster.run.base_model import base_is_there
 from cluster.run.intake import Intake, take_in
 from cluster.run.model_checks import (
@@ -57,8 +64,7 @@ def prepare(
     """
     if local:
         check_private_has(config)
-    if config.sft is None or base_is_there(config):
-        check_model(config.model)
+    check_base(config)
     check_verifier_models(config.verifier)
     check_context(config)
     check_engine(config)
@@ -85,7 +91,15 @@ def prepare(
     )
 
 
-def check_model(model: str) -> None:
+def check_base(config: RunConfig) -> None:
+    """The run's model, or what [sft] makes it of, must be there; and [sft] must be able to put it in its place."""
+    if config.sft is None or base_is_there(config):
+        check_model(config.model)
+    elif config.sft.base_model is not None:
+        check_model(config.sft.base_model, "sft.base_model")
+
+
+def check_model(model: str, setting: str = "model") -> None:
     """A local model must be a directory with a config and safetensors; anything else is a hub id, fetched here.
 
     Its files must fit together (`cluster.run.model_checks`).
@@ -94,32 +108,32 @@ def check_model(model: str) -> None:
     looks_local = path.exists() or model.startswith((".", "/", "~", "runs/")) or model.count("/") > 1
     if looks_local and not path.is_dir():
         raise ValueError(
-            f"model = {model!r} is not a directory: give a checkpoint directory, a hub id, or an [sft] section to make one"
+            f"{setting} = {model!r} is not a directory: give a checkpoint directory, a hub id, or an [sft] section to make one"
         )
     directory = model_directory(model)
     if not (directory / CONFIG).is_file():
-        raise ValueError(f"model = {model!r} has no config.json: it is no transformers checkpoint")
+        raise ValueError(f"{setting} = {model!r} has no config.json: it is no transformers checkpoint")
     if not list(directory.glob("*.safetensors")):
         raise ValueError(
-            f"model = {model!r} has no *.safetensors file: other formats are not loaded; convert it with save_pretrained"
+            f"{setting} = {model!r} has no *.safetensors file: other formats are not loaded; convert it with save_pretrained"
         )
     check_files(model, directory)
 
 
 def check_context(config: RunConfig) -> None:
     """The model must have positions for the longest prompt and completion, the same ones whatever their length."""
-    if is_to_be_made(config):
+    if is_from_scratch(config):
         from learner.sft import MAX_POSITIONS
 
         positions = MAX_POSITIONS
     else:
-        settings = text_settings(read_object(model_directory(config.model) / CONFIG))
+        settings = text_settings(read_object(model_directory(described_by(config)) / CONFIG))
         positions = settings.get("max_position_embeddings") or config.rollout.max_model_len
         _check_frequencies(config, settings)
     if config.rollout.max_model_len > positions:
         raise ValueError(
             f"rollout.max_model_len = {config.rollout.max_model_len} is longer than the {positions} positions of "
-            f"model = {config.model!r}: lower it"
+            f"model = {described_by(config)!r}: lower it"
         )
 
 
@@ -150,12 +164,12 @@ def check_engine(config: RunConfig) -> None:
 
 
 def tokenizer_of(config: RunConfig) -> Any:
-    """The model's tokenizer, or the one its base model will have when [sft] makes it."""
-    if is_to_be_made(config):
+    """The model's tokenizer, or the one it will have when [sft] makes it."""
+    if is_from_scratch(config):
         from learner.sft import build_tokenizer
 
         return build_tokenizer()
-    tokenizer = load_tokenizer(config.model)
+    tokenizer = load_tokenizer(described_by(config))
     warn_of_unread_arguments(config, tokenizer)
     return tokenizer
 
@@ -194,10 +208,10 @@ def check_demonstrations(
                 f"the demonstration of problem {problem.id!r} has {len(problem.demonstration)} characters, more than "
                 f"verifier.max_candidate_chars = {config.verifier.max_candidate_chars}: raise that, or drop the problem"
             )
-    if is_to_be_made(config):
+    if is_from_scratch(config):
         stop_token_id = tokenizer.eos_token_id
     else:
-        stop_token_id = stop_token_ids(config.model, tokenizer, config.rollout.chat)[0]
+        stop_token_id = stop_token_ids(described_by(config), tokenizer, config.rollout.chat)[0]
     with naming_unknown_words("a demonstration", config):
         demonstrations = encode_demonstrations(tokenizer, problems, stop_token_id)
     for problem, ids in zip(problems, demonstrations, strict=True):
@@ -222,6 +236,16 @@ def check_memory(config: RunConfig) -> None:
         raise ValueError(
             f"this run needs about {needed / 2**30:.1f} GiB of memory, {available / 2**30:.1f} GiB are available: "
             f"lower {workers}, learner.micro_batch_tokens or rollout.kv_cache_mib, take a smaller model, or join a cluster with --address"
+        )
+
+
+def check_fine_tuning_memory(config: RunConfig) -> None:
+    """The machine must have the memory that [sft] takes to fine-tune its base model."""
+    needed, available = fine_tuning_memory(config), psutil.virtual_memory().available
+    if needed > available:
+        raise ValueError(
+            f"[sft] needs about {needed / 2**30:.1f} GiB of memory, {available / 2**30:.1f} GiB are available: lower "
+            "learner.micro_batch_tokens or learner.ranks, take a smaller model, or join a cluster with --address"
         )
 
 

@@ -62,6 +62,11 @@ class Policy:
             return self._module(batch, self._temperature, recompute=self._recompute(batch))
 
     @torch.no_grad()
+    def logprobs_alone(self, batch: PackedBatch) -> torch.Tensor:
+        """float32 [T], without a gradient: no backward pass follows."""
+        return self.logprobs(batch)
+
+    @torch.no_grad()
     def logprobs_under(self, weights: Weights, batches: Sequence[PackedBatch]) -> list[torch.Tensor]:
         """float32 [T] of each batch, with other weights in place of the policy's."""
         named = {
@@ -129,6 +134,12 @@ class ShardedPolicy(Policy):
         super().__init__(model, device, temperature, bfloat16=bfloat16, recompute=recompute)
         self._gang = gang
         self._root = shard(self._module, gang, device)
+
+    def logprobs_alone(self, batch: PackedBatch) -> torch.Tensor:
+        try:
+            return super().logprobs_alone(batch)
+        finally:
+            self._root.reshard()  # which a backward pass would have done
 
     @torch.no_grad()
     def logprobs_under(self, weights: Weights, batches: Sequence[PackedBatch]) -> list[torch.Tensor]:

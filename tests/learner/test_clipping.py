@@ -66,8 +66,10 @@ def test_a_gradient_that_is_always_clipped_counts_every_batch_alike():
     for normaliser in (1.0, 1000.0):  # weak and strong signal; only one of the two is clipped
         learner = make_learner(warmup_steps=0, loss_normaliser=normaliser, max_grad_norm=1e-3)
         learner.train_step(GROUPS)
-        state = learner._optimizer.state
-        averages.append(torch.cat([state[p]["exp_avg"].flatten() for p in learner._parameters.values()]))
+        state = learner._trainer.optimizer.state
+        averages.append(
+            torch.cat([state[p]["exp_avg"].flatten() for p in learner._policy.parameters.values()])
+        )
     strong, weak = (float(average.norm()) / 0.1 for average in averages)
     assert strong == pytest.approx(1e-3, rel=1e-3)
     norm = trained(1)[1][0]["grad_norm"]

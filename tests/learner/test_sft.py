@@ -9,7 +9,6 @@ import torch
 from transformers import AutoTokenizer, GenerationConfig
 
 from actors.weights.fingerprint import param_fingerprint
-from learner.config import SftConfig
 from learner.model.causal_lm import load_model
 from learner.sft import (
     EOS,
@@ -22,6 +21,7 @@ from learner.sft import (
     tokenise,
     train_base,
 )
+from learner.supervised.config import SftConfig
 from verifiers.countdown.puzzles import demonstrations
 
 TINY = SftConfig(

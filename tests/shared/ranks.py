@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from actors.types import ScoredGroup
 from learner.config import LearnerConfig
 from learner.learner import Learner
 from learner.objectives.config import ObjectiveConfig
+from learner.supervised.demonstrations import Demonstrations
+from learner.supervised.learner import SupervisedLearner
 from learner.types import PublishedWeights, StepResult
 from tests.shared.tiny_model import model_path
 from tests.shared.warm import WARM
@@ -24,8 +28,18 @@ def make_learner(
     return Learner(model or model_path(), LearnerConfig(**settings), objective, 0.7, seed=0, **gang)
 
 
+def make_supervised(
+    settings: dict[str, Any],
+    data: Demonstrations,
+    identity: Mapping[str, Any] = MappingProxyType({"sft.seed": 0}),
+    model: str = "",
+    **gang: Any,
+) -> SupervisedLearner:
+    return SupervisedLearner(model or model_path(), LearnerConfig(**settings), 0, data, identity, **gang)
+
+
 class Ranks:
-    """`Learner`'s methods, called on every rank; each returns what every rank returned, or raised."""
+    """A learner's methods, called on every rank; each returns what every rank returned, or raised."""
 
     def __init__(self, size: int) -> None:
         from learner.gang import open_store
@@ -43,26 +57,31 @@ class Ranks:
 
     def make(self, settings: dict[str, Any], objective: ObjectiveConfig, model: str = "") -> None:
         """A fresh learner in place of the one before."""
-        made = self._call("make", settings, objective, model or model_path())
+        made = self.call("make", settings, objective, model or model_path())
+        assert made == [None] * len(made), made
+
+    def make_supervised(self, settings: dict[str, Any], data: Demonstrations) -> None:
+        """The same, from demonstrations."""
+        made = self.call("make_supervised", settings, data, {}, model_path())
         assert made == [None] * len(made), made
 
     def begin_step(self, groups: list[ScoredGroup], num_groups: int) -> list[Any]:
-        return self._call("begin_step", groups, num_groups)
+        return self.call("begin_step", groups, num_groups)
 
     def train_step(self, groups: list[ScoredGroup]) -> list[StepResult]:
-        return self._call("train_step", groups)
+        return self.call("train_step", groups)
 
     def published(self) -> list[PublishedWeights]:
-        return self._call("published")
+        return self.call("published")
 
     def save(self, directory: Path) -> None:
-        self._call("save", directory)
+        self.call("save", directory)
 
     def load(self, directory: Path) -> list[Any]:
-        return self._call("load", directory)
+        return self.call("load", directory)
 
     def num_here(self) -> list[int]:
-        return self._call("num_here")
+        return self.call("num_here")
 
     def close(self) -> None:
         for connection in self._connections:
@@ -71,7 +90,7 @@ class Ranks:
             process.join(TIMEOUT_S)
             assert process.exitcode == 0, f"a rank has not ended in order: {process.exitcode}"
 
-    def _call(self, name: str, *arguments: Any) -> list[Any]:
+    def call(self, name: str, *arguments: Any) -> list[Any]:
         for connection in self._connections:
             connection.send((name, arguments))
         for connection in self._connections:
@@ -89,6 +108,9 @@ def _serve(connection: Any, gang: Any) -> None:
         try:
             if name == "make":
                 learner = make_learner(*arguments, gang=gang)
+                answer = None
+            elif name == "make_supervised":
+                learner = make_supervised(*arguments, gang=gang)
                 answer = None
             elif name == "num_here":
                 answer = gang.num_here()

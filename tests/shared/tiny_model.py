@@ -64,6 +64,16 @@ def reference_model(parameters: dict[str, torch.Tensor] | None = None) -> LlamaF
     return model
 
 
+def make_norms_exact(policy: torch.nn.Module) -> None:
+    """Of a policy in float64: transformers computes its norms in float32 whatever the model's dtype."""
+    for part in [*policy.modules()]:
+        for name, child in part.named_children():
+            if type(child).__name__ == "LlamaRMSNorm":
+                norm = torch.nn.RMSNorm(len(child.weight), eps=child.variance_epsilon, dtype=torch.float64)
+                norm.weight = child.weight
+                setattr(part, name, norm)
+
+
 def completions(group: SampleGroup) -> list[torch.Tensor]:
     return [
         torch.from_numpy(group.token_ids[start:end].astype(np.int64))

@@ -130,8 +130,8 @@ class ProblemsConfig(DependentSettings):
     )
     demonstration_field: Name | None = Field(
         None,
-        description="Field of a training row that holds an expert's completion, for the objectives that imitate "
-        "one; the verifier does not see it. None: the format's own (files, hub).",
+        description="Field of a training row that holds an expert's completion, for [sft] and the objectives "
+        "that imitate one; the verifier does not see it. None: the format's own (files, hub).",
     )
     truth_fields: dict[Name, Name] = Field(
         {},

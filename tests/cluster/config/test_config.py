@@ -18,6 +18,7 @@ import cluster.config.schema
 import cluster.config.tracking
 import learner.config
 import learner.objectives.config
+import learner.supervised.config
 import verifiers.config
 import verifiers.math.config
 import verifiers.models.judge_config
@@ -41,6 +42,7 @@ CONFIG_MODULES = (
     cluster.config.tracking,
     learner.config,
     learner.objectives.config,
+    learner.supervised.config,
     verifiers.config,
     verifiers.math.config,
     verifiers.models.judge_config,
@@ -100,7 +102,10 @@ def test_a_model_is_all_that_must_be_given():
         {"objective": {"name": "rloo"}, "rollout": {"samples_per_prompt": 2}},
         {"objective": {"num_select": 3, "baseline_k": 7}},
         {"objective": {"num_select": 4, "baseline": "none"}, "rollout": {"samples_per_prompt": 4}},
-        {"problems": {"source": "files", "train_path": "a.jsonl", "prompt_template": "Q: {prompt}"}},
+        {
+            "problems": {"source": "files", "train_path": "a.jsonl", "prompt_template": "Q: {prompt}"},
+            "sft": {"base_model": "m", "steps": 5},
+        },
         {"rollout": {"dtype": "bfloat16"}, "learner": {"publish_dtype": "bfloat16"}},
         {"rollout": {"num_gpus": 1}},
         {"learner": {"num_gpus": 1, "schedule": "cosine"}},

@@ -23,9 +23,10 @@ from cluster.config.schema import RunConfig
 from cluster.fleet.broadcast import Published
 from cluster.fleet.calls import Halt, WorkerLost
 from cluster.fleet.learning import LearnerHandle
+from cluster.fleet.ranks import Ranks
 from cluster.fleet.stored import SamplesLost
 from learner.types import StepResult
-from learner.worker import LearnerFacts
+from learner.worker import LearnerFacts, LearnerWorker
 from tests.shared.stored_groups import in_store, lost_from_store
 from tests.shared.tiny_model import make_group, model_path
 
@@ -195,8 +196,9 @@ def test_a_gang_for_which_there_is_no_room_ends_the_run_in_one_line() -> None:
 def test_room_that_a_killed_controller_had_reserved_is_free_for_the_next() -> None:
     async def test() -> None:
         config = make_config(2, num_cpus=5, startup_timeout_s=30)  # of 16
-        await LearnerHandle(config)._reserve()  # and nobody gives it back
-        placement = await LearnerHandle(config)._reserve()
+        earlier, later = (Ranks(LearnerWorker, config.learner, step_timeout_s=60) for _ in range(2))
+        await earlier._reserve()  # and nobody gives it back
+        placement = await later._reserve()
         remove_placement_group(placement)
 
     run(test)

@@ -295,9 +295,9 @@ def test_the_end_of_a_run_waits_for_the_evaluation_of_its_last_version(tmp_path)
         assert not ending.done()
         run.sample(run.lease(9), 9)
         run.judge()
-        await asyncio.wait_for(ending, 10)
+        await asyncio.wait_for(ending, 60)
         assert [row["step"] for row in read_held_out(tmp_path)] == [0, 8, 9]
-        await asyncio.wait_for(run.held_out.finish(9), 10)
+        await asyncio.wait_for(run.held_out.finish(9), 60)
 
     live(run, play)
 
@@ -311,7 +311,7 @@ def test_a_run_that_is_to_stop_waits_for_no_evaluation(tmp_path):
         await asyncio.sleep(0)
         run.is_stopping = True
         run.held_out.wake()
-        await asyncio.wait_for(ending, 10)
+        await asyncio.wait_for(ending, 60)
         assert run.lease(0) == []
 
     live(run, play)

@@ -126,12 +126,12 @@ def test_a_damaged_entry_is_found_before_anything_is_changed(damaged, damage):
     facts[section] = facts[section] | {entry: value} if entry else value
     file.write_text(json.dumps(facts))
     learner = make_learner()
-    before = {name: value.detach().clone() for name, value in learner._parameters.items()}
+    before = {name: value.detach().clone() for name, value in learner._policy.parameters.items()}
     with pytest.raises(ValueError, match=r"learner\.json is damaged .*: use an older checkpoint") as error:
         learner.load(damaged)
     assert "\n" not in str(error.value)
-    assert learner.version == 0 and not learner._optimizer.state
-    assert all(torch.equal(value, before[name]) for name, value in learner._parameters.items())
+    assert learner.version == 0 and not learner._trainer.optimizer.state
+    assert all(torch.equal(value, before[name]) for name, value in learner._policy.parameters.items())
 
 
 def test_a_checkpoint_of_another_model_is_refused(damaged):

@@ -79,7 +79,7 @@ def test_a_learner_of_bfloat16_weights_trains_publishes_and_resumes_to_the_bit(t
     groups = [make_group(number) for number in range(3)]
     one = make_learner(**settings)
     before = one.published.fingerprint
-    assert {p.dtype for p in one._parameters.values()} == {torch.bfloat16}
+    assert {p.dtype for p in one._policy.parameters.values()} == {torch.bfloat16}
     one.train_step(groups)
     one.save(tmp_path)
     result = one.train_step(groups)
@@ -119,10 +119,10 @@ def test_a_step_in_bfloat16_goes_the_way_of_one_in_float32():
     moved = []
     for settings in ({}, {"dtype": "bfloat16", "weights_dtype": "bfloat16"}):
         learner = make_learner(learning_rate=1e-3, warmup_steps=0, **settings)
-        start = [p.detach().float().clone() for p in learner._parameters.values()]
+        start = [p.detach().float().clone() for p in learner._policy.parameters.values()]
         for _ in range(4):
             learner.train_step(groups)
-        ends = [p.detach().float() for p in learner._parameters.values()]
+        ends = [p.detach().float() for p in learner._policy.parameters.values()]
         moved.append(torch.cat([(b - a).flatten() for a, b in zip(start, ends, strict=True)]))
     assert torch.nn.functional.cosine_similarity(*moved, dim=0) > 0.7
 

@@ -17,7 +17,7 @@ from learner.objectives.table import OBJECTIVES
 from learner.step.batch import collect, micro_batches
 from learner.step.loss import micro_batch_loss
 from tests.shared.architectures import build, by_name
-from tests.shared.tiny_model import demonstrate, make_group, model_path
+from tests.shared.tiny_model import demonstrate, make_group, make_norms_exact, model_path
 
 SIZES = {
     "vocab_size": 64,
@@ -31,14 +31,8 @@ SIZES = {
 
 
 def in_float64():
-    """The tiny model, also its norms, which transformers computes in float32 whatever the model's dtype."""
     policy = load_model(model_path()).double()
-    for part in [*policy.modules()]:
-        for name, child in part.named_children():
-            if type(child).__name__ == "LlamaRMSNorm":
-                norm = torch.nn.RMSNorm(len(child.weight), eps=child.variance_epsilon, dtype=torch.float64)
-                norm.weight = child.weight
-                setattr(part, name, norm)
+    make_norms_exact(policy)
     return policy
 
 

@@ -1,0 +1,93 @@
+"""A base model is fine-tuned by actors of a cluster, goes on after a stop, and is there whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from cluster.config.parse import parse_config
+from cluster.config.schema import RunConfig
+from cluster.run.base_model import held_out_losses, make_by_fine_tuning
+from cluster.run.fine_tuning import FineTuningProgress
+from learner.supervised.demonstrations import Demonstrations, lay_out
+from tests.shared.tiny_model import model_path
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+STEPS = 6
+DATA = Demonstrations(
+    sequences=lay_out(
+        [(1 + n, 2, 3) for n in range(12)], [(4 + n % 3, 5, 6, 7 + n % 5)[: 1 + n % 4] for n in range(12)]
+    ),
+    trained=torch.arange(2, 12).numpy(),
+    held_out=torch.arange(2).numpy(),
+    batch_size=4,
+    num_rows=4 * STEPS,
+    seed=1,
+)
+
+
+def make_config(model: Path, **sft: object) -> RunConfig:
+    settings = {
+        "base_model": os.path.relpath(model_path()),  # the actors' working directory is another one
+        "steps": STEPS,
+        "batch_size": 4,
+        "learning_rate": 1e-3,
+        "held_out_every": 2,
+        "checkpoint_every": 4,
+    }
+    return parse_config({"model": str(model), "sft": {**settings, **sft}})
+
+
+def make(config: RunConfig, should_stop: Callable[[int], bool] = lambda step: False) -> list[int]:
+    """The steps that were taken until it was done, or stopped."""
+    steps: list[FineTuningProgress] = []
+    is_done = make_by_fine_tuning(
+        config,
+        DATA,
+        on_progress=steps.append,
+        on_note=pytest.fail,
+        should_stop=lambda: should_stop(len(steps) + 1),
+    )
+    assert is_done == Path(config.model).exists()
+    return [progress.step for progress in steps]
+
+
+def lines(path: Path) -> list[dict[str, float]]:
+    facts = [json.loads(line) for line in path.read_text().splitlines()]
+    return [{name: value for name, value in fact.items() if name != "step_s"} for fact in facts]
+
+
+def test_a_fine_tuning_that_was_stopped_goes_on_to_the_same_bits(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    whole, stopped = make_config(tmp_path / "whole"), make_config(tmp_path / "stopped")
+    assert make(whole) == [1, 2, 3, 4, 5, 6]
+    assert make(stopped, lambda step: step == 3) == [1, 2, 3]
+    making = tmp_path / "stopped.making"
+    assert [path.name for path in (making / "checkpoints").iterdir()] == ["step-000003"]
+    with pytest.raises(
+        ValueError, match=r"stopped\.making was made with sft\.seed = 0, the config says 5: delete"
+    ):
+        make(make_config(tmp_path / "stopped", seed=5))
+    assert make(stopped) == [4, 5, 6]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["stopped", "whole"]
+    ours, theirs = (load_file(tmp_path / name / "model.safetensors") for name in ("stopped", "whole"))
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+    facts = lines(tmp_path / "stopped" / "sft.jsonl")
+    assert facts == lines(tmp_path / "whole" / "sft.jsonl")
+    assert [fact["step"] for fact in facts] == list(range(STEPS + 1))
+    assert [fact["step"] for fact in facts if "held_out_loss" in fact] == [0, 2, 4, 6]
+    assert held_out_losses(whole) == [fact["held_out_loss"] for fact in facts if "held_out_loss" in fact]
+
+
+def test_a_loss_that_is_no_number_ends_it_in_one_line_and_leaves_no_model(tmp_path):
+    with pytest.raises(
+        RuntimeError, match=r"learner failed while training a step: .* Lower sft.learning_rate"
+    ):
+        make(make_config(tmp_path / "model", learning_rate=1e30, warmup_steps=0, max_grad_norm=1e30))
+    assert [path.name for path in tmp_path.iterdir()] == ["model.making"]
