@@ -1,6 +1,6 @@
 """The objective that maximises the reward of the most frequent answer, and its weights.
 
-Shapes: `B` prompts, `N` samples of each, `A` answers (N, and one place for samples without an answer); `M` sizes, the
+Shapes: `B` prompts, `N` samples of each, `A` answers, and behind them a place for samples without any; `M` sizes, the
 numbers of samples that gave one answer as far as they occur in the batch; `Y` nodes of a quadrature, `X` points of a
 circle, `C` = Y X both at once.
 """
@@ -79,8 +79,8 @@ def majority_weights(answers_BN: Tensor, rewards_BN: Tensor, k: int) -> Tensor:
     if not torch.any(votes_BN):
         return torch.zeros_like(rewards_BN)
     ballots = _Ballots.count(answers_BN, rewards_BN)
-    own_BM, others_BM = _turned(ballots, k)
-    answer_BN = answers_BN.where(votes_BN, n)
+    own_BM, others_BM = _turned(ballots, n, k)
+    answer_BN = answers_BN.where(votes_BN, ballots.num_answers)
     size_BN = ballots.sizes_BA.gather(1, answer_BN)
     reward_BN = ballots.means_BA.gather(1, answer_BN)
     turned_BN = (reward_BN - ballots.lowest_B1) * own_BM.gather(1, size_BN) - others_BM.gather(1, size_BN)
@@ -88,7 +88,7 @@ def majority_weights(answers_BN: Tensor, rewards_BN: Tensor, k: int) -> Tensor:
     weights_BN = k / n * (turned_BN + reward_BN * _silence(ballots.num_silent_B1, n, k))
     for b, a in ballots.is_mixed_BA.nonzero().tolist():
         apart_N = (rewards_BN[b] - reward_BN[b]).where(answer_BN[b] == a, 0.0)
-        weights_BN[b] += apart_N * _weight_apart(ballots, b, a, k)
+        weights_BN[b] += apart_N * _weight_apart(ballots, b, a, n, k)
     return weights_BN.where(votes_BN, 0.0)
 
 
@@ -107,21 +107,25 @@ class _Ballots:
     answers_BM: Tensor  # float64, number of answers of each size
     rewards_BM: Tensor  # sum of their means above the lowest
 
+    @property
+    def num_answers(self) -> int:
+        """The largest number of different answers to a prompt; also the place of samples without any."""
+        return self.counts_BA.shape[1] - 1
+
     @staticmethod
     def count(answers_BN: Tensor, rewards_BN: Tensor) -> _Ballots:
-        num_prompts, n = answers_BN.shape
-        answer_BN = answers_BN.where(answers_BN >= 0, n)
-        counts_BA = _sums_by(answer_BN, n + 1).long()
-        num_silent_B1 = counts_BA[:, n:].clone()
-        counts_BA[:, n] = 0
+        silent = int(answers_BN.max()) + 1
+        answer_BN = answers_BN.where(answers_BN >= 0, silent)
+        counts_BA = _sums_by(answer_BN, silent + 1).long()
+        num_silent_B1 = counts_BA[:, silent:].clone()
+        counts_BA[:, silent] = 0
         is_answer_BA = counts_BA > 0
-        one_BA = torch.zeros(num_prompts, n + 1, dtype=torch.float64).scatter_(1, answer_BN, rewards_BN)
+        one_BA = torch.zeros(counts_BA.shape, dtype=torch.float64).scatter_(1, answer_BN, rewards_BN)
         differs_BN = (rewards_BN != one_BA.gather(1, answer_BN)).double()
-        is_mixed_BA = (_sums_by(answer_BN, n + 1, differs_BN) > 0) & is_answer_BA
+        is_mixed_BA = (_sums_by(answer_BN, silent + 1, differs_BN) > 0) & is_answer_BA
         # Equal rewards have themselves as their mean, not what rounding makes of it.
-        means_BA = (_sums_by(answer_BN, n + 1, rewards_BN) / counts_BA.clamp(min=1)).where(
-            is_mixed_BA, one_BA
-        )
+        sums_BA = _sums_by(answer_BN, silent + 1, rewards_BN)
+        means_BA = (sums_BA / counts_BA.clamp(min=1)).where(is_mixed_BA, one_BA)
         lowest_B1 = means_BA.where(is_answer_BA, math.inf).amin(dim=1, keepdim=True).nan_to_num(posinf=0.0)
         above_BA = (means_BA - lowest_B1).where(is_answer_BA, 0.0)
 
@@ -151,13 +155,12 @@ def _sums_by(column_BX: Tensor, num_columns: int, values_BX: Tensor | None = Non
     return torch.bincount(flat, weights, minlength=num_rows * num_columns).view(num_rows, -1).double()
 
 
-def _turned(ballots: _Ballots, k: int) -> tuple[Tensor, Tensor]:
+def _turned(ballots: _Ballots, n: int, k: int) -> tuple[Tensor, Tensor]:
     """[B, M] sum_b K_ab and sum_b R_b K_ab for an answer a of each size, R the mean reward above the prompt's lowest.
 
     b = a is in both: it cancels where the second is subtracted from R_a times the first.
     """
     own_BM, others_BM = torch.zeros_like(ballots.answers_BM), torch.zeros_like(ballots.answers_BM)
-    n = ballots.counts_BA.shape[1] - 1
     circle = _circle(n, k)
     # The outcome turns between two answers that can have v votes each, and only where their rewards differ; and k - 1
     # samples of whom no more than v answer the same must exist.
@@ -176,9 +179,9 @@ def _turned(ballots: _Ballots, k: int) -> tuple[Tensor, Tensor]:
         most_ties = min(k // votes, int(answers_BM.sum(dim=1).max())) - 1
         table = _table(ballots.counts_M[start:], votes, fewer_MX[start:], most_ties, circle)
         # Answers that cannot have so many votes are limited by nothing: with the silent they are one factor.
-        num_below_B1 = n - answers_BM @ counts_M1
-        logs_BC = _complex(torch.cat([answers_BM, num_below_B1], dim=1) @ _real(table.logs_MC))
-        products_BC = torch.polar(logs_BC.real.exp(), logs_BC.imag)
+        factors_BM = torch.cat([answers_BM, n - answers_BM @ counts_M1], dim=1)
+        sizes_BC, angles_BC = (factors_BM @ table.logs_MC.real).exp(), factors_BM @ table.logs_MC.imag
+        products_BC = torch.complex(sizes_BC * angles_BC.cos(), sizes_BC * angles_BC.sin())
         for result_BM, weights_BM in ((own_BM, answers_BM), (others_BM, rewards_BM)):
             sums_BC = _complex(weights_BM @ _real(table.equal_MC))
             result_BM[rows, start:] += _real(products_BC * sums_BC) @ _real(table.own_MC.conj()).T
@@ -267,7 +270,7 @@ def _silence(num_silent_B1: Tensor, n: int, k: int) -> Tensor:
     return ((num_silent_B1 - j_K).clamp(min=0).double() / (n - 1 - j_K)).prod(dim=1, keepdim=True)
 
 
-def _weight_apart(ballots: _Ballots, b: int, a: int, k: int) -> float:
+def _weight_apart(ballots: _Ballots, b: int, a: int, n: int, k: int) -> float:
     """Of a sample of answer a of prompt b, for each unit by which its reward lies above the answer's mean.
 
     For one answer at a time: with most verifiers the answer decides over the reward, and this is never asked for.
@@ -283,5 +286,4 @@ def _weight_apart(ballots: _Ballots, b: int, a: int, k: int) -> float:
         [k - 1, k],
         num_silent=int(ballots.num_silent_B1[b]),
     )
-    n = ballots.counts_BA.shape[1] - 1
     return (k / n * wins_low + ((1 - k / n) * wins_high if k < n else 0.0)) / num_others
