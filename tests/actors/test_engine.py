@@ -22,7 +22,6 @@ from tests.shared.sampling import (
     PROMPT,
     assert_sampled_from,
     expected_logprobs,
-    groups,
     lease,
     logprobs,
     sample,
@@ -261,25 +260,16 @@ def test_a_prefix_is_shared_within_a_version_and_never_across_versions(engine, t
     assert_sampled_from(policy, LONG_PROMPT, output, 0.7)
 
 
-def test_a_lease_may_ask_for_its_own_number_of_samples_and_share_no_prefix_with_others(
-    engine, tiny_model, monkeypatch
-):
-    with_settings(engine, monkeypatch, samples_per_prompt=1)
+def test_leases_of_another_salt_share_no_prefix(engine, tiny_model):
     load(engine, make_policy(tiny_model))
-    sample(engine, [lease(seed=0, prompt=LONG_PROMPT)])
-    apart = replace(lease(seed=0, prompt=LONG_PROMPT), cache_salt="apart")
-    for prompted, num_cached in (
-        (apart, 0),
-        (replace(apart, group=next(groups)), 32),
-        (lease(0, LONG_PROMPT), 32),
-    ):
-        (output,) = sample(engine, [prompted])
-        assert output.num_cached_tokens == num_cached
-    (three, one) = sample(engine, [replace(apart, group=next(groups), num_samples=3), lease(0, LONG_PROMPT)])
-    assert len(three.outputs) == 3 and len(one.outputs) == 1
-    first = next(completion for completion in three.outputs if completion.index == 0)
-    assert list(first.token_ids) == tokens(one)[0]  # by its seed
-    assert engine.num_unfinished == 0
+    ours = [lease(seed=0, prompt=LONG_PROMPT, n=1) for _ in range(2)]
+    theirs = [replace(lease(seed=0, prompt=LONG_PROMPT, n=1), cache_salt="theirs") for _ in range(2)]
+    before = engine.load.prefix_hit_tokens
+    hits = []
+    for one in (ours[0], theirs[0], theirs[1], ours[1]):
+        sample(engine, [one])
+        hits.append(engine.load.prefix_hit_tokens - before)
+    assert hits == [0, 0, 32, 64]
 
 
 @pytest.mark.parametrize("left_out", ["lm_head.weight", "model.layers.1.self_attn.k_proj.weight"])
