@@ -89,5 +89,8 @@ def test_a_loss_that_is_no_number_ends_it_in_one_line_and_leaves_no_model(tmp_pa
     with pytest.raises(
         RuntimeError, match=r"learner failed while training a step: .* Lower sft.learning_rate"
     ):
-        make(make_config(tmp_path / "model", learning_rate=1e30, warmup_steps=0, max_grad_norm=1e30))
+        config = make_config(tmp_path / "model", warmup_steps=0)
+        beyond_bounds = {"learning_rate": 1e30, "max_grad_norm": 1e30}
+        assert config.sft is not None
+        make(config.model_copy(update={"sft": config.sft.model_copy(update=beyond_bounds)}))
     assert [path.name for path in tmp_path.iterdir()] == ["model.making"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -55,6 +57,7 @@ def test_a_shared_prompt_gives_the_same_loss_and_gradients(name, kl_coefficient)
         )
         for number in range(3)
     ]
+    groups = [replace(group, answers=tuple("aabbcd")) for group in groups]
     demonstrations = demonstrations_of(groups, objective)
     weights_M = OBJECTIVES[name].weights(stack(groups, demonstrations), objective).reshape(-1)
     sequences = collect([group.samples for group in groups], demonstrations)
