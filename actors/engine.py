@@ -63,21 +63,6 @@ class EngineClock:
     """Summed over the time that was busy: the share of the KV cache in use, from 0 to 1."""
 
 
-@dataclass(slots=True, eq=False)
-class _Sampling:
-    """A lease under way: its samples as far as they are finished, vLLM's `CompletionOutput`s."""
-
-    future: Future[list[Any]]
-    completions: list[Any]
-    num_left: int
-
-    def finish(self, place: int, completion: Any) -> None:
-        self.completions[place] = completion
-        self.num_left -= 1
-        if not self.num_left:
-            self.future.set_result(self.completions)
-
-
 class Engine:
     """vLLM with groups of samples, weight versions and a clock. Thread-safe."""
 
@@ -137,10 +122,10 @@ class Engine:
         self.version = 0
         self._llm.set_weight_version(str(self.version))
         self._calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self._pending: dict[str, tuple[_Sampling, int]] = {}
-        """Of every sequence in the engine: its lease, and which of the lease's samples it is."""
+        self._pending: dict[str, Future[list[Any]]] = {}
+        """Of every lease in the engine."""
         self._num_asked = 0
-        """Sequences since the engine was built."""
+        """Leases since the engine was built."""
         self._num_unadded = 0
         """Sequences that have not entered the engine yet."""
         self._counting = threading.Lock()
@@ -159,23 +144,21 @@ class Engine:
     def sample(self, leases: Sequence[Lease]) -> list[Future[list[Any]]]:
         """Start sampling pieces of groups; each future resolves to the samples of one lease, in their order.
 
-        Every sample is a request of its own, a vLLM `CompletionOutput` when it is finished. Lower priorities go first,
-        whenever they come, and of equals the earlier request. A lease that vLLM refuses (its prompt is too long) fails
-        alone, with ValueError.
+        A sample is a vLLM `CompletionOutput`. Lower priorities go first, whenever they come, and of equals the earlier
+        lease. A lease that vLLM refuses (its prompt is too long) fails alone, with ValueError.
         The leases enter the engine between the same two steps, so that equal leases on equal
         weights form equal batches: what makes a seeded run repeatable to the last bit.
         """
-        sizes = [lease.piece.num_samples for lease in leases]
-        under_way = [_Sampling(Future(), [None] * size, size) for size in sizes]
+        futures: list[Future[list[Any]]] = [Future() for _ in leases]
         with self._counting:
-            self._num_unadded += sum(sizes)
+            self._num_unadded += sum(lease.piece.num_samples for lease in leases)
 
         def add() -> None:
-            for lease, sampling in zip(leases, under_way, strict=True):
+            for lease, future in zip(leases, futures, strict=True):
                 try:
-                    self._add(lease, sampling)
+                    self._add(lease, future)
                 except Exception as error:  # noqa: BLE001 - vLLM's own types, which do not cross processes
-                    sampling.future.set_exception(
+                    future.set_exception(
                         ValueError(
                             f"vLLM refuses problem {lease.problem_id!r} (group {lease.piece.group}): {error}"
                         )
@@ -185,39 +168,38 @@ class Engine:
 
         def pass_on(added: Future[None]) -> None:
             if (error := added.exception()) is not None:
-                for sampling in under_way:
-                    sampling.future.set_exception(error)
+                for future in futures:
+                    future.set_exception(error)
 
         self._call(add).add_done_callback(pass_on)
-        return [sampling.future for sampling in under_way]
+        return futures
 
-    def _add(self, lease: Lease, sampling: _Sampling) -> None:
-        """Its samples as requests of the engine. What vLLM raises of one it raises of the first."""
+    def _add(self, lease: Lease, future: Future[list[Any]]) -> None:
+        """As one request, of which vLLM makes one for each sample: the i-th draws with the request's seed + i."""
         from vllm.inputs import TokensPrompt
         from vllm.sampling_params import RequestOutputKind, SamplingParams
 
-        config = self._config
+        config, number = self._config, self._num_asked
         prompt = TokensPrompt(prompt_token_ids=list(lease.prompt_token_ids))
         version_salt = salt(self.version) if config.kv_after_update == "keep" else ""
         if lease.cache_salt or version_salt:
             prompt["cache_salt"] = lease.cache_salt + version_salt
-        for place, index in enumerate(range(lease.piece.start, lease.piece.stop)):
-            parameters = SamplingParams(
-                temperature=config.temperature if lease.temperature is None else lease.temperature,
-                max_tokens=config.max_tokens,
-                seed=lease.seed + index,
-                stop_token_ids=self._stop_token_ids,
-                logprobs=0,
-                flat_logprobs=True,
-                detokenize=False,
-                output_kind=RequestOutputKind.FINAL_ONLY,
-            )
-            number = self._num_asked
-            self._llm.add_request(
-                str(number), prompt, parameters, arrival_time=float(number), priority=lease.priority
-            )
-            self._pending[str(number)] = sampling, place
-            self._num_asked += 1
+        parameters = SamplingParams(
+            n=lease.piece.num_samples,
+            temperature=config.temperature if lease.temperature is None else lease.temperature,
+            max_tokens=config.max_tokens,
+            seed=lease.seed + lease.piece.start,
+            stop_token_ids=self._stop_token_ids,
+            logprobs=0,
+            flat_logprobs=True,
+            detokenize=False,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+        self._llm.add_request(
+            str(number), prompt, parameters, arrival_time=float(number), priority=lease.priority
+        )
+        self._pending[str(number)] = future
+        self._num_asked += 1
 
     def update_weights(
         self, version: int, manifest: WeightManifest, buckets: Sequence[np.ndarray]
@@ -333,8 +315,8 @@ class Engine:
                     output: Any
                     for output in self._llm.step():
                         if output.finished:
-                            sampling, place = self._pending.pop(output.request_id)
-                            sampling.finish(place, output.outputs[0])
+                            completions = sorted(output.outputs, key=lambda one: one.index)
+                            self._pending.pop(output.request_id).set_result(completions)
                     seconds = time.perf_counter() - started
                     self._clock[0] += seconds
                     self._clock[3] += seconds * len(self._scheduler.running)
@@ -364,7 +346,7 @@ class Engine:
 
     def _fail(self, error: BaseException) -> None:
         self._failure = error
-        for sampling in {id(one): one for one, _ in self._pending.values()}.values():
-            sampling.future.set_exception(RuntimeError(f"the engine has failed: {error!r}"))
+        for future in self._pending.values():
+            future.set_exception(RuntimeError(f"the engine has failed: {error!r}"))
         self._pending.clear()
         self._run_queued_calls()

@@ -115,23 +115,26 @@ def test_a_piece_of_a_group_has_the_samples_that_the_whole_group_has_bit_for_bit
             np.testing.assert_array_equal(ours, theirs)
 
 
-def test_samples_are_those_of_one_vllm_request_for_all_of_a_group_bit_for_bit(engine, tiny_model):
-    """A slow transcription: vLLM's own way to draw n samples of a prompt."""
+def test_samples_are_those_of_a_request_for_each_with_the_seeds_of_the_lease_bit_for_bit(engine, tiny_model):
+    """A slow transcription: vLLM asked for one sample at a time."""
     from vllm.sampling_params import RequestOutputKind, SamplingParams
 
     load(engine, make_policy(tiny_model))
     (ours,) = sample(engine, [lease(seed=90, n=16)])
-    parameters = SamplingParams(
-        n=16, seed=90, temperature=ENGINE.temperature, max_tokens=ENGINE.max_tokens, stop_token_ids=[EOS],
-        logprobs=0, flat_logprobs=True, detokenize=False, output_kind=RequestOutputKind.FINAL_ONLY,
-    )  # fmt: skip
 
     def ask_vllm():
-        engine._llm.add_request("one", {"prompt_token_ids": list(PROMPT)}, parameters)
-        finished = []
-        while not finished:
-            finished = [output for output in engine._llm.step() if output.finished]
-        return sorted(finished[0].outputs, key=lambda completion: completion.index)
+        for seed in range(90, 106):
+            parameters = SamplingParams(
+                seed=seed, temperature=ENGINE.temperature, max_tokens=ENGINE.max_tokens, stop_token_ids=[EOS],
+                logprobs=0, flat_logprobs=True, detokenize=False, output_kind=RequestOutputKind.FINAL_ONLY,
+            )  # fmt: skip
+            engine._llm.add_request(f"seed {seed}", {"prompt_token_ids": list(PROMPT)}, parameters)
+        finished = {}
+        while len(finished) < 16:
+            finished |= {
+                output.request_id: output.outputs[0] for output in engine._llm.step() if output.finished
+            }
+        return [finished[f"seed {seed}"] for seed in range(90, 106)]
 
     theirs = engine._call(ask_vllm).result(TIMEOUT_S)
     assert tokens(ours) == tokens(theirs)
