@@ -234,14 +234,21 @@ class RunConfig(BaseModel):
             del written["learner"][name]
         return written
 
+    @property
+    def _may_ask_puzzles(self) -> bool:
+        """Whether problems are countdown puzzles, or rows that may be: judged as puzzles, or by the user's own."""
+        judged = any(name.startswith("countdown") or ":" in name for name in self.verifier.names)
+        return self.problems.source == "countdown" or judged
+
     @model_validator(mode="after")
     def _sft_has_a_base_and_a_place(self) -> RunConfig:
         if self.sft is None:
             return self
-        if self.sft.base_model is None and self.problems.source != "countdown":
+        if self.sft.base_model is None and not self._may_ask_puzzles:
             raise ValueError(
-                f"sft.base_model is not set, and problems.source = {self.problems.source!r}: name the model that [sft] is to "
-                "fine-tune on their demonstrations; without one it makes a countdown model"
+                f"sft.base_model is not set: without it [sft] makes a countdown model, and problems.source = "
+                f"{self.problems.source!r} with verifier {self.verifier.label} is not about that; name the model that it is "
+                "to fine-tune on the problems' demonstrations"
             )
         if (
             self.sft.base_model is not None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,11 +23,9 @@ class Fleet(RolloutFleet):
         super().__init__(
             config=RolloutConfig(workers=size),
             model="",
-            ledger=SimpleNamespace(leases_of=lambda name: [], num_leases_of=lambda name: 0),
+            works=[],
             synchronous=False,
             update_timeout_s=1.0,
-            num_admitted=lambda version: 0,
-            make_lease=lambda piece: None,
             on_pieces=lambda worker, pieces: None,
             on_lost=lambda role, error: self.lost.append(str(error)),
         )

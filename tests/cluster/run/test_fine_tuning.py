@@ -142,10 +142,14 @@ def test_a_countdown_model_of_an_older_version_is_still_the_same(tmp_path):
     ("sections", "line"),
     [
         (
-            {"problems": {"source": "files", "train_path": "a.jsonl"}, "sft": {}},
+            {
+                "problems": {"source": "files", "train_path": "a.jsonl"},
+                "verifier": {"reward": "math"},
+                "sft": {},
+            },
             (
-                "config: sft.base_model is not set, and problems.source = 'files': name the model that [sft] is to fine-tune on "
-                "their demonstrations; without one it makes a countdown model"
+                "config: sft.base_model is not set: without it [sft] makes a countdown model, and problems.source = 'files' "
+                "with verifier 'math' is not about that; name the model that it is to fine-tune on the problems' demonstrations"
             ),
         ),
         (
