@@ -234,21 +234,20 @@ class RunConfig(BaseModel):
             del written["learner"][name]
         return written
 
-    @property
-    def _may_ask_puzzles(self) -> bool:
-        """Whether problems are countdown puzzles, or rows that may be: judged as puzzles, or by the user's own."""
-        judged = any(name.startswith("countdown") or ":" in name for name in self.verifier.names)
-        return self.problems.source == "countdown" or judged
-
     @model_validator(mode="after")
     def _sft_has_a_base_and_a_place(self) -> RunConfig:
         if self.sft is None:
             return self
-        if self.sft.base_model is None and not self._may_ask_puzzles:
+        problems = self.problems
+        may_be_puzzles = problems.source == "countdown" or (problems.source, problems.format) == (
+            "files",
+            "rows",
+        )
+        if self.sft.base_model is None and not may_be_puzzles:
             raise ValueError(
-                f"sft.base_model is not set: without it [sft] makes a countdown model, and problems.source = "
-                f"{self.problems.source!r} with verifier {self.verifier.label} is not about that; name the model that it is "
-                "to fine-tune on the problems' demonstrations"
+                f"sft.base_model is not set: without it [sft] makes a countdown model, and problems.format = "
+                f"{problems.format!r} has no countdown puzzles; name the model that it is to fine-tune on the problems' "
+                "demonstrations"
             )
         if (
             self.sft.base_model is not None

@@ -143,13 +143,13 @@ def test_a_countdown_model_of_an_older_version_is_still_the_same(tmp_path):
     [
         (
             {
-                "problems": {"source": "files", "train_path": "a.jsonl"},
+                "problems": {"source": "files", "train_path": "a.jsonl", "format": "gsm8k"},
                 "verifier": {"reward": "math"},
                 "sft": {},
             },
             (
-                "config: sft.base_model is not set: without it [sft] makes a countdown model, and problems.source = 'files' "
-                "with verifier 'math' is not about that; name the model that it is to fine-tune on the problems' demonstrations"
+                "config: sft.base_model is not set: without it [sft] makes a countdown model, and problems.format = 'gsm8k' "
+                "has no countdown puzzles; name the model that it is to fine-tune on the problems' demonstrations"
             ),
         ),
         (
