@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -61,6 +62,19 @@ class EngineClock:
     """Summed over sequences: how long each was being decoded."""
     cache_s: float
     """Summed over the time that was busy: the share of the KV cache in use, from 0 to 1."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpdateTimes:
+    """When an update of the weights was where, in seconds since the epoch."""
+
+    began_s: float
+    staged_s: float
+    served_s: float
+    """Between two steps; what comes before is also the wait for the end of the step in progress."""
+    pause_s: float
+    """Seconds in which the engine did not sample for it."""
+    confirmed_s: float
 
 
 class Engine:
@@ -132,10 +146,9 @@ class Engine:
         self._clock = [0.0, 0.0, 0.0, 0.0, 0.0]
         self.num_reprefilled_tokens = 0
         """Tokens of running sequences whose KV updates have dropped, so that they are computed again."""
-        self._fingerprinting = ThreadPoolExecutor(1, thread_name_prefix="fingerprint")
-        self._confirmed: Future[None] = Future()
-        """The newest fingerprint is reckoned, and the weights are nobody's to read."""
-        self._confirmed.set_result(None)
+        self._beside = ThreadPoolExecutor(1, thread_name_prefix="weights")
+        """Updates and fingerprints, one after the other: nothing is written that is being read."""
+        self.last_update: UpdateTimes | None = None
         self._stopping = threading.Event()
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="vllm-stepping", daemon=True)
@@ -204,56 +217,55 @@ class Engine:
     def update_weights(
         self, version: int, manifest: WeightManifest, buckets: Sequence[np.ndarray]
     ) -> Future[int]:
-        """Serve `version` from the next step on; the future resolves to the new weights' fingerprint, which is reckoned
-        while sampling goes on.
+        """Serve `version` soon; the future resolves to the new weights' fingerprint.
+
+        They are made ready, and their fingerprint is reckoned, while sampling goes on; in between, they take the places
+        of the old ones from one step to the next. The buckets may become the weights themselves: nobody may write to
+        them again.
 
         Sequences in flight go on, as `rollout.kv_after_update` says: with "recompute" their KV cache is rebuilt under
         the new weights, so that every later token is sampled exactly from the new policy given its prefix. A version
         older than the engine's changes nothing: Ray may run a call that nobody waits for any more after a later one.
         """
-
-        def update() -> None:
-            if version < self.version:
-                return
-            self._confirmed.result()  # nothing is written that is being read
-            started = time.perf_counter()
-            self._llm.collective_rpc("start_weight_update")
-            self._llm.collective_rpc(
-                "update_weights", kwargs={"update_info": {"manifest": manifest, "buckets": buckets}}
-            )
-            self._llm.collective_rpc("finish_weight_update")
-            self.num_reprefilled_tokens += AFTER_UPDATE[self._config.kv_after_update](
-                self._scheduler, version
-            )
-            self._llm.set_weight_version(str(version))
-            self.version = version
-            self._clock[2] += time.perf_counter() - started
-
-        return self._fingerprint_after(self._call(update))
+        self.raise_if_failed()
+        return self._beside.submit(self._update, version, manifest, buckets)
 
     def fingerprint(self) -> Future[int]:
-        """Fingerprint of the weights the engine holds now."""
-        return self._fingerprint_after(self._call(lambda: None))
+        """Fingerprint of the weights the engine holds once the updates that were asked for before are through."""
+        self.raise_if_failed()
+        return self._beside.submit(self._fingerprint)
 
-    def _fingerprint_after(self, called: Future[None]) -> Future[int]:
-        """Of the weights that the engine holds once the call is through, in a thread of its own."""
-        fingerprint: Future[int] = Future()
+    def _update(self, version: int, manifest: WeightManifest, buckets: Sequence[np.ndarray]) -> int:
+        began_s = time.time()
+        if version < self.version:
+            return self._fingerprint()
+        self._llm.collective_rpc("stage_weights", args=(manifest, buckets))
+        staged_s = time.time()
+        pause_s = self._call(partial(self._serve, version, manifest, buckets)).result()
+        served_s = time.time()
+        self._llm.collective_rpc("release_replaced_weights")
+        fingerprint = self._fingerprint()
+        self.last_update = UpdateTimes(
+            began_s=began_s, staged_s=staged_s, served_s=served_s, pause_s=pause_s, confirmed_s=time.time()
+        )
+        return fingerprint
 
-        def reckon() -> None:
-            try:
-                (one,) = set(self._llm.collective_rpc("weights_fingerprint"))
-            except BaseException as error:  # noqa: BLE001 - it is raised where the call was made
-                fingerprint.set_exception(error)
-            else:
-                fingerprint.set_result(one)
+    def _serve(self, version: int, manifest: WeightManifest, buckets: Sequence[np.ndarray]) -> float:
+        """Between two steps; returns the seconds that it took."""
+        started = time.perf_counter()
+        update = {"manifest": manifest, "buckets": buckets}
+        self._llm.collective_rpc("start_weight_update")
+        self._llm.collective_rpc("update_weights", kwargs={"update_info": update})
+        self._llm.collective_rpc("finish_weight_update")
+        self.num_reprefilled_tokens += AFTER_UPDATE[self._config.kv_after_update](self._scheduler, version)
+        self._llm.set_weight_version(str(version))
+        self.version = version
+        seconds = time.perf_counter() - started
+        self._clock[2] += seconds
+        return seconds
 
-        def begin(called: Future[None]) -> None:
-            if (error := called.exception()) is not None:
-                fingerprint.set_exception(error)
-            else:
-                self._confirmed = self._fingerprinting.submit(reckon)
-
-        called.add_done_callback(begin)
+    def _fingerprint(self) -> int:
+        (fingerprint,) = set(self._llm.collective_rpc("weights_fingerprint"))
         return fingerprint
 
     def raise_if_failed(self) -> None:
@@ -286,7 +298,7 @@ class Engine:
         """Stop stepping and free the engine; unfinished leases fail with RuntimeError."""
         self._stopping.set()
         self._thread.join(timeout=30)
-        self._fingerprinting.shutdown()
+        self._beside.shutdown()
         self._llm.engine_core.shutdown()
 
     def _call(self, function: Callable[[], Result]) -> Future[Result]:

@@ -145,7 +145,7 @@ class RolloutWorker:
     ) -> dict[str, Any]:
         """Load a published version. Ray has pulled the buckets to this node before the call starts."""
         fingerprint = await asyncio.wrap_future(self._engine.update_weights(version, manifest, buckets))
-        return {"version": version, "fingerprint": fingerprint}
+        return {"version": version, "fingerprint": fingerprint, "times": self._engine.last_update}
 
     def _note_finished(self, lease: Lease) -> None:
         self._finished.append(lease)

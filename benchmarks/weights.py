@@ -3,10 +3,11 @@
     .venv/bin/python -m benchmarks.weights runs/smollm2 > benchmarks/results/weights.json
 
 A learner and a rollout worker as in a run, the engine sampling long sequences meanwhile (`--idle`: none). Each round trains
-one small batch. `serving_s` counts from the end of the optimizer's step to the engine's confirmation, fingerprint included;
-`paused_s` is the time in which the engine loaded weights and did not sample; `publish_s` what the learner needs to lay them out
-and to fingerprint them; `returned_s` counts to when the object store has them. The memcpy is that of numpy, warm, in one
-thread, between the rounds.
+one small batch. `serving_s` counts from the end of the optimizer's step to the first step of sampling with the new weights,
+`confirmed_s` to the engine's reply, which has their fingerprint. The stages, one after the other (`STAGES`), are medians each:
+the learner lays the weights out and fingerprints them, Ray puts them into the object store, delivers them, the engine
+makes them ready beside sampling, waits for the step in progress to end, is paused, and fingerprints what it holds. The
+memcpy is that of numpy, warm, in one thread, between the rounds.
 """
 
 from __future__ import annotations
@@ -17,10 +18,12 @@ import json
 import statistics
 import sys
 import time
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
+from actors.engine import UpdateTimes
 from actors.types import Lease, Piece
 from benchmarks.demo_run import NAMESPACE, machine
 from benchmarks.random_samples import judged_by, random_samples
@@ -31,6 +34,7 @@ from cluster.fleet import ray_cluster
 WARM_UP = 2
 IN_FLIGHT = 32
 VOCABULARY = 1000
+STAGES = ("publish_s", "store_s", "deliver_s", "stage_s", "wait_s", "paused_s", "fingerprint_s", "reply_s")
 
 
 def make_config(model: str, dtype: str) -> RunConfig:
@@ -63,6 +67,28 @@ def batch(number: int) -> list[Any]:
     return [JudgedGroup(stored=stored, judgement=judgement) for stored in store([samples])]
 
 
+def stages(
+    facts: dict[str, float], returned_s: float, times: UpdateTimes, replied_s: float
+) -> dict[str, float]:
+    stepped_s = facts["stepped_at_s"]
+    ends_s = [
+        stepped_s + facts["publish_s"],
+        returned_s,
+        times.began_s,
+        times.staged_s,
+        times.served_s - times.pause_s,
+        times.served_s,
+        times.confirmed_s,
+        replied_s,
+    ]
+    lengths = [end - start for start, end in pairwise([stepped_s, *ends_s])]
+    return {
+        "serving_s": times.served_s - stepped_s,
+        "confirmed_s": replied_s - stepped_s,
+        **dict(zip(STAGES, lengths, strict=True)),
+    }
+
+
 async def measure(config: RunConfig, rounds: int, *, idle: bool) -> dict[str, Any]:
     import ray
 
@@ -91,24 +117,16 @@ async def measure(config: RunConfig, rounds: int, *, idle: bool) -> dict[str, An
                 seed=number * IN_FLIGHT,
             )
             worker.submit.remote([lease])
-        _, before = await worker.collect.remote(0.5)[0]
+        await worker.collect.remote(0.5)[0]
         await learner.fetch(batch(number))
         step, published = await learner.train_step([number])
-        returned_s = time.time() - step.facts["stepped_at_s"]
+        returned_s = time.time()
         confirmed = await worker.update_weights.remote(
             published.version, published.manifest, *published.buckets
         )
-        serving_s = time.time() - step.facts["stepped_at_s"]
+        replied_s = time.time()
         assert confirmed["fingerprint"] == published.fingerprint
-        _, after = await worker.collect.remote(0.01)[0]
-        seen.append(
-            {
-                "serving_s": serving_s,
-                "publish_s": step.facts["publish_s"],
-                "returned_s": returned_s,
-                "paused_s": after.updating_s - before.updating_s,
-            }
-        )
+        seen.append(stages(step.facts, returned_s, confirmed["times"], replied_s))
         print(config.rollout.dtype, json.dumps(seen[-1]), file=sys.stderr, flush=True)
     learner.stop()
     ray.kill(worker)

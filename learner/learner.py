@@ -10,14 +10,15 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
+import torch
 
 from actors.types import ScoredGroup
-from actors.weights.fingerprint import param_fingerprint
-from actors.weights.manifest import views
+from actors.weights.fingerprint import add_fingerprints, tensor_fingerprint
 from learner.config import WITHOUT_EFFECT_ON_RESULT, LearnerConfig
 from learner.gang import ALONE, Gang
 from learner.model.publish import Buckets, make_manifest
@@ -198,10 +199,16 @@ class Learner:
 
     def _publish(self) -> PublishedWeights:
         """The current version as it is served; it is also kept, to compare with what engines will sample under it."""
-        weights, buckets = self._policy.publish(self.manifest, self._spare_buckets())
+        sums: list[Future[int]] = []
+        with ThreadPoolExecutor(1) as beside:
+
+            def add(packed: torch.Tensor) -> None:  # while the next one is packed
+                sums.append(beside.submit(tensor_fingerprint, packed))
+
+            weights, buckets = self._policy.publish(self.manifest, self._spare_buckets(), add)
         self._parity.keep(self.version, weights)
         self._buckets[self.version] = buckets
-        own_fingerprint = param_fingerprint(views(self.manifest, buckets)) if buckets else 0
+        own_fingerprint = add_fingerprints(one.result() for one in sums)
         return PublishedWeights(
             version=self.version,
             fingerprint=int(self._gang.gather(np.array(own_fingerprint))[0]),

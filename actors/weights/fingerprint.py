@@ -30,11 +30,11 @@ def param_fingerprint(named_tensors: Mapping[str, torch.Tensor] | Iterable[tuple
         seen.add(identity)
         parts.append(tensor)
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        return add_fingerprints(pool.map(_sum_of_bits, parts))
+        return add_fingerprints(pool.map(tensor_fingerprint, parts))
 
 
-def _sum_of_bits(tensor: torch.Tensor) -> int:
-    """Exact. On the CPU by numpy, which adds narrow integers ten times as fast as torch does."""
+def tensor_fingerprint(tensor: torch.Tensor) -> int:
+    """Of one tensor, not yet modulo 2**64. On the CPU by numpy, which adds narrow integers ten times as fast as torch does."""
     bits = tensor.detach().contiguous().view(_BITS[tensor.element_size()])
     on_cpu = bits.device.type == "cpu"
     total = int(bits.numpy().sum(dtype=np.int64) if on_cpu else bits.sum(dtype=torch.int64))

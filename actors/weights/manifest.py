@@ -45,12 +45,7 @@ def views(manifest: WeightManifest, buckets: Sequence[np.ndarray]) -> Iterator[t
     """Each tensor as a view of its bucket, nothing copied. Read-only buckets give tensors not to be written."""
     import torch
 
-    sizes = tuple(bucket.nbytes for bucket in buckets)
-    if sizes != manifest.bucket_sizes:
-        raise ValueError(f"weight buckets hold {sizes} bytes, their manifest says {manifest.bucket_sizes}")
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="The given NumPy array is not writ")
-        flats = [torch.from_numpy(bucket) for bucket in buckets]
+    flats = flat_tensors(manifest, buckets)
     return (
         (
             entry.name,
@@ -60,3 +55,15 @@ def views(manifest: WeightManifest, buckets: Sequence[np.ndarray]) -> Iterator[t
         )
         for entry in manifest.entries
     )
+
+
+def flat_tensors(manifest: WeightManifest, buckets: Sequence[np.ndarray]) -> list[torch.Tensor]:
+    """Each bucket as a tensor of bytes, nothing copied. Raises ValueError where they are not the manifest's."""
+    import torch
+
+    sizes = tuple(bucket.nbytes for bucket in buckets)
+    if sizes != manifest.bucket_sizes:
+        raise ValueError(f"weight buckets hold {sizes} bytes, their manifest says {manifest.bucket_sizes}")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writ")
+        return [torch.from_numpy(bucket) for bucket in buckets]

@@ -4,14 +4,19 @@ vLLM's own protocol is used as it is: `start_weight_update`, `update_weights`,
 `finish_weight_update`. Registered under `BACKEND` when this module is imported, which vLLM does
 before it builds the engine because the module is named in `worker_extension_cls`.
 
-The buckets arrive as numpy arrays mapped from Ray's object store (shared memory on the node), so
-nothing is copied before `load_weights` copies into the live parameters.
+The buckets arrive as numpy arrays mapped from Ray's object store (shared memory on the node). On the CPU linear layers'
+weights are made ready from them while the engine samples, packed for its kernels (`stage`), so that between two
+steps they only take the places of the old ones. What is left, and all of a GPU's, is loaded between the two steps by
+vLLM's own `load_weights` into the live parameters.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -28,11 +33,13 @@ from vllm.model_executor.layers.attention import is_deferred_attention_layer
 from vllm.model_executor.layers.fused_moe.experts.cpu_moe import CPUUnquantizedExperts
 from vllm.model_executor.layers.fused_moe.unquantized_fused_moe_method import UnquantizedFusedMoEMethod
 from vllm.model_executor.layers.rotary_embedding import RotaryEmbedding
+from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead, VocabParallelEmbedding
 from vllm.model_executor.model_loader import weight_utils
 from vllm.platforms import current_platform
 
 from actors.weights.fingerprint import add_fingerprints, param_fingerprint
-from actors.weights.manifest import WeightManifest, views
+from actors.weights.manifest import WeightManifest, flat_tensors, views
+from actors.weights.staging import LoadingWatch, StagedWeight, StagingPlan
 
 BACKEND = "bonfire_object_store"
 EXTENSION = "actors.weights.receiver.FingerprintExtension"
@@ -48,7 +55,8 @@ def prepare_vllm() -> None:
     """Make vLLM able to take updates, and to tell what it took. Call it before the engine is built.
 
     - The CPU build frees each linear layer's parameter when it packs it for oneDNN; an update then has nothing
-      to load into, and a tied `lm_head` would silently keep the old weights. It is kept beside its packed copy.
+      to load into, and a tied `lm_head` would silently keep the old weights. It is kept beside its packed copy. An
+      embedding is packed only where it is also a linear layer, which shows when it is first used as one.
     - Where a parameter is computed from the loaded one (a state-space model's A is -exp(A_log)), the
       fingerprint of what was loaded is kept with it.
     - The CPU build's rotary kernel turns the wrong elements of tensors with an axis of heads (DeepSeek's). It is
@@ -69,7 +77,28 @@ def _turn_flat(
 
 
 def _pack_and_keep(layer: torch.nn.Module, remove_weight: bool) -> None:
+    if isinstance(layer, VocabParallelEmbedding) and not isinstance(layer, ParallelLMHead):
+        layer.cpu_linear = _PackingAtFirstUse(layer)  # type: ignore[assignment]
+    else:
+        _pack_for_cpu(layer, remove_weight=False)
+
+
+class _PackingAtFirstUse:
+    """Stands where a layer's packed multiplication is to be."""
+
+    def __init__(self, layer: Any) -> None:
+        self._layer = layer
+
+    def __call__(self, *arguments: Any) -> torch.Tensor:
+        _pack_for_cpu(self._layer, remove_weight=False)
+        return self._layer.cpu_linear(*arguments)
+
+
+def _packed(weight: torch.Tensor) -> Callable[..., torch.Tensor]:
+    """The multiplication by this weight, packed, that vLLM would give a layer which has it."""
+    layer: Any = SimpleNamespace(weight=weight)
     _pack_for_cpu(layer, remove_weight=False)
+    return layer.cpu_linear
 
 
 def _remembering_weight_loader(
@@ -96,45 +125,120 @@ class ObjectStoreUpdate(WeightTransferUpdateInfo):
     buckets: Sequence[np.ndarray]
 
 
+@dataclass(slots=True)
+class _Exchange:
+    """A weight, and its packed multiplication in each layer that has it, in place of the model's own."""
+
+    parameter: torch.Tensor
+    weight: torch.Tensor
+    linear_of: dict[Any, Callable[..., torch.Tensor]]
+
+    def make(self) -> None:
+        """The model gets what this has, and this what the model had."""
+        self.parameter.data, self.weight = self.weight, self.parameter.data
+        for layer, linear in self.linear_of.items():
+            self.linear_of[layer], layer.cpu_linear = layer.cpu_linear, linear
+
+
 class ObjectStoreTransfer(WeightTransferEngine[ObjectStoreInit, ObjectStoreUpdate]):
-    """Loads flat buckets into the live model, then packs again what the CPU kernels keep packed."""
+    """Puts flat buckets into the live model. What each update needs of vLLM's protocol is called between two steps."""
 
     init_info_cls = ObjectStoreInit
     update_info_cls = ObjectStoreUpdate
 
+    _plan: StagingPlan | None = None
+    """None before the first update, which is loaded whole."""
+    _exchanges: Sequence[_Exchange] = ()
+    """Of the update that is staged, or of the one served."""
+
     def init_transfer_engine(self, init_info: ObjectStoreInit) -> None:
         pass
+
+    @torch.no_grad()
+    def stage(self, update: ObjectStoreUpdate) -> None:
+        """Make an update ready as far as the engine need not wait for it; it samples meanwhile, and nothing changes for it."""
+        self._exchanges = ()
+        flats = flat_tensors(update.manifest, update.buckets)
+        if self._plan is not None and self._plan.manifest == update.manifest:
+            stage = partial(self._staged, flats=flats, layers=self._linear_layers())
+            # Two where a kernel has one thread: the learner has just published, and may leave a core idle.
+            with ThreadPoolExecutor(1 if torch.get_num_threads() > 1 else 2) as pool:
+                self._exchanges = list(pool.map(stage, self._plan.weights))
+
+    def release(self) -> None:
+        """Free what a staged update has replaced."""
+        self._exchanges = ()
 
     def start_weight_update(self) -> None:
         pass
 
+    @torch.no_grad()
     def receive_weights(self, update_info: ObjectStoreUpdate) -> None:
-        with torch.no_grad():
-            for _, weight in self._packed_experts():
-                weight.zero_()  # the packed zeros of padding are not where the loader leaves padding
-            for module in self._packed_convolutions():
-                module.weight.data = module._cpu_unpacked_conv_weight[:, None]
-            self.model.load_weights(views(update_info.manifest, update_info.buckets))  # type: ignore[operator]
+        """Load what is not staged; an update for which there is no plan yet whole."""
+        for _, weight in self._packed_experts():
+            weight.zero_()  # the packed zeros of padding are not where the loader leaves padding
+        for module in self._packed_convolutions():
+            module.weight.data = module._cpu_unpacked_conv_weight[:, None]
+        model: Any = self.model
+        tensors = views(update_info.manifest, update_info.buckets)
+        if self._plan is not None and self._plan.manifest == update_info.manifest:
+            left = self._plan.left
+            model.load_weights((name, tensor) for name, tensor in tensors if name in left)
+        elif current_platform.is_cpu():
+            weights = self._writable_weights()
+            with LoadingWatch(weights, update_info.manifest, update_info.buckets) as watch:
+                model.load_weights(tensors)
+            self._plan = watch.plan()
+        else:
+            model.load_weights(tensors)
 
+    @torch.no_grad()
     def finish_weight_update(self) -> None:
-        """Compute again what vLLM computed from the weights when it loaded them first."""
-        with torch.no_grad():
-            if current_platform.is_cpu():
-                for module in self.model.modules():
-                    if hasattr(module, "cpu_linear"):
-                        _pack_for_cpu(module, remove_weight=False)
-                for module in self._packed_convolutions():
-                    _pack_for_cpu(module, remove_weight=False)
-                for experts, weight in self._packed_experts():
-                    weight.copy_(cpu_prepack_moe_weight(weight, experts.isa))
-            else:
-                for module in self.model.modules():
-                    method = getattr(module, "quant_method", None)
-                    if isinstance(method, UnquantizedFusedMoEMethod):
-                        method.process_weights_after_loading(module)  # type: ignore[arg-type]
+        """Serve what is staged, and compute again what vLLM computed from the rest when it loaded it first."""
+        for exchange in self._exchanges:
+            exchange.make()
+        if current_platform.is_cpu():
+            ready = {layer for exchange in self._exchanges for layer in exchange.linear_of}
+            for layer in self._linear_layers():
+                if layer not in ready:
+                    _pack_for_cpu(layer, remove_weight=False)
+            for module in self._packed_convolutions():
+                _pack_for_cpu(module, remove_weight=False)
+            for experts, weight in self._packed_experts():
+                weight.copy_(cpu_prepack_moe_weight(weight, experts.isa))
+        else:
             for module in self.model.modules():
-                if is_deferred_attention_layer(module):  # latent attention splits and transposes kv_b_proj
-                    module.process_weights_after_loading(self.model_config.dtype)  # type: ignore[operator]
+                method = getattr(module, "quant_method", None)
+                if isinstance(method, UnquantizedFusedMoEMethod):
+                    method.process_weights_after_loading(module)  # type: ignore[arg-type]
+        for module in self.model.modules():
+            if is_deferred_attention_layer(module):  # latent attention splits and transposes kv_b_proj
+                module.process_weights_after_loading(self.model_config.dtype)  # type: ignore[operator]
+
+    @torch.no_grad()
+    def _staged(
+        self, planned: StagedWeight, flats: Sequence[torch.Tensor], layers: Sequence[Any]
+    ) -> _Exchange:
+        weight = planned.of(flats)
+        linear_of = {layer: _packed(weight) for layer in layers if layer.weight is planned.parameter}
+        return _Exchange(planned.parameter, weight, linear_of)
+
+    def _linear_layers(self) -> list[Any]:
+        """Those that multiply by a weight which the CPU build packs."""
+        return [
+            module
+            for module in self.model.modules()
+            if hasattr(module, "cpu_linear") and not isinstance(module.cpu_linear, _PackingAtFirstUse)
+        ]
+
+    def _writable_weights(self) -> list[torch.Tensor]:
+        """The weights of linear layers and embeddings, none of which is a bucket's memory any more."""
+        if self._plan is not None:
+            for planned in self._plan.weights:
+                planned.parameter.data = planned.parameter.data.clone()
+        layers: list[Any] = [module for module in self.model.modules() if hasattr(module, "cpu_linear")]
+        weights = {id(layer.weight): layer.weight for layer in layers}
+        return [weight for weight in weights.values() if weight.ndim == 2 and weight.is_contiguous()]
 
     def _packed_experts(self) -> Iterator[tuple[CPUUnquantizedExperts, Any]]:
         """The experts' weights that the CPU build holds in its kernel's layout, in place of the loaded one."""
@@ -154,9 +258,17 @@ class ObjectStoreTransfer(WeightTransferEngine[ObjectStoreInit, ObjectStoreUpdat
 
 
 class FingerprintExtension:
-    """Adds to vLLM's worker the remote call that tells which weights it really holds."""
+    """Adds to vLLM's worker the remote calls that stage an update and tell which weights it really holds."""
 
     model_runner: Any
+    weight_transfer_engine: ObjectStoreTransfer
+
+    def stage_weights(self, manifest: WeightManifest, buckets: Sequence[np.ndarray]) -> None:
+        """To be called while the engine samples, before vLLM's protocol is run between two steps."""
+        self.weight_transfer_engine.stage(ObjectStoreUpdate(manifest=manifest, buckets=buckets))
+
+    def release_replaced_weights(self) -> None:
+        self.weight_transfer_engine.release()
 
     def weights_fingerprint(self) -> int:
         """Of what a checkpoint gives: parameters and persistent buffers, but for those that vLLM adds.

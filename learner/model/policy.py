@@ -87,12 +87,18 @@ class Policy:
     def copy_weights(self) -> dict[str, torch.Tensor]:
         return {name: own_part(value.detach()).clone() for name, value in self.parameters.items()}
 
-    def publish(self, manifest: WeightManifest, spare: Buckets | None = None) -> tuple[Weights, Buckets]:
+    def publish(
+        self,
+        manifest: WeightManifest,
+        spare: Buckets | None = None,
+        note: Callable[[torch.Tensor], object] | None = None,
+    ) -> tuple[Weights, Buckets]:
         """The weights rounded to the manifest's dtypes, and its buckets of all of them, which only rank 0 has.
 
-        Both are in the CPU's memory, and may be one. `spare`: buckets to write over.
+        Both are in the CPU's memory, and may be one. `spare`: buckets to write over; `note`: called with
+        each tensor in them.
         """
-        buckets = pack(self.layout, self._sources, manifest, spare)
+        buckets = pack(self.layout, self._sources, manifest, spare, note)
         return self._as_published(manifest, dict(views(manifest, buckets))), buckets
 
     @cached_property
@@ -151,11 +157,16 @@ class ShardedPolicy(Policy):
         finally:
             self._put(own)
 
-    def publish(self, manifest: WeightManifest, spare: Buckets | None = None) -> tuple[Weights, Buckets]:
+    def publish(
+        self,
+        manifest: WeightManifest,
+        spare: Buckets | None = None,
+        note: Callable[[torch.Tensor], object] | None = None,
+    ) -> tuple[Weights, Buckets]:
         weights = self._as_published(manifest, {})
         sources = {name: source.detach() for name, source in self._sources.items()}
         if self._gang.rank == 0:
-            return weights, pack(self.layout, sources, manifest, spare)
+            return weights, pack(self.layout, sources, manifest, spare, note)
         take_part(self.layout, sources)
         return weights, ()
 

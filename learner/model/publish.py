@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
@@ -51,10 +51,12 @@ def pack(
     sources: Mapping[str, torch.Tensor],
     manifest: WeightManifest,
     buckets: Buckets | None = None,
+    note: Callable[[torch.Tensor], object] | None = None,
 ) -> Buckets:
     """Copies of a model's parameters and buffers, by their names in it, as the manifest lays them out.
 
     `buckets`: of an earlier version, that are written over. New memory takes longer to be had than to be filled.
+    `note` is called with each copy when it is complete.
     Sharded ones are put together one group of the layout at a time, for which every other rank must call
     `take_part`.
     """
@@ -65,6 +67,8 @@ def pack(
         stored = layout.store(group, {name: whole(sources[name]) for name in group.sources})
         for name, tensor in stored.items():
             destinations[name].copy_(tensor)
+            if note is not None:
+                note(destinations[name])
     return buckets
 
 

@@ -15,6 +15,7 @@ import pytest
 
 from actors.weights.manifest import WeightManifest
 from cluster.leasing.priority import of_evaluation, of_training
+from learner.model.publish import BUCKET_BYTES
 from tests.shared.engine import ENGINE, TIMEOUT_S
 from tests.shared.policies import load, make_policy, publish, update
 from tests.shared.sampling import (
@@ -249,6 +250,41 @@ def test_an_update_while_sampling_loses_no_sequence_and_every_token_tells_its_ve
     assert num_mixed > 0
 
 
+def test_an_update_made_ready_beside_sampling_serves_the_same_bits_as_one_loaded_whole(engine, tiny_model):
+    policy, leases = make_policy(tiny_model, seed=11), [lease(seed=40), lease(seed=48)]
+    model = engine._llm.model_executor.driver_worker.model_runner.get_model()
+    joined = model.get_parameter("model.layers.1.self_attn.qkv_proj.weight")
+    outputs = []
+    load(engine, make_policy(tiny_model))  # of this layout: the next one is made ready
+    for bucket_bytes, is_staged in ((BUCKET_BYTES, True), (40_000, False)):
+        manifest, buckets, fingerprint = publish(policy, bucket_bytes)
+        update(engine, manifest, buckets, fingerprint)
+        held = [np.shares_memory(joined.detach().numpy(), bucket) for bucket in buckets]
+        assert any(held) == is_staged
+        outputs.append(sample(engine, leases))
+        update(engine, manifest, buckets, fingerprint)
+        outputs.append(sample(engine, leases))
+    for output in outputs[1:]:
+        for one, other in zip(outputs[0], output, strict=True):
+            assert tokens(one) == tokens(other)
+            assert all(map(np.array_equal, logprobs(one), logprobs(other)))
+
+
+def test_updates_with_the_weights_it_has_change_nothing_that_is_sampled(engine, tiny_model, monkeypatch):
+    with_settings(engine, monkeypatch, max_tokens=72, kv_after_update="keep")
+    weights = publish(make_policy(tiny_model))
+    update(engine, *weights)
+    (undisturbed,) = sample(engine, [lease(seed=0)])
+    (sampling,) = engine.sample([lease(seed=0)])
+    num_updates = 0
+    while not sampling.done():
+        update(engine, *weights)
+        num_updates += 1
+    assert num_updates > 2
+    assert tokens(sampling.result()) == tokens(undisturbed)
+    assert all(map(np.array_equal, logprobs(sampling.result()), logprobs(undisturbed)))
+
+
 def test_a_prefix_is_shared_within_a_version_and_never_across_versions(engine, tiny_model):
     load(engine, make_policy(tiny_model))
     before = engine.load.prefix_hit_tokens
@@ -297,10 +333,12 @@ def test_a_version_older_than_the_engines_changes_nothing(engine, tiny_model):
     assert engine.version == version and engine.fingerprint().result(TIMEOUT_S) == fingerprint
 
 
-def test_a_manifest_that_does_not_fit_its_buckets_is_refused(engine, tiny_model):
-    manifest, buckets, _ = publish(make_policy(tiny_model))
+def test_an_update_that_does_not_fit_its_manifest_is_refused_and_the_old_one_served(engine, tiny_model):
+    manifest, buckets, fingerprint = publish(make_policy(tiny_model))
+    version = update(engine, manifest, buckets, fingerprint)
     with pytest.raises(ValueError, match="weight buckets hold"):
-        engine.update_weights(engine.version + 1, manifest, [buckets[0][:-64]]).result(TIMEOUT_S)
+        engine.update_weights(version + 1, manifest, [buckets[0][:-64]]).result(TIMEOUT_S)
+    assert engine.version == version and engine.fingerprint().result(TIMEOUT_S) == fingerprint
 
 
 @pytest.mark.parametrize("prompt", [[10] * 97, [10] * 96, []])

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 from actors.weights.fingerprint import param_fingerprint
 from actors.weights.manifest import WeightManifest, views
 from learner.model.names import StoredLayout, stored_buffers
-from learner.model.publish import make_manifest, pack
+from learner.model.publish import BUCKET_BYTES, make_manifest, pack
 from tests.shared.engine import TIMEOUT_S
 
 if TYPE_CHECKING:
@@ -31,9 +31,9 @@ def make_policy(tiny_model: Path, seed: int | None = None) -> Any:
     return policy
 
 
-def publish(policy: Any) -> tuple[WeightManifest, list[np.ndarray], int]:
+def publish(policy: Any, bucket_bytes: int = BUCKET_BYTES) -> tuple[WeightManifest, list[np.ndarray], int]:
     layout = StoredLayout(policy)
-    manifest = make_manifest(layout, "float32")
+    manifest = make_manifest(layout, "float32", bucket_bytes)
     buckets = pack(layout, {**dict(policy.named_parameters()), **stored_buffers(policy)}, manifest)
     return manifest, buckets, param_fingerprint(views(manifest, buckets))
 

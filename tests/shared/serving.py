@@ -12,6 +12,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ import numpy as np
 from actors.config import RolloutConfig
 from actors.environment import engine_environment
 from actors.types import Lease, Piece, SampleGroup
-from actors.weights.manifest import TensorEntry, WeightManifest
+from actors.weights.manifest import TensorEntry, WeightManifest, views
 from tests.shared.paths import ROOT
 
 PROMPTS = ((5, 9, 33, 21, 60, 4, 8, 77, 12, 13, 14, 2), (7, 50, 31))
@@ -37,6 +38,8 @@ def serve(
     directory: Path, manifest: WeightManifest, buckets: tuple[np.ndarray, ...], settings: dict[str, Any]
 ) -> tuple[list[list[SampleGroup]], list[int]]:
     """Groups sampled from `directory / "model"` as version 0, then under the buckets as version 1, and both fingerprints.
+
+    In between, the engine has other weights for a moment.
 
     Raises Refused.
     """
@@ -111,12 +114,22 @@ def _main(directory: Path) -> None:
     engine = Engine(str(directory / "model"), config, stop_token_ids=[1])
     fingerprints = [engine.fingerprint().result(TIMEOUT_S)]
     versions = [_sample(engine, 0, config.samples_per_prompt)]
-    fingerprints.append(engine.update_weights(1, manifest, buckets).result(TIMEOUT_S))
+    # The first update is loaded whole by the model's own loader; what it teaches is used in the next one.
+    engine.update_weights(1, manifest, halves(manifest, buckets)).result(TIMEOUT_S)
+    fingerprints.append(engine.update_weights(2, manifest, buckets).result(TIMEOUT_S))
     versions.append(_sample(engine, 1, config.samples_per_prompt))
     engine.shutdown()
     (directory / "answer.json").write_text(json.dumps({"versions": versions, "fingerprints": fingerprints}))
     sys.stdout.flush()
     os._exit(0)  # taking vLLM apart takes as long as starting it, and prints what it leaked
+
+
+def halves(manifest: WeightManifest, buckets: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Other weights: half of each."""
+    other = [bucket.copy() for bucket in buckets]
+    for _, tensor in views(manifest, other):
+        tensor.mul_(0.5)
+    return other
 
 
 def _sample(engine: Any, version: int, num_samples: int) -> list[list[dict[str, Any]]]:
