@@ -193,7 +193,8 @@ def test_groups_go_to_the_learner_and_to_its_file_and_weights_to_the_engine_thro
     assert result.groups_B.tolist() == [60, 61, 62, 63]
     assert result.fingerprint != weights["fingerprint"]
     update = rollout.update_weights.remote(version + 1, facts.manifest, *buckets)
-    assert ray.get(update, timeout=30) == {"version": version + 1, "fingerprint": result.fingerprint}
+    confirmed = ray.get(update, timeout=30)
+    assert (confirmed["version"], confirmed["fingerprint"]) == (version + 1, result.fingerprint)
     ray.get(rollout.submit.remote([lease(70)]), timeout=30)
     ((group,), _) = collect(rollout, 1)
     assert set(group.versions) == {version + 1}
