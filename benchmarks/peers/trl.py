@@ -10,7 +10,7 @@ TRL's environment is made on the first call (runs/peers-trl): this system's lock
 settings here: all cores, the whole model in the workload's dtype, no gradient checkpointing (its default, 20 % slower), no
 reference model, `Workload.micro_batch` sequences for a backward pass (a guess: no search has been made). Ours: those of the demo, of `benchmarks.ragged` with
 max_staleness = 1, and of examples/gsm8k_cpu.toml. A step of TRL counts from the end of the one before; the first from the start
-of training, model and data being loaded. Not run whole yet: of TRL's side, countdown with a tiny model alone.
+of training, model and data being loaded. Not run yet: gsm8k.
 """
 
 from __future__ import annotations
