@@ -97,9 +97,8 @@ class RolloutFleet(Fleet[RolloutHandle]):
         newest = self._updates.newest_version
         if newest is None:
             return
-        totals = [
-            work.num_to_lease(newest) for work in self._works
-        ]  # under an older version there is no more
+        # Under an older version there is no more.
+        totals = [work.num_to_lease(newest) for work in self._works]
         if not any(totals) or (self._synchronous and not self._can_begin_step()):
             return
         candidates = self.workers.values() if finished is None else [finished]

@@ -154,11 +154,6 @@ class ObjectiveConfig(DependentSettings):
     )
 
     @property
-    def is_scheduled(self) -> bool:
-        """Whether num_select changes in the course of the run."""
-        return isinstance(self.num_select, NumSelectSchedule)
-
-    @property
     def fixed_num_select(self) -> int:
         """num_select of a config without a schedule, as `at` makes them."""
         assert isinstance(self.num_select, int)
