@@ -109,6 +109,12 @@ class Run:
             while (under_way := self.held_out.facts()["under_way"]) and self.is_judged(under_way):
                 await asyncio.sleep(0.01)
 
+    async def begun(self, version: int) -> None:
+        """The evaluation of the version is under way."""
+        async with asyncio.timeout(60):
+            while (under_way := self.held_out.facts()["under_way"]) is None or under_way["step"] != version:
+                await asyncio.sleep(0.01)
+
     @staticmethod
     def is_judged(under_way: dict[str, Any]) -> bool:
         return under_way["num_done"] == under_way["num_problems"]
@@ -292,6 +298,7 @@ def test_the_end_of_a_run_waits_for_the_evaluation_of_its_last_version(tmp_path)
         run.sample(leases, 8)
         run.judge()
         await run.settled()
+        await run.begun(9)
         assert not ending.done()
         run.sample(run.lease(9), 9)
         run.judge()
