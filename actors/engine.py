@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -51,16 +51,16 @@ class EngineLoad:
     """Those of them that were there."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, kw_only=True)
 class EngineClock:
     """Where the stepping thread's time went, in seconds since the engine was built."""
 
-    busy_s: float
-    idle_s: float
-    updating_s: float
-    running_s: float
+    busy_s: float = 0.0
+    idle_s: float = 0.0
+    updating_s: float = 0.0
+    running_s: float = 0.0
     """Summed over sequences: how long each was being decoded."""
-    cache_s: float
+    cache_s: float = 0.0
     """Summed over the time that was busy: the share of the KV cache in use, from 0 to 1."""
 
 
@@ -143,7 +143,7 @@ class Engine:
         self._num_unadded = 0
         """Sequences that have not entered the engine yet."""
         self._counting = threading.Lock()
-        self._clock = [0.0, 0.0, 0.0, 0.0, 0.0]
+        self._clock = EngineClock()
         self.num_reprefilled_tokens = 0
         """Tokens of running sequences whose KV updates have dropped, so that they are computed again."""
         self._beside = ThreadPoolExecutor(1, thread_name_prefix="weights")
@@ -261,7 +261,7 @@ class Engine:
         self._llm.set_weight_version(str(version))
         self.version = version
         seconds = time.perf_counter() - started
-        self._clock[2] += seconds
+        self._clock.updating_s += seconds
         return seconds
 
     def _fingerprint(self) -> int:
@@ -280,7 +280,8 @@ class Engine:
 
     @property
     def clock(self) -> EngineClock:
-        return EngineClock(*self._clock)
+        """As it stands now."""
+        return replace(self._clock)
 
     @property
     def load(self) -> EngineLoad:
@@ -330,9 +331,9 @@ class Engine:
                             completions = sorted(output.outputs, key=lambda one: one.index)
                             self._pending.pop(output.request_id).set_result(completions)
                     seconds = time.perf_counter() - started
-                    self._clock[0] += seconds
-                    self._clock[3] += seconds * len(self._scheduler.running)
-                    self._clock[4] += seconds * self._scheduler.kv_cache_manager.usage
+                    self._clock.busy_s += seconds
+                    self._clock.running_s += seconds * len(self._scheduler.running)
+                    self._clock.cache_s += seconds * self._scheduler.kv_cache_manager.usage
                 self._run_calls()
             self._fail(RuntimeError("the engine was shut down"))
         except BaseException as error:  # noqa: BLE001 - it is raised to every caller from now on
@@ -347,7 +348,7 @@ class Engine:
             except queue.Empty:
                 return
             finally:
-                self._clock[1] += time.perf_counter() - started
+                self._clock.idle_s += time.perf_counter() - started
             call()
         self._run_queued_calls()
 

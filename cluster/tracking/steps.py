@@ -6,15 +6,14 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cluster.run_directory.appended import AppendedLines
 from cluster.tracking.tracker import Step
 
-CHUNK_BYTES = 1 << 18
 NO_QUANTITIES = ("step", "version", "time")
 OF_EVALUATION = ("oldest_version", "newest_version", "seconds", "num_problems", "num_tokens")
 CURVES = {"pass": "pass_at", "best_of": "best_of", "majority": "majority_at"}
@@ -30,7 +29,7 @@ class Mark:
 
 
 class StepReader:
-    """Its own place in a file of a line per step. What is not read yet lies there: nothing is kept in memory."""
+    """Its own place in a file of a line per step."""
 
     def __init__(
         self,
@@ -43,12 +42,10 @@ class StepReader:
         """Steps after `resumed_from` that were done before `since_s` are about to be rewound: they are left out.
         `values_of`: what is told of a line.
         """
-        self._path = path
+        self._lines = AppendedLines(path)
         self._values_of = values_of
         self._resumed_from = resumed_from
         self._since_s = since_s
-        self._inode = -1
-        self._offset = 0
 
     def fresh(self, mark: Mark, *, overwrites: bool) -> Iterator[Step]:
         """Steps that are there and were not told of up to `mark`, in the order of the file.
@@ -56,7 +53,7 @@ class StepReader:
         With `overwrites`, also those that the run did again since: the first of them is no later than the mark's.
         The place moves on as they are taken.
         """
-        for line in self._lines():
+        for line in self._lines.take():
             try:
                 facts = json.loads(line)
                 step, time_s = int(facts["step"]), float(facts["time"])
@@ -67,24 +64,6 @@ class StepReader:
             is_fresh = step > mark.step or (overwrites and time_s > mark.time_s)
             if is_fresh:
                 yield Step(step=step, time_s=time_s, values=self._values_of(facts))
-
-    def _lines(self) -> Iterator[bytes]:
-        """Whole lines from this place on; from the beginning where the file is another one by now."""
-        try:
-            file = self._path.open("rb")
-        except FileNotFoundError:
-            return
-        with file:
-            about = os.fstat(file.fileno())
-            if about.st_ino != self._inode or about.st_size < self._offset:
-                self._inode, self._offset = about.st_ino, 0
-            file.seek(self._offset)
-            while chunk := file.readlines(CHUNK_BYTES):
-                for line in chunk:
-                    if not line.endswith(b"\n"):
-                        return
-                    self._offset += len(line)
-                    yield line
 
 
 def quantities(facts: Mapping[str, Any]) -> dict[str, float]:

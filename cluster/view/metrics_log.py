@@ -18,6 +18,8 @@ from typing import Any
 
 import numpy as np
 
+from cluster.run_directory.appended import AppendedLines
+
 MAX_POINTS = 1000
 TAIL_BYTES = 1 << 16
 """Of a file's end; a line has about 2,000."""
@@ -27,21 +29,21 @@ class MetricsLog:
     """The facts of every step so far; `refresh` reads what is new. Safe to use from several threads."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self._lines = AppendedLines(path, on_rewound=self._forget)
         self._lock = Lock()
         self._steps: dict[int, dict[str, Any]] = {}
-        self._identity: tuple[int, int] | None = None
-        self._offset = 0
         self._columns: dict[str, np.ndarray] = {}
 
     def refresh(self) -> None:
         """Read whole lines that were appended; everything where the file was replaced or became shorter."""
         with self._lock:
-            try:
-                with self._path.open("rb") as file:
-                    self._read(file)
-            except FileNotFoundError:
-                self._forget()
+            for line in self._lines.take():
+                try:
+                    facts = json.loads(line)
+                    step = int(facts["step"])
+                except (ValueError, KeyError, TypeError, OverflowError):
+                    continue  # a line that a full disk cut off, and the resumed run went on behind
+                self._steps[step], self._columns = facts, {}
 
     def columns(self) -> dict[str, np.ndarray]:
         """Each fact as float64 [S], NaN where a step has none; steps ascend and each is there once."""
@@ -58,29 +60,8 @@ class MetricsLog:
     def num_steps(self) -> int:
         return len(self._steps)
 
-    def _read(self, file: Any) -> None:
-        about = os.fstat(file.fileno())
-        identity = (about.st_dev, about.st_ino)
-        if identity != self._identity or about.st_size < self._offset:
-            self._forget()
-            self._identity = identity
-        file.seek(self._offset)
-        appended = file.read()
-        whole = appended[: appended.rfind(b"\n") + 1]
-        if not whole:
-            return
-        for line in whole.splitlines():
-            try:
-                facts = json.loads(line)
-                step = int(facts["step"])
-            except (ValueError, KeyError, TypeError, OverflowError):
-                continue  # a line that a full disk cut off, and the resumed run went on behind
-            self._steps[step] = facts
-        self._offset += len(whole)
-        self._columns = {}
-
     def _forget(self) -> None:
-        self._steps, self._columns, self._offset, self._identity = {}, {}, 0, None
+        self._steps, self._columns = {}, {}
 
 
 def last_facts(path: Path) -> dict[str, Any]:
