@@ -23,6 +23,7 @@ from tests.shared.engine import ENGINE
 
 os.environ.update(engine_environment(ENGINE))  # read once, when torch is imported
 set_ray_environment(local=True)
+os.environ["RAY_worker_niceness"] = "0"  # Ray's 15 starves an engine that starts beside the tests of other processes
 gc.disable()  # half of the time of a collection went into looking for garbage among a million objects that stay
 
 
