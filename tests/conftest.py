@@ -23,7 +23,7 @@ from tests.shared.engine import ENGINE
 
 os.environ.update(engine_environment(ENGINE))  # read once, when torch is imported
 set_ray_environment(local=True)
-os.environ["RAY_worker_niceness"] = "0"  # Ray's 15 starves an engine that starts beside the tests of other processes
+os.environ["RAY_worker_niceness"] = "0"  # with 15, Ray's own, an engine starves beside other tests
 gc.disable()  # half of the time of a collection went into looking for garbage among a million objects that stay
 
 
@@ -50,6 +50,7 @@ RUN_TOGETHER = {
     "tests/cluster/fleet/test_nodes.py": "cluster",
     "tests/learner/model/test_sharding.py": "warm",
     "tests/cluster/commands/test_cli.py": "warm",
+    "tests/cluster/commands/test_fine_tuning.py": "warm",
     "tests/cluster/jobs/test_jobs.py": "",
     "tests/cluster/fleet/test_ray_cluster.py": "",
     "tests/cluster/fleet/test_watcher.py": "",

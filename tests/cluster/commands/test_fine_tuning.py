@@ -12,7 +12,7 @@ import tomli_w
 from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
-from tests.shared import runs
+from tests.shared import commands, runs
 from tests.shared.left_behind import checkpoint_at
 from verifiers.countdown.puzzles import demonstrations
 
@@ -155,10 +155,16 @@ def test_a_run_makes_its_warm_start_once_and_keeps_it(tiny_model, tmp_path):
 
 def test_the_plan_of_a_fine_tuning_says_what_is_learned_from(tiny_model, tmp_path):
     project = make_project(tmp_path / "project", tiny_model)
-    out = " ".join(bonfire(project, "sft", "tune.toml", "--dry-run").split())
+
+    def plan(command: str) -> str:
+        done = commands.bonfire(command, "tune.toml", "--dry-run", cwd=project)
+        assert done.returncode == 0, done
+        return " ".join(done.stdout.split())
+
+    out = plan("sft")
     assert f"{tiny_model} on 48 demonstrations, 12 held out, of 15 to 19 tokens" in out
     assert f"{STEPS} steps x 8 = " in out and "model tuned (not made yet)" in out
-    of_run = " ".join(bonfire(project, "train", "tune.toml", "--dry-run").split())
+    of_run = plan("train")
     assert "model tuned (made first, by [sft])" in of_run
     assert f"fine-tuning {tiny_model} on 48 demonstrations, 12 held out" in of_run
     assert not list(project.glob("tuned*")) and not (project / "run").exists()

@@ -141,6 +141,7 @@ def test_a_run_that_divides_groups_is_resumed_to_the_same_bits(start, two_engine
     assert_same_samples(divided, run_dir)
 
 
+@pytest.mark.slow
 def test_a_workers_death_loses_its_part_of_a_group_which_others_sample_to_the_same_tokens(divided, killed):
     assert killed["end"]["stage"] == "finished" and killed["end"]["restarts"]["rollout"] == 1
     assert trained_groups(killed["run_dir"]) == list(range(STEPS * GROUPS))

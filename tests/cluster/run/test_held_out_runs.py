@@ -95,6 +95,7 @@ def test_the_checkpoint_that_was_found_best_is_kept_beside_the_newest(evaluated)
     assert left == {checkpoint_at(run_dir, step).name for step in (best, STEPS)}
 
 
+@pytest.mark.slow
 def test_an_evaluation_while_it_trains_is_that_of_its_checkpoint_to_the_last_bit(
     evaluated, make_config, ray_cluster
 ):
