@@ -22,10 +22,11 @@ from actors.weights.fingerprint import add_fingerprints, tensor_fingerprint
 from learner.config import WITHOUT_EFFECT_ON_RESULT, LearnerConfig
 from learner.gang import ALONE, Gang
 from learner.model.publish import Buckets, make_manifest
+from learner.objectives.calibration import read_base_scores
 from learner.objectives.config import ObjectiveConfig
 from learner.parity_check import ParityCheck
 from learner.passes import Passes
-from learner.step.facts import batch_facts
+from learner.step.facts import batch_facts, win_rates
 from learner.step.part import Part
 from learner.trainer import Trainer
 from learner.trajectories import write_trajectories
@@ -45,6 +46,8 @@ class Learner:
 
     `engines_keep_kv`: engines do not compute their KV cache again when weights change, so that log-probs of a
     sequence sampled across an update are those of no weights at hand: it is left out of the parity check.
+
+    `base_scores`: the file of them, for an objective that asks for ranks among them.
     """
 
     def __init__(
@@ -58,7 +61,10 @@ class Learner:
         gang: Gang = ALONE,
         *,
         engines_keep_kv: bool = False,
+        base_scores: str | Path | None = None,
     ) -> None:
+        """Raises ValueError, in one line, for base scores that cannot be read."""
+        assert (base_scores is not None) == objective.needs_base_scores
         self._config = config
         self._objective = objective
         self._temperature = temperature
@@ -72,7 +78,8 @@ class Learner:
             self._policy, num_versions=config.parity_versions or 4, engines_keep_kv=engines_keep_kv
         )
         reference = self._policy.copy_weights() if config.kl_coefficient > 0 else None
-        self._passes = Passes(self._trainer, config, gang, self._parity, reference)
+        self._base_scores = None if base_scores is None else read_base_scores(base_scores)
+        self._passes = Passes(self._trainer, config, gang, self._parity, reference, self._base_scores)
         self._begun: list[Part] = []
         """What of the next step is done."""
         self._newest: tuple[list[ScoredGroup], np.ndarray] | None = None
@@ -93,7 +100,7 @@ class Learner:
         groups of a part arrived.
 
         Raises ArithmeticError, parameters and version untouched, when loss or gradient is not finite;
-        ValueError for groups of different sizes, or without the demonstration that the objective imitates.
+        ValueError for groups of different sizes, or without the demonstration or the base scores that the objective asks for.
         """
         started = time.perf_counter()
         begun, self._begun = self._begun, []
@@ -143,6 +150,7 @@ class Learner:
             fingerprint=self.published.fingerprint,
             facts={
                 **batch_facts(groups, objective, version=self.version - 1),
+                **(win_rates(groups, objective, self._base_scores) if self._base_scores is not None else {}),
                 "grad_norm": update.grad_norm,
                 "clipped": float(update.is_clipped),
                 "learning_rate": update.learning_rate,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from actors.types import ScoredGroup
 from learner.config import LearnerConfig
 from learner.gang import Gang
 from learner.model.policy import Weights
+from learner.objectives.calibration import base_scores_of, calibrate
 from learner.objectives.config import ObjectiveConfig
 from learner.objectives.groups import demonstrations_of, stack
 from learner.objectives.table import OBJECTIVES
@@ -38,7 +39,9 @@ class Passes:
         gang: Gang,
         parity: ParityCheck,
         reference: Weights | None,
+        base_scores: Mapping[str, torch.Tensor] | None,
     ) -> None:
+        """`base_scores`: by problem, for an objective that asks for ranks among them; otherwise none."""
         self._trainer = trainer
         self._policy = trainer.policy
         self._config = config
@@ -46,6 +49,7 @@ class Passes:
         self._gang = gang
         self._parity = parity
         self._reference = reference
+        self._base_scores = base_scores
 
     def over(
         self, groups: Sequence[ScoredGroup], objective: ObjectiveConfig, *, num_groups: int, version: int
@@ -55,11 +59,15 @@ class Passes:
         `objective` is the step's: its num_select is a number.
 
         Raises ArithmeticError, before anything is added, where a weight is not finite; ValueError for groups of different
-        sizes, or without the demonstration that the objective imitates.
+        sizes, or without the demonstration or the base scores that the objective asks for.
         """
         groups = sorted(groups, key=lambda group: group.samples.group)
         demonstrations = demonstrations_of(groups, objective)
-        weights_BN = OBJECTIVES[objective.name].weights(stack(groups, demonstrations), objective)
+        scored = stack(groups, demonstrations)
+        if self._base_scores is not None:
+            ids = [group.samples.problem_id for group in groups]
+            scored = calibrate(scored, base_scores_of(ids, self._base_scores))
+        weights_BN = OBJECTIVES[objective.name].weights(scored, objective)
         if not torch.all(torch.isfinite(weights_BN)):
             raise ArithmeticError("objective's weights are nan")
         weights_M = weights_BN.reshape(-1).float().to(self._policy.device)

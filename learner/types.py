@@ -77,6 +77,8 @@ class StepResult:
     over all samples: `kl_reference` (policy to reference, nats a sample, corrected by `learner.importance`;
     0 when learner.kl_coefficient is 0);
 
+    over all samples, with `objective.score_transform` only: `win_rate` and `bon_win_rate` (see `win_rates`);
+
     over demonstrations, with an objective that imitates them only: `demonstration_logprob` (mean log-prob of a
     whole demonstration at the run's temperature, nats);
 

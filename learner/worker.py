@@ -105,13 +105,22 @@ class LearnerWorker(Rank):
         version: int = 0,
         rank: int = 0,
         engines_keep_kv: bool = False,
+        base_scores: str | None = None,
     ) -> None:
         with made_to_stay():
             from learner.learner import Learner
 
         self._fetched: dict[int, ScoredGroup] = {}
         make = partial(
-            Learner, model, config, objective, temperature, seed, version, engines_keep_kv=engines_keep_kv
+            Learner,
+            model,
+            config,
+            objective,
+            temperature,
+            seed,
+            version,
+            engines_keep_kv=engines_keep_kv,
+            base_scores=base_scores,
         )
         super().__init__(config, rank, make)
 

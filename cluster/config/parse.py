@@ -25,7 +25,8 @@ _OBJECTIVES_WITHOUT = {
 def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     """Read a TOML file and apply `key.path=value` overrides (values in TOML syntax; bare words are strings).
 
-    An override of `objective.name` or `problems.source` leaves out what the file sets for its own only.
+    An override of `objective.name`, `objective.score_transform` or `problems.source` leaves out what the file sets for its
+    own only.
     Raises ValueError, one line per problem, each naming the dotted path, the value and the remedy.
     """
     try:
@@ -37,6 +38,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"config {path} is not valid TOML: {error}") from None
     _make_room(settings, overrides, "objective.name", _OBJECTIVES_WITHOUT)
+    _make_room(settings, overrides, "objective.score_transform", {"none": ["base_samples"]})
     _make_room(settings, overrides, "problems.source", WITHOUT_EFFECT)
     for override in overrides:
         _apply_override(settings, override)

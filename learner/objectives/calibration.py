@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 from torch import Tensor
@@ -20,6 +21,7 @@ from torch import Tensor
 from learner.objectives.groups import Groups
 
 SCHEMA = pa.schema([("problem_id", pa.string()), ("scores", pa.list_(pa.float64()))])
+"""Of a file of base scores; columns beside these are not looked at."""
 
 
 def rank_vs_base(scores_BN: Tensor, base_scores_BM: Tensor) -> Tensor:
@@ -46,28 +48,24 @@ def calibrate(groups: Groups, base_scores_BM: Tensor) -> Groups:
     return replace(groups, rewards_BN=rank_vs_base(groups.scores_BN, base_scores_BM))
 
 
-def write_base_scores(path: str | Path, scores: Mapping[str, Sequence[float]]) -> None:
-    """Write the base samples' scores of every problem, by its id, as Parquet. Raises OSError; a part may be left."""
-    table = pa.table([list(scores), [list(of_problem) for of_problem in scores.values()]], schema=SCHEMA)
-    pq.write_table(table, path, compression="zstd")
-
-
 def read_base_scores(path: str | Path) -> dict[str, Tensor]:
     """[M] float64 by problem. Raises ValueError, one line, for a file that is none or has problems of different M."""
     try:
         table = pq.read_table(path, schema=SCHEMA)
     except (OSError, pa.ArrowInvalid) as error:
         reason = str(error).partition("\n")[0]
-        raise ValueError(f"base scores {path} cannot be read ({reason}): have them drawn again") from None
-    scores = {
-        row["problem_id"]: torch.tensor(row["scores"], dtype=torch.float64) for row in table.to_pylist()
-    }
-    numbers = sorted({len(of_problem) for of_problem in scores.values()})
-    if len(numbers) > 1 or numbers == [0]:
         raise ValueError(
-            f"base scores {path} have {', '.join(map(str, numbers))} samples a problem: have equally many drawn of each"
+            f"base scores {path} cannot be read ({reason}): delete the file, and they are drawn again"
+        ) from None
+    numbers = pc.list_value_length(table["scores"]).unique().to_pylist()
+    if len(numbers) > 1 or not all(numbers):
+        raise ValueError(
+            f"base scores {path} have {', '.join(map(str, numbers))} samples a problem: delete the file, and equally many are "
+            "drawn of each"
         )
-    return scores
+    flat = torch.from_numpy(table["scores"].combine_chunks().flatten().to_numpy().copy())
+    scores_PM = flat.reshape(table.num_rows, *numbers)
+    return dict(zip(table["problem_id"].to_pylist(), scores_PM, strict=True))
 
 
 def base_scores_of(problem_ids: Sequence[str], scores: Mapping[str, Tensor]) -> Tensor:
@@ -75,7 +73,7 @@ def base_scores_of(problem_ids: Sequence[str], scores: Mapping[str, Tensor]) -> 
     for problem_id in problem_ids:
         if problem_id not in scores:
             raise ValueError(
-                f"problem {problem_id!r} has no base scores, so that its scores have no rank: have them drawn, or leave "
-                "the problem out"
+                f"problem {problem_id!r} has no base scores, so that its scores have no rank: have them drawn by --resume, or "
+                "leave the problem out"
             )
     return torch.stack([scores[problem_id] for problem_id in problem_ids])

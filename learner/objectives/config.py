@@ -14,19 +14,21 @@ from verifiers.section_config import DependentSettings
 Baseline = Literal["none", "loo", "loo1"]
 Tilt = Literal["tie_smoothed", "paper"]
 TiltMatch = Literal["kl", "moment"]
+ScoreTransform = Literal["none", "rank_vs_base"]
 
+_OF_RANKS = ("score_transform", "base_samples")
 _OF_SUBSETS = ("num_select", "baseline", "baseline_k")
 SETTINGS: dict[str, tuple[str, ...]] = {
-    "bon": _OF_SUBSETS,
+    "bon": (*_OF_SUBSETS, *_OF_RANKS),
     "pass_at_k": _OF_SUBSETS,
-    "max_at_k": _OF_SUBSETS,
-    "majority": ("num_select",),
+    "max_at_k": (*_OF_SUBSETS, *_OF_RANKS),
+    "majority": ("num_select", *_OF_RANKS),
     "bon_rlb": ("num_select", "max_weight"),
     "bon_rlbp": ("num_select",),
     "maxrl": (),
-    "rloo": (),
-    "grpo": (),
-    "grpo_passk": ("divide_by_std",),
+    "rloo": _OF_RANKS,
+    "grpo": _OF_RANKS,
+    "grpo_passk": ("divide_by_std", *_OF_RANKS),
     "pass_at_k_training": ("num_select",),
     "rft": (),
     "sft": (),
@@ -152,6 +154,17 @@ class ObjectiveConfig(DependentSettings):
         description="bon_sft: multiplier of the samples' weights, whose absolute values add up to as much as "
         "num_select against 1 for the demonstration; 0 is sft",
     )
+    score_transform: ScoreTransform = Field(
+        default="none",
+        description="rank_vs_base, for objectives that take any reward: the reward of a sample is the rank of its score "
+        "among those of base_samples samples of the run's model for the same problem, so that a win rate is maximised",
+    )
+    base_samples: int = Field(
+        default=32,
+        ge=1,
+        description="score_transform = 'rank_vs_base': samples of the run's model that are drawn of each problem before "
+        "the training, once; unbiased for any number, ranks are finer with more",
+    )
 
     @property
     def fixed_num_select(self) -> int:
@@ -198,6 +211,11 @@ class ObjectiveConfig(DependentSettings):
         return self.name == "majority"
 
     @property
+    def needs_base_scores(self) -> bool:
+        """Whether scores of the run's model must be at hand for every problem that is asked."""
+        return self.score_transform == "rank_vs_base"
+
+    @property
     def needs_demonstrations(self) -> bool:
         """Whether every problem must bring an expert's completion."""
         return self.name in ("sft", "bon_sft")
@@ -210,12 +228,16 @@ class ObjectiveConfig(DependentSettings):
     def _refuse_settings_without_effect(self) -> Self:
         for field in sorted(self._without_effect() & self.model_fields_set):
             value = getattr(self, field)
-            if value is None:
+            if value is None or (field, value) == ("score_transform", "none"):
                 continue
             if not self.has_effect(field):
                 other = next(name for name, settings in SETTINGS.items() if field in settings)
                 raise ValueError(
                     f"{field} = {value!r} has no effect on the objective {self.name!r}: remove it or set name = {other!r}"
+                )
+            if field == "base_samples":
+                raise ValueError(
+                    f"base_samples = {value!r} has no effect without score_transform = 'rank_vs_base': set that, or remove it"
                 )
             raise ValueError(
                 f"{field} = {value!r} has no effect when baseline_k = {self.baseline_k} is set: remove one of the two"
@@ -224,4 +246,6 @@ class ObjectiveConfig(DependentSettings):
 
     def _without_effect(self) -> set[str]:
         without_effect = set(type(self).model_fields) - {"name", *SETTINGS[self.name]}
+        if not self.needs_base_scores:  # written, "none" would be news to checkpoints of older versions
+            without_effect |= {"score_transform", "base_samples"}
         return without_effect | ({"baseline"} if self.baseline_k is not None else set())

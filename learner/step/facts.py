@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 
 from actors.types import ScoredGroup
+from learner.objectives.calibration import base_scores_of, rank_vs_base
 from learner.objectives.config import ObjectiveConfig
 from learner.objectives.estimators import bon_value
 from learner.objectives.majority import vote_values
@@ -44,4 +45,22 @@ def batch_facts(
         "sequences": float(rewards.size),
         "unfinished": float(np.mean([r == "length" for g in groups for r in g.samples.finish_reasons])),
         "wrong_format": float(np.mean([s == "wrong_format" for g in groups for s in g.statuses])),
+    }
+
+
+def win_rates(
+    groups: Sequence[ScoredGroup], objective: ObjectiveConfig, base_scores: Mapping[str, torch.Tensor]
+) -> dict[str, float]:
+    """How often a batch's samples beat one of the base on their problem, by score, ties by half; unbiased.
+
+    `win_rate`: of a single sample, the mean rank; `bon_win_rate`: of the one that the scores select, at the N of
+    `batch_facts`.
+    """
+    scores_BN = torch.from_numpy(np.stack([group.scores for group in groups]))
+    base_BM = base_scores_of([group.samples.problem_id for group in groups], base_scores)
+    ranks_BN = rank_vs_base(scores_BN, base_BM)
+    k = min(objective.fixed_num_select, scores_BN.shape[1])
+    return {
+        "win_rate": float(ranks_BN.mean()),
+        "bon_win_rate": float(bon_value(scores_BN, ranks_BN, k).mean()),
     }

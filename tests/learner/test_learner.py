@@ -20,7 +20,7 @@ from learner.model.logprobs import token_logprobs
 from learner.objectives.config import ObjectiveConfig
 from learner.step.batch import collect, micro_batches
 from learner.step.loss import MAX_LOG_RATIO, micro_batch_loss
-from tests.shared.learners import make_learner
+from tests.shared.learners import make_learner, write_base_scores
 from tests.shared.tiny_model import (
     VOCABULARY_SIZE,
     demonstrate,
@@ -111,6 +111,35 @@ def test_the_score_at_the_sampling_temperature_has_mean_zero():
 
     assert gradient_norm(0.6) < 1e-5
     assert gradient_norm(1.0) > 0.1
+
+
+def test_with_base_scores_a_sample_is_weighed_by_its_rank_among_those_of_its_problem(tmp_path):
+    path = tmp_path / "base_scores.parquet"
+    groups = [make_group(number) for number in range(3)]
+    base = {
+        "problem-2": groups[2].scores[:3],
+        "problem-0": np.array([0.5, 0.6, 0.7]),
+        "problem-1": np.full(3, 9.0),
+    }
+    write_base_scores(path, base)
+    objective = ObjectiveConfig(name="rloo", score_transform="rank_vs_base", base_samples=3)
+    learner = make_learner(objective=objective, base_scores=path)
+    learner.begin_step([groups[2]], 3)
+    result = learner.train_step([groups[1], groups[0]])
+    ranks = np.array(
+        [
+            [((score > of_base) + (score == of_base) / 2).mean() for score in group.scores]
+            for group in groups
+            for of_base in [base[group.samples.problem_id]]
+        ]
+    )
+    others = (ranks.sum(axis=1, keepdims=True) - ranks) / 3
+    np.testing.assert_allclose(result.weights_BN, (ranks - others) / 4, rtol=0, atol=1e-15)
+    assert result.weights_BN.any(axis=1).tolist() == [True, False, True]
+    assert result.facts["win_rate"] == pytest.approx(ranks.mean())
+    assert result.facts["reward"] == pytest.approx(np.mean([group.rewards for group in groups]))
+    with pytest.raises(ValueError, match="problem 'problem-3' has no base scores"):
+        learner.train_step([make_group(3)])
 
 
 @pytest.mark.parametrize("micro_batch_tokens", [16, 48, 200])

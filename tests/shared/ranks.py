@@ -23,9 +23,21 @@ TIMEOUT_S = 120.0
 
 
 def make_learner(
-    settings: dict[str, Any], objective: ObjectiveConfig, model: str = "", **gang: Any
+    settings: dict[str, Any],
+    objective: ObjectiveConfig,
+    model: str = "",
+    base_scores: Path | None = None,
+    **gang: Any,
 ) -> Learner:
-    return Learner(model or model_path(), LearnerConfig(**settings), objective, 0.7, seed=0, **gang)
+    return Learner(
+        model or model_path(),
+        LearnerConfig(**settings),
+        objective,
+        0.7,
+        seed=0,
+        base_scores=base_scores,
+        **gang,
+    )
 
 
 def make_supervised(
@@ -55,9 +67,15 @@ class Ranks:
             self.processes.append(process)
             self._connections.append(ours)
 
-    def make(self, settings: dict[str, Any], objective: ObjectiveConfig, model: str = "") -> None:
+    def make(
+        self,
+        settings: dict[str, Any],
+        objective: ObjectiveConfig,
+        model: str = "",
+        base_scores: Path | None = None,
+    ) -> None:
         """A fresh learner in place of the one before."""
-        made = self.call("make", settings, objective, model or model_path())
+        made = self.call("make", settings, objective, model or model_path(), base_scores)
         assert made == [None] * len(made), made
 
     def make_supervised(self, settings: dict[str, Any], data: Demonstrations) -> None:

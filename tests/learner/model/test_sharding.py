@@ -22,6 +22,7 @@ from learner.model.logprobs import token_logprobs
 from learner.objectives.config import ObjectiveConfig
 from learner.step.batch import divide, empty_batch
 from tests.shared.architectures import by_name, save
+from tests.shared.learners import write_base_scores
 from tests.shared.ranks import Ranks, make_learner
 from tests.shared.tiny_model import (
     build_model,
@@ -33,6 +34,7 @@ from tests.shared.tiny_model import (
 )
 
 BON = ObjectiveConfig(name="bon", num_select=2)
+RANKS = ObjectiveConfig(name="bon", num_select=2, score_transform="rank_vs_base")
 SETTINGS = {"micro_batch_tokens": 48, "eps": 1e-3, "learning_rate": 1e-2, "warmup_steps": 2}
 """Several micro-batches a step; AdamW's eps above rounding, which a division by an average near 0 would amplify."""
 
@@ -167,6 +169,21 @@ def test_two_ranks_take_the_steps_of_one(two, objective, settings):
     assert others.buckets == ()
     assert_close(weights_of(alone, ours.buckets), weights_of(alone))
     assert ours.fingerprint == param_fingerprint(weights_of(alone, ours.buckets))
+
+
+def test_two_ranks_take_the_steps_of_one_also_on_ranks_among_base_scores(two, tmp_path):
+    objective, base_scores = RANKS, tmp_path / "base_scores.parquet"
+    write_base_scores(base_scores, {f"problem-{number}": [0.1 * number, 0.5, 0.9] for number in range(4)})
+    alone = make_learner(SETTINGS, objective, base_scores=base_scores)
+    two.make(SETTINGS, objective, base_scores=base_scores)
+    groups = [make_group(number, temperature=0.7) for number in range(4)]
+    alone.begin_step(groups[2:], 4)
+    two.begin_step(groups[2:], 4)
+    expected, result = alone.train_step(groups[:2]), two.train_step(groups[:2])[0]
+    assert np.array_equal(result.weights_BN, expected.weights_BN)
+    for name in ("win_rate", "bon_win_rate", "loss", "grad_norm"):
+        assert result.facts[name] == pytest.approx(expected.facts[name], rel=1e-4, abs=1e-6)
+    assert_close(weights_of(alone, two.published()[0].buckets), weights_of(alone))
 
 
 @pytest.mark.parametrize(("tied", "dtype", "tolerance"), [(True, "float32", 1e-5), (False, "bfloat16", 5e-3)])

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -13,11 +16,11 @@ from learner.objectives.calibration import (
     calibrate,
     rank_vs_base,
     read_base_scores,
-    write_base_scores,
 )
 from learner.objectives.config import ObjectiveConfig
 from learner.objectives.estimators import bon_value
 from learner.objectives.table import OBJECTIVES
+from tests.shared.learners import write_base_scores
 from tests.shared.toy_policy import (
     Toy,
     assert_close,
@@ -34,10 +37,10 @@ BASE = (0.4, 0.1, 0.2, 0.3)
 """The base policy's probabilities of the same outcomes."""
 
 
-def win_rates() -> tuple[float, ...]:
+def win_rates(toy: Toy = TOY) -> tuple[float, ...]:
     """P(an outcome beats one of the base), ties by half, from the base's probabilities."""
     return tuple(
-        sum(p * ((z < y) + (z == y) / 2) for p, z in zip(BASE, TOY.scores, strict=True)) for y in TOY.scores
+        sum(p * ((z < y) + (z == y) / 2) for p, z in zip(BASE, toy.scores, strict=True)) for y in toy.scores
     )
 
 
@@ -90,7 +93,55 @@ def test_an_untrained_policy_wins_half_of_the_time():
     assert float(bon_value(row(TOY.scores), ranks, 1)) == pytest.approx(0.5)
 
 
-def test_base_scores_are_kept_as_they_are(tmp_path):
+SCALES = ((1.0, 0.0, 3.0, 2.0), (0.1, 0.0, 0.3, 0.2), (-50.0, 100.0, -200.0, 0.0))
+"""Scores of the same outcomes on three prompts, which one policy answers alike; the last one's scale is the largest."""
+
+
+def mean_win_rate(policy: torch.Tensor) -> torch.Tensor:
+    """Of the best of two samples, over the prompts, exactly."""
+    values = [best_of(2, toy.scores, win_rates(toy))(policy) for toy in prompts((0.0,) * 4)]
+    return torch.stack(values).mean()
+
+
+def prompts(logits: Sequence[float]) -> list[Toy]:
+    return [Toy(logits=tuple(logits), rewards=scores, scores=scores) for scores in SCALES]
+
+
+@pytest.mark.parametrize("transform", ["rank_vs_base", "none"])
+def test_training_on_ranks_ends_at_the_highest_win_rate_and_on_scores_of_many_scales_far_below(transform):
+    """Gradient ascent with the expectation of the weights of `bon`, over all groups of 3 and every base sample."""
+    config = ObjectiveConfig(num_select=2)
+    logits, reached = torch.zeros(4, dtype=torch.float64), []
+    for _ in range(30):
+        gradient = torch.zeros(4, dtype=torch.float64)
+        for toy in prompts(logits.tolist()):
+            scores = row(toy.scores)[0]
+
+            def weigh(ys_BN, scores=scores):
+                drawn = groups(scores[ys_BN])
+                if transform == "none":
+                    return OBJECTIVES["bon"].weights(drawn, config)
+                return sum(
+                    p * OBJECTIVES["bon"].weights(calibrate(drawn, score.expand(len(ys_BN), 1)), config)
+                    for p, score in zip(BASE, scores, strict=True)
+                )
+
+            gradient += expectation(toy, 3, weigh) / len(SCALES)
+        if transform == "rank_vs_base":
+            policy = logits.clone().requires_grad_()
+            assert_close(gradient, torch.autograd.grad(mean_win_rate(policy.softmax(0)), policy)[0].tolist())
+        logits = logits + gradient / gradient.norm().clamp_min(0.05)
+        reached.append(float(mean_win_rate(logits.softmax(0))))
+    mixtures = torch.cartesian_prod(*[torch.linspace(0, 1, 11, dtype=torch.float64)] * 3)
+    mixtures = torch.cat([mixtures, 1 - mixtures.sum(dim=1, keepdim=True)], dim=1)
+    highest = max(float(mean_win_rate(policy)) for policy in mixtures[mixtures[:, 3] > -1e-9])
+    if transform == "rank_vs_base":
+        assert reached == sorted(reached) and reached[-1] > highest - 1e-3
+    else:
+        assert reached[-1] < highest - 0.3
+
+
+def test_base_scores_are_read_as_they_are(tmp_path):
     path = tmp_path / "base_scores.parquet"
     write_base_scores(path, {"b": [1.0, -INF, 0.1], "a": [0.0, 2.0, INF]})
     scores = read_base_scores(path)
@@ -104,10 +155,11 @@ def test_base_scores_are_kept_as_they_are(tmp_path):
 
 
 def test_base_scores_that_are_missing_damaged_or_uneven_are_refused_in_one_line(tmp_path):
-    damaged, uneven = tmp_path / "damaged.parquet", tmp_path / "uneven.parquet"
+    damaged, uneven, other = (tmp_path / name for name in ("damaged.parquet", "uneven.parquet", "o.parquet"))
     damaged.write_bytes(b"PAR1 but no more")
     write_base_scores(uneven, {"a": [1.0], "b": [1.0, 2.0]})
-    for path in (tmp_path / "none.parquet", damaged, uneven):
-        with pytest.raises(ValueError, match="have .* drawn") as refused:
+    pq.write_table(pa.table({"problem_id": ["a"], "score": [1.0]}), other)
+    for path in (tmp_path / "none.parquet", damaged, uneven, other):
+        with pytest.raises(ValueError, match="delete the file, and .* drawn") as refused:
             read_base_scores(path)
         assert str(path) in str(refused.value) and "\n" not in str(refused.value)

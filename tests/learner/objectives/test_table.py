@@ -138,7 +138,8 @@ def test_a_setting_is_refused_exactly_where_it_has_no_effect(name):
         "tilt_match": "moment",
         "sample_weight": 0.5,
     }
-    assert set(values) == set(ObjectiveConfig.model_fields) - {"name"}
+    of_ranks = {"score_transform", "base_samples"}
+    assert set(values) == set(ObjectiveConfig.model_fields) - {"name", *of_ranks}
     rewards, scores = [[1.0, 0.0, 0.0, 0.0, 0.0]], [[3.0, 2.0, 2.0, 1.0, 0.0]]
     default_BN = weigh(config_of(name, 4), rewards, scores, demonstration_scores=[2.0])
     for setting, value in values.items():
@@ -151,6 +152,25 @@ def test_a_setting_is_refused_exactly_where_it_has_no_effect(name):
                 ValidationError, match=f"{setting} = .* has no effect on the objective '{name}'"
             ):
                 ObjectiveConfig(name=name, **{setting: value})
+
+
+@EVERY_OBJECTIVE
+def test_ranks_are_refused_exactly_where_rewards_must_be_0_and_1_or_are_not_looked_at(name):
+    def weights(rewards):
+        given = ([rewards], [[3.0, 2.0, 2.0, 1.0, 0.0]])
+        return weigh(config_of(name, 4), *given, demonstration_scores=[2.0])
+
+    ranks = [1.0, 0.625, 0.625, 0.25, 0.0]
+    try:
+        takes_ranks = not weights(ranks).equal(weights([1.0, 0.0, 0.0, 0.0, 0.0]))
+    except ValueError:
+        takes_ranks = False
+    if takes_ranks:
+        assert ObjectiveConfig(name=name, score_transform="rank_vs_base").needs_base_scores
+    else:
+        with pytest.raises(ValidationError, match=f"'rank_vs_base' has no effect on the objective '{name}'"):
+            ObjectiveConfig(name=name, score_transform="rank_vs_base")
+    assert not ObjectiveConfig(name=name, score_transform="none").needs_base_scores
 
 
 @pytest.mark.parametrize(
@@ -168,6 +188,14 @@ def test_a_setting_is_refused_exactly_where_it_has_no_effect(name):
         (
             {"name": "max_at_k", "baseline": "loo1", "baseline_k": 3},
             "baseline = 'loo1' has no effect when baseline_k = 3 is set: remove one of the two",
+        ),
+        (
+            {"name": "pass_at_k", "base_samples": 8},
+            "base_samples = 8 has no effect on the objective 'pass_at_k'",
+        ),
+        (
+            {"base_samples": 8},
+            "base_samples = 8 has no effect without score_transform = 'rank_vs_base': set that, or remove it",
         ),
     ],
 )
@@ -191,6 +219,8 @@ def test_a_setting_without_effect_is_refused_with_its_value_and_a_remedy(given, 
         ({"name": "bon_sft", "sample_weight": -0.1}, "sample_weight"),
         ({"name": "bon_sft", "sample_weight": NAN}, "sample_weight"),
         ({"name": "bon_sft", "tilt": "smooth"}, "tilt"),
+        ({"score_transform": "rank"}, "score_transform"),
+        ({"score_transform": "rank_vs_base", "base_samples": 0}, "base_samples"),
     ],
 )
 def test_impossible_values_and_unknown_keys_are_refused_by_name(given, field):
@@ -209,6 +239,8 @@ def test_impossible_values_and_unknown_keys_are_refused_by_name(given, field):
         {"name": "bon_sft", "tilt": "paper", "tilt_match": "moment", "sample_weight": 0.0},
         {"name": "bon_rlb", "max_weight": 3.0},
         {"name": "grpo_passk", "divide_by_std": False},
+        {"name": "rloo", "score_transform": "rank_vs_base", "base_samples": 8},
+        {"score_transform": "none"},
     ],
 )
 def test_a_config_that_is_written_reads_back_as_itself(given):
@@ -216,6 +248,8 @@ def test_a_config_that_is_written_reads_back_as_itself(given):
     assert ObjectiveConfig.model_validate(config.model_dump()) == config
     assert ObjectiveConfig.model_validate_json(config.model_dump_json()) == config
     written = {"name", *SETTINGS[config.name]} - ({"baseline"} if config.baseline_k else set())
+    if given.get("score_transform") != "rank_vs_base":  # checkpoints of versions without it have none either
+        written -= {"score_transform", "base_samples"}
     assert set(config.model_dump()) == written
 
 

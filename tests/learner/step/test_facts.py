@@ -6,10 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from actors.types import ScoredGroup
 from learner.objectives.config import ObjectiveConfig
-from learner.step.facts import batch_facts
+from learner.step.facts import batch_facts, win_rates
 from tests.shared.tiny_model import make_group
 
 
@@ -52,3 +53,15 @@ def test_the_vote_is_estimated_at_the_step_s_n_and_only_where_it_is_trained_for(
     assert [fact["majority_at_n"] for fact in facts] == pytest.approx([3 / 4, 4 / 6, 1 / 2])
     assert [fact["pass_at_n"] for fact in facts] == pytest.approx([1.0, 5 / 6, 1 / 2])
     assert "majority_at_n" not in batch_facts([answered], ObjectiveConfig(num_select=2), version=0)
+
+
+def test_win_rates_are_the_mean_rank_and_that_of_the_best_of_n_by_score():
+    groups = [
+        make_group(0, samples=3, rewards=np.array([5.0, 1.0, 3.0])),
+        make_group(1, samples=3, rewards=np.array([-7.0, -7.0, -9.0])),
+    ]
+    base = {"problem-1": [-8.0, -7.0], "problem-0": [4.0, 2.0]}
+    scores = {name: torch.tensor(of_problem, dtype=torch.float64) for name, of_problem in base.items()}
+    # Ranks are 1, 0, 1/2 and 3/4, 3/4, 0; the best of two has 1, 1, 1/2 and 3/4 three times.
+    facts = win_rates(groups, ObjectiveConfig(num_select=2, score_transform="rank_vs_base"), scores)
+    assert facts == pytest.approx({"win_rate": 0.5, "bon_win_rate": (2.5 / 3 + 3 / 4) / 2})
