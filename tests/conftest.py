@@ -37,6 +37,7 @@ RUN_TOGETHER = {
     "tests/cluster/run/test_synchronous_runs.py": "",
     "tests/cluster/run/test_parity_faults.py": "",
     "tests/cluster/run/test_held_out_runs.py": "",
+    "tests/cluster/evaluation/test_base_scores.py": "",
     "tests/learner/test_workers.py": "cluster",
     "tests/cluster/run/test_divided_groups.py": "cluster",
     "tests/cluster/run/test_alarms.py": "cluster",

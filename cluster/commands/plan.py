@@ -15,6 +15,7 @@ from actors.config import RolloutConfig
 from cluster.commands.base_model import describe_fine_tuning, learned_from
 from cluster.config.parse import section_of
 from cluster.config.schema import RunConfig
+from cluster.evaluation.base_scores import num_problems_drawn
 from cluster.fleet.needs import cpus_needed, largest_pass, memory_needed
 from cluster.fleet.ray_cluster import set_ray_environment
 from cluster.run import preflight
@@ -54,6 +55,12 @@ def show_plan(config: RunConfig, run_dir: Path, *, local: bool) -> None:
         f"prompts of {min(map(len, prompts))} to {max(map(len, prompts))} tokens"
     )
     console.print(f"  verifier       {config.verifier.label}: {trial}", markup=False, soft_wrap=True)
+    if config.objective.needs_base_scores:
+        num_drawn, m = num_problems_drawn(config, len(prepared.train_problems)), config.objective.base_samples
+        console.print(
+            f"  base scores    {num_drawn:,} problems x {m} samples = {num_drawn * m:,} samples of the base model, once, "
+            "before the training"
+        )
     console.print(
         f"  training       {train.steps} steps x {train.groups_per_step} prompts x {n} samples = {groups * n:,} "
         f"samples, {groups / len(prepared.train_problems):.1f} epochs, "

@@ -1,9 +1,9 @@
-"""`bonfire train` from one end to the other: base model, training, evaluation, report."""
+"""`bonfire train` from one end to the other: base model, base scores, training, evaluation, report."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,8 @@ from cluster.commands.base_model import base_stage, learned_from
 from cluster.commands.resume import check_not_running
 from cluster.commands.training import Start, train_stage
 from cluster.config.schema import RunConfig
+from cluster.evaluation.base_scores import STAGE as BASE_SCORES_STAGE
+from cluster.evaluation.base_scores import base_scores_stage
 from cluster.evaluation.evaluation import evaluation_stage
 from cluster.evaluation.session import STAGE
 from cluster.fleet import ray_cluster
@@ -131,6 +133,7 @@ def _stages(config: RunConfig) -> list[str]:
     return [
         "problems",
         *([BASE_STAGE] if config.sft else []),
+        *([BASE_SCORES_STAGE] if config.objective.needs_base_scores else []),
         "training",
         *(["evaluation"] if config.evaluation else []),
     ]
@@ -200,6 +203,9 @@ def _train_and_evaluate(
         settings = config.model_dump(mode="json", exclude_none=True)
         write_atomically(run_dir / SETTINGS_FILE, tomli_w.dumps(settings))
         resumed_from = step_of(earlier) if earlier else 0
+        if config.objective.needs_base_scores and not is_trained:
+            run_file.update(stage=BASE_SCORES_STAGE)
+            start = _draw_base_scores(config, run_dir, start, view, go_on)
         with following(
             config.tracking, run_dir, start.problems, resumed_from=resumed_from, note=view.note
         ) as told:
@@ -237,6 +243,14 @@ def _train_and_evaluate(
                     config, view, models, problems, run_dir, go_on=go_on, before_sampling=before_sampling
                 )
         return Result(record=record, checkpoint=checkpoint, report=report, note=note)
+
+
+def _draw_base_scores(config: RunConfig, run_dir: Path, start: Start, view: View, go_on: str) -> Start:
+    """Every problem that the run may ask has base scores, but for those set aside, which it then does not ask."""
+    unjudged = base_scores_stage(
+        config, view, start.problems, start.prompts, start.origin, run_dir, go_on=go_on
+    )
+    return replace(start, origin=replace(start.origin, unjudged=unjudged))
 
 
 def _best(run_dir: Path, newest: Path) -> dict[str, str]:

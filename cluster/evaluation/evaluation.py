@@ -191,12 +191,12 @@ def sample_missing(
     from cluster.evaluation.sampling import sample_model
 
     num_samples = section_of(config).samples_per_problem
-    progress = Progress(view, sum(map(len, missing.values())), num_samples)
+    progress = Progress(view, STAGE, sum(map(len, missing.values())), num_samples)
     side_by_side = asyncio.Semaphore(models_side_by_side(config, ray.cluster_resources()))
 
     def on_scored(ask: Ask, group: ScoredGroup) -> None:
         store.put(ask.cell, ask.index, group)
-        progress.note(ask.cell)
+        progress.note(ask.cell.label, len(group.samples.token_ids))
 
     async def one(name: str) -> None:
         path, asks = store.models[name]["path"], missing[name]
@@ -208,7 +208,7 @@ def sample_missing(
     async def all_models() -> None:
         await asyncio.gather(*(one(name) for name in missing))
 
-    run_keeping_samples(store, all_models(), stop_if_asked)
+    run_keeping_samples(store.flush, all_models(), stop_if_asked)
 
 
 def report_on(config: RunConfig, store: EvalStore, view: View, stop_if_asked: Callable[[], None]) -> Report:

@@ -36,6 +36,13 @@ def sampling_identity(config: RunConfig, num_samples: int) -> dict[str, Any]:
     return {
         "evaluation.samples_per_problem": num_samples,
         "evaluation.seed": config.evaluation.seed,
+        **engine_identity(config),
+    }
+
+
+def engine_identity(config: RunConfig) -> dict[str, Any]:
+    """What of the engines' settings texts depend on, by dotted name."""
+    return {
         "rollout.max_tokens": config.rollout.max_tokens,
         "rollout.dtype": config.rollout.dtype,
         "rollout.chat": config.rollout.chat.model_dump(mode="json"),
@@ -45,11 +52,15 @@ def sampling_identity(config: RunConfig, num_samples: int) -> dict[str, Any]:
 
 def verdict_identity(config: RunConfig, problems: Sequence[Problem]) -> dict[str, Any]:
     """What was asked and who judges: problems with their truth, the verifier's settings other than defaults."""
+    return {"problems": problems_identity(problems), **verifier_identity(config)}
+
+
+def verifier_identity(config: RunConfig) -> dict[str, Any]:
+    """Who judges: the verifier's settings other than defaults, by dotted name."""
     settings = config.verifier.model_dump(
         mode="json", exclude_defaults=True, exclude=WITHOUT_EFFECT_ON_VERDICTS
     )
     return {
-        "problems": problems_identity(problems),
         "verifier.reward": config.verifier.reward,
         **{f"verifier.{name}": value for name, value in settings.items()},
     }

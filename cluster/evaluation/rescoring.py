@@ -112,13 +112,13 @@ def judge_missing(
 
     missing = {cell: set(store.missing(cell)) for cell in files}
     num_samples = store.identity["evaluation.samples_per_problem"]
-    progress = Progress(view, sum(map(len, missing.values())), num_samples)
+    progress = Progress(view, STAGE, sum(map(len, missing.values())), num_samples)
     problems = {problem.id: problem for problem in store.problems}
 
     async def one(cell: Cell) -> None:
         def on_scored(group: ScoredGroup) -> None:
             store.put(cell, group.samples.group, group)
-            progress.note(cell)
+            progress.note(cell.label)
 
         if missing[cell]:
             samples = [group.samples for group in read_samples(files[cell])]
@@ -130,4 +130,4 @@ def judge_missing(
         for cell in files:
             await one(cell)
 
-    run_keeping_samples(store, all_cells(), stop_if_asked)
+    run_keeping_samples(store.flush, all_cells(), stop_if_asked)

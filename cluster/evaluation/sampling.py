@@ -53,11 +53,13 @@ async def sample_model(
     *,
     num_samples: int,
     on_scored: Callable[[Ask, ScoredGroup], None],
+    leave_out: Callable[[Ask, str], bool] | None = None,
 ) -> None:
     """`num_samples` samples for each ask, all of one model; its engines serve all temperatures.
 
-    Asks are started in their order; `on_scored` receives each one once, when it is judged. Needs a Ray
-    cluster. Raises Halt when workers keep failing.
+    Asks are started in their order; `on_scored` receives each one once, when it is judged. `leave_out` hears of an ask on
+    which the verifier failed, and why, and says whether it is to be left out; without it an ask that fails again and again
+    raises Halt. Needs a Ray cluster. Raises Halt when workers keep failing.
     """
     ledger = Ledger(num_problems=len(asks), num_groups=len(asks), num_samples=num_samples, seed=0)
     failures = Failures(config, len(asks))
@@ -82,8 +84,13 @@ async def sample_model(
             on_scored(asks[samples.group], ScoredGroup.of(samples, group.judgement))
 
     def give_back(group: StoredGroup, error: str) -> None:
-        ledger.release([group.facts.group])
-        failures.note_unjudged(group, error)
+        number = group.facts.group
+        if leave_out is not None and leave_out(asks[number], error):
+            ledger.commit(number)
+            failures.note_left_out()
+            return
+        ledger.release([number])
+        failures.note_unjudged(group, error, counts_again=leave_out is None)
 
     def give_up(groups: list[StoredGroup]) -> None:
         ledger.release([group.facts.group for group in groups])
@@ -172,13 +179,20 @@ class Failures:
 
     def note_success(self) -> None:
         self._in_a_row.end()
+        self.note_left_out()
+
+    def note_left_out(self) -> None:
+        """One group less to go, which shows of nothing that it works."""
         self._num_left -= 1
         if not self._num_left:
             self.finished.set()
 
-    def note_unjudged(self, group: StoredGroup, error: str) -> None:
+    def note_unjudged(self, group: StoredGroup, error: str, *, counts_again: bool = True) -> None:
+        """The verifier failed on a group; `counts_again`: also where it has failed on that one before."""
         number, problem_id = group.facts.group, group.facts.problem_id
         self._unjudged[number] += 1
+        if not counts_again and self._unjudged[number] > 1:
+            return
         if self._unjudged[number] >= self._limit:
             raise Halt(f"verifier {self._verifier} fails on problem {problem_id}: {error}")
         self._note(f"verifier {self._verifier} on problem {problem_id}: {error}")
@@ -194,7 +208,9 @@ class Failures:
     def _note(self, message: str, made_s: float = float("inf")) -> None:
         self._in_a_row.add(made_s)
         if self._in_a_row.length >= self._limit:
-            raise Halt(f"evaluation: {self._in_a_row.length} failures in a row; the last: {message}")
+            raise Halt(
+                f"{self._in_a_row.length} failures in a row without a finished group; the last: {message}"
+            )
 
 
 async def _until_finished(

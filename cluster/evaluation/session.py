@@ -8,62 +8,70 @@ from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from cluster.evaluation.store import Cell, EvalStore
 from cluster.terminal.console import View, duration
 from cluster.terminal.interrupts import Interrupted, interrupts
 
 STAGE = "evaluation"
 FLUSH_EVERY_S = 2.0
+FLUSH_SHARE = 0.05
+"""Of the time, at most: some stores are written whole each time."""
 LOOK_EVERY_S = 0.2
 
 
 class Progress:
-    """One bar over all cells, with rate and time left."""
+    """One bar over all problems of a stage, with rate and time left."""
 
-    def __init__(self, view: View, num_problems: int, samples_per_problem: int) -> None:
+    def __init__(self, view: View, stage: str, num_problems: int, samples_per_problem: int) -> None:
         self._view = view
+        self._stage = stage
         self._num_problems = num_problems
         self._samples_per_problem = samples_per_problem
         self._num_done = 0
+        self._num_tokens = 0
+        """Since the first problem was done."""
         self._first_s = 0.0
 
-    def note(self, cell: Cell) -> None:
-        """One more problem of `cell` is done."""
+    def note(self, label: str, num_tokens: int = 0) -> None:
+        """One more problem is done, for which so many tokens were sampled."""
         now = time.monotonic()
+        self._num_tokens += num_tokens if self._first_s else 0
         self._first_s = self._first_s or now
         self._num_done += 1
-        text = f"{self._num_done:,}/{self._num_problems:,} problems   {cell.label}"
+        text = f"{self._num_done:,}/{self._num_problems:,} problems   {label}"
         elapsed_s = now - self._first_s
         if elapsed_s > 0:
             rate = (self._num_done - 1) / elapsed_s
             left_s = (self._num_problems - self._num_done) / rate
-            text += f"   {rate * self._samples_per_problem:,.0f} sequences/s   {duration(left_s)} left"
-        self._view.update(STAGE, self._num_done / self._num_problems, text)
+            text += f"   {rate * self._samples_per_problem:,.0f} sequences/s"
+            text += f"   {self._num_tokens / elapsed_s:,.0f} tokens/s" if self._num_tokens else ""
+            text += f"   {duration(left_s)} left"
+        self._view.update(self._stage, self._num_done / self._num_problems, text)
 
 
 def run_keeping_samples(
-    store: EvalStore, work: Coroutine[Any, Any, None], stop_if_asked: Callable[[], None]
+    flush: Callable[[], None], work: Coroutine[Any, Any, None], stop_if_asked: Callable[[], None]
 ) -> None:
-    """Run `work` in an event loop; what it puts into the store is on disk every few seconds and at the end.
+    """Run `work` in an event loop; `flush`, every few seconds and at the end, writes what it has put into its store.
 
     `stop_if_asked` is called several times a second; what it raises ends the work.
     """
 
     async def run() -> None:
         working = asyncio.create_task(work)
-        flushed_s = time.monotonic()
+        flush_at_s = time.monotonic() + FLUSH_EVERY_S
         try:
             while not working.done():
                 stop_if_asked()
                 await asyncio.wait([working], timeout=LOOK_EVERY_S)
-                if time.monotonic() - flushed_s > FLUSH_EVERY_S:
-                    store.flush()
-                    flushed_s = time.monotonic()
+                if (begun_s := time.monotonic()) > flush_at_s:
+                    flush()
+                    took_s = time.monotonic() - begun_s
+                    flush_at_s = time.monotonic() + max(FLUSH_EVERY_S, took_s / FLUSH_SHARE)
             working.result()
         finally:
             working.cancel()
             await asyncio.gather(working, return_exceptions=True)
-            store.flush()
+            flush()
 
     asyncio.run(run())
 

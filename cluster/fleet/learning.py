@@ -26,8 +26,10 @@ from learner.worker import LearnerFacts, LearnerWorker
 class LearnerHandle:
     """The learner's processes. Every method raises WorkerLost when one of them dies, hangs or fails."""
 
-    def __init__(self, config: RunConfig) -> None:
+    def __init__(self, config: RunConfig, base_scores: Path | None = None) -> None:
+        """`base_scores`: the file of them that every rank reads when it starts, for an objective that asks for it."""
         self._config = config
+        self._base_scores = None if base_scores is None else str(base_scores)
         self._step_timeout_s = config.train.step_timeout_s
         self._ranks = Ranks(LearnerWorker, config.learner, step_timeout_s=self._step_timeout_s)
         self.ranks: list[LearnerFacts] = []
@@ -49,6 +51,7 @@ class LearnerHandle:
             config.rollout.temperature,
             config.train.seed,
             engines_keep_kv=config.rollout.kv_after_update == "keep",
+            base_scores=self._base_scores,
         )
         if checkpoint:
             loading = [actor.load.remote(str(checkpoint)) for actor in self._actors]

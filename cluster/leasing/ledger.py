@@ -73,6 +73,11 @@ class Ledger:
         order, position = self._place(group)
         return int(self._substitutes.get(group, order[position]))
 
+    def first_problems(self, num_groups: int) -> list[int]:
+        """Indices of the problems that the first groups ask where none is set aside, each once, in their order."""
+        order, _ = self._place(0)
+        return [int(index) for index in order[:num_groups]]
+
     def trained_problems(self) -> set[int]:
         """Indices of all problems that a trained group asked."""
         return {self.problem_index(group) for group in (*range(self._trained_below), *self._trained_above)}

@@ -54,7 +54,7 @@ from cluster.run.recovery import Origin, RunLost
 from cluster.run.restoring import restore
 from cluster.run.routes import Routes
 from cluster.run.saving import Saver
-from cluster.run_directory.record import RunRecord
+from cluster.run_directory.record import BASE_SCORES_FILE, RunRecord
 from verifiers.types import Problem
 
 logger = logging.getLogger(__name__)
@@ -95,7 +95,8 @@ class Controller:
         self._syncing: asyncio.Task[None] | None = None
         self.metrics = Metrics(self._record.run_dir)
         self.metrics.observe_recoveries(origin.num_recoveries)
-        self._learner = LearnerHandle(config)
+        needs_base = config.objective.needs_base_scores
+        self._learner = LearnerHandle(config, self._record.run_dir / BASE_SCORES_FILE if needs_base else None)
         self._feeder = Feeder(
             self._batches,
             self._learner,

@@ -60,6 +60,11 @@ def likely_cause(groups: Sequence[JudgedGroup], config: RunConfig) -> str:
         return f"verifier {label} found no answer in any sample: tell the model in the prompt how to give it"
     if len(statuses) == 1 and statuses != {"ok"}:
         return f"verifier {label} gave every sample the status {statuses.pop()!r}: look at its settings"
+    if config.objective.needs_base_scores:
+        return (
+            "the samples of each prompt had equal ranks among the base's, above all of them or below: take more of those "
+            f"(objective.base_samples = {config.objective.base_samples}), or problems that are neither too easy nor too hard"
+        )
     if len(rewards) == 1:
         (reward,) = rewards
         return (

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 
 class RunLost(RuntimeError):
@@ -29,6 +30,8 @@ class Origin:
     """Ids of problems that the checkpoint knows and this command does not: never asked."""
     repaired: frozenset[str] = frozenset()
     """Ids of problems that are other than the checkpoint knows them: no longer set aside."""
+    unjudged: Sequence[Mapping[str, Any]] = ()
+    """Problems that were set aside since, before the training; as a checkpoint keeps them."""
 
 
 class Recoveries:

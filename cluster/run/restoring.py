@@ -36,8 +36,10 @@ def restore(config: RunConfig, origin: Origin, problems: Sequence[Problem], run_
         ledger = Ledger.from_json(state["ledger"], num_samples=num_samples, num_groups=num_groups)
     changed = origin.removed | origin.repaired
     entries = [entry for entry in (state or {}).get("unjudged", []) if entry["problem_id"] not in changed]
+    entries += origin.unjudged
+    set_aside = origin.removed | {entry["problem_id"] for entry in origin.unjudged}
     for index, problem in enumerate(problems):
-        if problem.id in origin.removed:
+        if problem.id in set_aside:
             ledger.set_aside.add(index)
         elif problem.id in origin.repaired:
             ledger.set_aside.discard(index)

@@ -4,6 +4,7 @@ RUN_DIR/config.toml            resolved config            RUN_DIR/metrics.jsonl 
 RUN_DIR/run.json               git commit, seed, address  RUN_DIR/trajectories/*.parquet  a row per group
 RUN_DIR/checkpoints/step-N/    model, optimizer, ledger   RUN_DIR/report.json, *.png  the evaluation
 RUN_DIR/best                   link to the best of them   RUN_DIR/held_out*           evaluations while it trains
+RUN_DIR/base_scores.parquet    ranks are among them       RUN_DIR/unjudged.jsonl      problems set aside
 
 A checkpoint is step-N.partial while it is written or removed, and step-N.damaged once it was found to be
 other than what was written.
@@ -34,6 +35,7 @@ STATE_FILE = "run_state.json"
 RUN_FILE = "run.json"
 SETTINGS_FILE = "config.toml"
 UNJUDGED_FILE = "unjudged.jsonl"
+BASE_SCORES_FILE = "base_scores.parquet"
 BEST_LINK = "best"
 
 

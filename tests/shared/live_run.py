@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -145,14 +145,19 @@ def worker_processes() -> list[psutil.Process]:
 
 @contextmanager
 def started(
-    config: RunConfig, run_dir: Path, *, checkpoint: Path | None = None, controller: Any = Controller
+    config: RunConfig,
+    run_dir: Path,
+    *,
+    checkpoint: Path | None = None,
+    unjudged: Sequence[Mapping[str, Any]] = (),
+    controller: Any = Controller,
 ) -> Iterator[LiveRun]:
-    """A run; afterwards no process of it is left."""
+    """A run, of which some problems may be set aside from the first; afterwards no process of it is left."""
     problems = load_problems(config.problems, "train")
     tokenizer = load_tokenizer(config.model)
     prompts = encode_prompts(tokenizer, problems)
     demonstrations = check_demonstrations(config, problems, tokenizer)
-    origin = Origin(checkpoint=checkpoint)
+    origin = Origin(checkpoint=checkpoint, unjudged=unjudged)
     asked = asked_of(config, tokenizer)
     actor = controller.remote(config, str(run_dir), problems, prompts, demonstrations, asked, origin)
     try:

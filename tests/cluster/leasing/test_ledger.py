@@ -91,6 +91,12 @@ def test_a_group_goes_from_pending_to_leased_to_buffered_to_trained():
     assert ledger.num_trained == 1 and ledger.num_outstanding == 0
 
 
+def test_the_first_problems_are_those_that_the_first_groups_ask_and_all_of_them_within_an_epoch():
+    ledger = Ledger(num_problems=5, num_groups=12, seed=3)
+    assert ledger.first_problems(3) == [ledger.problem_index(group) for group in range(3)]
+    assert sorted(ledger.first_problems(5)) == sorted(ledger.first_problems(12)) == list(range(5))
+
+
 def test_a_released_group_is_leased_again_before_any_later_one():
     ledger = make_ledger()
     assert [lease(ledger, worker) for worker in ("a", "b", "a", "b")] == [0, 1, 2, 3]

@@ -79,3 +79,11 @@ def test_a_run_that_imitates_demonstrations_learns_without_weights():
 )  # fmt: skip
 def test_the_likely_cause_is_named(groups, cause):
     assert likely_cause(groups, config_of()).startswith(cause)
+
+
+def test_with_ranks_among_the_base_it_is_not_rewards_that_are_equal():
+    config = config_of()
+    objective = config.objective.model_copy(update={"score_transform": "rank_vs_base"})
+    cause = likely_cause([group([0.25] * 4)], config.model_copy(update={"objective": objective}))
+    assert cause.startswith("the samples of each prompt had equal ranks among the base's")
+    assert "objective.base_samples = 32" in cause
