@@ -74,13 +74,18 @@ BATCH_GAUGES = {
         "majority_at_n_reward",
         "Unbiased reward of the most frequent of N answers in the newest batch; NaN but with the objective majority",
     ),
+    "win_rate": (
+        "win_ratio",
+        "Share of the base's samples that one of the newest batch beats; NaN without objective.score_transform",
+    ),
+    "bon_win_rate": ("best_of_n_win_ratio", "The same for the best of N samples of the newest batch"),
     "staleness_mean": ("staleness_mean_versions", "Mean versions between sampling and training"),
     "staleness_max": ("staleness_max_versions", "Largest number of versions between sampling and training"),
     "steps_without_learning": ("weightless_steps", "Steps in a row in which no sample had a weight"),
     "completion_tokens": ("completion_mean_tokens", "Mean completion length"),
 }
 
-OF_SOME_OBJECTIVES = frozenset({"majority_at_n"})
+OF_SOME_OBJECTIVES = frozenset({"majority_at_n", "win_rate", "bon_win_rate"})
 """Facts that the steps of other objectives do not have: NaN."""
 
 

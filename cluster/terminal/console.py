@@ -173,6 +173,8 @@ def describe_training(facts: dict[str, Any]) -> tuple[float, str, list[str]]:
         headline += f"   best-of-{num_select} {facts['bon']:.3f}"
     if "majority_at_n" in facts:
         headline += f"   majority@{num_select} {facts['majority_at_n']:.3f}"
+    if "win_rate" in facts:
+        headline += f"   win rate {facts['win_rate']:.3f}, best-of-{num_select} {facts['bon_win_rate']:.3f}"
     difference = (
         f"{facts['parity_mean']:.0e} (max {facts['parity_max']:.0e})"
         if facts["parity_tokens"]

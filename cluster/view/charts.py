@@ -43,6 +43,12 @@ CHARTS = (
         help="Unbiased estimates on each step's training batch, so of other problems every step.",
     ),
     Chart(
+        title="Win rate against the base",
+        series=(("bon_win_rate", "Best-of-N"), ("win_rate", "one sample")),
+        help="How often a sample of the step's batch, or the best of N, has a higher score than one of the base model on the "
+        "same problem, ties by half. Only of runs with objective.score_transform.",
+    ),
+    Chart(
         title="Reward of one sample",
         series=(("reward", "mean reward"),),
         help="Mean over all samples of the step's batch.",

@@ -423,8 +423,10 @@ def test_the_learner_and_the_batch_give_every_fact_that_is_shown():
     metrics.observe_step(facts)
     assert facts["clipped_fraction"] == facts["clipped"]
     assert math.isnan(metrics.registry.get_sample_value("bonfire_batch_majority_at_n_reward"))
-    metrics.observe_step({**facts, "majority_at_n": 0.375})
+    assert math.isnan(metrics.registry.get_sample_value("bonfire_batch_win_ratio"))
+    metrics.observe_step({**facts, "majority_at_n": 0.375, "win_rate": 0.5})
     assert metrics.registry.get_sample_value("bonfire_batch_majority_at_n_reward") == 0.375
+    assert metrics.registry.get_sample_value("bonfire_batch_win_ratio") == 0.5
 
 
 def test_the_share_of_clipped_steps_is_that_of_the_newest_twenty():

@@ -106,3 +106,8 @@ def test_an_evaluation_under_way_is_said_and_whether_training_waits_for_it():
 def test_a_vote_that_is_trained_for_is_shown_beside_what_a_perfect_verifier_would_find():
     _, headline, _ = describe_training({**FACTS, "majority_at_n": 0.375})
     assert headline.endswith("pass@8 0.500   majority@8 0.375")
+
+
+def test_win_rates_against_the_base_are_shown_where_there_are_any():
+    _, headline, _ = describe_training({**FACTS, "win_rate": 0.5625, "bon_win_rate": 0.875})
+    assert headline.endswith("pass@8 0.500   win rate 0.562, best-of-8 0.875")
