@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from actors.types import Judgement
+from learner.objectives.calibration import rank_vs_base
 from learner.objectives.estimators import bon_value
 from learner.objectives.majority import vote_values
 
@@ -27,6 +28,15 @@ def best_of_k(judgements: Sequence[Judgement], ks: Sequence[int]) -> np.ndarray:
     return torch.stack([bon_value(scores, rewards, k) for k in ks], dim=1).numpy()
 
 
+def win_rate_at_k(
+    judgements: Sequence[Judgement], base_scores_PM: np.ndarray, ks: Sequence[int]
+) -> np.ndarray:
+    """[P, K] the same mean, of the share of the base's samples of the problem that have a lower score, ties by half."""
+    scores = _stack([one.scores for one in judgements])
+    ranks = rank_vs_base(scores, torch.from_numpy(base_scores_PM))
+    return torch.stack([bon_value(scores, ranks, k) for k in ks], dim=1).numpy()
+
+
 def vote_at_k(judgements: Sequence[Judgement], ks: Sequence[int]) -> np.ndarray | None:
     """[P, K] the same mean, of the reward of the most frequent answer; None if no sample has an answer."""
     if all(answer is None for judgement in judgements for answer in judgement.answers):
@@ -39,6 +49,7 @@ METRICS: dict[str, Callable[[Sequence[Judgement], Sequence[int]], np.ndarray | N
     "best_of_k": best_of_k,
     "majority_at_k": vote_at_k,
 }
+"""Those that need no other samples."""
 
 
 def per_problem(judgements: Sequence[Judgement], ks: Sequence[int]) -> dict[str, np.ndarray]:

@@ -1,6 +1,6 @@
 """From scored groups to all that a report keeps of one cell. Pure: no Ray, no engine, no disk.
 
-Shapes: `P` problems, `K` values of k.
+Shapes: `P` problems, `N` samples of each, `K` values of k.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from actors.types import ScoredGroup
-from cluster.estimates.per_problem import pass_at_k, per_problem
+from cluster.estimates.per_problem import pass_at_k, per_problem, win_rate_at_k
 from cluster.evaluation.store import Cell
 
 NUM_FIT_KS = 24
@@ -30,7 +30,8 @@ class CellResults:
     """Samples with reward 1."""
     ks: tuple[int, ...]
     values: Mapping[str, np.ndarray]
-    """Metric to float64 [P, K]; one that cannot be computed is absent."""
+    """Metric to float64 [P, K]; one that cannot be computed is absent, as is the win rate of the base itself."""
+    scores_PN: np.ndarray
     facts: Mapping[str, np.ndarray]
     """Of a problem's n samples: mean tokens, share finished, distinct texts and answers, share not judged
     if there is any; [P] each."""
@@ -39,10 +40,14 @@ class CellResults:
     fit_pass_PK: np.ndarray
 
 
-def cell_results(cell: Cell, groups: Sequence[ScoredGroup], ks: Sequence[int]) -> CellResults:
-    """Reduce the samples of a cell to its numbers per problem."""
+def cell_results(
+    cell: Cell, groups: Sequence[ScoredGroup], ks: Sequence[int], base: CellResults | None = None
+) -> CellResults:
+    """Reduce the samples of a cell to its numbers per problem; `base`: the cell that its samples are to beat."""
     num_samples = groups[0].samples.num_samples
     values = per_problem(groups, ks)
+    if base is not None:
+        values["win_rate_at_k"] = win_rate_at_k(groups, base.scores_PN, ks)
     facts = {
         "tokens": [np.diff(group.samples.offsets).mean() for group in groups],
         "finished": [group.samples.finish_reasons.count("stop") / num_samples for group in groups],
@@ -61,6 +66,7 @@ def cell_results(cell: Cell, groups: Sequence[ScoredGroup], ks: Sequence[int]) -
         num_correct_P=np.array([int((group.rewards == 1).sum()) for group in groups]),
         ks=tuple(ks),
         values=values,
+        scores_PN=np.stack([group.scores for group in groups]),
         facts={name: np.array(fact, np.float64) for name, fact in facts.items()},
         fit_ks=fit_ks,
         fit_pass_PK=pass_at_k(groups, fit_ks),

@@ -13,7 +13,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
-from cluster.evaluation.statistics import CellSummary, CoScalingFit, Curve, Summary
+from cluster.evaluation.statistics import (
+    METRICS_THAT_MAY_FALL,
+    CellSummary,
+    CoScalingFit,
+    Curve,
+    Summary,
+)
 from cluster.evaluation.tables import shown_metrics, title_of
 
 COLORS = ("#6e6e6e", "#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
@@ -46,7 +52,7 @@ def plot_all(summary: Summary, directory: Path) -> None:
     """pass_at_k, selection and temperature, the latter two if there is something to show."""
     with mpl.rc_context(STYLE):
         _save(pass_figure(summary), directory / "pass_at_k")
-        if shown_metrics(summary) != ["pass_at_k"]:
+        if set(METRICS_THAT_MAY_FALL) & set(shown_metrics(summary)):
             _save(selection_figure(summary), directory / "selection")
         if summary.overall.best:
             _save(_temperature_figure(summary), directory / "temperature")

@@ -21,7 +21,7 @@ from rich.console import Console
 from cluster.evaluation import plots, tables
 from cluster.evaluation.metrics import CellResults, cell_results
 from cluster.evaluation.statistics import CoScalingFit, Summary, summarise
-from cluster.evaluation.store import SETTINGS_FILE, read_samples, sample_files, unfinished_labels
+from cluster.evaluation.store import SETTINGS_FILE, Cell, read_samples, sample_files, unfinished_labels
 from cluster.run_directory.record import write_atomically, write_table_atomically
 
 REPORT_FILE = "report.json"
@@ -81,14 +81,15 @@ def make_report(
             f"{strangers[0]} is of no model in {SETTINGS_FILE}: remove it, or name its model again"
         )
     cells = sorted(files, key=lambda cell: (models.index(cell.model), cell.temperature))
-    results = []
+    results: dict[Cell, CellResults] = {}
     for cell in cells:
         on_progress(f"statistics of {cell.label}")
-        results.append(cell_results(cell, read_samples(files[cell]), sorted(set(ks))))
+        base = results.get(Cell(model=cells[0].model, temperature=cell.temperature))
+        results[cell] = cell_results(cell, read_samples(files[cell]), sorted(set(ks)), base)
     on_progress("intervals")
     return Report(
-        summary=summarise(results, difficulties, seed=seed),
-        results=tuple(results),
+        summary=summarise([*results.values()], difficulties, seed=seed),
+        results=tuple(results.values()),
         difficulties=tuple(difficulties),
         unfinished=tuple(unfinished_labels(directory)),
         directory=directory,
@@ -101,6 +102,7 @@ def to_json(summary: Summary, about: Mapping[str, Any]) -> str:
         **about,
         "ks": summary.ks,
         "best_of_k_is_pass_at_k": summary.selection_is_perfect,
+        "win_rate_is_of_pass_at_k": summary.is_binary,
         "cells": [
             {
                 "model": cell.cell.model,

@@ -92,6 +92,8 @@ class Summary:
     """A text says why the law could not be fitted."""
     selection_is_perfect: bool
     """Best-of-k is pass@k in every cell, at every k of the report."""
+    is_binary: bool
+    """And all scores are 0 or 1: then the win rate is (1 + pass@k - pass@1 of the base) / 2."""
 
     @property
     def overall(self) -> ClassSummary:
@@ -109,14 +111,16 @@ def summarise(results: Sequence[CellResults], difficulties: Sequence[str], *, se
     rows: dict[str | None, np.ndarray] = {None: np.arange(len(level_P))}
     if len(levels) > 1:
         rows |= {level: np.flatnonzero(level_P == level) for level in levels}
+    selection_is_perfect = all(
+        np.allclose(result.values["pass_at_k"], result.values["best_of_k"], rtol=0, atol=1e-12)
+        for result in results
+    )
     return Summary(
         ks=results[0].ks,
         classes=tuple(_summarise_class(results, level, rows[level], seed) for level in rows),
         co_scaling={result.cell: fit_law(result, seed=seed) for result in results},
-        selection_is_perfect=all(
-            np.allclose(result.values["pass_at_k"], result.values["best_of_k"], rtol=0, atol=1e-12)
-            for result in results
-        ),
+        selection_is_perfect=selection_is_perfect,
+        is_binary=selection_is_perfect and all(np.isin(one.scores_PN, (0, 1)).all() for one in results),
     )
 
 

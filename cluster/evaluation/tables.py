@@ -20,7 +20,12 @@ from cluster.evaluation.statistics import (
     Summary,
 )
 
-TITLES = {"pass_at_k": "pass@k", "best_of_k": "Best-of-k", "majority_at_k": "majority@k"}
+TITLES = {
+    "pass_at_k": "pass@k",
+    "best_of_k": "Best-of-k",
+    "majority_at_k": "majority@k",
+    "win_rate_at_k": "win rate of Best-of-k against one sample of",
+}
 FACTS = {
     "tokens": "mean tokens",
     "finished": "share finished",
@@ -58,7 +63,9 @@ def sections(summary: Summary, num_samples: int, *, width: int) -> Iterator[tupl
             f"{title_of(summary, selected)} at k = {summary.ks[-1]} by difficulty",
             difficulty_table(summary, selected, width=width),
         )
-    for metric in metrics if summary.overall.best else ():
+    for metric in metrics:
+        if not any(metric in of_model for of_model in summary.overall.best.values()):
+            continue
         title = f"best temperature for {title_of(summary, metric)}, and how often resampled problems agree"
         yield title, best_table(summary, metric, width=width)
     falling = [metric for metric in metrics if metric in METRICS_THAT_MAY_FALL]
@@ -79,9 +86,10 @@ def sections(summary: Summary, num_samples: int, *, width: int) -> Iterator[tupl
 
 
 def shown_metrics(summary: Summary) -> list[str]:
-    """Metrics that some cell has, but for a Best-of-k that is pass@k."""
+    """Metrics that some cell has, but for a Best-of-k that is pass@k and a win rate that says no more than that."""
     metrics = {metric for cell in summary.overall.cells for metric in cell.curves}
     hidden = {"best_of_k"} if summary.selection_is_perfect else set()
+    hidden |= {"win_rate_at_k"} if summary.is_binary else set()
     return [metric for metric in TITLES if metric in metrics - hidden]
 
 
@@ -89,14 +97,17 @@ def title_of(summary: Summary, metric: str) -> str:
     """pass@k, or what it is besides."""
     if metric == "pass_at_k" and summary.selection_is_perfect:
         return "pass@k = Best-of-k"
+    if metric == "win_rate_at_k":
+        return f"{TITLES[metric]} {summary.overall.cells[0].cell.model}"
     return TITLES[metric]
 
 
 def curve_table(summary: Summary, metric: str, *, width: int) -> Table:
-    """A row per temperature and k: each model's mean, and its paired difference from the first."""
+    """A row per temperature and k: the mean of each model that has one, and its paired difference from the first."""
     rows = [
         Row(section=label, label=str(k), values=_values(cells, metric, k))
-        for label, cells in _by_temperature(summary.overall).items()
+        for label, of_all in _by_temperature(summary.overall).items()
+        if (cells := [cell for cell in of_all if metric in cell.curves])
         for k in summary.ks
     ]
     return _model_table("k", rows, width)

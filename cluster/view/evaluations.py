@@ -27,7 +27,12 @@ from cluster.view.open_group import OpenGroup, find_row, open_group
 REPORT_FILE = "report.json"
 RESULTS_FILE = "results.parquet"
 PICTURES = ("pass_at_k.svg", "selection.svg", "temperature.svg")
-TITLES = {"pass_at_k": "pass@k", "best_of_k": "Best-of-k", "majority_at_k": "majority@k"}
+TITLES = {
+    "pass_at_k": "pass@k",
+    "best_of_k": "Best-of-k",
+    "majority_at_k": "majority@k",
+    "win_rate_at_k": "win rate of Best-of-k against one sample of",
+}
 MAX_PROBLEMS = 200
 
 
@@ -134,32 +139,38 @@ class Evaluation:
 
 
 def shown_metrics(report: Mapping[str, Any]) -> list[str]:
-    """Metrics that some cell has, but for a Best-of-k that is pass@k."""
+    """Metrics that some cell has, but for a Best-of-k that is pass@k and a win rate that says no more than that."""
     hidden = {"best_of_k"} if report.get("best_of_k_is_pass_at_k") else set()
+    hidden |= {"win_rate_at_k"} if report.get("win_rate_is_of_pass_at_k") else set()
     return [name for name in TITLES if name not in hidden and any(name in cell for cell in report["cells"])]
 
 
 def title_of(report: Mapping[str, Any], metric: str) -> str:
     """pass@k, or what it is besides."""
-    return (
-        "pass@k = Best-of-k"
-        if metric == "pass_at_k" and report.get("best_of_k_is_pass_at_k")
-        else TITLES[metric]
-    )
+    if metric == "pass_at_k" and report.get("best_of_k_is_pass_at_k"):
+        return "pass@k = Best-of-k"
+    if metric == "win_rate_at_k":
+        return f"{TITLES[metric]} {report['cells'][0]['model']}"
+    return TITLES[metric]
 
 
 def held_out_curves(report: Mapping[str, Any]) -> dict[str, Any]:
-    """For a chart: ks, and of each metric every cell's mean, low and high."""
+    """For a chart: ks, and of each metric every cell's mean, low and high, and its place among all cells."""
     found: dict[str, Any] = {"ks": report["ks"], "metrics": []}
     for metric in shown_metrics(report):
         cells = []
-        for cell in report["cells"]:
+        for place, cell in enumerate(report["cells"]):
             if metric in cell:
                 ends = {
                     end: [_at(cell[metric], k, end) for k in report["ks"]] for end in ("mean", "low", "high")
                 }
                 cells.append(
-                    {"label": f"{cell['model']}@{cell['temperature']:g}", "model": cell["model"], **ends}
+                    {
+                        "label": f"{cell['model']}@{cell['temperature']:g}",
+                        "model": cell["model"],
+                        "place": place,
+                        **ends,
+                    }
                 )
         found["metrics"].append({"name": metric, "title": title_of(report, metric), "cells": cells})
     return found

@@ -35,6 +35,7 @@ def report_tables(report: Mapping[str, Any]) -> list[Table]:
         _curve_table(report, metric, temperature)
         for metric in shown_metrics(report)
         for temperature in _temperatures(report)
+        if any(metric in cell for cell in _cells_at(report, temperature))
     ]
     tables += _difficulty_tables(report)
     tables += _best_tables(report)
@@ -60,7 +61,11 @@ def report_tables(report: Mapping[str, Any]) -> list[Table]:
 
 def _curve_table(report: Mapping[str, Any], metric: str, temperature: float) -> Table:
     """A row per k: each model's estimate, and its paired difference from the first."""
-    cells = [cell for cell in _cells_at(report, temperature) if metric in cell]
+    cells = [
+        {**cell, "difference": cell["difference"] if metric in (cell.get("difference") or {}) else None}
+        for cell in _cells_at(report, temperature)
+        if metric in cell
+    ]
     return Table(
         title=f"held-out {title_of(report, metric)}, 95 % intervals{_at_temperature(report, temperature)}",
         first="k",
@@ -97,7 +102,9 @@ def _best_tables(report: Mapping[str, Any]) -> list[Table]:
     """The best temperature of each model and metric, and how often resampled problems agree; none of a single one."""
     best = (report.get("best_temperature") or {}).get("", {})
     tables = []
-    for metric in shown_metrics(report) if best else ():
+    for metric in shown_metrics(report):
+        if not any(metric in by_metric for by_metric in best.values()):
+            continue
         rows = []
         for model, by_metric in best.items():
             found = [by_metric.get(metric, {}).get(str(k)) for k in report["ks"]]

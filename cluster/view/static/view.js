@@ -169,8 +169,8 @@
     payload.runs.forEach((run, n) => {
       for (const metric of (run.held_out && run.held_out.metrics) || []) {
         const spec = found.get(metric.name) || { title: `Held out: ${metric.title}`, help: "Means over held-out problems with 95 % intervals.", lines: [], ks: [], xlabel: "k =", zero: true };
-        metric.cells.forEach((cell, i) => {
-          spec.lines.push({ label: several ? `${run.name}: ${cell.label}` : cell.label, x: run.held_out.ks, y: cell.mean, low: cell.low, high: cell.high, color: several ? n : i, dash: several ? i : 0 });
+        metric.cells.forEach((cell) => {
+          spec.lines.push({ label: several ? `${run.name}: ${cell.label}` : cell.label, x: run.held_out.ks, y: cell.mean, low: cell.low, high: cell.high, color: several ? n : cell.place, dash: several ? cell.place : 0 });
         });
         spec.ks = [...new Set([...spec.ks, ...run.held_out.ks])].sort((a, b) => a - b);
         found.set(metric.name, spec);

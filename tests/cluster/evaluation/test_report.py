@@ -8,13 +8,16 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
 from rich.console import Console
 
+from actors.arrow_forms import scored_to_batch
 from actors.types import SampleGroup, ScoredGroup
 from cluster.estimates.per_problem import per_problem
 from cluster.evaluation import plots, tables
@@ -132,6 +135,95 @@ def test_candidates_that_nobody_judged_are_counted():
     slow = [groups[0], replace(groups[1], statuses=("ok", "timeout", "refused", "wrong_format"))]
     summary, _ = summary_of({"m@1": groups, "slow@1": slow}, [1])
     assert summary.overall.cells[1].facts["unjudged"].mean == 0.25 and "not judged" in printed(summary, 80)
+
+
+def on_disk(directory: Path, cells: dict[str, list[ScoredGroup]], ks: Sequence[int]) -> Report:
+    """The report of an evaluation with these samples, models in their order."""
+    (directory / "samples").mkdir()
+    for label, groups in cells.items():
+        table = pa.Table.from_batches([scored_to_batch(groups)])
+        pq.write_table(table, directory / "samples" / f"{label}.parquet")
+    num_problems = len(next(iter(cells.values())))
+    models = list(dict.fromkeys(Cell.from_label(label).model for label in cells))
+    difficulties = ["easy", "hard"] * (num_problems // 2)
+    return make_report(
+        directory,
+        models=models,
+        difficulties=difficulties,
+        ks=ks,
+        seed=0,
+        on_progress=lambda _: None,
+    )
+
+
+def on_scales(mean: float, *, seed: int) -> list[ScoredGroup]:
+    """Scores of a reward model, on another scale for each of 6 problems; some tie."""
+    rng = np.random.default_rng(seed)
+    scores = np.round(rng.normal(mean, 1.0, (6, 8)), 1) * 10.0 ** np.arange(6)[:, None]
+    return [group_of(i, [0.0] * 8, scores=row) for i, row in enumerate(scores)]
+
+
+def test_the_win_rate_is_the_mean_over_subsets_and_over_the_samples_of_the_first_model(tmp_path):
+    cells = {
+        f"{model}@{temperature}": on_scales(mean, seed=seed)
+        for seed, (model, mean, temperature) in enumerate(
+            [
+                ("base", 0.0, 0.5),
+                ("base", 0.3, 1),
+                ("trained", 0.5, 0.5),
+                ("trained", 0.4, 1),
+                ("best", 0.9, 1),
+            ]
+        )
+    }
+    report = on_disk(tmp_path, cells, [1, 2, 5])
+    found = {result.cell.label: result.values.get("win_rate_at_k") for result in report.results}
+    assert found.pop("base@0.5") is None and found.pop("base@1") is None
+    for label, value_PK in found.items():
+        base = cells[f"base@{label.partition('@')[2]}"]
+        for row, (ours, theirs) in enumerate(zip(cells[label], base, strict=True)):
+            for column, k in enumerate((1, 2, 5)):
+                wins = [
+                    (best > score) + (best == score) / 2
+                    for subset in itertools.combinations(ours.scores, k)
+                    for best in [max(subset)]
+                    for score in theirs.scores
+                ]
+                assert value_PK is not None
+                assert value_PK[row, column] == pytest.approx(np.mean(wins), abs=1e-12), (label, row, k)
+    _, _, cold, hot, best = report.summary.overall.cells
+    for cell in (cold, hot, best):
+        curve = cell.curves["win_rate_at_k"][2]
+        assert curve.low < curve.mean < curve.high
+        assert curve.mean == pytest.approx(found[cell.cell.label][:, 1].mean())
+        assert cell.differences is not None and "win_rate_at_k" not in cell.differences
+    by_hand = resampled_means(torch.from_numpy(found["best@1"]), seed=0)[:, 0].numpy()
+    assert best.curves["win_rate_at_k"][1].low == pytest.approx(np.quantile(by_hand, 0.025))
+    assert "win_rate_at_k" not in report.summary.overall.best["trained"]
+    report.write({})
+    written = json.loads((tmp_path / "report.json").read_text())
+    assert [("win_rate_at_k" in cell) for cell in written["cells"]] == [False, False, True, True, True]
+    assert written["cells"][4]["win_rate_at_k"]["5"]["mean"] == best.curves["win_rate_at_k"][5].mean
+    assert set(written["cells"][4]["by_difficulty"]["hard"]["win_rate_at_k"]["5"]) == {"mean", "low", "high"}
+    rows = [row for row in pq.read_table(tmp_path / "results.parquet").to_pylist() if row["model"] == "best"]
+    assert [row["win_rate_at_2"] for row in rows] == found["best@1"][:, 1].tolist()
+    text = printed(report.summary, 100)
+    table = text[text.index("held-out win rate of Best-of-k against one sample of base") :].splitlines()
+    assert "trained" in table[2] and "base" not in table[2] and tables.number(curve.mean) in text
+    assert max(map(len, printed(report.summary, 80).splitlines())) <= 80
+
+
+def test_a_model_alone_has_no_win_rate_and_one_that_only_repeats_pass_at_k_is_not_shown(tmp_path):
+    cells = {"base@1": with_successes([1, 0, 4, 2], 4), "trained@1": with_successes([2, 0, 4, 1], 4)}
+    report = on_disk(tmp_path, cells, [1, 2])
+    trained, base_pass = report.summary.overall.cells[1].curves, np.mean([1, 0, 4, 2]) / 4
+    for k in (1, 2):
+        expected = (1 + trained["pass_at_k"][k].mean - base_pass) / 2
+        assert trained["win_rate_at_k"][k].mean == pytest.approx(expected)
+    assert report.summary.is_binary and "win rate" not in printed(report.summary, 100)
+    alone, results = summary_of({"base@1": on_scales(0.0, seed=0)}, [1, 2])
+    assert not alone.is_binary and "win_rate_at_k" not in results[0].values
+    assert "win rate" not in printed(alone, 100)
 
 
 def test_length_and_diversity_are_those_of_the_samples():

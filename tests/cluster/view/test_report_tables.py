@@ -41,6 +41,24 @@ def test_one_difficulty_needs_no_table(tmp_path):
     )
 
 
+def test_win_rates_have_a_table_of_the_models_that_have_one_and_a_chart(tmp_path):
+    problems = [Problem(id=f"p{i}", prompt="?") for i in range(3)]
+    base, trained = (
+        [a_group(i, [0.0] * 4, scores=scores, problem_id=f"p{i}") for i in range(3)]
+        for scores in ([0.5, 2.0, 3.0, 4.0], [1.0, 2.0, 3.5, 9.0])
+    )
+    directory = write_evaluation(tmp_path / "eval", problems, {"base": base, "trained": trained})
+    report = json.loads((directory / "report.json").read_text())
+    [table] = [one for one in report_tables(report) if "win rate" in one.title]
+    assert table.title == "held-out win rate of Best-of-k against one sample of base, 95 % intervals"
+    assert table.heads == ("trained",) and table.rows[0][1][0] == ".594 [.594, .594]"
+    [metric] = [one for one in held_out_curves(report)["metrics"] if one["name"] == "win_rate_at_k"]
+    [cell] = metric["cells"]
+    assert (cell["label"], cell["place"], cell["mean"][0]) == ("trained@1", 1, 0.59375)
+    report["win_rate_is_of_pass_at_k"] = True
+    assert not [one for one in report_tables(report) if "win rate" in one.title]
+
+
 def test_several_temperatures_have_a_table_each_and_the_best_is_said(tmp_path):
     report = report_of(tmp_path)
     warmer = [{**cell, "temperature": 1.5} for cell in report["cells"]]
