@@ -291,7 +291,7 @@ def _show(result: Result, printer: Console) -> None:
         ("metrics", run_dir / "metrics.jsonl"),
         ("trajectories", result.record.trajectories_dir),
         ("checkpoint", result.checkpoint),
-        *([("best", (run_dir / BEST_LINK).resolve())] if (run_dir / BEST_LINK).exists() else []),
+        *([("best", run_dir / (run_dir / BEST_LINK).readlink())] if (run_dir / BEST_LINK).exists() else []),
         *([("evaluation", report.directory), ("picture", run_dir / "report.png")] if report else []),
     ]:
         printer.print(f"{what:>14}  {path}", soft_wrap=True)
