@@ -17,6 +17,8 @@ CONFIG = "config.json"
 GENERATION_CONFIG = "generation_config.json"
 OBJECTS = (CONFIG, GENERATION_CONFIG, "tokenizer_config.json", "tokenizer.json", "special_tokens_map.json")
 """Files that must hold a JSON object where they are there."""
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+"""What a directory of peft's holds instead of a model."""
 INDEX = "model.safetensors.index.json"
 LFS_MARK = b"version https://git-lfs"
 MAX_HEADER_BYTES = 100 << 20
@@ -34,6 +36,11 @@ class StoredShape:
 
     dtype: str
     shape: tuple[int, ...]
+
+
+def is_adapter(directory: Path) -> bool:
+    """Whether it holds low-rank adapters of another model, as peft stores them, and not a model."""
+    return (directory / ADAPTER_CONFIG).is_file() and not (directory / CONFIG).exists()
 
 
 def read_object(path: Path) -> dict[str, Any]:

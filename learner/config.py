@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from verifiers.number_config import Averaging, Decay, Finite, Reserved, Seconds, StepSize
 from verifiers.resources_config import CustomResources, Dtype, dtype_by_device
@@ -38,6 +38,53 @@ _WITHOUT_EFFECT: dict[Importance, frozenset[str]] = {
     "ppo_clip": frozenset({"max_importance_ratio"}),
     "none": _CLIP | {"max_importance_ratio"},
 }
+
+ALL_LINEAR = "all-linear"
+
+
+def _listed(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+class LoraConfig(BaseModel):
+    """Low-rank adapters in place of training all weights: W + (alpha / rank) B A, of which A and B are trained."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    rank: int = Field(
+        16, ge=1, description="Rows of A and columns of B: what an update of a weight can be, and its memory."
+    )
+    alpha: Finite = Field(
+        32.0,
+        gt=0,
+        description="B A is multiplied by alpha / rank, so that rank can change and learning_rate stay.",
+    )
+    target: Annotated[tuple[str, ...], BeforeValidator(_listed)] = Field(
+        (ALL_LINEAR,),
+        min_length=1,
+        description='Names of the linear layers that get adapters, as in ["q_proj", "v_proj"]; "all-linear": all but the '
+        "output head. Anything else stays as it is.",
+    )
+    dropout: Finite = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="0 is the only value: dropped inputs would give tokens other log-probs than they were sampled with.",
+    )
+
+    @model_validator(mode="after")
+    def _refuse_what_is_no_policy(self) -> Self:
+        if self.dropout:
+            raise ValueError(
+                f"dropout = {self.dropout:g}: engines sample without it, so the learner would train another policy than "
+                "they sample from, and the parity check would stop the run: set it to 0, and lower rank or raise "
+                "learner.weight_decay against overfitting"
+            )
+        if ALL_LINEAR in self.target and len(self.target) > 1:
+            raise ValueError(
+                f"target = {list(self.target)}: {ALL_LINEAR!r} is all of them: leave it out, or the names"
+            )
+        return self
 
 
 class LearnerConfig(DependentSettings):
@@ -96,7 +143,11 @@ class LearnerConfig(DependentSettings):
     weights_dtype: Dtype = Field(
         "float32",
         description="Dtype of the weights that are trained, of their gradients and of AdamW's averages: 16 bytes a "
-        "parameter with float32, 8 with bfloat16, whose updates are rounded at random (docs/learner.md).",
+        "parameter with float32, 8 with bfloat16, whose updates are rounded at random (docs/learner.md). With [learner.lora] "
+        "that of the frozen weights, 4 bytes a parameter or 2; adapters are float32.",
+    )
+    lora: LoraConfig | None = Field(
+        None, description="Train low-rank adapters, and leave the model's own weights as they are."
     )
     publish_dtype: Dtype | None = Field(
         None,
@@ -123,7 +174,7 @@ class LearnerConfig(DependentSettings):
         0.0,
         ge=0,
         description="Weight of the KL divergence to the run's model before training, in rewards per nat and sample; "
-        "0: off, else one more copy of the weights in memory and one more forward pass.",
+        "0: off, else one more forward pass, and one more copy of the weights in memory (none with [learner.lora]).",
     )
     parity_share: Finite = Field(
         0.05,
@@ -157,7 +208,7 @@ class LearnerConfig(DependentSettings):
 
     @model_validator(mode="after")
     def _refuse_settings_without_effect(self) -> Self:
-        for field in sorted(self._without_effect() & self.model_fields_set):
+        for field in sorted((self._without_effect() & self.model_fields_set) - {"lora"}):
             if field in _OF_DECAY:
                 chooser, other = "schedule", "cosine"
             else:
@@ -193,4 +244,6 @@ class LearnerConfig(DependentSettings):
         return self.schedule != "constant"
 
     def _without_effect(self) -> frozenset[str]:
-        return _WITHOUT_EFFECT[self.importance] | (frozenset() if self.decays else _OF_DECAY)
+        without = _WITHOUT_EFFECT[self.importance] | (frozenset() if self.decays else _OF_DECAY)
+        # Checkpoints without adapters know nothing of the setting.
+        return without | {"lora"} if self.lora is None else without

@@ -37,8 +37,8 @@ class Learner:
     """The policy being trained. A fresh one serves `version`: the weights on disk.
 
     `model_path` is the run's model before training, also when a checkpoint is loaded afterwards: its
-    weights are the reference that `kl_coefficient` anchors to. Where the learning rate decays, `config` says over how
-    many steps; without a run to fill them in, `loss_normaliser` None is 1,
+    weights are the reference that `kl_coefficient` anchors to, and those that adapters (`learner.lora`) adapt. Where the
+    learning rate decays, `config` says over how many steps; without a run to fill them in, `loss_normaliser` None is 1,
     `publish_dtype` None is float32 and `parity_versions` None is 4.
 
     In a gang every rank has a learner. Each call is made on all of them with the same arguments; each
@@ -225,7 +225,8 @@ class Learner:
 
     def _spare_buckets(self) -> Buckets | None:
         """Those of a version that nobody looks at any more: one that is not the newest, nor kept for parity as it is."""
-        looked_at = {max(self._buckets, default=0), *(self._parity.versions if self._gang.size == 1 else ())}
+        are_kept = self._gang.size == 1 and self._policy.publishes_views
+        looked_at = {max(self._buckets, default=0), *(self._parity.versions if are_kept else ())}
         gone = sorted(self._buckets.keys() - looked_at)
         return self._buckets.pop(gone[0]) if gone else None
 

@@ -41,7 +41,10 @@ class Update:
 
 
 class Trainer:
-    """One rank's part of a model in training, or all of it. In a gang every call is made on all ranks alike."""
+    """One rank's part of a model in training, or all of it; with `learner.lora` its adapters are what is trained.
+
+    In a gang every call is made on all ranks alike.
+    """
 
     def __init__(
         self, model_path: str, config: LearnerConfig, temperature: float, seed: int, gang: Gang
@@ -61,17 +64,26 @@ class Trainer:
         # The whole of a model to be sharded need not fit on one device.
         model = load_model(str(self._base_directory), str(self._device) if gang.size == 1 else "cpu")
         self.packing = choose_packing(model, model_path, share_prompts=config.share_prompts)
-        # Buffers stay float32, as in the engines: frequencies of positions, a router's bias.
-        for parameter in model.parameters():
+        own_parameters = list(model.parameters())
+        self._adapters = None
+        if config.lora is not None:
+            from learner.model.lora import attach  # peft takes seconds to import
+
+            served = config.publish_dtype or "float32"
+            self._adapters = attach(model, config.lora, served, model_name=model_path)
+        # Buffers stay float32, as in the engines: frequencies of positions, a router's bias. So do adapters.
+        for parameter in own_parameters:
             parameter.data = parameter.data.to(getattr(torch, config.weights_dtype))
+        num_parameters = sum(parameter.numel() for parameter in own_parameters)
+        num_adapter_parameters = sum(one.numel() for one in model.parameters()) - num_parameters
+        settings["adapters"] = self._adapters
         if gang.size == 1:
             self.policy = Policy(model, self._device, temperature, **settings)
         else:
             self.policy = ShardedPolicy(model, self._device, temperature, **settings, gang=gang)
         self._parameters = self.policy.parameters
-        num_parameters = sum(parameter.numel() for parameter in self._parameters.values())
-        self.shape = memory.ModelShape.read(self._base_directory, num_parameters)
-        loaded = sum(parameter.nbytes for parameter in self._parameters.values())
+        self.shape = memory.ModelShape.read(self._base_directory, num_parameters, num_adapter_parameters)
+        loaded = sum(parameter.nbytes for parameter in self.policy.all_parameters.values())
         yet_to_come = memory.fixed_bytes(self.shape, config) - loaded
         self._free_bytes = self._memory_left() - yet_to_come / gang.size
         self.optimizer = make_optimizer(
@@ -142,13 +154,18 @@ class Trainer:
                 version=version, num_steps=self.num_steps, settings=dict(settings), parity=parity
             ),
             base_directory=self._base_directory,
+            adapters=self._adapters,
             writes=self._gang.rank == 0,
         )
 
     def load(self, directory: Path, settings: Mapping[str, Any]) -> checkpoint.LearnerState:
         """Become what wrote `directory`. Raises ValueError, nothing changed, for one of other settings or a damaged one."""
         state = checkpoint.load(
-            directory, model=self.policy.model, optimizer=self.optimizer, settings=settings
+            directory,
+            model=self.policy.model,
+            optimizer=self.optimizer,
+            settings=settings,
+            adapters=self._adapters,
         )
         self.num_steps = state.num_steps
         return state

@@ -14,7 +14,7 @@ from rich.markup import escape
 from cluster.config.schema import RunConfig
 from cluster.fleet import ray_cluster
 from cluster.fleet.capacity import check_private_has
-from cluster.fleet.needs import fine_tuning_memory
+from cluster.fleet.needs import fine_tuning_memory, num_adapter_parameters
 from cluster.run import base_model, preflight
 from cluster.run.model_checks import warn_of_slow_dtypes
 from cluster.terminal.console import View, duration
@@ -117,6 +117,7 @@ def _check(config: RunConfig, address: str | None) -> Demonstrations | None:
     if config.sft.base_model is None:
         return None
     preflight.check_context(config)
+    num_adapter_parameters(config)  # refuses a target that the model has not
     if address is None:
         check_private_has(config)
         warn_of_slow_dtypes(config)

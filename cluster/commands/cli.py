@@ -194,6 +194,30 @@ def evaluate(
     rescore_samples(parsed, rescore, out, address=address, command=shlex.join(command))
 
 
+@cli.command(context_settings=CONTEXT)
+@click.argument("source", type=click.Path(path_type=Path), metavar="RUN_DIR")
+@click.option(
+    "--merged",
+    type=click.Path(path_type=Path),
+    metavar="OUT",
+    required=True,
+    help="New directory of a transformers model: the base model with the adapter merged into it.",
+)
+def export(source: Path, merged: Path) -> None:
+    """Write what a run with [learner.lora] has trained as a model of its own, for transformers, vLLM or another run.
+
+    RUN_DIR is a run, of which the newest checkpoint is taken, a checkpoint, or an adapter.
+
+    \b
+    Examples:
+        bonfire export runs/countdown-20261121-101500 --merged runs/trained
+        bonfire export runs/countdown-20261121-101500/best --merged runs/best
+    """
+    from cluster.commands.export import export as run
+
+    print(run(source, merged))
+
+
 @cli.command(name="train-verifier", context_settings=CONTEXT)
 @click.argument("sources", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="SOURCE...")
 @click.option(

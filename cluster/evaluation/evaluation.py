@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from actors.model_files import is_adapter
 from cluster.config.evaluation import EvalConfig
 from cluster.config.schema import RunConfig
 from cluster.evaluation.identity import fingerprint, sampling_identity, verdict_identity
@@ -28,6 +29,9 @@ if TYPE_CHECKING:  # they import Ray and torch, which must not come with the com
     from cluster.evaluation.report import Report
     from cluster.evaluation.sampling import Ask
 
+MERGED = "merged"
+"""In an evaluation's directory: adapters merged with their base models, each by its fingerprint."""
+
 
 def evaluate_models(
     config: RunConfig, models: Sequence[str], out: Path | None, *, address: str | None, command: str
@@ -45,7 +49,8 @@ def evaluate_models(
             "no models given: name at least one, as NAME=PATH, or an evaluation to go on with, as --out"
         )
     for path in named.values():
-        check_model(path)
+        if not is_adapter(Path(path)):
+            check_model(path)
     check_engine(config)
     if address is None:
         check_private_has(config, trains=False)
@@ -132,9 +137,16 @@ def name_models(models: Sequence[str]) -> dict[str, str]:
 
 
 def enter_model(store: EvalStore, name: str, model: str) -> None:
-    """Put a model into the store: where it is, and a fingerprint of its weights."""
+    """Put a model into the store: where it is, and a fingerprint of its weights. An adapter's is written there, merged."""
     from learner.model.causal_lm import resolve_model
 
+    if is_adapter(Path(model)):
+        from learner.model.export import export_merged
+
+        merged = store.directory / MERGED / fingerprint(Path(model))
+        if not merged.exists():
+            export_merged(Path(model), merged)
+        model = str(merged)
     directory = resolve_model(model)
     store.add_model(
         name, str(Path(model).absolute()) if Path(model).is_dir() else model, fingerprint(directory)

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 
 from actors.model_files import CONFIG, read_object
 from cluster.config.schema import RunConfig
+from learner.config import LoraConfig
 from learner.model import memory
+from learner.supervised.config import SftConfig
 
 PROCESS_BYTES = 1.0 * 2**30
 """Resident memory of a worker process that has imported torch and vLLM, without model and cache."""
 LEARNER_PROCESS_BYTES = 0.6 * 2**30
 """The same of a learner, which imports no vLLM."""
 CHECKPOINT_COPIES = 3
-"""Weights and AdamW's two averages, in float32."""
+"""What is trained and AdamW's two averages, in float32."""
+MERGED_VERSIONS = 2
+"""Of adapted weights: the one that is published, and the one before, which the next is written over."""
 
 
 def cpus_needed(config: RunConfig) -> float:
@@ -124,10 +129,16 @@ def _beside_learner(config: RunConfig) -> dict[str, float]:
 
 def _learner_without_passes(config: RunConfig) -> float:
     """Estimated bytes of all ranks between their passes."""
-    learner = config.learner
+    learner, shape = config.learner, model_shape(config)
     num_kept = learner.parity_versions or 1
     size = 2 if learner.publish_dtype == "bfloat16" else memory.FLOAT32_BYTES
-    return num_kept * size * model_shape(config).num_parameters + _trainer_without_passes(config)
+    kept = num_kept * size * shape.num_parameters
+    if learner.lora is not None:
+        kept = (
+            MERGED_VERSIONS * size * shape.num_parameters
+            + num_kept * memory.FLOAT32_BYTES * shape.num_adapter_parameters
+        )
+    return kept + _trainer_without_passes(config)
 
 
 def _trainer_without_passes(config: RunConfig) -> float:
@@ -141,7 +152,8 @@ def _trainer_without_passes(config: RunConfig) -> float:
         # Beside the shards rank 0 has one version in whole, and at times a checkpoint; at the start each rank
         # has all of the model.
         whole = memory.FLOAT32_BYTES * shape.num_parameters
-        fixed = max(fixed + whole + CHECKPOINT_COPIES * whole, learner.ranks * whole)
+        stored = CHECKPOINT_COPIES * memory.FLOAT32_BYTES * shape.num_trained
+        fixed = max(fixed + whole + stored, learner.ranks * whole)
     return needed + fixed
 
 
@@ -149,7 +161,8 @@ def model_shape(config: RunConfig) -> memory.ModelShape:
     """Sizes of the run's model, also where [sft] will make it."""
     num_parameters = model_bytes(config) / memory.FLOAT32_BYTES
     if not is_from_scratch(config):
-        return memory.ModelShape.read(model_directory(described_by(config)), num_parameters)
+        directory = model_directory(described_by(config))
+        return memory.ModelShape.read(directory, num_parameters, num_adapter_parameters(config))
     s = config.sft
     assert s is not None
     settings = {
@@ -159,7 +172,38 @@ def model_shape(config: RunConfig) -> memory.ModelShape:
         "intermediate_size": s.intermediate_size,
         "vocab_size": 110,
     }
-    return memory.ModelShape.of(settings, num_parameters)
+    return memory.ModelShape.of(settings, num_parameters, num_adapter_parameters(config))
+
+
+def num_adapter_parameters(config: RunConfig) -> int:
+    """What is trained with [learner.lora], else 0. Raises ValueError where its target names what the model has not."""
+    if config.learner.lora is None:
+        return 0
+    if is_from_scratch(config):
+        assert config.sft is not None
+        return _count_of_countdown(config.sft, config.learner.lora)
+    name = described_by(config)
+    return _count_of_model(model_directory(name), name, config.learner.lora)
+
+
+@lru_cache
+def _count_of_model(directory: Path, name: str, lora: LoraConfig) -> int:
+    from learner.model.fit import check_architecture, on_meta
+    from learner.model.lora import count_parameters  # peft takes seconds to import
+
+    return count_parameters(on_meta(check_architecture(directory, name)), lora, name)
+
+
+@lru_cache
+def _count_of_countdown(sft: SftConfig, lora: LoraConfig) -> int:
+    import torch
+
+    from learner.model.lora import count_parameters
+    from learner.sft import build_model
+
+    with torch.device("meta"):
+        model = build_model(sft)
+    return count_parameters(model, lora, "made by [sft]")
 
 
 def disk_needed(config: RunConfig) -> float:
@@ -167,7 +211,12 @@ def disk_needed(config: RunConfig) -> float:
     trajectories.
     """
     num_best = 2 if config.train.keep_best else 0
-    checkpoints = (config.train.keep_checkpoints + 1 + num_best) * 3 * model_bytes(config)
+    if config.learner.lora is None:
+        of_one, merged = 3 * model_bytes(config), 0.0
+    else:
+        of_one = CHECKPOINT_COPIES * memory.FLOAT32_BYTES * num_adapter_parameters(config)
+        merged = 2 * model_bytes(config) if config.evaluation else 0.0  # of the last policy, and of the best
+    checkpoints = (config.train.keep_checkpoints + 1 + num_best) * of_one + merged
     tokens = config.train.steps * config.train.groups_per_step * config.rollout.samples_per_prompt
     return checkpoints + tokens * min(config.rollout.max_tokens, 512) * 12 + 64 * 2**20
 

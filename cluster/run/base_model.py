@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from actors.model_files import is_adapter
 from cluster.config.schema import RunConfig
 from cluster.run_directory.record import write_atomically
 
@@ -57,6 +58,8 @@ def settings_of(config: RunConfig) -> dict[str, Any]:
         settings |= {
             f"learner.{name}": getattr(config.learner, name) for name in ("dtype", "weights_dtype", "eps")
         }
+        if config.learner.lora is not None:
+            settings["learner.lora"] = config.learner.lora.model_dump(mode="json")
     return settings
 
 
@@ -120,6 +123,12 @@ def make_by_fine_tuning(
     )
     if made is None:
         return False
+    if is_adapter(made):
+        from learner.model.export import export_merged
+
+        made, adapter = making / "merged", made
+        shutil.rmtree(made, ignore_errors=True)  # of a call that ended before its last line
+        export_merged(adapter, made)
     shutil.copyfile(making / "metrics.jsonl", made / CURVE_FILE)
     _write_stamp(made, identity)
     os.replace(made, config.model)

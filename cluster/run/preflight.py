@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 
 from actors.engine_config import check_known, known_arguments
-from actors.model_files import CONFIG, read_object, text_settings
+from actors.model_files import CONFIG, is_adapter, read_object, text_settings
 from actors.tokens import encode_demonstrations, load_tokenizer, stop_token_ids
 from cluster.config.schema import MetricsConfig, RunConfig
 from cluster.fleet.capacity import check_private_has
@@ -27,6 +27,7 @@ from cluster.fleet.needs import (
     is_from_scratch,
     memory_needed,
     model_directory,
+    num_adapter_parameters,
 )
 from cluster.run.base_model import base_is_there
 from cluster.run.intake import Intake, take_in
@@ -67,6 +68,7 @@ def prepare(
     check_base(config)
     check_verifier_models(config.verifier)
     check_context(config)
+    num_adapter_parameters(config)  # refuses a target that the model has not
     check_engine(config)
     check_installed(config.tracking)
     if port_patience_s is not None:
@@ -109,6 +111,11 @@ def check_model(model: str, setting: str = "model") -> None:
     if looks_local and not path.is_dir():
         raise ValueError(
             f"{setting} = {model!r} is not a directory: give a checkpoint directory, a hub id, or an [sft] section to make one"
+        )
+    if is_adapter(path):
+        raise ValueError(
+            f"{setting} = {model!r} is an adapter, not a model: merge it with its base model first: bonfire export {model} "
+            "--merged DIR"
         )
     directory = model_directory(model)
     if not (directory / CONFIG).is_file():

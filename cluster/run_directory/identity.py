@@ -24,7 +24,8 @@ def identity(config: RunConfig, problems: Sequence[Problem]) -> dict[str, Any]:
     objective = config.objective.model_dump(mode="json")
     is_directory = Path(config.model).is_dir()  # a resumed run may name it from another working directory
     model = str(Path(config.model).absolute()) if is_directory else config.model
-    anchor = {"model": model} if config.learner.kl_coefficient > 0 else {}
+    needs_base = config.learner.kl_coefficient > 0 or config.learner.lora is not None
+    anchor = {"model": model} if needs_base else {}
     return {
         **anchor,
         "train.seed": config.train.seed,

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
-from actors.model_files import stored_shapes
+from actors.model_files import is_adapter, stored_shapes
 from learner.model import attention
 from learner.model.head import check_head
 
@@ -17,6 +17,10 @@ def resolve_model(model: str) -> Path:
     """The directory of a local checkpoint or hub id. Raises ValueError naming one that is neither."""
     path = Path(model)
     if path.is_dir():
+        if is_adapter(path):
+            raise ValueError(
+                f"model = {model!r} is an adapter, not a model: merge it with its base model by `bonfire export` first"
+            )
         if not (path / "config.json").is_file():
             raise ValueError(
                 f"model = {model!r} has no config.json: name a directory written by save_pretrained"

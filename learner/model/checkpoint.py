@@ -1,6 +1,6 @@
 """Exact resume of a learner, in open formats: safetensors and JSON, nothing that runs when read.
 
-DIRECTORY/model/                   save_pretrained, with the tokenizer of the base model
+DIRECTORY/model/                   save_pretrained, or the adapter as peft stores it; the base model's tokenizer
 DIRECTORY/optimizer.safetensors    AdamW's state by parameter name, torch's RNG state
 DIRECTORY/learner.json             versions, step count, the settings that shape the result
 """
@@ -9,18 +9,21 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from learner.model.names import StoredLayout
 from learner.model.sharding import laid_out_as, whole
+from learner.model.tensor_files import read_tensors
 from learner.step.parity import ParityTurns
+
+if TYPE_CHECKING:  # it imports peft
+    from learner.model.lora import Adapters
 
 FORMAT = 2
 TOKENIZER_FILES = (
@@ -54,6 +57,7 @@ def save(
     optimizer: torch.optim.Optimizer,
     state: LearnerState,
     base_directory: Path,
+    adapters: Adapters | None = None,
     writes: bool = True,
 ) -> None:
     """Write a checkpoint. The caller gives a temporary name and renames it when all is written.
@@ -64,19 +68,20 @@ def save(
     weights: dict[str, torch.Tensor] = {}
     moments: dict[str, torch.Tensor] = {}
     for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:  # the base model has them
+            continue
         _keep(weights, name, parameter, writes)
         for key in _STATE if parameter in optimizer.state else ():
             _keep(moments, f"{name}:{key}", optimizer.state[parameter][key], writes)
     if not writes:
         return
-    stored = model.state_dict().keys()
-    buffers = {name: buffer for name, buffer in model.named_buffers() if name in stored}
     model_directory = directory / "model"
     model_directory.mkdir(parents=True, exist_ok=True)
-    model.save_pretrained(model_directory, state_dict={**weights, **buffers})
-    for pattern in TOKENIZER_FILES:
-        for file in base_directory.glob(pattern):
-            shutil.copyfile(file, model_directory / file.name)
+    if adapters:
+        adapters.write(model_directory, weights)
+        copy_tokenizer(base_directory, model_directory)
+    else:
+        write_model(model_directory, model, weights, base_directory)
     save_file({**moments, "torch_rng_state": torch.get_rng_state()}, directory / "optimizer.safetensors")
     facts = {
         "format": FORMAT,
@@ -88,23 +93,37 @@ def save(
     (directory / "learner.json").write_text(json.dumps(facts, indent=2, sort_keys=True) + "\n")
 
 
+def write_model(
+    directory: Path, model: Any, weights: Mapping[str, torch.Tensor], base_directory: Path
+) -> None:
+    """All that transformers needs: `weights` by the names of the model's parameters, its buffers, the base's tokenizer."""
+    stored = model.state_dict().keys()
+    buffers = {name: buffer for name, buffer in model.named_buffers() if name in stored}
+    model.save_pretrained(directory, state_dict={**weights, **buffers})
+    copy_tokenizer(base_directory, directory)
+
+
+def copy_tokenizer(base_directory: Path, directory: Path) -> None:
+    for pattern in TOKENIZER_FILES:
+        for file in base_directory.glob(pattern):
+            shutil.copyfile(file, directory / file.name)
+
+
 def load(
-    directory: Path, *, model: Any, optimizer: torch.optim.Optimizer, settings: Mapping[str, Any]
+    directory: Path,
+    *,
+    model: Any,
+    optimizer: torch.optim.Optimizer,
+    settings: Mapping[str, Any],
+    adapters: Adapters | None = None,
 ) -> LearnerState:
     """Put a checkpoint into `model` and `optimizer`; nothing is changed unless all of it is readable."""
     state = _read_state(directory / "learner.json", settings)
-    weights: dict[str, torch.Tensor] = {}
-    files = sorted((directory / "model").glob("*.safetensors"))
-    if not files:
-        raise ValueError(f"checkpoint {directory / 'model'} has no *.safetensors: use an older checkpoint")
-    for file in files:
-        weights.update(_read_tensors(file))
+    stored = directory / "model"
+    weights = adapters.read(stored, model).items() if adapters else _read_model(stored, model)
     optimizer_file = directory / "optimizer.safetensors"
-    moments = _read_tensors(optimizer_file)
-    parameters = dict(model.named_parameters())
-    layout = StoredLayout(model)
-    for tensor in layout:
-        _check(weights, tensor.name, torch.Size(tensor.shape), directory / "model")
+    moments = read_tensors(optimizer_file)
+    parameters = {name: value for name, value in model.named_parameters() if value.requires_grad}
     for name, parameter in parameters.items():
         if state.num_steps:
             for key in _STATE:
@@ -113,10 +132,8 @@ def load(
 
     optimizer.state.clear()
     with torch.no_grad():
-        for group in layout.groups:
-            if not group.is_buffers:
-                for name, value in layout.load(group, weights).items():
-                    parameters[name].copy_(laid_out_as(value, parameters[name]))
+        for name, value in weights:
+            parameters[name].copy_(laid_out_as(value, parameters[name]))
         for name, parameter in parameters.items():
             if state.num_steps:
                 optimizer.state[parameter] = {
@@ -162,13 +179,20 @@ def _read_state(file: Path, settings: Mapping[str, Any]) -> LearnerState:
     return state
 
 
-def _read_tensors(file: Path) -> dict[str, torch.Tensor]:
-    try:
-        return load_file(file)
-    except FileNotFoundError:
-        raise ValueError(f"checkpoint file {file} is missing: use an older checkpoint") from None
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"checkpoint file {file} is damaged ({error}): use an older checkpoint") from error
+def _read_model(directory: Path, model: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """Names of its parameters and their values, in whole, put together one after the other."""
+    stored: dict[str, torch.Tensor] = {}
+    files = sorted(directory.glob("*.safetensors"))
+    if not files:
+        raise ValueError(f"checkpoint {directory} has no *.safetensors: use an older checkpoint")
+    for file in files:
+        stored.update(read_tensors(file))
+    layout = StoredLayout(model)
+    for tensor in layout:
+        _check(stored, tensor.name, torch.Size(tensor.shape), directory)
+    return (
+        pair for group in layout.groups if not group.is_buffers for pair in layout.load(group, stored).items()
+    )
 
 
 def _check(tensors: Mapping[str, torch.Tensor], name: str, shape: torch.Size | None, file: Path) -> None:

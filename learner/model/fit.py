@@ -75,15 +75,20 @@ def _layer(name: str) -> tuple[str, int]:
     return (found[1], int(found[2])) if found else ("", -1)
 
 
+def on_meta(config: Any) -> Any:
+    """The model of a transformers config, without memory for its weights."""
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+
+
 def _expected(config: Any) -> tuple[dict[str, tuple[int, ...]], set[str], list[str]]:
     """Shapes of all parameters by their names on disk, names of those that are tied to another, and patterns of names
     that may be on disk besides.
     """
-    from transformers import AutoModelForCausalLM
-
     try:
-        with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+        model = on_meta(config)
         layout = StoredLayout(model)
     except Exception:  # noqa: BLE001  the learner will say it when it loads the model
         return {}, set(), []

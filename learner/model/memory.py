@@ -52,9 +52,17 @@ class ModelShape:
     blocks: tuple[Block, ...]
     carries_state: bool
     """Along the row: sequences get rows of their own, and share no prompt."""
+    num_adapter_parameters: float = 0.0
+    """Trained alone, where there are any."""
+
+    @property
+    def num_trained(self) -> float:
+        return self.num_adapter_parameters or self.num_parameters
 
     @classmethod
-    def of(cls, settings: Mapping[str, Any], num_parameters: float) -> ModelShape:
+    def of(
+        cls, settings: Mapping[str, Any], num_parameters: float, num_adapter_parameters: float = 0.0
+    ) -> ModelShape:
         """From a config.json, `text_config` where it is nested."""
         text = text_settings(settings)
         kinds = text.get("layer_types") or []
@@ -68,16 +76,17 @@ class ModelShape:
             vocabulary=text.get("vocab_size", 0),
             blocks=blocks,
             carries_state=bool(text.get("mamba_n_heads")) or DELTA_NET in kinds,
+            num_adapter_parameters=num_adapter_parameters,
         )
 
     @classmethod
-    def read(cls, directory: Path, num_parameters: float) -> ModelShape:
+    def read(cls, directory: Path, num_parameters: float, num_adapter_parameters: float = 0.0) -> ModelShape:
         """Raises ValueError for a config.json with sizes that are no numbers."""
         path = directory / CONFIG
         settings = read_object(path)
         check_sizes(path, text_settings(settings))
         try:
-            return cls.of(settings, num_parameters)
+            return cls.of(settings, num_parameters, num_adapter_parameters)
         except (TypeError, AttributeError, ZeroDivisionError) as error:
             raise ValueError(
                 f"{path} has sizes that cannot be reckoned with ({error}): take the file that came with the model"
@@ -167,6 +176,8 @@ def fixed_bytes(shape: ModelShape, config: LearnerConfig) -> float:
     """Weights, gradients, AdamW's two averages, and the reference policy, on the device of the learner, all ranks."""
     copies = 4 + (config.kl_coefficient > 0)
     size = 2 if config.weights_dtype == "bfloat16" else FLOAT32_BYTES
+    if config.lora is not None:
+        return size * shape.num_parameters + copies * FLOAT32_BYTES * shape.num_adapter_parameters
     return copies * size * shape.num_parameters
 
 

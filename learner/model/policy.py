@@ -3,7 +3,8 @@
 `Policy` has the model to itself; `ShardedPolicy` is one rank's share of it, and each of its methods is
 a pass or an exchange of all ranks: they must call it alike, with equally many batches.
 
-Weights go by parameter name; of a sharded policy they are this rank's parts. Shape: `T` completion tokens.
+Weights go by parameter name; of a sharded policy they are this rank's parts. Those of an adapted policy are its
+adapters', all that it can have different from another time. Shape: `T` completion tokens.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -22,6 +23,9 @@ from learner.model.names import StoredLayout, stored_buffers
 from learner.model.publish import Buckets, pack, take_part
 from learner.model.sharding import own_part, shard
 from learner.step.batch import PackedBatch
+
+if TYPE_CHECKING:  # it imports peft
+    from learner.model.lora import Adapters
 
 Weights = Mapping[str, torch.Tensor]
 
@@ -37,9 +41,13 @@ class Policy:
         *,
         bfloat16: bool,
         recompute: Callable[[PackedBatch], bool],
+        adapters: Adapters | None = None,
     ) -> None:
-        """`recompute`: whether a batch's pass keeps its blocks' inputs only."""
+        """`recompute`: whether a batch's pass keeps its blocks' inputs only. `adapters`: the model's, of which alone it is
+        then trained.
+        """
         self.model = model
+        self._adapters = adapters
         self.device = device
         self._temperature = temperature
         self._bfloat16 = bfloat16
@@ -47,14 +55,24 @@ class Policy:
         self._module = TokenLogprobs(model)
 
     @cached_property
-    def parameters(self) -> dict[str, torch.Tensor]:
+    def all_parameters(self) -> dict[str, torch.Tensor]:
         """The same tensors always; between the passes of a sharded model its modules may hold others."""
         return dict(self.model.named_parameters())
 
     @cached_property
+    def parameters(self) -> dict[str, torch.Tensor]:
+        """Those that are trained."""
+        return {name: value for name, value in self.all_parameters.items() if value.requires_grad}
+
+    @cached_property
     def layout(self) -> StoredLayout:
         """The weights as they are on disk and in the engines."""
-        return StoredLayout(self.model)
+        return self._adapters.layout if self._adapters else StoredLayout(self.model)
+
+    @property
+    def publishes_views(self) -> bool:
+        """Whether weights as published may lie in the buckets."""
+        return self._adapters is None
 
     def logprobs(self, batch: PackedBatch) -> torch.Tensor:
         """float32 [T], with a gradient."""
@@ -93,7 +111,8 @@ class Policy:
         spare: Buckets | None = None,
         note: Callable[[torch.Tensor], object] | None = None,
     ) -> tuple[Weights, Buckets]:
-        """The weights rounded to the manifest's dtypes, and its buckets of all of them, which only rank 0 has.
+        """The weights rounded to the manifest's dtypes, and its buckets of all of them, which only rank 0 has: adapters
+        merged.
 
         Both are in the CPU's memory, and may be one. `spare`: buckets to write over; `note`: called with
         each tensor in them.
@@ -102,11 +121,19 @@ class Policy:
         return self._as_published(manifest, dict(views(manifest, buckets))), buckets
 
     @cached_property
-    def _sources(self) -> dict[str, torch.Tensor]:
+    def _sources(self) -> Weights:
+        if self._adapters:
+            return self._adapters.merged(self.all_parameters, stored_buffers(self.model))
         return {**self.parameters, **stored_buffers(self.model)}
 
     def _as_published(self, manifest: WeightManifest, stored: Mapping[str, torch.Tensor]) -> Weights:
-        """This rank's parts, rounded: the stored tensor itself where the parameter is one, else a copy."""
+        """This rank's parts, rounded: the stored tensor itself where the parameter is one, else a copy. Adapters are
+        as they are: the model rounds what they are merged to.
+        """
+        if self._adapters:
+            return {
+                name: own_part(value.detach()).to("cpu", copy=True) for name, value in self.parameters.items()
+            }
         dtypes = {entry.name: getattr(torch, entry.dtype) for entry in manifest.entries}
         weights: dict[str, torch.Tensor] = {}
         for group in self.layout.groups:
@@ -136,8 +163,11 @@ class ShardedPolicy(Policy):
         bfloat16: bool,
         recompute: Callable[[PackedBatch], bool],
         gang: Gang,
+        adapters: Adapters | None = None,
     ) -> None:
-        super().__init__(model, device, temperature, bfloat16=bfloat16, recompute=recompute)
+        super().__init__(
+            model, device, temperature, bfloat16=bfloat16, recompute=recompute, adapters=adapters
+        )
         self._gang = gang
         self._root = shard(self._module, gang, device)
 
@@ -164,10 +194,9 @@ class ShardedPolicy(Policy):
         note: Callable[[torch.Tensor], object] | None = None,
     ) -> tuple[Weights, Buckets]:
         weights = self._as_published(manifest, {})
-        sources = {name: source.detach() for name, source in self._sources.items()}
         if self._gang.rank == 0:
-            return weights, pack(self.layout, sources, manifest, spare, note)
-        take_part(self.layout, sources)
+            return weights, pack(self.layout, self._sources, manifest, spare, note)
+        take_part(self.layout, self._sources)
         return weights, ()
 
     def _put(self, weights: Weights) -> None:

@@ -55,6 +55,7 @@ def pack(
 ) -> Buckets:
     """Copies of a model's parameters and buffers, by their names in it, as the manifest lays them out.
 
+    A source is looked up when its turn comes, and then no more: adapted weights are merged there and then.
     `buckets`: of an earlier version, that are written over. New memory takes longer to be had than to be filled.
     `note` is called with each copy when it is complete.
     Sharded ones are put together one group of the layout at a time, for which every other rank must call
@@ -64,7 +65,7 @@ def pack(
         buckets = tuple(np.zeros(size, np.uint8) for size in manifest.bucket_sizes)
     destinations = dict(views(manifest, buckets))
     for group in layout.groups:
-        stored = layout.store(group, {name: whole(sources[name]) for name in group.sources})
+        stored = layout.store(group, {name: whole(sources[name].detach()) for name in group.sources})
         for name, tensor in stored.items():
             destinations[name].copy_(tensor)
             if note is not None:
@@ -72,8 +73,9 @@ def pack(
     return buckets
 
 
+@torch.no_grad()
 def take_part(layout: StoredLayout, sources: Mapping[str, torch.Tensor]) -> None:
     """This rank's part of what another one packs."""
     for group in layout.groups:
         for name in group.sources:
-            whole(sources[name])
+            whole(sources[name].detach())

@@ -31,14 +31,17 @@ LAYER = ".layers.1."
 class Pair:
     """A learner that has taken some steps, and an engine that serves whatever it is given."""
 
-    def __init__(self, engine: Engine, model: str, precision: str) -> None:
+    def __init__(self, engine: Engine, model: str, precision: str, **learner: Any) -> None:
+        """`learner`: more settings of it."""
         self.engine = engine
+        self.precision = precision
         self._config: RunConfig = parse_config(
             {
                 "model": model,
                 "rollout": {"dtype": precision, "temperature": ENGINE.temperature},
                 "learner": {
-                    "dtype": precision, "publish_dtype": precision, "learning_rate": 2e-4, "warmup_steps": 0
+                    "dtype": precision, "publish_dtype": precision, "learning_rate": 2e-4, "warmup_steps": 0,
+                    **learner,
                 },
                 "objective": {"name": "rloo"},
             }

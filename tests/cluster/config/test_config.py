@@ -609,3 +609,34 @@ def test_configs_are_read_without_torch_ray_or_vllm():
         [sys.executable, "-c", code, str(EXAMPLES[0])], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+# Adapters
+
+
+@pytest.mark.parametrize(
+    ("lora", "words"),
+    [
+        ({"rank": 0}, "learner.lora.rank = 0: input should be greater than or equal to 1"),
+        ({"alpha": 0.0}, "learner.lora.alpha = 0.0: input should be greater than 0"),
+        ({"dropout": 0.1}, "learner.lora.dropout = 0.1: engines sample without it"),
+        ({"target": []}, "learner.lora.target = []: "),
+        (
+            {"target": ["all-linear", "q_proj"]},
+            "learner.lora.target = ['all-linear', 'q_proj']: 'all-linear' is all",
+        ),
+        ({"ranks": 4}, "learner.lora.ranks is not a setting (did you mean learner.lora.rank?)"),
+    ],
+    ids=str,
+)
+def test_adapters_that_cannot_be_are_refused_in_one_line(lora, words):
+    assert words in message(learner={"lora": lora})
+
+
+def test_a_section_of_adapters_may_be_empty_and_is_written_only_where_it_is_given():
+    assert parse_config(settings(learner={"lora": {}})).learner.lora.target == ("all-linear",)
+    one = parse_config(settings(learner={"lora": {"target": "q_proj", "rank": 8}}))
+    written = one.model_dump(mode="json", exclude_none=True)
+    assert written["learner"]["lora"] == {"rank": 8, "alpha": 32.0, "target": ["q_proj"], "dropout": 0.0}
+    assert parse_config(written) == one
+    assert "lora" not in parse_config(settings()).model_dump(mode="json")["learner"]

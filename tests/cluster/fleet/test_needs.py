@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 
 from cluster.config.schema import RunConfig
-from cluster.fleet.needs import largest_pass, memory_needed
+from cluster.fleet.needs import (
+    disk_needed,
+    largest_pass,
+    memory_needed,
+    model_shape,
+    num_adapter_parameters,
+)
 from learner.model.causal_lm import load_model
 from learner.model.logprobs import token_logprobs
 from learner.step.batch import collect, micro_batches
@@ -118,3 +124,30 @@ def test_a_model_with_a_state_computes_the_prompt_of_every_sample(tmp_path):
     positions = PROMPT + SAMPLES * COMPLETION, SAMPLES * (PROMPT + COMPLETION)
     assert ratio() == pytest.approx(positions[0] / positions[1], rel=0.05)
     assert ratio(**state) == 1
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_adapters_take_memory_and_disk_for_what_is_trained_and_the_frozen_weights_once(directory, ranks):
+    """Per parameter of the model: frozen, and two published versions; of the adapters gradients and averages too."""
+    settings = {"ranks": ranks, "parity_versions": 3, "kl_coefficient": 0.1}
+    whole = config_of(directory, **settings)
+    adapted = config_of(directory, **settings, lora={"rank": 2, "target": ["q_proj", "v_proj"]})
+    shape = model_shape(adapted)
+    policy = load_model(str(directory))
+    layers = {name: part for name, part in policy.named_modules() if name.endswith(("q_proj", "v_proj"))}
+    expected = sum(2 * (layer.in_features + layer.out_features) for layer in layers.values())
+    assert shape.num_adapter_parameters == expected > 0
+    saved = memory_needed(whole)["learner"] - memory_needed(adapted)["learner"]
+    if ranks == 1:
+        assert saved == 4 * (5 * shape.num_parameters + 3 * shape.num_parameters) - 4 * (
+            3 * shape.num_parameters + (5 + 3) * expected
+        )
+    assert saved > 0
+    assert disk_needed(adapted) < disk_needed(whole)
+
+
+def test_adapters_of_a_model_that_is_yet_to_be_made_are_counted_too():
+    config = RunConfig.model_validate({"model": "no/such", "sft": {}, "learner": {"lora": {"rank": 4}}})
+    size, inner = config.sft.hidden_size, config.sft.intermediate_size
+    of_layer = 4 * (4 * 2 * size + 3 * (size + inner))
+    assert num_adapter_parameters(config) == config.sft.num_layers * of_layer

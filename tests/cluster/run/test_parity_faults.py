@@ -49,3 +49,19 @@ def test_an_engine_that_is_wrong_stops_the_run(pair, old, fault):
     result = pair.step_of(fault(pair, old))
     with pytest.raises(Halt, match="^rollout-0 samples from another distribution than the learner trains"):
         pair.judge(result)
+
+
+def test_adapters_are_served_as_they_are_trained_and_an_engine_that_ignores_them_stops_the_run(
+    pair, tiny_model
+):
+    """What others shipped for months: weights arrive, and the sampler goes on with the base model's."""
+    lora = {"rank": 8, "alpha": 16}
+    adapted = Pair(pair.engine, str(tiny_model), pair.precision, lora=lora, learning_rate=5e-3)
+    base = adapted.after_steps(NUM_STEPS)
+    adapted.serve(adapted.weights(), adapted.version)
+    result = adapted.step_of(adapted.sample())
+    adapted.judge(result)
+    adapted.serve(base, adapted.version)
+    result = adapted.step_of(adapted.sample())
+    with pytest.raises(Halt, match="^rollout-0 samples from another distribution than the learner trains"):
+        adapted.judge(result)

@@ -390,3 +390,32 @@ def test_two_ranks_train_publish_and_store_what_is_fused_renamed_or_a_buffer_as_
     two.save(tmp_path / "saved")
     alone.load(tmp_path / "saved")
     assert alone.published.fingerprint == result.fingerprint != expected.fingerprint
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_two_ranks_train_publish_and_store_adapters_as_one_does(two, dtype, tmp_path):
+    """With frozen weights in `dtype`, and adapters in float32."""
+    settings = {"lora": {"rank": 3, "alpha": 6}, "kl_coefficient": 0.2, "parity_share": 0.5}
+    settings |= SETTINGS | {"dtype": dtype, "weights_dtype": dtype, "publish_dtype": dtype}
+    alone = make_learner(settings, BON)
+    two.make(settings, BON)
+    assert two.published()[0].fingerprint == alone.published.fingerprint
+    tolerance = 1e-4 if dtype == "float32" else 0.1
+    for step in range(3):
+        groups = [make_group(10 * step + g, worker=f"rollout-{g % 2}", temperature=0.7) for g in range(3)]
+        expected, (first, second) = alone.train_step(groups), two.train_step(groups)
+        assert first.facts == second.facts and first.fingerprint == second.fingerprint
+        for fact in ("loss", "grad_norm", "kl_reference", "parity_mean"):
+            assert first.facts[fact] == pytest.approx(expected.facts[fact], rel=tolerance, abs=1e-6), fact
+    ours = weights_of(alone, two.published()[0].buckets)
+    for name, value in weights_of(alone).items():
+        assert (ours[name] - value).norm() <= 0.1 * tolerance * value.norm(), name
+    two.save(tmp_path / "two")
+    published = two.published()[0].fingerprint
+    alone.load(tmp_path / "two")
+    assert alone.published.fingerprint == published
+    alone.save(tmp_path / "one")
+    assert_same_files(tmp_path / "one", tmp_path / "two")
+    two.make(settings, BON)
+    two.load(tmp_path / "one")
+    assert two.published()[0].fingerprint == published

@@ -215,3 +215,22 @@ def test_a_gang_is_one_learner_also_after_a_measurement_and_in_its_checkpoint(tw
     for name, value in weights_of(alone).items():
         assert (weights_of(resumed)[name] - value).norm() <= 1e-5 * value.norm(), name
     assert resumed.train_step()["loss"] == pytest.approx(alone.train_step()["loss"], rel=1e-5)
+
+
+def test_adapters_learn_from_demonstrations_and_resume_bit_for_bit(tmp_path):
+    lora = {"lora": {"rank": 4, "alpha": 8}}
+    straight = make_learner(**lora)
+    before = straight.held_out_loss()
+    assert before == make_learner().held_out_loss()
+    trained = weights_of(straight)
+    assert all(".lora_" in name for name in trained)
+    for _ in range(3):
+        straight.train_step()
+    straight.save(tmp_path)
+    resumed = make_learner(**lora)
+    resumed.load(tmp_path)
+    assert [resumed.train_step()["loss"] for _ in range(3)] == [
+        straight.train_step()["loss"] for _ in range(3)
+    ]
+    assert all(torch.equal(value, weights_of(resumed)[name]) for name, value in weights_of(straight).items())
+    assert straight.held_out_loss() != before
