@@ -19,7 +19,10 @@ def export(source: Path, merged: Path) -> str:
 
 
 def find_adapter(source: Path) -> Path:
-    """That of a run's newest checkpoint, of a checkpoint, or the directory itself. Raises ValueError for what has none."""
+    """That of a run's newest checkpoint, of a checkpoint, or the directory itself.
+
+    Raises ValueError for what has none.
+    """
     checkpoints = finished_checkpoints(source)
     places = [checkpoints[-1] / "model"] if checkpoints else [source / "model", source]
     for place in places:

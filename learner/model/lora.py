@@ -39,7 +39,7 @@ _BASE = "base_layer"
 _PREFIX = "base_model.model."
 """Of all names in a file of peft, whose models wrap the model."""
 FACTS = "bonfire_adapter.json"
-"""Beside it: `base_fingerprint`, of the weights in float32 that were adapted, and `dtype`, in which they were served."""
+"""Beside it: `base_fingerprint`, of the adapted weights in float32, and `dtype`, in which they were served."""
 
 
 def merge(
@@ -200,7 +200,7 @@ class Merged(Mapping[str, torch.Tensor]):
 
 
 def attach(model: Any, config: LoraConfig, served: str, *, model_name: str) -> Adapters:
-    """Freeze a model of float32 weights and give its linear layers adapters, in place, all that is trained from then on.
+    """Freeze a model of float32 weights and give its linear layers adapters, in place: all that is trained then.
 
     B is zero, so the model computes what it did; A is drawn from torch's global generator, as peft does. The frozen
     weights get the values that they have when they are `served`: bfloat16 or float32. Raises ValueError in one
@@ -285,8 +285,8 @@ def _targets(model: Any, config: LoraConfig, model_name: str) -> list[str]:
 
 
 class _Shell(torch.nn.Module):
-    """The model as a module that peft knows nothing of: in some mixtures it would take other layers for experts than the
-    ones that it is told.
+    """The model as a module that peft knows nothing of: of some mixtures it would adapt experts instead of the layers
+    that it is told.
     """
 
     PREFIX = "policy."
