@@ -67,7 +67,7 @@ class Trainer:
         own_parameters = list(model.parameters())
         self._adapters = None
         if config.lora is not None:
-            from learner.model.lora import attach  # peft takes seconds to import
+            from learner.model.lora import attach  # it imports peft
 
             served = config.publish_dtype or "float32"
             self._adapters = attach(model, config.lora, served, model_name=model_path)

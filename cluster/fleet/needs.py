@@ -189,7 +189,7 @@ def num_adapter_parameters(config: RunConfig) -> int:
 @lru_cache
 def _count_of_model(directory: Path, name: str, lora: LoraConfig) -> int:
     from learner.model.fit import check_architecture, on_meta
-    from learner.model.lora import count_parameters  # peft takes seconds to import
+    from learner.model.lora import count_parameters
 
     return count_parameters(on_meta(check_architecture(directory, name)), lora, name)
 

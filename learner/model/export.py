@@ -25,10 +25,10 @@ def export_merged(adapter: Path, output: Path) -> str:
     """
     if output.exists():
         raise ValueError(f"{output} exists: name a new directory, or remove it")
+    dtype = str(facts_of(adapter).get("dtype"))
     settings = read_object(adapter / ADAPTER_CONFIG)
     base = str(settings["base_model_name_or_path"])
     config = LoraConfig(rank=settings["r"], alpha=settings["lora_alpha"], target=settings["target_modules"])
-    dtype = facts_of(adapter).get("dtype", "float32")
     model = load_model(base)
     adapters = attach(model, config, dtype, model_name=base)
     with torch.no_grad():

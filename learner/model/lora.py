@@ -145,7 +145,7 @@ class Adapters:
         """
         file = directory / ADAPTER_WEIGHTS
         stored = read_tensors(file)
-        if facts_of(directory).get("base_fingerprint", self.base_fingerprint) != self.base_fingerprint:
+        if facts_of(directory).get("base_fingerprint") != self.base_fingerprint:
             raise ValueError(
                 f"{file} adapts other weights than model = {self.peft.base_model_name_or_path!r} has now: bring back those "
                 "that it was trained on"
@@ -243,8 +243,12 @@ def attach(model: Any, config: LoraConfig, served: str, *, model_name: str) -> A
 
 
 def facts_of(directory: Path) -> dict[str, Any]:
-    """What FACTS tells of an adapter; nothing of one that this program has not written."""
-    return read_object(directory / FACTS) if (directory / FACTS).exists() else {}
+    """What FACTS tells of an adapter. Raises ValueError for one of another program, whose settings may be any of peft's."""
+    if not (directory / FACTS).exists():
+        raise ValueError(
+            f"{directory} has no {FACTS}, as adapters of a run have: merge it by peft's own merge_and_unload"
+        )
+    return read_object(directory / FACTS)
 
 
 def count_parameters(model: Any, config: LoraConfig, model_name: str) -> int:

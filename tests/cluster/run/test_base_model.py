@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from cluster.config.parse import parse_config
 from cluster.config.schema import RunConfig
-from cluster.run.base_model import held_out_losses, make_by_fine_tuning
+from cluster.run.base_model import base_is_there, held_out_losses, make_by_fine_tuning
 from cluster.run.fine_tuning import FineTuningProgress
 from learner.supervised.demonstrations import Demonstrations, lay_out
 from tests.shared.tiny_model import model_path
@@ -32,7 +32,7 @@ DATA = Demonstrations(
 )
 
 
-def make_config(model: Path, **sft: object) -> RunConfig:
+def make_config(model: Path, learner: dict[str, object] | None = None, **sft: object) -> RunConfig:
     settings = {
         "base_model": os.path.relpath(model_path()),  # the actors' working directory is another one
         "steps": STEPS,
@@ -41,7 +41,7 @@ def make_config(model: Path, **sft: object) -> RunConfig:
         "held_out_every": 2,
         "checkpoint_every": 4,
     }
-    return parse_config({"model": str(model), "sft": {**settings, **sft}})
+    return parse_config({"model": str(model), "sft": {**settings, **sft}, "learner": learner or {}})
 
 
 def make(config: RunConfig, should_stop: Callable[[int], bool] = lambda step: False) -> list[int]:
@@ -94,3 +94,16 @@ def test_a_loss_that_is_no_number_ends_it_in_one_line_and_leaves_no_model(tmp_pa
         assert config.sft is not None
         make(config.model_copy(update={"sft": config.sft.model_copy(update=beyond_bounds)}))
     assert [path.name for path in tmp_path.iterdir()] == ["model.making"]
+
+
+def test_adapters_are_merged_into_the_model_that_is_made(tmp_path):
+    config = make_config(tmp_path / "model", learner={"lora": {"rank": 4, "target": ["q_proj"]}})
+    assert make(config) == list(range(1, STEPS + 1))
+    made, base = (load_file(Path(path) / "model.safetensors") for path in (config.model, model_path()))
+    assert made.keys() == base.keys()
+    changed = {name for name, value in base.items() if not torch.equal(made[name], value)}
+    assert changed == {f"model.layers.{layer}.self_attn.q_proj.weight" for layer in range(2)}
+    assert held_out_losses(config)[-1] != held_out_losses(config)[0]
+    other = make_config(tmp_path / "model", learner={"lora": {"rank": 2, "target": ["q_proj"]}})
+    with pytest.raises(ValueError, match=r"was made with learner\.lora = .*'rank': 4"):
+        base_is_there(other)

@@ -318,6 +318,15 @@ def test_what_is_exported_is_a_model_of_its_own_with_the_weights_that_were_publi
         export_merged(directory / "model", tmp_path / "merged")
 
 
+def test_an_adapter_of_another_program_is_not_merged_as_if_it_were_of_ours(saved, tmp_path):
+    adapter = Path(shutil.copytree(saved[0] / "model", tmp_path / "adapter"))
+    (adapter / "bonfire_adapter.json").unlink()
+    with pytest.raises(
+        ValueError, match=r"has no bonfire_adapter\.json.*: merge it by peft's own merge_and_unload"
+    ):
+        export_merged(adapter, tmp_path / "merged")
+
+
 @pytest.fixture
 def moved(saved, tmp_path):
     """The checkpoint, and a copy of its base model to change."""
