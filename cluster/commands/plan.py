@@ -59,7 +59,8 @@ def show_plan(config: RunConfig, run_dir: Path, *, local: bool) -> None:
         num_drawn, m = num_problems_drawn(config, len(prepared.train_problems)), config.objective.base_samples
         console.print(
             f"  base scores    {num_drawn:,} problems x {m} samples = {num_drawn * m:,} samples of the base model, once, "
-            "before the training"
+            "before the training",
+            soft_wrap=True,
         )
     console.print(
         f"  training       {train.steps} steps x {train.groups_per_step} prompts x {n} samples = {groups * n:,} "

@@ -78,7 +78,10 @@ BATCH_GAUGES = {
         "win_ratio",
         "Share of the base's samples that one of the newest batch beats; NaN without objective.score_transform",
     ),
-    "bon_win_rate": ("best_of_n_win_ratio", "The same for the best of N samples of the newest batch"),
+    "bon_win_rate": (
+        "best_of_n_win_ratio",
+        "Share of the base's samples that the best of N of the newest batch beats; NaN without it",
+    ),
     "staleness_mean": ("staleness_mean_versions", "Mean versions between sampling and training"),
     "staleness_max": ("staleness_max_versions", "Largest number of versions between sampling and training"),
     "steps_without_learning": ("weightless_steps", "Steps in a row in which no sample had a weight"),

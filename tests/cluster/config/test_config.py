@@ -562,6 +562,14 @@ def test_an_override_of_the_objective_leaves_out_what_the_file_sets_for_its_own(
         load_config(demo, ["objective.name=rloo", "objective.num_select=8"])
 
 
+def test_an_override_without_ranks_leaves_out_how_many_base_samples_the_file_asks_for(tmp_path):
+    path = tmp_path / "ranks.toml"
+    path.write_text('model = "m"\n[objective]\nscore_transform = "rank_vs_base"\nbase_samples = 8\n')
+    assert load_config(path).objective.base_samples == 8
+    plain = load_config(path, ["objective.score_transform=none"]).objective
+    assert plain == ObjectiveConfig(score_transform="none") and not plain.needs_base_scores
+
+
 def test_an_override_of_the_source_leaves_out_what_the_file_sets_for_its_own():
     example = ROOT / "examples/gsm8k_cpu.toml"
     files = ["problems.source=files", "problems.train_path=a.jsonl", "problems.test_path=b.jsonl"]

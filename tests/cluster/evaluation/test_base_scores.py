@@ -284,5 +284,5 @@ def test_what_is_missing_is_drawn_as_it_would_have_been_and_no_more(run, ranked,
 
 @pytest.mark.slow
 def test_a_verifier_that_fails_on_problem_after_problem_ends_it_with_its_message(ranked, tmp_path):
-    with pytest.raises(Halt, match="5 failures in a row .* rank_verifiers:broken .*no such column"):
+    with pytest.raises(Halt, match="5 failures in a row .* 'rank_verifiers:broken' on .*no such column"):
         draw(ranked({"verifier": {"reward": "rank_verifiers:broken"}}), tmp_path)
