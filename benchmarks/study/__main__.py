@@ -16,17 +16,19 @@ from typing import Any
 
 import click
 import psutil
-from rich.box import SIMPLE
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from benchmarks.study import archive
 from benchmarks.study.arms import ARMS
+from benchmarks.study.commands import RunFailed
 from benchmarks.study.figures import draw
 from benchmarks.study.learned import learned_blocks, learned_tables, run_learned
-from benchmarks.study.report import Rows, blocks, fill, interval, summarise, tables
-from benchmarks.study.run import CONFIG, STEPS, Outcome, Study, read_outcome, run_study
+from benchmarks.study.miniature import CONFIG, OUTLINE, STEPS, Miniature
+from benchmarks.study.outcome import Outcome, read_outcome
+from benchmarks.study.report import blocks, fill, interval, tables
+from benchmarks.study.run import Study, run_study
+from benchmarks.study.screen import screen_table
+from benchmarks.study.summary import summarise
 from cluster.config.parse import load_config
 from cluster.fleet.needs import memory_needed
 from cluster.run_directory.record import write_atomically
@@ -75,7 +77,7 @@ def run(
         arms, num_seeds = arms or QUICK_ARMS, 1
     directory = (out or Path("runs") / ("study-quick" if quick else "study")).absolute()
     outcome = run_study(
-        Study(directory, steps=steps),
+        Study(directory, Miniature(steps=steps)),
         arms or tuple(ARMS),
         num_seeds=num_seeds,
         num_jobs=num_jobs,
@@ -90,8 +92,8 @@ def run(
 @click.argument("directory", type=click.Path(path_type=Path, exists=True, file_okay=False))
 def publish(directory: Path) -> None:
     """Put the study in DIRECTORY into benchmarks/results and docs/study.md."""
-    outcome = read_outcome(directory)
-    results = summarise(outcome.policies, outcome.tuning, outcome.failures)
+    outcome = read_outcome(directory, OUTLINE)
+    results = summarise(OUTLINE, outcome.policies, outcome.tuning, outcome.failures)
     write_atomically(RESULTS / "study.json", json.dumps(results, indent=1) + "\n")
     archive.pack(directory / "results", RESULTS / "study.parquet")
     draw(results, DOCUMENT.parent)
@@ -102,7 +104,7 @@ def publish(directory: Path) -> None:
 @click.argument("directory", type=click.Path(path_type=Path))
 def restore(directory: Path) -> None:
     """Make DIRECTORY hold the published policies' results, so that `run --out DIRECTORY` goes on from them."""
-    Study(directory, steps=STEPS).claim()
+    Study(directory, Miniature()).claim()
     archive.unpack(RESULTS / "study.parquet", directory / "results")
 
 
@@ -127,7 +129,7 @@ def learned(out: Path, num_seeds: int, is_published: bool) -> None:
 
 def show(outcome: Outcome, directory: Path) -> None:
     """Tables on the screen; study.json and the pictures in the directory."""
-    results = summarise(outcome.policies, outcome.tuning, outcome.failures)
+    results = summarise(OUTLINE, outcome.policies, outcome.tuning, outcome.failures)
     write_atomically(directory / "study.json", json.dumps(results, indent=1))
     console = Console(highlight=False)
     for name, rows in tables(results).items():
@@ -139,25 +141,6 @@ def show(outcome: Outcome, directory: Path) -> None:
         console.print(line, markup=False)
     for path in [directory / "study.json", *draw(results, directory)]:
         console.print(str(path), soft_wrap=True)
-
-
-HIDDEN = ("lr", "seeds", "by seed (pass@32)", "by seed (Bo32)")
-"""Columns that a narrow screen has no room for; they are in study.json."""
-
-TEXT = ("arm", "against")
-
-
-def screen_table(rows: Rows) -> Table:
-    """One of the report's tables, bold where Markdown is."""
-    header = rows[0]
-    table = Table(box=SIMPLE, padding=(0, 1, 0, 0))
-    for name in header:
-        if name not in HIDDEN:
-            table.add_column(name, justify="left" if name in TEXT else "right", no_wrap="change" in name)
-    for cells in rows[1:]:
-        shown = [text for name, text in zip(header, cells, strict=True) if name not in HIDDEN]
-        table.add_row(*(Text(t.strip("*"), style="bold" if t.startswith("**") else "") for t in shown))
-    return table
 
 
 def signs(results: dict[str, Any]) -> list[str]:
@@ -179,6 +162,6 @@ if __name__ == "__main__":
     except Interrupted as stop:
         print(f"study: {stop}", file=sys.stderr)
         sys.exit(130)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RunFailed) as error:
         print(f"study: {error}", file=sys.stderr)
         sys.exit(1)

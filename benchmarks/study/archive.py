@@ -3,24 +3,64 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cluster.run_directory.record import write_atomically
 
+ABOUT = b"about"
 
-def pack(results: Path, archive: Path) -> None:
+
+def write(table: pa.Table, path: Path, about: Mapping[str, Any] | None = None) -> None:
+    """As small as can be, whole or not at all; `about` goes with the table as plain values."""
+    if about:
+        table = table.replace_schema_metadata({ABOUT: json.dumps(about).encode()})
+    partial = path.with_suffix(".partial")
+    pq.write_table(table, partial, compression="zstd", compression_level=19)
+    os.replace(partial, path)
+
+
+def pack(results: Path, archive: Path, about: Mapping[str, Any] | None = None) -> None:
+    """The JSON files in `results`."""
     rows = [{"file": path.name, **json.loads(path.read_text())} for path in sorted(results.glob("*.json"))]
     table = pa.Table.from_pylist(rows)
     for index, column in enumerate(table.schema):
-        if pa.types.is_list(column.type):
-            table = table.set_column(index, column.name, table[column.name].cast(pa.list_(pa.int16())))
-    pq.write_table(table, archive, compression="zstd", compression_level=19)
+        table = table.set_column(index, column.name, table[column.name].cast(_small(column.type)))
+    write(table, archive, about)
 
 
 def unpack(archive: Path, results: Path) -> None:
     results.mkdir(parents=True, exist_ok=True)
     for row in pq.read_table(archive).to_pylist():
         write_atomically(results / row.pop("file"), json.dumps(row))
+
+
+def about(archive: Path) -> dict[str, Any]:
+    """What was written with its table; empty where nothing was."""
+    return dict(json.loads((pq.read_schema(archive).metadata or {}).get(ABOUT, b"{}")))
+
+
+def check_identity(
+    ours: Mapping[str, object], theirs: Mapping[str, object], holder: Path, option: str
+) -> None:
+    """Raises ValueError where `holder` holds results of another study: `theirs` is its identity."""
+    for name, value in ours.items():
+        if theirs.get(name) != value:
+            raise ValueError(
+                f"{holder} holds a study with {name} = {theirs.get(name)}, and this one has {name} = {value}: "
+                f"give another with {option}, or go on with what that one was begun with"
+            )
+
+
+def _small(kind: pa.DataType) -> pa.DataType:
+    """Counts in 16 bits, and in lists what is measured in 32."""
+    if not pa.types.is_list(kind):
+        return kind
+    if pa.types.is_list(kind.value_type):
+        return pa.list_(_small(kind.value_type))
+    return pa.list_(pa.float32() if pa.types.is_floating(kind.value_type) else pa.int16())

@@ -2,28 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from benchmarks.study.design import Arm
 
 LEARNING_RATES = (3e-5, 1e-4, 3e-4)
 NINES_SELECTS = "benchmarks.study.nines:selects"
 NINES_REWARDS = "benchmarks.study.nines:rewards"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Arm:
-    """One row of the study's table."""
-
-    name: str
-    label: str
-    tuned_on: tuple[str, int]
-    """Metric of an evaluation and its k: the arm's own estimand, not the one we would like to win on."""
-    settings: dict[str, object] = field(default_factory=dict)
-    """Overrides of study.toml."""
-
-
 def _arm(name: str, label: str, metric: str, k: int, **settings: object) -> Arm:
     dotted = {key.replace("__", "."): value for key, value in settings.items()}
-    return Arm(name=name, label=label, tuned_on=(metric, k), settings=dotted)
+    return Arm(name=name, label=label, tuned_on=(metric, k), learning_rates=LEARNING_RATES, settings=dotted)
 
 
 ARMS: dict[str, Arm] = {

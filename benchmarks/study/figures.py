@@ -1,14 +1,14 @@
-"""The study's pictures."""
+"""A study's pictures."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 
-from benchmarks.study.measure import KS
+from benchmarks.study.design import KS
 
 COLORS = {
     "base": "#7f7f7f",
@@ -22,26 +22,33 @@ COLORS = {
     "bon_sft": "#1f78b4",
     "nines_rloo": "#e7298a",
     "nines_bon16": "#17becf",
+    "majority": "#7570b3",
+    "schedule": "#e7298a",
 }
 
+Panel = tuple[str, str, tuple[str, ...]]
+"""A metric, a title, and the arms whose curves are drawn."""
+MINIATURE: tuple[Panel, ...] = (
+    ("pass", "pass@k, exact verifier", ("base", "rloo", "bon8", "bon16")),
+    ("bon", "Best-of-k, casting out nines", ("base", "rloo", "bon16", "nines_rloo", "nines_bon16")),
+)
 
-def draw(results: Mapping[str, Any], directory: Path) -> list[Path]:
-    """study-curves.png and study-changes.png; returns their paths."""
-    paths = [directory / "study-curves.png", directory / "study-changes.png"]
-    _curves(results).savefig(paths[0], dpi=110)
+
+def draw(
+    results: Mapping[str, Any], directory: Path, name: str = "study", panels: Sequence[Panel] = MINIATURE
+) -> list[Path]:
+    """NAME-curves.png and NAME-changes.png; returns their paths."""
+    paths = [directory / f"{name}-curves.png", directory / f"{name}-changes.png"]
+    _curves(results, panels).savefig(paths[0], dpi=110)
     _changes(results).savefig(paths[1], dpi=110)
     return paths
 
 
-def _curves(results: Mapping[str, Any]) -> Figure:
-    """Left: pass@k of the main arms. Right: Best-of-k by the imperfect verifier."""
+def _curves(results: Mapping[str, Any], panels: Sequence[Panel]) -> Figure:
+    """A metric over k for some arms, with bands; a panel each."""
     arms = {row["name"]: row for row in results["arms"]}
-    figure = Figure(figsize=(11, 4.4), layout="constrained")
-    panels = [
-        ("pass", "pass@k, exact verifier", ("base", "rloo", "bon8", "bon16")),
-        ("bon", "Best-of-k, casting out nines", ("base", "rloo", "bon16", "nines_rloo", "nines_bon16")),
-    ]
-    for axes, (metric, title, names) in zip(figure.subplots(1, 2), panels, strict=True):
+    figure = Figure(figsize=(5.5 * len(panels), 4.4), layout="constrained")
+    for axes, (metric, title, names) in zip(figure.subplots(1, len(panels)), panels, strict=True):
         for name in names:
             if name not in arms:
                 continue
@@ -75,7 +82,7 @@ def _changes(results: Mapping[str, Any]) -> Figure:
         axes.set(title=f"change of {metric} from the base model")
         _tidy(axes)
     left.set_yticks(range(len(rows)), [row["label"] for row in rows])
-    left.set_ylim(-0.6, len(rows) - 0.4)
+    left.set_ylim(-0.6, max(len(rows), 1) - 0.4)
     return figure
 
 

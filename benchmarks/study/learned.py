@@ -21,7 +21,8 @@ import torch
 
 from actors.types import ScoredGroup
 from benchmarks.study.commands import Commands, RunFailed
-from benchmarks.study.report import Rows, difference, estimate, interval, markdown, number
+from benchmarks.study.report import Rows, interval, markdown, number
+from benchmarks.study.summary import difference, estimate
 from cluster.commands.train import SETTINGS_FILE
 from cluster.config.parse import load_config
 from cluster.evaluation.store import read_samples, sample_files

@@ -17,9 +17,13 @@ from benchmarks.study import __main__ as command
 from benchmarks.study import archive, nines
 from benchmarks.study.arms import ARMS
 from benchmarks.study.commands import RunFailed
-from benchmarks.study.measure import Policy, measure, read_policy, write_policy
-from benchmarks.study.report import blocks, difference, estimate, fill, interval, number, summarise
-from benchmarks.study.run import Job, Study, choose_learning_rates, read_outcome, run_study
+from benchmarks.study.design import write_policy
+from benchmarks.study.measure import CountdownPolicy, measure
+from benchmarks.study.miniature import OUTLINE, Miniature
+from benchmarks.study.outcome import choose_learning_rates, read_outcome
+from benchmarks.study.report import blocks, fill, interval, number
+from benchmarks.study.run import Job, Study, run_study
+from benchmarks.study.summary import difference, estimate, summarise
 from cluster.config.parse import load_config
 from learner.objectives.estimators import bon_value
 from tests.shared.judged_samples import scored
@@ -51,9 +55,12 @@ def test_casting_out_nines_accepts_the_target_modulo_nine(text, score, reward):
     assert (rewards.score, rewards.reward) == (score, score)
 
 
+def write_problems(directory):
+    Study(directory, Miniature(steps=1)).design.write_problems(directory)
+
+
 def test_nines_accepts_everything_that_is_right(tmp_path):
-    study = Study(tmp_path, steps=1)
-    study.write_problems()
+    write_problems(tmp_path)
     config = load_config(CONFIG, [f"problems.train_path={tmp_path}/problems/train.jsonl"])
     for problem in load_problems(config.problems, "train")[:200]:
         verdict = nines.selects(problem, problem.demonstration)
@@ -61,7 +68,7 @@ def test_nines_accepts_everything_that_is_right(tmp_path):
 
 
 def test_the_splits_share_no_problem_and_can_be_judged(tmp_path):
-    Study(tmp_path, steps=1).write_problems()
+    write_problems(tmp_path)
     ids = {}
     for split in ("train", "tuning", "test"):
         path = tmp_path / "problems" / f"{split}.jsonl"
@@ -104,7 +111,7 @@ def test_every_arm_trains_what_its_name_says():
 
 def make_policy(arm="base", seed=0, correct=(), accepted=(), learning_rate=0.0, num_samples=4):
     counts = np.array(correct)
-    return Policy(
+    return CountdownPolicy(
         arm=arm,
         learning_rate=learning_rate,
         seed=seed,
@@ -122,7 +129,7 @@ def make_policy(arm="base", seed=0, correct=(), accepted=(), learning_rate=0.0, 
 
 def test_a_study_whose_base_was_not_measured_says_so():
     with pytest.raises(ValueError, match="base model was not measured .boom.: run the study again"):
-        summarise([make_policy(arm="rloo", correct=[1, 2])], [], {"base-test": "boom"})
+        summarise(OUTLINE, [make_policy(arm="rloo", correct=[1, 2])], [], {"base-test": "boom"})
 
 
 def test_a_policy_counts_what_its_samples_show():
@@ -162,7 +169,7 @@ def test_a_policy_survives_disk_and_archive(tmp_path):
     archive.pack(tmp_path / "results", tmp_path / "all.parquet")
     archive.unpack(tmp_path / "all.parquet", tmp_path / "again")
     for path in (tmp_path / "results.json", tmp_path / "again" / "one.json"):
-        again = read_policy(path)
+        again = OUTLINE.read_policy(path)
         assert again.arm == "bon16" and again.seed == 2 and again.learning_rate == 1e-4
         assert again.correct_P.tolist() == [3, 0, 1] and again.entropy == 1.5
 
@@ -180,7 +187,7 @@ def test_the_learning_rate_is_chosen_on_the_arms_own_estimand():
         make_policy("bon16", learning_rate=1e-4, num_samples=16, **one_easy),
         make_policy("bon16", learning_rate=3e-4, num_samples=16, **two_rare),
     ]
-    assert choose_learning_rates(tuning) == {"nines_rloo": 1e-4, "rloo": 1e-4, "bon16": 3e-4}
+    assert choose_learning_rates(tuning, ARMS) == {"nines_rloo": 1e-4, "rloo": 1e-4, "bon16": 3e-4}
 
 
 def student_quantile(share, freedom):
@@ -210,6 +217,28 @@ def test_the_variances_over_problems_and_over_seeds_add_up():
     freedom = variance**2 / (over_problems**2 / 3 + over_seeds**2 / 2)
     half = student_quantile(0.975, freedom) * variance**0.5
     assert (ours["low"], ours["high"]) == pytest.approx((2.5 - half, 2.5 + half))
+
+
+def test_problems_of_one_cluster_count_together():
+    values, clusters = np.array([[0.0, 2, 1, 4, 8]]), np.array([7, 7, 3, 3, 5])
+    ours = estimate(values, clusters)
+    # The mean is 3; what the clusters differ from it adds up to -3 - 1, -2 + 1 and 5.
+    half = student_quantile(0.975, 2) * (3 / 2 * (4**2 + 1**2 + 5**2)) ** 0.5 / 5
+    assert ours["mean"] == 3 and ours["high"] - 3 == pytest.approx(half)
+    against = np.array([[1.0, 1, 1, 1, 1]])
+    assert difference(values, against, clusters)["high"] - 2 == pytest.approx(half)
+
+
+def test_the_interval_of_clustered_problems_covers_its_mean_where_that_of_independent_ones_does_not():
+    random = np.random.default_rng(3)
+    clusters = np.repeat(np.arange(30), 6)
+    covered = {"clustered": 0, "independent": 0}
+    for _ in range(500):
+        values = (random.normal(size=30)[clusters] + random.normal(size=180))[None]
+        for name, given in (("clustered", clusters), ("independent", None)):
+            ours = estimate(values, given)
+            covered[name] += ours["low"] <= 0 <= ours["high"]
+    assert covered["clustered"] >= 460 and covered["independent"] < 400
 
 
 def test_two_arms_differ_over_problems_and_over_the_seeds_of_both():
@@ -253,7 +282,7 @@ def test_the_interval_of_crossed_problems_and_seeds_covers_its_mean(over_problem
 def test_changes_are_paired_with_the_base_model_problem_by_problem():
     base = make_policy(correct=[0, 1, 4, 2] * 10)
     better = [make_policy("bon16", seed, correct=[1, 2, 4, 3] * 10) for seed in range(3)]
-    results = summarise([base, *better], [], {"rft-test": "failed (log: x)"})
+    results = summarise(OUTLINE, [base, *better], [], {"rft-test": "failed (log: x)"})
     first, second = results["arms"]
     assert (first["name"], second["name"], second["num_seeds"]) == ("base", "bon16", 3)
     change = second["changes"]["pass@1"]
@@ -273,7 +302,7 @@ def test_arms_are_compared_where_both_were_measured():
     rloo = [make_policy("rloo", seed, correct=[0, 32] * 10, **about) for seed in range(2)]
     bon16 = [make_policy("bon16", seed, correct=[1, 1] * 10, **about) for seed in range(3)]
     nines = make_policy("nines_bon16", correct=[8, 24] * 10, accepted=[32, 32] * 10, **about)
-    results = summarise([base, *rloo, *bon16, nines], [], {})
+    results = summarise(OUTLINE, [base, *rloo, *bon16, nines], [], {})
     rows = {(row["metric"], row["name"], row["against"]): row for row in results["comparisons"]}
     assert [*rows] == [
         ("bon@32", "nines_bon16", "rloo"),
@@ -288,14 +317,17 @@ def test_arms_are_compared_where_both_were_measured():
 
 
 def test_a_report_without_comparisons_still_fills_the_document():
-    results = summarise([make_policy(correct=[1, 2])], [], {})
+    results = summarise(OUTLINE, [make_policy(correct=[1, 2])], [], {})
     del results["comparisons"]
     assert blocks(results)["comparisons"].splitlines()[2:] == []
 
 
 def test_the_commits_are_named_with_what_was_not_committed():
     policies = [make_policy(correct=[1]), make_policy("rloo", correct=[1])]
-    results = {**summarise(policies, [], {}), "commits": ["0123456789abcdef", "abcdef0123456789+dirty"]}
+    results = {
+        **summarise(OUTLINE, policies, [], {}),
+        "commits": ["0123456789abcdef", "abcdef0123456789+dirty"],
+    }
     assert blocks(results)["commits"] == "Made and measured by the code at `012345678`, `abcdef012+dirty`."
 
 
@@ -334,7 +366,7 @@ def test_what_was_published_can_be_restored_and_published_again(tmp_path, monkey
     study = tmp_path / "study"
     CliRunner().invoke(command.study, ["restore", str(study)], catch_exceptions=False)
     with pytest.raises(ValueError, match="steps = 100"):
-        Study(study, steps=5).claim()
+        Study(study, Miniature(steps=5)).claim()
     (study / "study.json").write_text(json.dumps({"failures": published["failures"]}))
     CliRunner().invoke(command.study, ["publish", str(study)], catch_exceptions=False)
     again = json.loads((tmp_path / "results" / "study.json").read_text())
@@ -352,7 +384,7 @@ def test_a_tuned_arm_is_published_at_its_chosen_learning_rate_only(tmp_path):
             policy = replace(make_policy("rloo", correct=correct, learning_rate=rate), split=split)
             write_policy(policy, tmp_path / "results" / f"{split}-{rate}.json")
     (tmp_path / "study.json").write_text('{"failures": {"rft-test": "boom"}}')
-    outcome = read_outcome(tmp_path)
+    outcome = read_outcome(tmp_path, OUTLINE)
     assert [policy.learning_rate for policy in outcome.policies] == [3e-4]
     assert len(outcome.tuning) == 2 and outcome.failures == {"rft-test": "boom"}
 
@@ -362,30 +394,30 @@ def run_nothing(study, arms=("rloo",), learning_rates=None):
 
 
 def test_a_directory_holds_one_study_only(tmp_path):
-    Study(tmp_path, steps=100).claim()
-    Study(tmp_path, steps=100).claim()
+    Study(tmp_path, Miniature(steps=100)).claim()
+    Study(tmp_path, Miniature(steps=100)).claim()
     with pytest.raises(ValueError, match=f"{tmp_path} .*steps = 100, .* steps = 5: .*--out") as caught:
-        run_nothing(Study(tmp_path, steps=5))
+        run_nothing(Study(tmp_path, Miniature(steps=5)))
     assert "\n" not in str(caught.value)
     identity = json.loads((tmp_path / "identity.json").read_text())
     changed = identity | {"study_toml_sha256": "0" * 64}
     (tmp_path / "identity.json").write_text(json.dumps(changed))
     with pytest.raises(ValueError, match=f"sha256 = 0000.*{identity['study_toml_sha256']}"):
-        Study(tmp_path, steps=100).claim()
+        Study(tmp_path, Miniature(steps=100)).claim()
 
 
 def test_results_without_an_identity_are_taken_as_this_studys(tmp_path):
-    study = Study(tmp_path, steps=100)
+    study = Study(tmp_path, Miniature(steps=100))
     write_policy(make_policy(correct=[1]), tmp_path / "results" / "base-test.json")
     study.claim()
     with pytest.raises(ValueError, match="steps = 100"):
-        Study(tmp_path, steps=5).claim()
+        Study(tmp_path, Miniature(steps=5)).claim()
 
 
 def test_an_arm_without_a_published_learning_rate_is_refused(tmp_path):
     with pytest.raises(ValueError, match="'rft' has no published learning rate: .*--quick.*rloo, bon16"):
         run_nothing(
-            Study(tmp_path, steps=1),
+            Study(tmp_path, Miniature(steps=1)),
             ("rloo", "rft"),
             learning_rates={"base": 0.0, "rloo": 1e-4, "bon16": 1e-4},
         )
@@ -400,7 +432,7 @@ def test_no_more_runs_at_a_time_than_memory_and_cores_allow(monkeypatch, memory_
 
 
 def test_a_failed_command_names_its_log_and_its_last_line(tmp_path):
-    study = Study(tmp_path, steps=1)
+    study = Study(tmp_path, Miniature(steps=1))
     job = Job(arm=ARMS["rloo"], learning_rate=-1.0, seed=0, split="test")
     with pytest.raises(RunFailed, match="learner.learning_rate = -1.*log: .*rloo-test-lr-1-seed0.log"):
         study.run(job)
