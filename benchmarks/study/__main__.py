@@ -4,6 +4,8 @@
 .venv/bin/python -m benchmarks.study run --quick               two arms, one seed, minutes
 .venv/bin/python -m benchmarks.study publish runs/study        its numbers and figures into docs/study.md
 .venv/bin/python -m benchmarks.study learned                   the arm with a learned verifier, hours
+.venv/bin/python -m benchmarks.study real --svamp F --gsm8k G  a real model on SVAMP, hours; goes on where it was
+.venv/bin/python -m benchmarks.study publish-real              its numbers and figures into docs/study-real.md
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from benchmarks.study.figures import draw
 from benchmarks.study.learned import learned_blocks, learned_tables, run_learned
 from benchmarks.study.miniature import CONFIG, OUTLINE, STEPS, Miniature
 from benchmarks.study.outcome import Outcome, read_outcome
+from benchmarks.study.real_commands import publish_real, real
 from benchmarks.study.report import blocks, fill, interval, tables
 from benchmarks.study.run import Study, run_study
 from benchmarks.study.screen import screen_table
@@ -49,6 +52,10 @@ def default_jobs() -> int:
 @click.group()
 def study() -> None:
     """Train and compare the study's arms."""
+
+
+study.add_command(real)
+study.add_command(publish_real)
 
 
 @study.command()

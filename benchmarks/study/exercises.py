@@ -1,0 +1,255 @@
+"""Published exercises in arithmetic as problems of a study: SVAMP to train and test on, GSM8K to make a base with.
+
+SVAMP (Patel et al., arXiv 2103.07191) varies 100 stories, about ten times each, with other numbers and other questions. Two
+variations of one story are not independent, and one that was trained on helps with the other: a story is whole in one
+split, and a split's mean has the error of its stories, not of its problems.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from verifiers.countdown import expressions
+
+ALIKE = 0.4
+"""Share of their words that two variations of a story have in common. From .35 to .45 SVAMP falls into 94 to 100 stories."""
+MAX_LINES = 4
+"""A longer working is not taken as a demonstration: SVAMP never needs one."""
+
+_FREQUENT = frozenset(
+    [
+        "a",
+        "after",
+        "all",
+        "an",
+        "and",
+        "are",
+        "at",
+        "be",
+        "by",
+        "did",
+        "do",
+        "does",
+        "each",
+        "for",
+        "from",
+        "had",
+        "has",
+        "have",
+        "he",
+        "her",
+        "him",
+        "his",
+        "how",
+        "if",
+        "in",
+        "is",
+        "it",
+        "left",
+        "many",
+        "more",
+        "much",
+        "now",
+        "of",
+        "on",
+        "one",
+        "or",
+        "she",
+        "some",
+        "than",
+        "that",
+        "the",
+        "their",
+        "them",
+        "there",
+        "they",
+        "this",
+        "to",
+        "total",
+        "was",
+        "were",
+        "what",
+        "when",
+        "who",
+        "with",
+        "would",
+    ]
+)
+_NUMBER = re.compile(r"\d+(?:\.\d+)?")
+_CALCULATION = re.compile(r"<<([^<>=]*)=([^<>=]*)>>")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exercise:
+    """A question with its answer, and how it is worked out."""
+
+    id: str
+    question: str
+    answer: str
+    working: tuple[str, ...]
+    """Calculations of two numbers each, `19 + 4 = 23`, the last of which has the answer."""
+    story: int
+    """Exercises of one story are variations of each other."""
+
+    @property
+    def demonstration(self) -> str:
+        return "\n".join((*self.working, f"#### {self.answer}"))
+
+
+def read_svamp(path: Path) -> list[Exercise]:
+    """Those of SVAMP's problems whose equation has an operator and gives the answer; stories count from 0.
+
+    Raises ValueError for a file that is not SVAMP's.
+    """
+    rows = _rows(path, ("ID", "Body", "Question", "Equation", "Answer"))
+    questions = [_join(row["Body"], row["Question"]) for row in rows]
+    exercises = []
+    for row, question, story in zip(rows, questions, find_stories(questions), strict=True):
+        working = work_out(str(row["Equation"]))
+        if working and working[-1].endswith(f"= {row['Answer']:g}"):
+            answer = f"{row['Answer']:g}"
+            exercises.append(
+                Exercise(id=row["ID"], question=question, answer=answer, working=working, story=story)
+            )
+    return exercises
+
+
+def read_gsm8k(path: Path) -> list[Exercise]:
+    """Those of GSM8K's problems whose calculations are of whole numbers, few, right, and end in the answer.
+
+    Each is a story of its own. Raises ValueError for a file that is not GSM8K's.
+    """
+    exercises = []
+    for number, row in enumerate(_rows(path, ("question", "answer"))):
+        solution, _, answer = str(row["answer"]).rpartition("####")
+        answer = answer.strip().replace(",", "")
+        lines: list[str] = []
+        for left, right in _CALCULATION.findall(solution):
+            steps = work_out(left)
+            if not steps or steps[-1].split(" = ")[1] != right:
+                break
+            lines += steps
+        else:
+            if lines and len(lines) <= MAX_LINES and lines[-1].endswith(f"= {answer}"):
+                question = " ".join(str(row["question"]).split())
+                identity = f"{path.stem}-{number}"
+                exercises.append(
+                    Exercise(
+                        id=identity, question=question, answer=answer, working=tuple(lines), story=number
+                    )
+                )
+    return exercises
+
+
+def work_out(equation: str) -> tuple[str, ...]:
+    """`( 19.0 + 4.0 ) * 15.0` -> (`19 + 4 = 23`, `23 * 15 = 345`); empty where that takes other than whole numbers."""
+    postfix = expressions.to_postfix(re.sub(r"\.0+(?!\d)", "", equation))
+    if postfix is None:
+        return ()
+    stack: list[int] = []
+    lines: list[str] = []
+    for item in postfix:
+        if isinstance(item, int):
+            stack.append(item)
+            continue
+        right, left = stack.pop(), stack.pop()
+        value = expressions.evaluate([left, right, item])
+        if value is None or value.denominator != 1:
+            return ()
+        stack.append(int(value))
+        lines.append(f"{left} {item} {right} = {int(value)}")
+    return tuple(lines)
+
+
+def find_stories(questions: Sequence[str]) -> list[int]:
+    """For each question the number of its story: linked are questions that have `ALIKE` of their words in common.
+
+    Words, not numbers, and none of the frequent ones; a link is the share of both questions' words that both have.
+    """
+    words = [frozenset(re.findall(r"[a-z]+", question.lower())) - _FREQUENT for question in questions]
+    story_of = list(range(len(questions)))
+    for i, ours in enumerate(words):
+        for j in range(i):
+            if story_of[i] != story_of[j] and len(ours & words[j]) >= ALIKE * len(ours | words[j]):
+                old, new = story_of[i], story_of[j]
+                story_of = [new if story == old else story for story in story_of]
+    numbers = {story: number for number, story in enumerate(dict.fromkeys(story_of))}
+    return [numbers[story] for story in story_of]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """How much of a set of exercises a split gets."""
+
+    stories: int | None
+    """None: all that are left."""
+    of_each: int | None
+    """Exercises of a story, at most; None: all of them."""
+
+
+def split(
+    exercises: Sequence[Exercise], parts: Mapping[str, Part], *, seed: int
+) -> dict[str, list[Exercise]]:
+    """Deal the stories out, by a hash of the seed and their first exercise's id; no story is in two splits.
+
+    Raises ValueError for fewer stories than the parts name.
+    """
+    by_story: dict[int, list[Exercise]] = {}
+    for exercise in sorted(exercises, key=lambda exercise: _place(exercise.id, seed)):
+        by_story.setdefault(exercise.story, []).append(exercise)
+    stories = list(by_story.values())
+    needed = sum(part.stories or 1 for part in parts.values())
+    if len(stories) < needed:
+        raise ValueError(
+            f"{len(stories)} stories are too few for splits of {needed}: give the whole data set"
+        )
+    found = {}
+    for name, part in parts.items():
+        mine = stories[: part.stories]
+        stories = stories[len(mine) :]
+        found[name] = [exercise for story in mine for exercise in story[: part.of_each]]
+    return found
+
+
+def as_rows(exercises: Iterable[Exercise]) -> str:
+    """JSON lines: `prompt` and `answer` for the model and its verifier, `demonstration` to imitate, `story` for us."""
+    return "".join(
+        json.dumps(
+            {
+                "id": exercise.id,
+                "prompt": exercise.question,
+                "answer": exercise.answer,
+                "demonstration": exercise.demonstration,
+                "story": exercise.story,
+            }
+        )
+        + "\n"
+        for exercise in exercises
+    )
+
+
+def _place(identity: str, seed: int) -> bytes:
+    """Order by hash: the same in every process and version of Python."""
+    return hashlib.sha256(f"{seed} {identity}".encode()).digest()
+
+
+def _join(body: str, question: str) -> str:
+    """SVAMP's bodies may end within a sentence that the question ends."""
+    body, question = " ".join(body.split()), " ".join(question.split())
+    if body[-1:] in (".", "?", "!"):
+        return f"{body} {question}"
+    return f"{body}, {question[:1].lower()}{question[1:]}"
+
+
+def _rows(path: Path, names: Sequence[str]) -> list[dict[str, Any]]:
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    missing = [name for name in names if not rows or name not in rows[0]]
+    if missing:
+        raise ValueError(f"{path} has no field {missing[0]!r}: give the file as it was published")
+    return rows

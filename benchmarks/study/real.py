@@ -1,0 +1,259 @@
+"""The comparison on a real model: SmolLM2-135M, which has learned to calculate from GSM8K, on SVAMP (docs/study-real.md).
+
+What is made, beside what `run.Study` makes: the base, by `bonfire sft`; samples of it on the training problems; and from
+these the verifier of Best-of-k, by `bonfire train-verifier`. Base and verifier are too large to keep. They are made
+anew where they are missing, the verifier from the samples that were kept, and every result says which weights it is of.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from benchmarks.study import archive
+from benchmarks.study.commands import Commands, RunFailed
+from benchmarks.study.design import Design, as_flags, as_overrides
+from benchmarks.study.exercises import Exercise, Part, as_rows, read_gsm8k, read_svamp, split
+from benchmarks.study.real_arms import ARMS, OUTLINE, RATES
+from benchmarks.study.real_measure import RealPolicy, measure
+from cluster.evaluation.store import PROBLEMS_FILE, SETTINGS_FILE, Cell, read_samples, sample_files
+from cluster.run_directory.record import write_atomically, write_table_atomically
+
+CONFIG = Path(__file__).with_name("real.toml")
+SEED = 0
+"""Of the splits."""
+WARM_UP = {
+    "sft.epochs": 1,
+    "sft.batch_size": 32,
+    "sft.learning_rate": 1e-4,
+    "sft.checkpoint_every": 10,
+}
+VERIFIER = {
+    "loss": "pairwise",
+    "problems_per_step": 12,
+    "samples_per_problem": 6,
+    "learning_rate": 3e-5,
+    "warmup_steps": 10,
+    "validate_every": 20,
+    "micro_batch_tokens": 4096,
+    "dtype": "bfloat16",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sizes:
+    """How much of everything; SVAMP has 98 stories."""
+
+    steps: int
+    warm_up: int
+    """Exercises of GSM8K, of 3,810 that can be had."""
+    test: Part
+    tuning: Part
+    train: Part
+    rates: int
+    """Learning rates that are tried."""
+    samples: int
+    """Of a tuning or test problem."""
+    verifier_samples: int
+    """Of a training problem, for the verifier to learn from."""
+    verifier_steps: int
+
+
+FULL = Sizes(
+    steps=40,
+    warm_up=640,
+    test=Part(stories=44, of_each=6),
+    tuning=Part(stories=10, of_each=6),
+    train=Part(stories=None, of_each=None),
+    rates=len(RATES),
+    samples=32,
+    verifier_samples=16,
+    verifier_steps=60,
+)
+REHEARSAL = replace(
+    FULL,
+    steps=1,
+    warm_up=96,
+    test=Part(stories=4, of_each=2),
+    tuning=Part(stories=2, of_each=2),
+    rates=1,
+    verifier_samples=4,
+    verifier_steps=1,
+)
+"""Every part once, in minutes; its numbers mean nothing."""
+
+
+@cache
+def fingerprint(path: Path) -> str:
+    """The first digits of a file's SHA-256."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:12]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sources:
+    """What the study is made of; none of it is in the repository."""
+
+    model: Path
+    """SmolLM2-135M-Instruct, a transformers directory (`make real-model`)."""
+    svamp: Path
+    """SVAMP's 1,000 problems, as JSON lines."""
+    gsm8k: Path
+    """GSM8K's training problems, the same."""
+
+
+class RealStudy(Design):
+    """Five arms on SVAMP, from one base."""
+
+    config = CONFIG
+
+    def __init__(self, sources: Sources, *, sizes: Sizes = FULL, kept_samples: Path | None = None) -> None:
+        """`kept_samples`: where what the verifier learns from is kept, so that it is the same one in every directory."""
+        arms = {
+            name: replace(arm, learning_rates=arm.learning_rates[: sizes.rates]) for name, arm in ARMS.items()
+        }
+        self.outline = replace(OUTLINE, arms=arms)
+        self.steps = sizes.steps
+        self.samples = {"tuning": sizes.samples, "test": sizes.samples}
+        self.sources, self._sizes, self._kept_samples = sources, sizes, kept_samples
+
+    def identity(self) -> dict[str, Any]:
+        sources = self.sources
+        return {
+            "real_toml_sha256": fingerprint(CONFIG),
+            "svamp_sha256": fingerprint(sources.svamp),
+            "gsm8k_sha256": fingerprint(sources.gsm8k),
+            "model_sha256": fingerprint(sources.model / "model.safetensors"),
+            "arms": {name: dict(arm.settings) for name, arm in ARMS.items()},
+            "warm_up": WARM_UP,
+            "verifier": VERIFIER,
+            "split_seed": SEED,
+            "sizes": asdict(self._sizes),
+        }
+
+    def write_problems(self, directory: Path) -> str:
+        """Beside the three splits of SVAMP `warm-up.jsonl`, of GSM8K."""
+        parts = {name: getattr(self._sizes, name) for name in ("test", "tuning", "train")}
+        splits: dict[str, list[Exercise]] = split(read_svamp(self.sources.svamp), parts, seed=SEED)
+        warm_up = {"warm-up": Part(stories=self._sizes.warm_up, of_each=None)}
+        for name, exercises in (splits | split(read_gsm8k(self.sources.gsm8k), warm_up, seed=SEED)).items():
+            write_atomically(directory / "problems" / f"{name}.jsonl", as_rows(exercises))
+        counts = {
+            name: f"{len(exercises)} of {len({one.story for one in exercises})} stories"
+            for name, exercises in splits.items()
+        }
+        return f"{counts['train']} to train on, {counts['tuning']} to tune on, {counts['test']} to test on"
+
+    def make_base(self, directory: Path, commands: Commands, tell: Callable[[str], None]) -> str:
+        self.warm_up(directory, commands, tell)
+        report = directory / "verifier" / "report.json"
+        if not report.exists():
+            samples = self._verifier_samples(directory, commands, tell)
+            tell("training the verifier")
+            shutil.rmtree(report.parent, ignore_errors=True)
+            flags = as_flags({**VERIFIER, "steps": self._sizes.verifier_steps})
+            arguments = [
+                str(samples),
+                "--model",
+                str(directory / "base"),
+                "--out",
+                str(report.parent),
+                *flags,
+            ]
+            try:
+                commands.run("verifier", "train-verifier", *arguments)
+            except RunFailed:
+                if not report.exists():  # else it is there and of little use, which is a result
+                    raise
+        return f"{directory / 'base'}; verifier: {json.loads(report.read_text())['verdict']}"
+
+    @property
+    def num_warm_up(self) -> int:
+        """Exercises of GSM8K that the base learns from, the first ones of their order."""
+        return self._sizes.warm_up
+
+    def warm_up(self, directory: Path, commands: Commands, tell: Callable[[str], None]) -> None:
+        """The base: the model after some exercises of GSM8K."""
+        tell(f"fine-tuning {self.sources.model.name} on {self._sizes.warm_up} exercises of GSM8K")
+        settings = self.settings(directory) | {
+            "problems.train_path": directory / "problems" / "warm-up.jsonl",
+            "sft.base_model": self.sources.model,
+            **WARM_UP,
+        }
+        commands.run("base", "sft", str(CONFIG), *as_overrides(settings))
+
+    def settings(self, directory: Path) -> dict[str, object]:
+        return {"model": directory / "base", "problems.train_path": directory / "problems" / "train.jsonl"}
+
+    def evaluation_settings(self, directory: Path, split: str) -> dict[str, object]:
+        if split == "tuning":
+            return {}
+        return {
+            "verifier.score": "reward_model",
+            "verifier.reward_model.model": directory / "verifier" / "model",
+            "verifier.reward_model.dtype": "bfloat16",
+        }
+
+    def notes(self, directory: Path) -> dict[str, Any]:
+        report = directory / "verifier" / "report.json"
+        if not report.exists():
+            return {}
+        facts = json.loads(report.read_text())
+        return {"verifier": {name: facts[name] for name in ("verdict", "data", "quality")}}
+
+    def measure(self, directory: Path, evaluation: Path, about: Mapping[str, Any]) -> RealPolicy:
+        (samples,) = sample_files(evaluation).values()
+        rows = (directory / "problems" / f"{about['split']}.jsonl").read_text().splitlines()
+        problems = [json.loads(row) for row in rows]
+        scored_by = directory / "verifier" / "model" / "model.safetensors"
+        return measure(
+            read_samples(samples),
+            [problem["prompt"] for problem in problems],
+            [problem["story"] for problem in problems],
+            base=fingerprint(directory / "base" / "model.safetensors"),
+            verifier=fingerprint(scored_by) if about["split"] == "test" else "",
+            **about,
+        )
+
+    def _verifier_samples(self, directory: Path, commands: Commands, tell: Callable[[str], None]) -> Path:
+        """A source for `bonfire train-verifier`: what was kept of the base's samples, drawn first where nothing was.
+
+        Raises ValueError where what was kept is another study's.
+        """
+        base = directory / "base"
+        problems = directory / "problems" / "train.jsonl"
+        kept = self._kept_samples or directory / "verifier-samples.parquet"
+        if not kept.exists():
+            tell("sampling what the verifier learns from")
+            evaluation = directory / "evaluations" / "verifier-samples"
+            settings = self.settings(directory) | {
+                "problems.test_path": problems,
+                "evaluation.samples_per_problem": self._sizes.verifier_samples,
+                "evaluation.ks": [1, self._sizes.verifier_samples],
+            }
+            arguments = [f"base={base}", "--out", str(evaluation), *as_flags(settings)]
+            commands.run("verifier-samples", "eval", str(CONFIG), *arguments)
+            (drawn,) = sample_files(evaluation).values()
+            table = pq.read_table(drawn, columns=["problem_id", "texts", "rewards"])
+            archive.write(table, kept, {"identity": self.identity()})
+        archive.check_identity(self.identity(), archive.about(kept).get("identity", {}), kept, "--archive")
+        # As `bonfire eval` lays it out, with as much as `bonfire train-verifier` reads.
+        source = directory / "verifier-samples"
+        rows = [json.loads(row) for row in problems.read_text().splitlines()]
+        names = {"index": range(len(rows)), "difficulty": [""] * len(rows)}
+        columns = {name: [row[name] for row in rows] for name in ("id", "prompt")}
+        (source / "samples").mkdir(parents=True, exist_ok=True)
+        write_table_atomically(source / PROBLEMS_FILE, pa.table({**names, **columns}))
+        models = {"base": {"path": str(base)}}
+        write_atomically(source / SETTINGS_FILE, json.dumps({"identity": {}, "models": models}))
+        shutil.copyfile(kept, source / "samples" / f"{Cell(model='base', temperature=1.0).label}.parquet")
+        return source

@@ -1,0 +1,167 @@
+"""The tables of docs/study-real.md."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from benchmarks.study.figures import Panel
+from benchmarks.study.real_arms import ARMS, OUTLINE
+from benchmarks.study.report import (
+    Rows,
+    by_seed,
+    comparison_table,
+    interval,
+    list_failures,
+    markdown,
+    name_commits,
+    number,
+    rate,
+    tuning_table,
+)
+
+NOT_MEASURED = "not measured yet"
+PANELS: tuple[Panel, ...] = tuple(
+    (metric, title, ("base", *ARMS))
+    for metric, title in (
+        ("pass", "pass@k"),
+        ("bon", "Best-of-k by the learned verifier"),
+        ("majority", "majority@k"),
+    )
+)
+CLAIMS = (
+    ("standard RL raises pass@1", "rloo", "pass@1", +1),
+    ("standard RL lowers pass@32", "rloo", "pass@32", -1),
+    ("Best-of-N training raises pass@N (N = 8)", "bon8", "pass@8", +1),
+    ("... and what comes after it (pass@32)", "bon8", "pass@32", +1),
+    ("Best-of-N training raises Best-of-32 by a learned verifier", "bon8", "bon@32", +1),
+)
+"""Of the paper: in words, the arm and the measure in which it would show here, and the sign of its change."""
+
+
+def real_tables(results: Mapping[str, Any]) -> dict[str, Rows]:
+    """By name; an arm that lacks has a row that says so."""
+    return {
+        "signs": _signs(results),
+        "main": _table(results, ("pass@1", "pass@8", "pass@32"), ("pass@1", "pass@8", "pass@32")),
+        "verifier": _table(results, ("pass@1", "bon@8", "bon@32", "pass@32"), ("bon@8", "bon@32")),
+        "majority": _table(results, ("pass@1", "majority@8", "majority@32"), ("majority@8", "majority@32")),
+        "strategy": _strategy_table(results),
+        "comparisons": comparison_table(results, ARMS),
+        "tuning": tuning_table(results, ARMS),
+    }
+
+
+def real_blocks(results: Mapping[str, Any]) -> dict[str, str]:
+    """The generated parts of the document, by name, as Markdown."""
+    verifier = results["notes"].get("verifier")
+    return {
+        **{name: markdown(rows) for name, rows in real_tables(results).items()},
+        "learned-verifier": (
+            f"`bonfire train-verifier` says: {verifier['verdict']}."
+            if verifier
+            else f"The verifier: {NOT_MEASURED}."
+        ),
+        "pictures": _pictures(results),
+        "failures": list_failures(results),
+        "missing": _missing(results),
+        "commits": _origins(results),
+    }
+
+
+def nothing_measured() -> dict[str, Any]:
+    """The results of a study that has not begun."""
+    nothing: dict[str, Any] = {name: [] for name in ("arms", "comparisons", "tuning", "commits")}
+    return {**nothing, "weights": {}, "failures": {}, "notes": {}}
+
+
+def _rows(results: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any] | None]]:
+    """Label and results of the base and of every arm."""
+    rows = {row["name"]: row for row in results["arms"]}
+    labels = {"base": "base", **{name: arm.label for name, arm in ARMS.items()}}
+    return [(label, rows.get(name)) for name, label in labels.items()]
+
+
+def _short(metric: str) -> str:
+    return metric.replace("bon@", "Bo")
+
+
+def _table(results: Mapping[str, Any], values: Sequence[str], changes: Sequence[str]) -> Rows:
+    """Means of `values`, then `changes` from the base, the last one by seed too."""
+    header = ["arm", "lr", "seeds", *map(_short, values), *(f"change of {_short(name)}" for name in changes)]
+    rows = [[*header, f"by seed ({_short(changes[-1])})"]]
+    for label, row in _rows(results):
+        if row is None:
+            rows.append([label, "", "0", NOT_MEASURED, *[""] * (len(rows[0]) - 4)])
+            continue
+        cells = [label, rate(row), str(row["num_seeds"])]
+        cells += [number(row["values"][name]["mean"]) for name in values]
+        cells += [interval(row["changes"].get(name)) for name in changes]
+        rows.append([*cells, by_seed(row["changes"].get(changes[-1]))])
+    return rows
+
+
+def _signs(results: Mapping[str, Any]) -> Rows:
+    rows = [["the paper", "measured here as", "change from the base", "sign"]]
+    by_name = {row["name"]: row for row in results["arms"]}
+    for claim, arm, metric, sign in CLAIMS:
+        measured = f"{_short(metric)} of {ARMS[arm].label}"
+        change = by_name[arm]["changes"][metric] if arm in by_name else None
+        if change is None:
+            verdict = NOT_MEASURED
+        elif change["low"] <= 0 <= change["high"]:
+            verdict = "not shown: the interval holds 0"
+        else:
+            verdict = "as in the paper" if change["mean"] * sign > 0 else "the opposite"
+        rows.append([claim, measured, interval(change), verdict])
+    return rows
+
+
+def _strategy_table(results: Mapping[str, Any]) -> Rows:
+    header = ["arm", "distinct plans", "distinct answers", "two samples: other plan", "change"]
+    header += ["two samples: one plan, other answer", "change", "two right samples: other plan"]
+    rows = [[*header, "with a false calculation", "entropy, nats", "tokens", "cut off"]]
+    for label, row in _rows(results):
+        if row is None:
+            rows.append([label, NOT_MEASURED, *[""] * (len(rows[0]) - 2)])
+            continue
+        cells = [label, f"{row['distinct_plans']:.1f}", f"{row['distinct_answers']:.1f}"]
+        for metric in ("plans@2", "slips@2"):
+            cells += [number(row["values"][metric]["mean"]), interval(row["changes"].get(metric))]
+        cells.append("" if row["right_plans"] is None else number(row["right_plans"]))
+        cells += [number(row["slipped"]), f"{row['entropy']:.2f}", f"{row['tokens']:.1f}"]
+        rows.append([*cells, number(row["cut_off"])])
+    return rows
+
+
+def _missing(results: Mapping[str, Any]) -> str:
+    """Arms without a seed, and those with fewer than others."""
+    num_seeds = {row["name"]: row["num_seeds"] for row in results["arms"]}
+    most = max((num for name, num in num_seeds.items() if name != "base"), default=0)
+    lacking = [f"`{name}`" for name in ("base", *ARMS) if name not in num_seeds]
+    fewer = [
+        f"`{name}` ({num} of {most} seeds)" for name, num in num_seeds.items() if name in ARMS and num < most
+    ]
+    if not lacking + fewer:
+        return f"All arms are measured, with {most} seeds each."
+    return f"**Not measured yet**: {', '.join(lacking + fewer)}."
+
+
+def _pictures(results: Mapping[str, Any]) -> str:
+    """As `figures.draw` names them."""
+    if not results["arms"]:
+        return "No curves yet."
+    links = {"curves": "pass@k, Best-of-k, majority@k", "changes": "changes by arm"}
+    return "\n".join(f"![{text}]({OUTLINE.name}-{kind}.png)" for kind, text in links.items())
+
+
+def _origins(results: Mapping[str, Any]) -> str:
+    """Which code and which weights the numbers are of."""
+    if not results["commits"]:
+        return "Made by no code yet."
+    several = [
+        f"**{len(prints)} different {what}** ({', '.join(f'`{one}`' for one in prints)}): made anew, and not the same bits"
+        for what, prints in results["weights"].items()
+        if len(prints) > 1
+    ]
+    return " ".join([name_commits(results), *(f"{one}." for one in several)])

@@ -1,0 +1,150 @@
+"""The exercises of the study on a real model: what is read of them, and that no story is in two splits."""
+
+from __future__ import annotations
+
+import itertools
+import json
+
+import pytest
+
+from benchmarks.study.exercises import (
+    Exercise,
+    Part,
+    as_rows,
+    find_stories,
+    read_gsm8k,
+    read_svamp,
+    split,
+    work_out,
+)
+from tests.shared.exercises import svamp_rows, write_rows
+
+
+@pytest.mark.parametrize(
+    ("equation", "working"),
+    [
+        ("( 290.0 / 2.0 )", ("290 / 2 = 145",)),
+        ("( ( 19.0 + 4.0 ) * 15.0 )", ("19 + 4 = 23", "23 * 15 = 345")),
+        ("( 7.0 - ( 3.0 + 2.0 ) )", ("3 + 2 = 5", "7 - 5 = 2")),
+        ("( 4.0 - 8.0 )", ("4 - 8 = -4",)),
+        ("8.0", ()),  # nothing is worked out
+        ("( 7.0 / 2.0 )", ()),  # not a whole number
+        ("( 7.0 / 0.0 )", ()),
+        ("( 1.5 + 2.0 )", ()),
+        ("__import__('os')", ()),
+        ("", ()),
+    ],
+)
+def test_an_equation_is_worked_out_step_by_step(equation, working):
+    assert work_out(equation) == working
+
+
+def test_svamp_is_read_with_a_demonstration_that_has_its_answer(tmp_path):
+    rows = [
+        {
+            "ID": "a",
+            "Body": "Each basket has 19 red and 4 green peaches. If there are 15 such  baskets",
+            "Question": "How many peaches are in the baskets?",
+            "Equation": "( ( 19.0 + 4.0 ) * 15.0 )",
+            "Answer": 345.0,
+        },
+        {"ID": "b", "Body": "He has 8 planks.", "Question": "How many?", "Equation": "8.0", "Answer": 8.0},
+        {"ID": "c", "Body": "x", "Question": "y", "Equation": "( 3.0 + 4.0 )", "Answer": 8.0},
+    ]
+    (exercise,) = read_svamp(write_rows(tmp_path / "svamp.jsonl", rows))
+    assert exercise.question == (
+        "Each basket has 19 red and 4 green peaches. If there are 15 such baskets, how many peaches are in the baskets?"
+    )
+    assert (exercise.id, exercise.answer) == ("a", "345")
+    assert exercise.demonstration == "19 + 4 = 23\n23 * 15 = 345\n#### 345"
+
+
+def test_of_gsm8k_exercises_with_few_right_calculations_of_whole_numbers_are_read(tmp_path):
+    answers = [
+        "She sold 48/2 = <<48/2=24>>24 in May.\nShe sold <<48+24=72>>72.\n#### 72",
+        "12/60 = $<<12/60=0.2>>0.2 a minute, <<0.2*50=10>>10.\n#### 10",  # no whole number
+        "<<1+1=2>>2 <<2+1=3>>3\n#### 5",  # does not end in the answer
+        "<<2+2=5>>5\n#### 5",  # false
+        "<<1+1=2>>2 <<2+1=3>>3 <<3+1=4>>4 <<4+1=5>>5 <<5+1=6>>6\n#### 6",  # long
+        "It is plain.\n#### 7",
+        "<<1000+200=1200>>1,200\n#### 1,200",
+    ]
+    rows = [{"question": f"Question {i}?", "answer": answer} for i, answer in enumerate(answers)]
+    found = read_gsm8k(write_rows(tmp_path / "train.jsonl", rows))
+    assert [one.demonstration for one in found] == [
+        "48 / 2 = 24\n48 + 24 = 72\n#### 72",
+        "1000 + 200 = 1200\n#### 1200",
+    ]
+    assert [one.id for one in found] == ["train-0", "train-6"] and len({one.story for one in found}) == 2
+
+
+def test_a_file_of_another_data_set_is_refused_in_one_line(tmp_path):
+    path = write_rows(tmp_path / "other.jsonl", [{"question": "x", "answer": "#### 1"}])
+    with pytest.raises(ValueError, match=r"other.jsonl has no field 'ID': give the file as it was published"):
+        read_svamp(path)
+
+
+def test_variations_of_a_story_are_found_whatever_their_numbers_and_questions():
+    questions = [
+        "Baker made 121 cakes. He sold 105 of them. How many cakes does baker still have?",
+        "Dan had $ 3 left after he bought a candy bar. How much did the candy bar cost?",
+        "Baker made 7 cakes and 9 pastries. If he sold 3 cakes, how many more cakes did baker make than he sold?",
+        "Dan has $ 4. He bought a candy bar for $ 8. How much money is left?",
+    ]
+    assert find_stories(questions) == [0, 1, 0, 1]
+
+
+def test_a_chain_of_variations_is_one_story():
+    questions = ["red apples fell", "red apples fell on green grass", "they fell on green grass"]
+    assert find_stories(questions) == [0, 0, 0]
+    assert find_stories([questions[0], questions[2]]) == [0, 1]
+
+
+def exercises(num_stories, of_each):
+    return [
+        Exercise(id=f"{story}-{i}", question="q", answer="1", working=("0 + 1 = 1",), story=story)
+        for i in range(of_each)
+        for story in range(num_stories)
+    ]
+
+
+PARTS = {
+    "test": Part(stories=5, of_each=2),
+    "tuning": Part(stories=3, of_each=None),
+    "train": Part(stories=None, of_each=None),
+}
+
+
+def test_no_story_is_in_two_splits():
+    found = split(exercises(12, 4), PARTS, seed=0)
+    assert {name: len(part) for name, part in found.items()} == {"test": 10, "tuning": 12, "train": 16}
+    stories = {name: {one.story for one in part} for name, part in found.items()}
+    assert sum(map(len, stories.values())) == 12 == len(set().union(*stories.values()))
+    assert not any(one & other for one, other in itertools.combinations(stories.values(), 2))
+
+
+def test_a_split_depends_on_its_seed_and_not_on_the_order_of_the_file():
+    one, again = (split(order, PARTS, seed=3) for order in (exercises(12, 4), exercises(12, 4)[::-1]))
+    assert one == again
+    assert one != split(exercises(12, 4), PARTS, seed=4)
+
+
+def test_too_few_stories_are_refused():
+    with pytest.raises(ValueError, match="8 stories are too few for splits of 9"):
+        split(exercises(8, 2), PARTS, seed=0)
+
+
+def test_generated_svamp_has_the_stories_it_was_made_of(tmp_path):
+    found = read_svamp(write_rows(tmp_path / "svamp.jsonl", svamp_rows(num_stories=9, of_each=4)))
+    assert len(found) == 36 and len({one.story for one in found}) == 9
+
+
+def test_rows_hold_what_model_verifier_and_report_need():
+    (row,) = map(json.loads, as_rows(exercises(1, 1)).splitlines())
+    assert row == {
+        "id": "0-0",
+        "prompt": "q",
+        "answer": "1",
+        "demonstration": "0 + 1 = 1\n#### 1",
+        "story": 0,
+    }

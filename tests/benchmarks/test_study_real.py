@@ -1,0 +1,311 @@
+"""The study on a real model: its splits, arms, figures, archive and report."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from benchmarks.study import archive, real_commands
+from benchmarks.study.__main__ import study as commands
+from benchmarks.study.design import KS, write_policy
+from benchmarks.study.outcome import outcome_of
+from benchmarks.study.real import CONFIG, FULL, REHEARSAL, RealStudy, Sources
+from benchmarks.study.real_arms import ARMS, OUTLINE
+from benchmarks.study.real_measure import RealPolicy, measure
+from benchmarks.study.real_report import nothing_measured, real_blocks
+from benchmarks.study.report import fill
+from benchmarks.study.run import Study
+from benchmarks.study.summary import summarise
+from cluster.config.parse import load_config
+from tests.shared.exercises import gsm8k_rows, svamp_rows, write_rows
+from tests.shared.judged_samples import scored
+from tests.shared.paths import ROOT
+from verifiers.math.verifier import MathVerifier
+from verifiers.problems.loading import check_problems, load_problems
+
+
+@pytest.fixture
+def design(tmp_path):
+    """The study with made-up problems; its model is a file that nobody loads."""
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "model.safetensors").write_bytes(b"weights")
+    sources = Sources(
+        model=tmp_path / "model",
+        svamp=write_rows(tmp_path / "svamp.jsonl", svamp_rows(num_stories=98, of_each=8)),
+        gsm8k=write_rows(tmp_path / "gsm8k.jsonl", gsm8k_rows(700)),
+    )
+    return RealStudy(sources)
+
+
+def test_the_splits_share_no_story_and_their_demonstrations_are_right(design, tmp_path):
+    text = design.write_problems(Study(tmp_path, design).directory)
+    assert text == "352 of 44 stories to train on, 60 of 10 stories to tune on, 264 of 44 stories to test on"
+    found, stories = {}, {}
+    for split in ("train", "tuning", "test", "warm-up"):
+        path = tmp_path / "problems" / f"{split}.jsonl"
+        config = load_config(CONFIG, [f"problems.train_path={path}"])
+        found[split] = load_problems(config.problems, "train")
+        check_problems(found[split], config.verifier)
+        verifier = MathVerifier(config.verifier.math, timeout_s=1.0)
+        assert {verifier.verify(one, one.demonstration).reward for one in found[split]} == {1.0}
+        assert {tuple(one.truth) for one in found[split]} == {("answer",)}
+        stories[split] = {json.loads(row)["story"] for row in path.read_text().splitlines()}
+    assert len(found["warm-up"]) == FULL.warm_up
+    for one, other in itertools.combinations(("train", "tuning", "test"), 2):
+        assert not stories[one] & stories[other]
+        assert not {p.id for p in found[one]} & {p.id for p in found[other]}
+
+
+def test_every_arm_trains_what_its_label_says():
+    trained = {}
+    for name, arm in ARMS.items():
+        config = load_config(CONFIG, [f"{key}={value}" for key, value in arm.settings.items()])
+        assert config.train.max_staleness == 0 and config.rollout.dtype == config.learner.dtype == "bfloat16"
+        num_select = config.objective.num_select if config.objective.has_effect("num_select") else None
+        trained[name] = (config.objective.name, str(num_select), *arm.tuned_on, arm.tuned_as)
+    assert trained == {
+        "sft": ("sft", "None", "pass", 1, "sft"),
+        "rloo": ("rloo", "None", "pass", 1, "rloo"),
+        "bon8": ("bon", "8", "pass", 8, "bon8"),
+        "majority": ("majority", "8", "majority", 8, "majority"),
+        "schedule": ("bon", "8 to 1 over 30 steps", "pass", 8, "bon8"),
+    }
+    assert ARMS["schedule"].learning_rates == () and FULL.steps >= 30
+
+
+def test_the_learned_verifier_selects_on_the_test_split_and_the_truth_rewards(design, tmp_path):
+    for split, score in (("tuning", None), ("test", "reward_model")):
+        settings = design.settings(tmp_path) | design.evaluation_settings(tmp_path, split)
+        config = load_config(CONFIG, [f"{key}={value}" for key, value in settings.items()])
+        assert (config.verifier.score, config.verifier.reward) == (score, "math")
+
+
+RIGHT, OTHER_WAY, SLIP, WRONG, SILENT = "8 - 3 = 5", "5 = 3 + 2", "8 - 3 = 6", "8 + 3 = 11", "Well."
+
+
+def test_a_policy_counts_plans_and_slips(tmp_path):
+    texts = [RIGHT, RIGHT, OTHER_WAY, SLIP, WRONG, SILENT, SILENT, SLIP] * 4
+    rewards = [1, 1, 1, 0, 0, 0, 0, 0] * 4
+    scores = [0, 0, 0, 9, 0, 0, 0, 0] * 4
+    groups = [scored(scores, rewards, texts=texts), scored([0] * 32, [0] * 32, texts=[SILENT] * 32)]
+    policy = measure(
+        groups,
+        ["8 pens, 3 lost, 2 found", "?"],
+        [7, 9],
+        base="b",
+        verifier="v",
+        arm="rloo",
+        learning_rate=1e-5,
+        seed=0,
+        split="test",
+        git_commit="c",
+    )
+    assert policy.correct_P.tolist() == [12, 0] and policy.clusters_P.tolist() == [7, 9]
+    # 16 of 8-3 (8 right, 8 slipped), 4 of 2+3, 4 of 3+8, 8 without a plan.
+    assert policy.plans_P.tolist() == [4, 1] and policy.answers_P.tolist() == [5, 1]
+    same = [math.comb(16, 2) + 2 * math.comb(4, 2) + math.comb(8, 2), math.comb(32, 2)]
+    assert policy.one_plan_P.tolist() == same
+    assert policy.one_plan_and_answer_P.tolist() == [same[0] - 8 * 8, same[1]]
+    assert policy.right_one_plan_P.tolist() == [math.comb(8, 2) + math.comb(4, 2), 0]
+    assert policy.slipped_P.tolist() == [8, 0]
+    assert policy.values("plans", 2) == pytest.approx([1 - same[0] / 496, 0])
+    assert policy.values("slips", 2) == pytest.approx([64 / 496, 0])
+    # A wrong sample has the highest score.
+    assert policy.values("bon", 32).tolist() == [0, 0] and policy.values("bon", 1) == pytest.approx(
+        [12 / 32, 0]
+    )
+    assert policy.values("pass", 32).tolist() == [1, 0]
+    # Most say RIGHT, SLIP or nothing: eight times each; the answers of `scored` are its texts.
+    assert policy.values("majority", 32) == pytest.approx([1 / 3, 0])
+    facts = policy.described()
+    assert facts["right_plans"] == pytest.approx(1 - 34 / 66) and facts["slipped"] == 8 / 64
+    assert (facts["tokens"], facts["cut_off"]) == (2.0, 0.0)
+
+
+def test_what_is_counted_of_pairs_is_what_comparing_all_pairs_counts():
+    dice = np.random.default_rng(0)
+    texts = [str(text) for text in dice.choice([RIGHT, OTHER_WAY, SLIP, WRONG, SILENT], 32)]
+    group = scored([0] * 32, [float(text in (RIGHT, OTHER_WAY)) for text in texts], texts=texts)
+    policy = make_policy()
+    ours = measure([group], ["8 and 3 and 2"], [0], **{name: getattr(policy, name) for name in ABOUT})
+    plan_of = {RIGHT: "-", SLIP: "-", OTHER_WAY: "+", WRONG: "++", SILENT: ""}
+    pairs = list(itertools.combinations(texts, 2))
+    other_plan = [plan_of[one] != plan_of[other] for one, other in pairs]
+    slips = [plan_of[one] == plan_of[other] and one != other for one, other in pairs]
+    assert ours.values("plans", 2)[0] == pytest.approx(np.mean(other_plan))
+    assert ours.values("slips", 2)[0] == pytest.approx(np.mean(slips))
+
+
+ABOUT = ("arm", "learning_rate", "seed", "split", "git_commit", "base", "verifier")
+
+
+def make_policy(arm="base", seed=0, *, correct=(0, 1, 2, 3) * 5, split="test", rate=0.0, base="b", lift=0.0):
+    """Of 32 samples of each problem; two problems have one story."""
+    num = len(correct)
+    values_PK = np.tile(np.linspace(0.1, 0.6, len(KS)) + lift, (num, 1))
+    counts = np.arange(num)
+    return RealPolicy(
+        arm=arm,
+        learning_rate=rate,
+        seed=seed,
+        split=split,
+        git_commit="abc",
+        num_samples=32,
+        correct_P=np.array(correct),
+        base=base,
+        verifier="v",
+        story_P=counts // 2,
+        bon_PK=values_PK,
+        majority_PK=values_PK,
+        plans_P=counts + 1,
+        answers_P=counts + 2,
+        one_plan_P=counts + 9,
+        one_plan_and_answer_P=counts + 4,
+        right_one_plan_P=np.zeros(num, int),
+        slipped_P=counts,
+        entropy=3.25,
+        tokens=18.5,
+        cut_off=0.125,
+    )
+
+
+def kept(directory, *policies, failures=None, design=None):
+    """An archive of these policies, and the study that holds them."""
+    study = Study(directory / "study", design, kept_in=directory / "kept.parquet")
+    study.claim()
+    for policy in policies:
+        name = f"{policy.arm}-{policy.split}-lr{policy.learning_rate:g}-seed{policy.seed}.json"
+        write_policy(policy, study.directory / "results" / name)
+    study.keep(failures or {})
+    return study
+
+
+def test_another_directory_goes_on_from_what_an_archive_holds(design, tmp_path):
+    policies = [make_policy(), make_policy("rloo", 1, rate=1e-5, lift=0.05)]
+    study = kept(tmp_path, *policies, design=design)
+    fresh = Study(tmp_path / "fresh", design, kept_in=tmp_path / "kept.parquet")
+    fresh.claim()
+    files = sorted(path.name for path in (study.directory / "results").glob("*.json"))
+    assert sorted(path.name for path in (fresh.directory / "results").glob("*.json")) == files
+    for file in files:
+        one, again = (OUTLINE.read_policy(s.directory / "results" / file) for s in (study, fresh))
+        for metric, k in OUTLINE.metrics:
+            assert again.values(metric, k) == pytest.approx(one.values(metric, k), abs=1e-6)
+        assert again.described() == one.described() and again.clusters_P.tolist() == one.clusters_P.tolist()
+
+
+def test_an_archive_of_another_study_is_refused_in_one_line(design, tmp_path):
+    kept(tmp_path, make_policy(), design=design)
+    other = RealStudy(design.sources, sizes=replace(FULL, steps=7))
+    with pytest.raises(
+        ValueError, match=r"kept.parquet holds a study with sizes = .*'steps': 40.*--archive"
+    ) as caught:
+        Study(tmp_path / "other", other, kept_in=tmp_path / "kept.parquet").claim()
+    assert "\n" not in str(caught.value)
+    assert not list((tmp_path / "other" / "results").iterdir())
+    archive.pack(tmp_path / "study" / "results", tmp_path / "anonymous.parquet")
+    with pytest.raises(ValueError, match="real_toml_sha256 = None"):
+        Study(tmp_path / "third", design, kept_in=tmp_path / "anonymous.parquet").claim()
+
+
+def test_a_directory_of_another_study_is_refused(design, tmp_path):
+    Study(tmp_path / "study", design).claim()
+    with pytest.raises(ValueError, match="sizes = .*--out"):
+        Study(tmp_path / "study", RealStudy(design.sources, sizes=REHEARSAL)).claim()
+
+
+def test_failures_are_kept_without_the_paths_of_the_machine(design, tmp_path):
+    failures = {"rloo-test": f"rloo-test failed: boom (log: {tmp_path}/study/logs/rloo.log)"}
+    kept(tmp_path, make_policy(), failures=failures, design=design)
+    results = real_commands.read_archive(tmp_path / "kept.parquet")
+    assert results["failures"] == {"rloo-test": "rloo-test failed: boom (log: DIR/logs/rloo.log)"}
+    assert "rloo-test failed: boom" in real_blocks(results)["failures"]
+
+
+def test_an_arm_without_a_grid_is_shown_at_the_rate_that_another_arm_has_chosen(tmp_path):
+    for rate, correct in ((1e-5, [1] * 4), (3e-5, [9] * 4)):
+        write_policy(
+            make_policy("bon8", 100, rate=rate, split="tuning", correct=correct), tmp_path / f"{rate}.json"
+        )
+        write_policy(make_policy("schedule", rate=rate), tmp_path / f"schedule-{rate}.json")
+    outcome = outcome_of(tmp_path, OUTLINE, {})
+    assert [(one.arm, one.learning_rate) for one in outcome.policies] == [("schedule", 3e-5)]
+
+
+def full_results(**lifts):
+    policies = [make_policy()]
+    for arm, lift in lifts.items():
+        policies += [
+            make_policy(arm, seed, rate=1e-5, lift=lift, correct=[round(4 + 40 * lift)] * 20)
+            for seed in range(3)
+        ]
+    return {**summarise(OUTLINE, policies, [], {}), "notes": {}}
+
+
+def test_an_arm_that_lacks_is_a_row_that_says_so():
+    blocks = real_blocks(full_results(rloo=0.1, bon8=0.2))
+    for name in ("main", "verifier", "majority"):
+        rows = blocks[name].splitlines()
+        assert len(rows) == 2 + 1 + len(ARMS)
+        assert "| SFT on demonstrations |  | 0 | not measured yet |" in rows[3]
+        assert len({row.count("|") for row in rows}) == 1
+        assert "not measured yet" not in rows[4]
+    assert blocks["missing"] == "**Not measured yet**: `sft`, `majority`, `schedule`."
+    assert "majority of 8 | not measured yet" in blocks["strategy"]
+    assert len({row.count("|") for row in blocks["strategy"].splitlines()}) == 1
+
+
+def test_an_arm_with_fewer_seeds_than_others_is_named():
+    policies = [make_policy()] + [make_policy(arm, 0) for arm in ARMS] + [make_policy("rloo", 1)]
+    blocks = real_blocks({**summarise(OUTLINE, policies, [], {}), "notes": {}})
+    assert "`bon8` (1 of 2 seeds)" in blocks["missing"] and "`rloo`" not in blocks["missing"]
+
+
+def test_the_papers_signs_are_found_or_not():
+    rows = real_blocks(full_results(rloo=-0.1, bon8=0.2))["signs"].splitlines()[2:]
+    assert [row.split("|")[4].strip() for row in rows] == [
+        "the opposite",  # of what the paper says of pass@1
+        "as in the paper",
+        *["as in the paper"] * 3,
+    ]
+    nothing = real_blocks(nothing_measured())["signs"].splitlines()[2:]
+    assert {row.split("|")[4].strip() for row in nothing} == {"not measured yet"}
+    flat = real_blocks({**summarise(OUTLINE, [make_policy(), make_policy("rloo")], [], {}), "notes": {}})[
+        "signs"
+    ]
+    assert flat.splitlines()[2].endswith("| not shown: the interval holds 0 |")
+
+
+def test_policies_of_several_bases_are_told_apart():
+    policies = [make_policy(), make_policy("rloo", base="x", rate=1e-5)]
+    text = real_blocks({**summarise(OUTLINE, policies, [], {}), "notes": {}})["commits"]
+    assert "**2 different bases** (`b`, `x`)" in text and "verifiers" not in text
+
+
+def test_what_an_archive_holds_is_published(design, tmp_path, monkeypatch):
+    (tmp_path / "docs").mkdir()
+    document = tmp_path / "docs" / "study-real.md"
+    document.write_text((ROOT / "docs/study-real.md").read_text())
+    monkeypatch.setattr(real_commands, "RESULTS", tmp_path)
+    monkeypatch.setattr(real_commands, "DOCUMENT", document)
+    kept(tmp_path, make_policy(), make_policy("rloo", rate=1e-5, lift=0.1), design=design)
+    CliRunner().invoke(commands, ["publish-real", str(tmp_path / "kept.parquet")], catch_exceptions=False)
+    results = json.loads((tmp_path / "study-real.json").read_text())
+    assert fill(document.read_text(), real_blocks(results)) == document.read_text()
+    assert "standard RL (RLOO) | 1e-05 | 1 |" in document.read_text()
+    pictures = re.findall(r"\((study-real-\w+\.png)\)", document.read_text())
+    assert len(pictures) == 2 and all((document.parent / name).stat().st_size > 1000 for name in pictures)
+
+
+def test_the_document_shows_the_published_numbers():
+    published = ROOT / "benchmarks/results/study-real.json"
+    results = json.loads(published.read_text()) if published.exists() else nothing_measured()
+    document = (ROOT / "docs/study-real.md").read_text()
+    assert fill(document, real_blocks(results)) == document
