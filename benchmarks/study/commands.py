@@ -6,7 +6,15 @@ import shlex
 import subprocess
 import sys
 import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
+
+from cluster.terminal.interrupts import Interrupted, interrupts
+
+T = TypeVar("T")
 
 
 class RunFailed(RuntimeError):
@@ -51,3 +59,32 @@ class Commands:
             self.is_stopping = True
             for child in self._children:
                 child.terminate()
+
+
+@contextmanager
+def threads(commands: Commands, num: int) -> Iterator[tuple[ThreadPoolExecutor, Callable[[], None]]]:
+    """Threads to run the commands from, and what raises Interrupted once the user asks to stop.
+
+    Whatever is raised within, no command outlives it.
+    """
+    with interrupts() as interrupted, ThreadPoolExecutor(num) as pool:
+
+        def heed_interrupts() -> None:
+            if interrupted:
+                raise Interrupted("stopped in order; the same command goes on")
+
+        try:
+            yield pool, heed_interrupts
+        except BaseException:
+            commands.stop()
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def in_order(commands: Commands, work: Callable[[], T]) -> T:
+    """What `work` returns, which runs commands one after the other. Raises Interrupted once the user asks to stop."""
+    with threads(commands, 1) as (pool, heed_interrupts):
+        working = pool.submit(work)
+        while not wait([working], timeout=1.0).done:
+            heed_interrupts()
+        return working.result()

@@ -125,6 +125,8 @@ class Design(ABC):
     """Of each policy's training."""
     samples: Mapping[str, int]
     """Drawn of each problem, by split: tuning and test."""
+    keeps_checkpoints: bool = True
+    """Whether a policy stays on disk after it was measured."""
 
     @abstractmethod
     def identity(self) -> dict[str, Any]:

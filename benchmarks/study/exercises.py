@@ -1,4 +1,4 @@
-"""Published exercises in arithmetic as problems of a study: SVAMP to train and test on, GSM8K to make a base with.
+"""Exercises in arithmetic as problems of a study: SVAMP to train and test on, GSM8K and drills to make a base with.
 
 SVAMP (Patel et al., arXiv 2103.07191) varies 100 stories, about ten times each, with other numbers and other questions. Two
 variations of one story are not independent, and one that was trained on helps with the other: a story is whole in one
@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import random
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,8 +21,10 @@ from verifiers.countdown import expressions
 
 ALIKE = 0.4
 """Share of their words that two variations of a story have in common. From .35 to .45 SVAMP falls into 94 to 100 stories."""
-MAX_LINES = 4
+MAX_LINES = 2
 """A longer working is not taken as a demonstration: SVAMP never needs one."""
+WORDINGS = ("What is {}?", "Calculate {}.", "How much is {}?")
+"""Of a drill."""
 
 _FREQUENT = frozenset(
     [
@@ -145,6 +149,31 @@ def read_gsm8k(path: Path) -> list[Exercise]:
                     )
                 )
     return exercises
+
+
+def make_drills(num: int, seed: int) -> list[Exercise]:
+    """Bare calculations of two whole numbers, more differences than products: each is a story of its own."""
+    dice = random.Random(seed)
+
+    def number(most: int) -> int:
+        """As many short ones as long ones."""
+        return round(math.exp(dice.uniform(math.log(2), math.log(most))))
+
+    drills = []
+    for place in range(num):
+        sign = dice.choices("+-*/", (3, 4, 2, 2))[0]
+        left, right = (number(999), number(999)) if sign in "+-" else (number(99), number(30))
+        if sign == "-":
+            left, right = max(left, right), min(left, right)
+        if sign == "/":
+            left *= right
+        working = work_out(f"{left} {sign} {right}")
+        question = dice.choice(WORDINGS).format(f"{left} {sign} {right}")
+        answer = working[-1].split(" = ")[1]
+        drills.append(
+            Exercise(id=f"drill-{place}", question=question, answer=answer, working=working, story=place)
+        )
+    return drills
 
 
 def work_out(equation: str) -> tuple[str, ...]:

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from actors.types import ScoredGroup
-from benchmarks.study.commands import Commands
+from benchmarks.study.commands import Commands, in_order
 from benchmarks.study.design import as_flags
 from benchmarks.study.exercises import Part, as_rows, read_gsm8k, split
-from benchmarks.study.real import CONFIG, SEED, RealStudy, Sources
+from benchmarks.study.real import CONFIG, SEED, RealStudy
 from benchmarks.study.report import Rows, number
 from cluster.estimates.per_problem import per_problem
 from cluster.evaluation.store import read_samples, sample_files
@@ -26,9 +26,14 @@ NUM_PROBLEMS, NUM_SAMPLES = 48, 8
 TEMPERATURES = (0.6, 1.0)
 
 
-def run_pilot(directory: Path, design: RealStudy, sources: Sources, tell: Callable[[str], None]) -> Rows:
-    """A table; what was sampled is not sampled again. Raises RunFailed."""
+def run_pilot(directory: Path, design: RealStudy, tell: Callable[[str], None]) -> Rows:
+    """A table; what was sampled is not sampled again. Raises RunFailed, and Interrupted in order."""
     commands = Commands(directory / "logs")
+    return in_order(commands, lambda: _pilot(directory, design, commands, tell))
+
+
+def _pilot(directory: Path, design: RealStudy, commands: Commands, tell: Callable[[str], None]) -> Rows:
+    sources = design.sources
     (directory / "problems").mkdir(parents=True, exist_ok=True)
     design.write_problems(directory)
     svamp = (directory / "problems" / "train.jsonl").read_text().splitlines(keepends=True)

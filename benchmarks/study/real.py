@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from benchmarks.study import archive
 from benchmarks.study.commands import Commands, RunFailed
 from benchmarks.study.design import Design, as_flags, as_overrides
-from benchmarks.study.exercises import Exercise, Part, as_rows, read_gsm8k, read_svamp, split
+from benchmarks.study.exercises import Exercise, Part, as_rows, make_drills, read_gsm8k, read_svamp, split
 from benchmarks.study.real_arms import ARMS, OUTLINE, RATES
 from benchmarks.study.real_measure import RealPolicy, measure
 from cluster.evaluation.store import PROBLEMS_FILE, SETTINGS_FILE, Cell, read_samples, sample_files
@@ -55,7 +55,9 @@ class Sizes:
 
     steps: int
     warm_up: int
-    """Exercises of GSM8K, of 3,810 that can be had."""
+    """Exercises of GSM8K for the base to learn from, of 1,549 that can be had."""
+    drills: int
+    """Bare calculations, the same."""
     test: Part
     tuning: Part
     train: Part
@@ -70,7 +72,8 @@ class Sizes:
 
 FULL = Sizes(
     steps=40,
-    warm_up=640,
+    warm_up=320,
+    drills=960,
     test=Part(stories=44, of_each=6),
     tuning=Part(stories=10, of_each=6),
     train=Part(stories=None, of_each=None),
@@ -82,7 +85,8 @@ FULL = Sizes(
 REHEARSAL = replace(
     FULL,
     steps=1,
-    warm_up=96,
+    warm_up=32,
+    drills=64,
     test=Part(stories=4, of_each=2),
     tuning=Part(stories=2, of_each=2),
     rates=1,
@@ -115,6 +119,7 @@ class RealStudy(Design):
     """Five arms on SVAMP, from one base."""
 
     config = CONFIG
+    keeps_checkpoints = False  # of 1.6 GB each
 
     def __init__(self, sources: Sources, *, sizes: Sizes = FULL, kept_samples: Path | None = None) -> None:
         """`kept_samples`: where what the verifier learns from is kept, so that it is the same one in every directory."""
@@ -141,11 +146,13 @@ class RealStudy(Design):
         }
 
     def write_problems(self, directory: Path) -> str:
-        """Beside the three splits of SVAMP `warm-up.jsonl`, of GSM8K."""
+        """Beside the three splits of SVAMP `warm-up.jsonl`, of GSM8K and drills."""
         parts = {name: getattr(self._sizes, name) for name in ("test", "tuning", "train")}
         splits: dict[str, list[Exercise]] = split(read_svamp(self.sources.svamp), parts, seed=SEED)
-        warm_up = {"warm-up": Part(stories=self._sizes.warm_up, of_each=None)}
-        for name, exercises in (splits | split(read_gsm8k(self.sources.gsm8k), warm_up, seed=SEED)).items():
+        part = {"warm-up": Part(stories=self._sizes.warm_up, of_each=None)}
+        warm_up = split(read_gsm8k(self.sources.gsm8k), part, seed=SEED)["warm-up"]
+        warm_up += make_drills(self._sizes.drills, seed=SEED)
+        for name, exercises in (splits | {"warm-up": warm_up}).items():
             write_atomically(directory / "problems" / f"{name}.jsonl", as_rows(exercises))
         counts = {
             name: f"{len(exercises)} of {len({one.story for one in exercises})} stories"
@@ -182,8 +189,8 @@ class RealStudy(Design):
         return self._sizes.warm_up
 
     def warm_up(self, directory: Path, commands: Commands, tell: Callable[[str], None]) -> None:
-        """The base: the model after some exercises of GSM8K."""
-        tell(f"fine-tuning {self.sources.model.name} on {self._sizes.warm_up} exercises of GSM8K")
+        """The base: the model after some exercises of GSM8K and some drills."""
+        tell(f"fine-tuning {self.sources.model.name} on exercises of GSM8K and drills")
         settings = self.settings(directory) | {
             "problems.train_path": directory / "problems" / "warm-up.jsonl",
             "sft.base_model": self.sources.model,

@@ -69,7 +69,7 @@ def real(
     design = RealStudy(sources, sizes=REHEARSAL if rehearse else FULL, kept_samples=samples)
     console = Console(highlight=False)
     if pilot:
-        console.print(screen_table(run_pilot(directory, design, sources, lambda text: console.print(text))))
+        console.print(screen_table(run_pilot(directory, design, lambda text: console.print(text))))
         return
     study = Study(directory, design, kept_in=kept_in)
     outcome = run_study(study, arms or tuple(ARMS), num_seeds=num_seeds, num_jobs=1, learning_rates=None)

@@ -8,21 +8,20 @@ interrupt it, or let it crash, and start it again. An arm that fails is reported
 from __future__ import annotations
 
 import json
+import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.study import archive
-from benchmarks.study.commands import Commands, RunFailed
+from benchmarks.study.commands import Commands, RunFailed, in_order, threads
 from benchmarks.study.design import KS, Arm, Design, Policy, as_flags, as_overrides, write_policy
 from benchmarks.study.outcome import Outcome, choose_learning_rates
 from cluster.run_directory.commit import git_commit
 from cluster.run_directory.record import finished_checkpoints, write_atomically
 from cluster.terminal.console import View, duration
-from cluster.terminal.interrupts import Interrupted, interrupts
 
 TUNING_SEED = 100
 """Seed of the tuning runs; the reported seeds count from 0."""
@@ -78,15 +77,26 @@ class Study:
         write_atomically(path, json.dumps(ours, indent=1) + "\n")
 
     def keep(self, failures: Mapping[str, str]) -> None:
-        """Put all results into the archive, if there is one. `failures` by job; paths are left out of them."""
-        if self._kept_in:
-            said = {name: text.replace(str(self.directory), "DIR") for name, text in failures.items()}
-            about = {
-                "identity": self.design.identity(),
-                "failures": said,
-                **self.design.notes(self.directory),
-            }
-            archive.pack(self.directory / "results", self._kept_in, about)
+        """Put all results into the archive, if there is one. `failures` by job; paths are left out of them.
+
+        A failure stays in the archive until its job has a result.
+        """
+        if self._kept_in is None:
+            return
+        results = self.directory / "results"
+        earlier = archive.about(self._kept_in)["failures"] if self._kept_in.exists() else {}
+        said = {name: text.replace(str(self.directory), "DIR") for name, text in failures.items()}
+        failed = {
+            name: text
+            for name, text in {**earlier, **said}.items()
+            if not (results / f"{name}.json").exists()
+        }
+        about = {
+            "identity": self.design.identity(),
+            "failures": failed,
+            "notes": self.design.notes(self.directory),
+        }
+        archive.pack(results, self._kept_in, about)
 
     def result(self, job: Job) -> Policy | None:
         path = self.directory / "results" / f"{job.name}.json"
@@ -131,6 +141,8 @@ class Study:
         }
         policy = self.design.measure(self.directory, evaluation, about)
         write_policy(policy, self.directory / "results" / f"{job.name}.json")
+        if not self.design.keeps_checkpoints:
+            shutil.rmtree(self.directory / "runs" / job.name / "checkpoints", ignore_errors=True)
         return policy
 
     def _train(self, job: Job, run_dir: Path) -> None:
@@ -207,34 +219,14 @@ def run_study(
     return Outcome(policies=policies, tuning=tuning, failures=failures)
 
 
-@contextmanager
-def _threads(study: Study, num: int) -> Iterator[tuple[ThreadPoolExecutor, Callable[[], None]]]:
-    """Threads that run the study's commands, and what raises Interrupted as soon as the user asks to stop."""
-    with interrupts() as interrupted, ThreadPoolExecutor(num) as pool:
-
-        def heed_interrupts() -> None:
-            if interrupted:
-                raise Interrupted("stopped in order; the same command goes on")
-
-        try:
-            yield pool, heed_interrupts
-        except BaseException:
-            study.commands.stop()
-            pool.shutdown(cancel_futures=True)
-            raise
-
-
 def _make_base(study: Study, view: View) -> None:
     view.start("base model")
 
     def tell(text: str) -> None:
         view.update("base model", None, text)
 
-    with _threads(study, 1) as (pool, heed_interrupts):
-        making = pool.submit(study.design.make_base, study.directory, study.commands, tell)
-        while not wait([making], timeout=1.0).done:
-            heed_interrupts()
-        view.finish("base model", making.result())
+    made = in_order(study.commands, lambda: study.design.make_base(study.directory, study.commands, tell))
+    view.finish("base model", made)
 
 
 def _run_all(
@@ -245,7 +237,7 @@ def _run_all(
     num_earlier, num_failed_earlier = len(policies), len(failures)
     view.start(stage, f"{num_earlier}/{len(jobs)} done earlier")
     started = time.monotonic()
-    with _threads(study, num_jobs) as (pool, heed_interrupts):
+    with threads(study.commands, num_jobs) as (pool, heed_interrupts):
         running: dict[Future[Policy], Job] = {pool.submit(study.run, job): job for job in missing}
         while running:
             finished, _ = wait(running, timeout=1.0, return_when=FIRST_COMPLETED)

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from benchmarks.study.report import Rows
 
-HIDDEN = ("lr", "seeds", "by seed (pass@32)", "by seed (Bo32)")
+HIDDEN = ("lr", "seeds")
 """Columns that a narrow screen has no room for; they are in study.json."""
 
 TEXT = ("arm", "against")

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import shutil
+import signal
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -16,7 +19,7 @@ from click.testing import CliRunner
 from benchmarks.study import __main__ as command
 from benchmarks.study import archive, nines
 from benchmarks.study.arms import ARMS
-from benchmarks.study.commands import RunFailed
+from benchmarks.study.commands import Commands, RunFailed, in_order
 from benchmarks.study.design import write_policy
 from benchmarks.study.measure import CountdownPolicy, measure
 from benchmarks.study.miniature import OUTLINE, Miniature
@@ -25,6 +28,7 @@ from benchmarks.study.report import blocks, fill, interval, number
 from benchmarks.study.run import Job, Study, run_study
 from benchmarks.study.summary import difference, estimate, summarise
 from cluster.config.parse import load_config
+from cluster.terminal.interrupts import Interrupted
 from learner.objectives.estimators import bon_value
 from tests.shared.judged_samples import scored
 from tests.shared.paths import ROOT
@@ -437,3 +441,22 @@ def test_a_failed_command_names_its_log_and_its_last_line(tmp_path):
     with pytest.raises(RunFailed, match="learner.learning_rate = -1.*log: .*rloo-test-lr-1-seed0.log"):
         study.run(job)
     assert study.result(job) is None
+
+
+def test_no_command_outlives_an_interruption(tmp_path, monkeypatch):
+    bonfire = tmp_path / "bonfire"
+    bonfire.write_text("#!/bin/sh\necho $$\nexec sleep 600\n")
+    bonfire.chmod(0o755)
+    monkeypatch.setattr("sys.executable", str(tmp_path / "python"))
+    commands = Commands(tmp_path / "logs")
+
+    def work():
+        threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+        commands.run("long", "train")
+
+    with pytest.raises(Interrupted, match="stopped in order; the same command goes on"):
+        in_order(commands, work)
+    pid = int((tmp_path / "logs" / "long.log").read_text().split()[-1])
+    assert not psutil.pid_exists(pid)
+    with pytest.raises(RunFailed, match="interrupted"):
+        commands.run("further", "train")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 
 import pytest
 
@@ -12,6 +13,7 @@ from benchmarks.study.exercises import (
     Part,
     as_rows,
     find_stories,
+    make_drills,
     read_gsm8k,
     read_svamp,
     split,
@@ -65,7 +67,7 @@ def test_of_gsm8k_exercises_with_few_right_calculations_of_whole_numbers_are_rea
         "12/60 = $<<12/60=0.2>>0.2 a minute, <<0.2*50=10>>10.\n#### 10",  # no whole number
         "<<1+1=2>>2 <<2+1=3>>3\n#### 5",  # does not end in the answer
         "<<2+2=5>>5\n#### 5",  # false
-        "<<1+1=2>>2 <<2+1=3>>3 <<3+1=4>>4 <<4+1=5>>5 <<5+1=6>>6\n#### 6",  # long
+        "<<1+1=2>>2 <<2+1=3>>3 <<3+1=4>>4\n#### 4",  # long
         "It is plain.\n#### 7",
         "<<1000+200=1200>>1,200\n#### 1,200",
     ]
@@ -76,6 +78,17 @@ def test_of_gsm8k_exercises_with_few_right_calculations_of_whole_numbers_are_rea
         "1000 + 200 = 1200\n#### 1200",
     ]
     assert [one.id for one in found] == ["train-0", "train-6"] and len({one.story for one in found}) == 2
+
+
+def test_drills_are_right_and_the_same_for_a_seed():
+    drills = make_drills(300, 1)
+    assert drills == make_drills(300, 1) != make_drills(300, 2)
+    assert len({drill.id for drill in drills}) == 300
+    for drill in drills:
+        left, sign, right = re.search(r"(\d+) ([-+*/]) (\d+)", drill.question).groups()
+        assert drill.working == work_out(f"{left} {sign} {right}") != ()
+        assert int(drill.answer) >= 0
+    assert {drill.working[0].split()[1] for drill in drills} == set("+-*/")
 
 
 def test_a_file_of_another_data_set_is_refused_in_one_line(tmp_path):

@@ -7,13 +7,17 @@ import json
 import math
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
 from benchmarks.study import archive, real_commands
 from benchmarks.study.__main__ import study as commands
+from benchmarks.study.commands import RunFailed
 from benchmarks.study.design import KS, write_policy
 from benchmarks.study.outcome import outcome_of
 from benchmarks.study.real import CONFIG, FULL, REHEARSAL, RealStudy, Sources
@@ -21,7 +25,7 @@ from benchmarks.study.real_arms import ARMS, OUTLINE
 from benchmarks.study.real_measure import RealPolicy, measure
 from benchmarks.study.real_report import nothing_measured, real_blocks
 from benchmarks.study.report import fill
-from benchmarks.study.run import Study
+from benchmarks.study.run import Study, run_study
 from benchmarks.study.summary import summarise
 from cluster.config.parse import load_config
 from tests.shared.exercises import gsm8k_rows, svamp_rows, write_rows
@@ -57,7 +61,7 @@ def test_the_splits_share_no_story_and_their_demonstrations_are_right(design, tm
         assert {verifier.verify(one, one.demonstration).reward for one in found[split]} == {1.0}
         assert {tuple(one.truth) for one in found[split]} == {("answer",)}
         stories[split] = {json.loads(row)["story"] for row in path.read_text().splitlines()}
-    assert len(found["warm-up"]) == FULL.warm_up
+    assert len(found["warm-up"]) == FULL.warm_up + FULL.drills
     for one, other in itertools.combinations(("train", "tuning", "test"), 2):
         assert not stories[one] & stories[other]
         assert not {p.id for p in found[one]} & {p.id for p in found[other]}
@@ -237,6 +241,102 @@ def test_an_arm_without_a_grid_is_shown_at_the_rate_that_another_arm_has_chosen(
         write_policy(make_policy("schedule", rate=rate), tmp_path / f"schedule-{rate}.json")
     outcome = outcome_of(tmp_path, OUTLINE, {})
     assert [(one.arm, one.learning_rate) for one in outcome.policies] == [("schedule", 3e-5)]
+
+
+class Pretended(RealStudy):
+    """Every policy is as good as its learning rate."""
+
+    def measure(self, directory, evaluation, about):
+        lift = 1e4 * about["learning_rate"]
+        about = {"rate": about["learning_rate"]} | {name: about[name] for name in ("arm", "seed", "split")}
+        return make_policy(**about, lift=lift, correct=[round(40 * lift)] * 20)
+
+
+@pytest.fixture
+def pretended(design, tmp_path, monkeypatch):
+    """A study of which every command does nothing but leave a checkpoint, and `majority` fails in training."""
+
+    def study(name):
+        made = Study(
+            tmp_path / name,
+            Pretended(design.sources, kept_samples=tmp_path / "kept-verifier.parquet"),
+            kept_in=tmp_path / "kept.parquet",
+        )
+        made.ran = []
+
+        def run(job, *arguments):
+            made.ran.append((job, arguments[0]))
+            if arguments[0] == "train":
+                if job.startswith("majority"):
+                    raise RunFailed(f"{job} failed")
+                (made.directory / "runs" / job / "checkpoints" / "step-000040" / "model").mkdir(parents=True)
+            if arguments[0] == "train-verifier":
+                (made.directory / "verifier").mkdir()
+                facts = {"verdict": "not useful: chance", "data": {}, "quality": {}}
+                (made.directory / "verifier" / "report.json").write_text(json.dumps(facts))
+                raise RunFailed("not useful: exit code 1")
+            if job == "verifier-samples":
+                samples = Path(arguments[arguments.index("--out") + 1]) / "samples" / "base@1.parquet"
+                samples.parent.mkdir(parents=True)
+                rows = [{"problem_id": "a", "texts": ["x"], "rewards": [0.0], "logprobs": [0.0]}]
+                pq.write_table(pa.Table.from_pylist(rows), samples)
+
+        monkeypatch.setattr(made.commands, "run", run)
+        return made
+
+    return study
+
+
+def run(study, arms=tuple(ARMS)):
+    return run_study(study, arms, num_seeds=2, num_jobs=1, learning_rates=None)
+
+
+def test_a_study_tunes_its_arms_reports_failures_and_leaves_no_checkpoint(pretended):
+    study = pretended("one")
+    outcome = run(study)
+    measured = [(one.arm, one.seed, one.learning_rate) for one in outcome.policies]
+    assert measured[0] == ("base", 0, 0.0) and sorted(measured[1:]) == [
+        (arm, seed, 3e-5) for arm in ("bon8", "rloo", "schedule", "sft") for seed in (0, 1)
+    ]
+    tuned = [(one.arm, one.learning_rate) for one in outcome.tuning]
+    assert tuned == [(arm, rate) for arm in ("sft", "rloo", "bon8") for rate in (3e-6, 1e-5, 3e-5)]
+    assert sorted(outcome.failures) == [
+        f"majority-tuning-lr{rate}-seed100" for rate in ("1e-05", "3e-05", "3e-06")
+    ]
+    assert not list(study.directory.glob("runs/*/checkpoints"))
+
+
+def test_a_fresh_directory_does_nothing_again_that_the_archive_holds(pretended):
+    first = pretended("one")
+    run(first)
+    second = pretended("two")
+    outcome = run(second, ("rloo", "schedule"))
+    assert second.ran == [] and len(outcome.policies) == 5
+    third = pretended("three")
+    run(third)
+    # Base and verifier are needed again, but not what the verifier learns from.
+    assert third.ran[:2] == [("base", "sft"), ("verifier", "train-verifier")]
+    assert {(job.split("-")[0], command) for job, command in third.ran[2:]} == {("majority", "train")}
+    results = real_commands.read_archive(first.directory.parent / "kept.parquet")
+    assert results["notes"]["verifier"]["verdict"] == "not useful: chance"
+    assert {row["name"]: row["num_seeds"] for row in results["arms"]} == {
+        "base": 1,
+        "sft": 2,
+        "rloo": 2,
+        "bon8": 2,
+        "schedule": 2,
+    }
+    assert "majority-tuning-lr1e-05-seed100 failed" in real_blocks(results)["failures"]
+
+
+def test_what_the_verifier_learned_from_in_another_study_is_refused(pretended, design, tmp_path):
+    run(pretended("one"), ("rloo",))
+    samples = tmp_path / "kept-verifier.parquet"
+    design = RealStudy(design.sources, sizes=replace(FULL, steps=7), kept_samples=samples)
+    study = Study(tmp_path / "two", design)
+    design.write_problems(study.directory)
+    with pytest.raises(ValueError, match="kept-verifier.parquet holds a study with sizes = "):
+        design._verifier_samples(study.directory, study.commands, print)
 
 
 def full_results(**lifts):
