@@ -19,13 +19,8 @@ from cluster.evaluation.statistics import (
     CoScalingFit,
     Summary,
 )
+from cluster.evaluation.titles import TITLES, shown, title
 
-TITLES = {
-    "pass_at_k": "pass@k",
-    "best_of_k": "Best-of-k",
-    "majority_at_k": "majority@k",
-    "win_rate_at_k": "win rate of Best-of-k against one sample of",
-}
 FACTS = {
     "tokens": "mean tokens",
     "finished": "share finished",
@@ -86,20 +81,18 @@ def sections(summary: Summary, num_samples: int, *, width: int) -> Iterator[tupl
 
 
 def shown_metrics(summary: Summary) -> list[str]:
-    """Metrics that some cell has, but for a Best-of-k that is pass@k and a win rate that says no more than that."""
-    metrics = {metric for cell in summary.overall.cells for metric in cell.curves}
-    hidden = {"best_of_k"} if summary.selection_is_perfect else set()
-    hidden |= {"win_rate_at_k"} if summary.is_binary else set()
-    return [metric for metric in TITLES if metric in metrics - hidden]
+    """Metrics that some cell has and that say something of their own."""
+    return shown(
+        {metric for cell in summary.overall.cells for metric in cell.curves},
+        selection_is_perfect=summary.selection_is_perfect,
+        is_binary=summary.is_binary,
+    )
 
 
 def title_of(summary: Summary, metric: str) -> str:
-    """pass@k, or what it is besides."""
-    if metric == "pass_at_k" and summary.selection_is_perfect:
-        return "pass@k = Best-of-k"
-    if metric == "win_rate_at_k":
-        return f"{TITLES[metric]} {summary.overall.cells[0].cell.model}"
-    return TITLES[metric]
+    """Of a metric that is shown."""
+    base = summary.overall.cells[0].cell.model
+    return title(metric, selection_is_perfect=summary.selection_is_perfect, base=base)
 
 
 def curve_table(summary: Summary, metric: str, *, width: int) -> Table:

@@ -21,18 +21,13 @@ from cluster.evaluation.store import (
     sample_files,
     unfinished_labels,
 )
+from cluster.evaluation.titles import shown, title
 from cluster.view.group_facts import Unreadable
 from cluster.view.open_group import OpenGroup, find_row, open_group
 
 REPORT_FILE = "report.json"
 RESULTS_FILE = "results.parquet"
 PICTURES = ("pass_at_k.svg", "selection.svg", "temperature.svg")
-TITLES = {
-    "pass_at_k": "pass@k",
-    "best_of_k": "Best-of-k",
-    "majority_at_k": "majority@k",
-    "win_rate_at_k": "win rate of Best-of-k against one sample of",
-}
 MAX_PROBLEMS = 200
 
 
@@ -139,19 +134,18 @@ class Evaluation:
 
 
 def shown_metrics(report: Mapping[str, Any]) -> list[str]:
-    """Metrics that some cell has, but for a Best-of-k that is pass@k and a win rate that says no more than that."""
-    hidden = {"best_of_k"} if report.get("best_of_k_is_pass_at_k") else set()
-    hidden |= {"win_rate_at_k"} if report.get("win_rate_is_of_pass_at_k") else set()
-    return [name for name in TITLES if name not in hidden and any(name in cell for cell in report["cells"])]
+    """Metrics that some cell has and that say something of their own."""
+    return shown(
+        {name for cell in report["cells"] for name in cell},
+        selection_is_perfect=bool(report.get("best_of_k_is_pass_at_k")),
+        is_binary=bool(report.get("win_rate_is_of_pass_at_k")),
+    )
 
 
 def title_of(report: Mapping[str, Any], metric: str) -> str:
-    """pass@k, or what it is besides."""
-    if metric == "pass_at_k" and report.get("best_of_k_is_pass_at_k"):
-        return "pass@k = Best-of-k"
-    if metric == "win_rate_at_k":
-        return f"{TITLES[metric]} {report['cells'][0]['model']}"
-    return TITLES[metric]
+    """Of a metric that is shown."""
+    is_perfect = bool(report.get("best_of_k_is_pass_at_k"))
+    return title(metric, selection_is_perfect=is_perfect, base=report["cells"][0]["model"])
 
 
 def held_out_curves(report: Mapping[str, Any]) -> dict[str, Any]:
