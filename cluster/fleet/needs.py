@@ -132,8 +132,9 @@ def _learner_without_passes(config: RunConfig) -> float:
     learner, shape = config.learner, model_shape(config)
     num_kept = learner.parity_versions or 1
     size = 2 if learner.publish_dtype == "bfloat16" else memory.FLOAT32_BYTES
-    kept = num_kept * size * shape.num_parameters
-    if learner.lora is not None:
+    if learner.lora is None:
+        kept = num_kept * size * shape.num_parameters
+    else:
         kept = (
             MERGED_VERSIONS * size * shape.num_parameters
             + num_kept * memory.FLOAT32_BYTES * shape.num_adapter_parameters
