@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cluster.run_directory.record import write_atomically
+from cluster.run_directory.record import write_atomically, write_table_atomically
 
 ABOUT = b"about"
 
@@ -20,9 +19,7 @@ def write(table: pa.Table, path: Path, about: Mapping[str, Any] | None = None) -
     """As small as can be, whole or not at all; `about` goes with the table as plain values."""
     if about:
         table = table.replace_schema_metadata({ABOUT: json.dumps(about).encode()})
-    partial = path.with_suffix(".partial")
-    pq.write_table(table, partial, compression="zstd", compression_level=19)
-    os.replace(partial, path)
+    write_table_atomically(path, table, compression_level=19)
 
 
 def pack(results: Path, archive: Path, about: Mapping[str, Any] | None = None) -> None:

@@ -235,10 +235,18 @@ def write_atomically(path: Path, text: str) -> None:
     _sync(path.parent)
 
 
-def write_table_atomically(path: Path, table: pa.Table, *, row_group_size: int | None = None) -> None:
+def write_table_atomically(
+    path: Path, table: pa.Table, *, row_group_size: int | None = None, compression_level: int | None = None
+) -> None:
     """Write a Parquet file so that a reader sees all of it or none. Raises WriteFailed, and leaves none."""
     with _replacing(path, path.with_suffix(PARTIAL)) as partial:
-        pq.write_table(table, partial, compression="zstd", row_group_size=row_group_size)
+        pq.write_table(
+            table,
+            partial,
+            compression="zstd",
+            compression_level=compression_level,
+            row_group_size=row_group_size,
+        )
 
 
 @contextmanager
