@@ -1,6 +1,7 @@
 """TRL's GRPOTrainer and this system on the same three workloads, in turns: ratio of seconds a step.
 
     .venv/bin/python -m benchmarks.peers.trl runs/countdown-base runs/smollm2 GSM8K_TRAIN.jsonl [--workloads countdown ...]
+    .venv/bin/python -m benchmarks.peers.trl ... --workloads countdown --search 128 512 1024 [--dtype float32]
 
 countdown: the demo's model, 32 x 32 samples of at most 14 tokens, float32. ragged: `benchmarks.ragged`, 8 x 16 of at most 512,
 float32. gsm8k: SmolLM2-135M as in examples/gsm8k_cpu.toml, 8 x 16 of at most 200, bfloat16. Prompts, verifier, temperature and
@@ -8,8 +9,8 @@ samples a step are the same on both sides; TRL samples with transformers, since 
 
 TRL's environment is made on the first call (runs/peers-trl): this system's lock file, trl 1.16.0 and accelerate 1.15.0. Its
 settings here: all cores, the whole model in the workload's dtype, no gradient checkpointing (its default, 20 % slower), no
-reference model, `Workload.micro_batch` sequences for a backward pass (a guess: no search has been made). Ours: those of the demo, of `benchmarks.ragged` with
-max_staleness = 1, and of examples/gsm8k_cpu.toml. A step of TRL counts from the end of the one before; the first from the start
+reference model, `Workload.micro_batch` sequences for a backward pass. --search times TRL alone with other sizes of it, and in
+another dtype. Ours: those of the demo, of `benchmarks.ragged` with max_staleness = 1, and of examples/gsm8k_cpu.toml. A step of TRL counts from the end of the one before; the first from the start
 of training, model and data being loaded. Not run yet: gsm8k.
 """
 
@@ -22,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +64,8 @@ def make_environment() -> Path:
     return python
 
 
-def trl_seconds(python: Path, workload: Workload) -> list[float]:
-    """Of each step."""
+def trl_seconds(python: Path, workload: Workload) -> tuple[list[float], float]:
+    """Of each step, and the share of them in which it generates."""
     script = Path(__file__).with_name("trl_steps.py")
     command = [
         python,
@@ -76,8 +77,21 @@ def trl_seconds(python: Path, workload: Workload) -> list[float]:
         *workload.overrides,
     ]
     done = subprocess.run([*map(str, command)], check=True, stdout=subprocess.PIPE, text=True, cwd=ROOT)
-    ends_s = json.loads(done.stdout.splitlines()[-1])["ends_s"]
-    return [end - before for before, end in zip([0.0, *ends_s], ends_s, strict=False)]
+    times = json.loads(done.stdout.splitlines()[-1])
+    ends_s = times["ends_s"]
+    steps_s = [end - before for before, end in zip([0.0, *ends_s], ends_s, strict=False)]
+    return steps_s, sum(times["generate_s"]) / ends_s[-1]
+
+
+def search(python: Path, workload: Workload, micro_batches: list[int], dtype: str | None) -> dict[str, Any]:
+    """Seconds of TRL's steps by the sequences of a backward pass."""
+    overrides = workload.overrides if dtype is None else [*workload.overrides, f"rollout.dtype={dtype}"]
+    result = {}
+    for micro_batch in micro_batches:
+        candidate = replace(workload, micro_batch=micro_batch, overrides=overrides)
+        steps_s, generating = trl_seconds(python, candidate)
+        result[f"micro_batch {micro_batch}"] = {"trl_step_s": steps_s, "trl_generating": generating}
+    return result
 
 
 def our_seconds(workload: Workload) -> list[float]:
@@ -97,6 +111,8 @@ def main() -> None:
     parser.add_argument("chat_model", help="runs/smollm2, made by make real-model")
     parser.add_argument("gsm8k", help="GSM8K's training rows as JSON lines")
     parser.add_argument("--workloads", nargs="+", default=["countdown", "ragged", "gsm8k"])
+    parser.add_argument("--search", nargs="+", type=int, default=[], metavar="MICRO_BATCH")
+    parser.add_argument("--dtype", help="of TRL's model in a search")
     arguments = parser.parse_args()
     python = make_environment()
     scratch = Path(tempfile.mkdtemp(prefix="trl"))
@@ -133,18 +149,22 @@ def main() -> None:
     is_up = False
     for name in arguments.workloads:
         workload = workloads[name]()
+        if arguments.search:
+            result[name] = search(python, workload, arguments.search, arguments.dtype)
+            continue
         if not is_up:
             ray_cluster.start_ray(
                 load_config(workload.path, workload.overrides), address=None, namespace=NAMESPACE
             )
             is_up = True
         before = our_seconds(workload)
-        theirs = trl_seconds(python, workload)
+        theirs, generating = trl_seconds(python, workload)
         after = our_seconds(workload)
         ours = [*before, *after]
         result[name] = {
             "our_step_s": ours,
             "trl_step_s": theirs,
+            "trl_generating": generating,
             "trl_over_ours": statistics.mean(theirs) / statistics.mean(ours),
         }
         print(name, json.dumps(result[name]), file=sys.stderr, flush=True)

@@ -2,8 +2,8 @@
 
     python -P benchmarks/peers/trl_steps.py CONFIG STEPS MICRO_BATCH [OVERRIDE ...]
 
-Prints one JSON line: seconds from the start of training to the end of each step. GRPOTrainer generates with transformers, which
-is what it has on a machine without a GPU.
+Prints one JSON line: `ends_s`, seconds from the start of training to the end of each step, and `generate_s`, of all steps. TRL's
+GRPOTrainer generates with transformers, which is what it has on a machine without a GPU.
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ def main() -> None:
         return rewards
 
     ends_s: list[float] = []
+    generate_s: list[float] = []
 
     class Clock(TrainerCallback):
         def on_train_begin(self, *arguments: Any, **others: Any) -> None:
@@ -92,11 +93,21 @@ def main() -> None:
             processing_class=tokenizer,
             callbacks=[Clock()],
         )
+        generate = trainer.model.generate
+
+        def timed_generate(*arguments: Any, **others: Any) -> Any:
+            began_s = time.perf_counter()
+            try:
+                return generate(*arguments, **others)
+            finally:
+                generate_s.append(time.perf_counter() - began_s)
+
+        trainer.model.generate = timed_generate
         torch.manual_seed(0)
         trainer.train()
     for process in verifiers.values():
         process.close()
-    print(json.dumps({"ends_s": ends_s}))
+    print(json.dumps({"ends_s": ends_s, "generate_s": generate_s}))
 
 
 if __name__ == "__main__":
