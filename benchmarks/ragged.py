@@ -9,8 +9,9 @@ step: lengths are geometric, cut at 512 tokens, and 230 in the mean. 16 samples 
 engine samples as many groups of the same prompts, in the same kind of actor and kept full, before and after the loops:
 their mean, times the number of engines, is 1. The loop's own time begins after its WARM_UP_STEPS.
 
-With --ablation each loop runs once as it is, once without dividing groups among engines, and once with sequences in the order
-in which they came to an engine in place of their priorities: `group_p50_s` and `group_p95_s` are from lease to verdict.
+With --ablation each loop runs once as it is, once with batches that the learner waits for whole, once without dividing groups
+among engines, and once with sequences in the order in which they came to an engine in place of their priorities: `group_p50_s`
+and `group_p95_s` are from lease to verdict.
 """
 
 from __future__ import annotations
@@ -214,6 +215,8 @@ def variants(config: RunConfig, directory: Path, *, ablation: bool) -> Iterator[
     """Names and settings of the loops to run, one after the other."""
     yield "as it is", config
     if ablation:
+        whole = config.train.model_copy(update={"parts_per_step": 1})
+        yield "batches undivided", config.model_copy(update={"train": whole})
         undivided = config.rollout.model_copy(update={"divide_groups": False})
         yield "groups undivided", config.model_copy(update={"rollout": undivided})
         (directory / FIRST_COME).touch()
