@@ -4,7 +4,7 @@
 .venv/bin/python -m benchmarks.study run --quick               two arms, one seed, minutes
 .venv/bin/python -m benchmarks.study publish runs/study        its numbers and figures into docs/study.md
 .venv/bin/python -m benchmarks.study learned                   the arm with a learned verifier, hours
-.venv/bin/python -m benchmarks.study real --svamp F --gsm8k G  a real model on SVAMP, hours; goes on where it was
+.venv/bin/python -m benchmarks.study real --svamp F            a real model on SVAMP, hours; goes on where it was
 .venv/bin/python -m benchmarks.study publish-real              its numbers and figures into docs/study-real.md
 """
 

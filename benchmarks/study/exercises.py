@@ -1,4 +1,4 @@
-"""Exercises in arithmetic as problems of a study: SVAMP to train and test on, GSM8K and drills to make a base with.
+"""Exercises in arithmetic as problems of a study: SVAMP's, and drills to make a base with.
 
 SVAMP (Patel et al., arXiv 2103.07191) varies 100 stories, about ten times each, with other numbers and other questions. Two
 variations of one story are not independent, and one that was trained on helps with the other: a story is whole in one
@@ -13,7 +13,7 @@ import math
 import random
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,6 @@ from verifiers.countdown import expressions
 
 ALIKE = 0.4
 """Share of their words that two variations of a story have in common. From .35 to .45 SVAMP falls into 94 to 100 stories."""
-MAX_LINES = 2
-"""A longer working is not taken as a demonstration: SVAMP never needs one."""
 WORDINGS = ("What is {}?", "Calculate {}.", "How much is {}?")
 """Of a drill."""
 
@@ -86,7 +84,6 @@ _FREQUENT = frozenset(
     ]
 )
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
-_CALCULATION = re.compile(r"<<([^<>=]*)=([^<>=]*)>>")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,33 +121,6 @@ def read_svamp(path: Path) -> list[Exercise]:
     return exercises
 
 
-def read_gsm8k(path: Path) -> list[Exercise]:
-    """Those of GSM8K's problems whose calculations are of whole numbers, few, right, and end in the answer.
-
-    Each is a story of its own. Raises ValueError for a file that is not GSM8K's.
-    """
-    exercises = []
-    for number, row in enumerate(_rows(path, ("question", "answer"))):
-        solution, _, answer = str(row["answer"]).rpartition("####")
-        answer = answer.strip().replace(",", "")
-        lines: list[str] = []
-        for left, right in _CALCULATION.findall(solution):
-            steps = work_out(left)
-            if not steps or steps[-1].split(" = ")[1] != right:
-                break
-            lines += steps
-        else:
-            if lines and len(lines) <= MAX_LINES and lines[-1].endswith(f"= {answer}"):
-                question = " ".join(str(row["question"]).split())
-                identity = f"{path.stem}-{number}"
-                exercises.append(
-                    Exercise(
-                        id=identity, question=question, answer=answer, working=tuple(lines), story=number
-                    )
-                )
-    return exercises
-
-
 def make_drills(num: int, seed: int) -> list[Exercise]:
     """Bare calculations of two whole numbers, more differences than products: each is a story of its own."""
     dice = random.Random(seed)
@@ -174,6 +144,11 @@ def make_drills(num: int, seed: int) -> list[Exercise]:
             Exercise(id=f"drill-{place}", question=question, answer=answer, working=working, story=place)
         )
     return drills
+
+
+def repeated(exercises: Sequence[Exercise], turns: int) -> list[Exercise]:
+    """Each `turns` times, under other names."""
+    return [replace(one, id=f"{one.id}/{turn}") for turn in range(turns) for one in exercises]
 
 
 def work_out(equation: str) -> tuple[str, ...]:

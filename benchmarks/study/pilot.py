@@ -1,4 +1,4 @@
-"""Whether the study on a real model has something to learn: the published model and the base on SVAMP and GSM8K.
+"""Whether the study on a real model has something to learn: the published model and the base.
 
 Some training problems, eight samples of each, before anything is trained on them: pass@1 should lie between .05 and .4,
 and answers should end before rollout.max_tokens.
@@ -15,8 +15,7 @@ import numpy as np
 from actors.types import ScoredGroup
 from benchmarks.study.commands import Commands, in_order
 from benchmarks.study.design import as_flags
-from benchmarks.study.exercises import Part, as_rows, read_gsm8k, split
-from benchmarks.study.real import CONFIG, SEED, RealStudy
+from benchmarks.study.real import CONFIG, RealStudy
 from benchmarks.study.report import Rows, number
 from cluster.estimates.per_problem import per_problem
 from cluster.evaluation.store import read_samples, sample_files
@@ -33,42 +32,33 @@ def run_pilot(directory: Path, design: RealStudy, tell: Callable[[str], None]) -
 
 
 def _pilot(directory: Path, design: RealStudy, commands: Commands, tell: Callable[[str], None]) -> Rows:
-    sources = design.sources
     (directory / "problems").mkdir(parents=True, exist_ok=True)
     design.write_problems(directory)
-    svamp = (directory / "problems" / "train.jsonl").read_text().splitlines(keepends=True)
-    # Beyond the exercises that the base has learned from, which are the first stories.
-    part = {
-        "seen": Part(stories=design.num_warm_up, of_each=None),
-        "pilot": Part(stories=NUM_PROBLEMS, of_each=1),
-    }
-    gsm8k = as_rows(split(read_gsm8k(sources.gsm8k), part, seed=SEED)["pilot"])
-    rows = {"SVAMP": "".join(svamp[:: max(1, len(svamp) // NUM_PROBLEMS)][:NUM_PROBLEMS]), "GSM8K": gsm8k}
+    rows = (directory / "problems" / "train.jsonl").read_text().splitlines(keepends=True)
+    path = directory / "problems" / "pilot.jsonl"
+    write_atomically(path, "".join(rows[:: max(1, len(rows) // NUM_PROBLEMS)][:NUM_PROBLEMS]))
     design.warm_up(directory, commands, tell)
-    table = [["problems", "model", "T", "pass@1", "pass@8", "majority@8"]]
+    table = [["model", "T", "pass@1", "pass@8", "majority@8"]]
     table[0] += ["tokens", "95 %", "cut off", "tokens/s with start"]
-    for task, problems in rows.items():
-        path = directory / "problems" / f"pilot-{task}.jsonl"
-        write_atomically(path, problems)
-        for name, model in (("published", sources.model), ("base", directory / "base")):
-            evaluation = directory / "evaluations" / f"pilot-{task}-{name}"
-            settings = design.settings(directory) | {
-                "problems.test_path": path,
-                "evaluation.samples_per_problem": NUM_SAMPLES,
-                "evaluation.ks": [1, NUM_SAMPLES],
-                "evaluation.temperatures": list(TEMPERATURES),
-            }
-            arguments = [f"{name}={model}", "--out", str(evaluation), *as_flags(settings)]
-            tell(f"{task}, {name}")
-            started = time.monotonic()
-            is_there = len(sample_files(evaluation)) == len(TEMPERATURES)
-            commands.run(f"pilot-{task}-{name}", "eval", str(CONFIG), *arguments)
-            took_s = time.monotonic() - started
-            cells = {cell: read_samples(file) for cell, file in sample_files(evaluation).items()}
-            total = sum(len(group.samples.token_ids) for groups in cells.values() for group in groups)
-            pace = "" if is_there else f"{total / took_s:.0f}"
-            for cell, groups in cells.items():
-                table.append([task, name, f"{cell.temperature:g}", *_described(groups), pace])
+    for name, model in (("published", design.sources.model), ("base", directory / "base")):
+        evaluation = directory / "evaluations" / f"pilot-{name}"
+        settings = design.settings(directory) | {
+            "problems.test_path": path,
+            "evaluation.samples_per_problem": NUM_SAMPLES,
+            "evaluation.ks": [1, NUM_SAMPLES],
+            "evaluation.temperatures": list(TEMPERATURES),
+        }
+        arguments = [f"{name}={model}", "--out", str(evaluation), *as_flags(settings)]
+        tell(f"sampling of {name}")
+        started = time.monotonic()
+        is_there = len(sample_files(evaluation)) == len(TEMPERATURES)
+        commands.run(f"pilot-{name}", "eval", str(CONFIG), *arguments)
+        took_s = time.monotonic() - started
+        cells = {cell: read_samples(file) for cell, file in sample_files(evaluation).items()}
+        total = sum(len(group.samples.token_ids) for groups in cells.values() for group in groups)
+        pace = "" if is_there else f"{total / took_s:.0f}"
+        for cell, groups in cells.items():
+            table.append([name, f"{cell.temperature:g}", *_described(groups), pace])
     return table
 
 

@@ -1,4 +1,4 @@
-"""The comparison on a real model: SmolLM2-135M, which has learned to calculate from GSM8K, on SVAMP (docs/study-real.md).
+"""The comparison on a real model: SmolLM2-135M, which has learned to calculate, on SVAMP (docs/study-real.md).
 
 What is made, beside what `run.Study` makes: the base, by `bonfire sft`; samples of it on the training problems; and from
 these the verifier of Best-of-k, by `bonfire train-verifier`. Base and verifier are too large to keep. They are made
@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from benchmarks.study import archive
 from benchmarks.study.commands import Commands, RunFailed
 from benchmarks.study.design import Design, as_flags, as_overrides
-from benchmarks.study.exercises import Exercise, Part, as_rows, make_drills, read_gsm8k, read_svamp, split
+from benchmarks.study.exercises import Part, as_rows, make_drills, read_svamp, repeated, split
 from benchmarks.study.real_arms import ARMS, OUTLINE, RATES
 from benchmarks.study.real_measure import RealPolicy, measure
 from cluster.evaluation.store import PROBLEMS_FILE, SETTINGS_FILE, Cell, read_samples, sample_files
@@ -54,10 +54,12 @@ class Sizes:
     """How much of everything; SVAMP has 98 stories."""
 
     steps: int
-    warm_up: int
-    """Exercises of GSM8K for the base to learn from, of 1,549 that can be had."""
     drills: int
-    """Bare calculations, the same."""
+    """Bare calculations for the base to learn from."""
+    turns: int
+    """How often it learns from each problem of its split, once from a drill."""
+    base: Part
+    """Problems that it learns the form of an answer from, which are in no other split."""
     test: Part
     tuning: Part
     train: Part
@@ -72,9 +74,10 @@ class Sizes:
 
 FULL = Sizes(
     steps=40,
-    warm_up=320,
-    drills=960,
-    test=Part(stories=44, of_each=6),
+    drills=2400,
+    turns=2,
+    base=Part(stories=16, of_each=None),
+    test=Part(stories=40, of_each=6),
     tuning=Part(stories=10, of_each=6),
     train=Part(stories=None, of_each=None),
     rates=len(RATES),
@@ -85,8 +88,8 @@ FULL = Sizes(
 REHEARSAL = replace(
     FULL,
     steps=1,
-    warm_up=32,
     drills=64,
+    base=Part(stories=2, of_each=2),
     test=Part(stories=4, of_each=2),
     tuning=Part(stories=2, of_each=2),
     rates=1,
@@ -111,8 +114,6 @@ class Sources:
     """SmolLM2-135M-Instruct, a transformers directory (`make real-model`)."""
     svamp: Path
     """SVAMP's 1,000 problems, as JSON lines."""
-    gsm8k: Path
-    """GSM8K's training problems, the same."""
 
 
 class RealStudy(Design):
@@ -136,7 +137,6 @@ class RealStudy(Design):
         return {
             "real_toml_sha256": fingerprint(CONFIG),
             "svamp_sha256": fingerprint(sources.svamp),
-            "gsm8k_sha256": fingerprint(sources.gsm8k),
             "model_sha256": fingerprint(sources.model / "model.safetensors"),
             "arms": {name: dict(arm.settings) for name, arm in ARMS.items()},
             "warm_up": WARM_UP,
@@ -146,19 +146,21 @@ class RealStudy(Design):
         }
 
     def write_problems(self, directory: Path) -> str:
-        """Beside the three splits of SVAMP `warm-up.jsonl`, of GSM8K and drills."""
-        parts = {name: getattr(self._sizes, name) for name in ("test", "tuning", "train")}
-        splits: dict[str, list[Exercise]] = split(read_svamp(self.sources.svamp), parts, seed=SEED)
-        part = {"warm-up": Part(stories=self._sizes.warm_up, of_each=None)}
-        warm_up = split(read_gsm8k(self.sources.gsm8k), part, seed=SEED)["warm-up"]
-        warm_up += make_drills(self._sizes.drills, seed=SEED)
-        for name, exercises in (splits | {"warm-up": warm_up}).items():
-            write_atomically(directory / "problems" / f"{name}.jsonl", as_rows(exercises))
+        """Beside the three splits of SVAMP `warm-up.jsonl`, what the base learns from: a fourth one, and drills."""
+        parts = {name: getattr(self._sizes, name) for name in ("test", "tuning", "base", "train")}
+        splits = split(read_svamp(self.sources.svamp), parts, seed=SEED)
+        warm_up = repeated(splits["base"], self._sizes.turns) + make_drills(self._sizes.drills, seed=SEED)
+        for name in ("test", "tuning", "train"):
+            write_atomically(directory / "problems" / f"{name}.jsonl", as_rows(splits[name]))
+        write_atomically(directory / "problems" / "warm-up.jsonl", as_rows(warm_up))
         counts = {
             name: f"{len(exercises)} of {len({one.story for one in exercises})} stories"
             for name, exercises in splits.items()
         }
-        return f"{counts['train']} to train on, {counts['tuning']} to tune on, {counts['test']} to test on"
+        return (
+            f"{counts['train']} to train on, {counts['tuning']} to tune on, {counts['test']} to test on, "
+            f"{counts['base']} for the base"
+        )
 
     def make_base(self, directory: Path, commands: Commands, tell: Callable[[str], None]) -> str:
         self.warm_up(directory, commands, tell)
@@ -183,14 +185,9 @@ class RealStudy(Design):
                     raise
         return f"{directory / 'base'}; verifier: {json.loads(report.read_text())['verdict']}"
 
-    @property
-    def num_warm_up(self) -> int:
-        """Exercises of GSM8K that the base learns from, the first ones of their order."""
-        return self._sizes.warm_up
-
     def warm_up(self, directory: Path, commands: Commands, tell: Callable[[str], None]) -> None:
-        """The base: the model after some exercises of GSM8K and some drills."""
-        tell(f"fine-tuning {self.sources.model.name} on exercises of GSM8K and drills")
+        """The base: the model after some problems and some drills."""
+        tell(f"fine-tuning {self.sources.model.name} on the base's problems and drills")
         settings = self.settings(directory) | {
             "problems.train_path": directory / "problems" / "warm-up.jsonl",
             "sft.base_model": self.sources.model,

@@ -35,7 +35,6 @@ FILE = click.Path(path_type=Path, exists=True)
 @click.command()
 @click.option("--model", type=FILE, default=Path("runs/smollm2"), show_default=True, help="`make real-model`")
 @click.option("--svamp", type=FILE, required=True, help="SVAMP's problems, JSON lines as published.")
-@click.option("--gsm8k", type=FILE, required=True, help="GSM8K's training problems, the same.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("runs/study-real"), show_default=True)
 @click.option("--seeds", "num_seeds", default=3, show_default=True, type=click.IntRange(min=1))
 @click.option(
@@ -52,7 +51,6 @@ FILE = click.Path(path_type=Path, exists=True)
 def real(
     model: Path,
     svamp: Path,
-    gsm8k: Path,
     out: Path,
     num_seeds: int,
     arms: tuple[str, ...],
@@ -64,7 +62,7 @@ def real(
     directory = out.absolute()
     directory.mkdir(parents=True, exist_ok=True)
     kept_in = (kept_in or (directory / "archive.parquet" if rehearse else ARCHIVE)).absolute()
-    sources = Sources(model=model.absolute(), svamp=svamp, gsm8k=gsm8k)
+    sources = Sources(model=model.absolute(), svamp=svamp)
     samples = kept_in.with_name(f"{kept_in.stem}-verifier.parquet")
     design = RealStudy(sources, sizes=REHEARSAL if rehearse else FULL, kept_samples=samples)
     console = Console(highlight=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -14,8 +15,8 @@ from benchmarks.study.exercises import (
     as_rows,
     find_stories,
     make_drills,
-    read_gsm8k,
     read_svamp,
+    repeated,
     split,
     work_out,
 )
@@ -59,25 +60,6 @@ def test_svamp_is_read_with_a_demonstration_that_has_its_answer(tmp_path):
     )
     assert (exercise.id, exercise.answer) == ("a", "345")
     assert exercise.demonstration == "19 + 4 = 23\n23 * 15 = 345\n#### 345"
-
-
-def test_of_gsm8k_exercises_with_few_right_calculations_of_whole_numbers_are_read(tmp_path):
-    answers = [
-        "She sold 48/2 = <<48/2=24>>24 in May.\nShe sold <<48+24=72>>72.\n#### 72",
-        "12/60 = $<<12/60=0.2>>0.2 a minute, <<0.2*50=10>>10.\n#### 10",  # no whole number
-        "<<1+1=2>>2 <<2+1=3>>3\n#### 5",  # does not end in the answer
-        "<<2+2=5>>5\n#### 5",  # false
-        "<<1+1=2>>2 <<2+1=3>>3 <<3+1=4>>4\n#### 4",  # long
-        "It is plain.\n#### 7",
-        "<<1000+200=1200>>1,200\n#### 1,200",
-    ]
-    rows = [{"question": f"Question {i}?", "answer": answer} for i, answer in enumerate(answers)]
-    found = read_gsm8k(write_rows(tmp_path / "train.jsonl", rows))
-    assert [one.demonstration for one in found] == [
-        "48 / 2 = 24\n48 + 24 = 72\n#### 72",
-        "1000 + 200 = 1200\n#### 1200",
-    ]
-    assert [one.id for one in found] == ["train-0", "train-6"] and len({one.story for one in found}) == 2
 
 
 def test_drills_are_right_and_the_same_for_a_seed():
@@ -126,6 +108,13 @@ PARTS = {
     "tuning": Part(stories=3, of_each=None),
     "train": Part(stories=None, of_each=None),
 }
+
+
+def test_repeated_exercises_differ_in_nothing_but_their_names():
+    once = exercises(2, 2)
+    twice = repeated(once, 2)
+    assert len({one.id for one in twice}) == 8
+    assert [replace(one, id="") for one in twice] == [replace(one, id="") for one in once] * 2
 
 
 def test_no_story_is_in_two_splits():

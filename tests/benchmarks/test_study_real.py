@@ -28,7 +28,7 @@ from benchmarks.study.report import fill
 from benchmarks.study.run import Study, run_study
 from benchmarks.study.summary import summarise
 from cluster.config.parse import load_config
-from tests.shared.exercises import gsm8k_rows, svamp_rows, write_rows
+from tests.shared.exercises import svamp_rows, write_rows
 from tests.shared.judged_samples import scored
 from tests.shared.paths import ROOT
 from verifiers.math.verifier import MathVerifier
@@ -43,14 +43,16 @@ def design(tmp_path):
     sources = Sources(
         model=tmp_path / "model",
         svamp=write_rows(tmp_path / "svamp.jsonl", svamp_rows(num_stories=98, of_each=8)),
-        gsm8k=write_rows(tmp_path / "gsm8k.jsonl", gsm8k_rows(700)),
     )
     return RealStudy(sources)
 
 
 def test_the_splits_share_no_story_and_their_demonstrations_are_right(design, tmp_path):
     text = design.write_problems(Study(tmp_path, design).directory)
-    assert text == "352 of 44 stories to train on, 60 of 10 stories to tune on, 264 of 44 stories to test on"
+    assert text == (
+        "256 of 32 stories to train on, 60 of 10 stories to tune on, 240 of 40 stories to test on, "
+        "128 of 16 stories for the base"
+    )
     found, stories = {}, {}
     for split in ("train", "tuning", "test", "warm-up"):
         path = tmp_path / "problems" / f"{split}.jsonl"
@@ -61,10 +63,11 @@ def test_the_splits_share_no_story_and_their_demonstrations_are_right(design, tm
         assert {verifier.verify(one, one.demonstration).reward for one in found[split]} == {1.0}
         assert {tuple(one.truth) for one in found[split]} == {("answer",)}
         stories[split] = {json.loads(row)["story"] for row in path.read_text().splitlines()}
-    assert len(found["warm-up"]) == FULL.warm_up + FULL.drills
-    for one, other in itertools.combinations(("train", "tuning", "test"), 2):
-        assert not stories[one] & stories[other]
-        assert not {p.id for p in found[one]} & {p.id for p in found[other]}
+    assert len(found["warm-up"]) == FULL.turns * 128 + FULL.drills
+    for one, other in itertools.combinations(found, 2):
+        assert not {p.prompt for p in found[one]} & {p.prompt for p in found[other]}
+        if "warm-up" not in (one, other):  # drills have numbers of their own
+            assert not stories[one] & stories[other]
 
 
 def test_every_arm_trains_what_its_label_says():

@@ -39,11 +39,3 @@ def svamp_rows(*, num_stories: int, of_each: int) -> list[dict[str, Any]]:
                 }
             )
     return rows
-
-
-def gsm8k_rows(num: int) -> list[dict[str, Any]]:
-    """As GSM8K's, of one calculation each."""
-    return [
-        {"question": f"{i} and {i + 1}?", "answer": f"It is <<{i}+{i + 1}={2 * i + 1}>>.\n#### {2 * i + 1}"}
-        for i in range(num)
-    ]
