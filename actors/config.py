@@ -94,7 +94,9 @@ class RolloutConfig(BaseModel):
         description="Let several workers sample one group where that evens out what their engines have to do; its prompt is "
         "computed by each of them. false: a group is sampled by one worker.",
     )
-    kv_cache_mib: int = Field(256, ge=16, description="KV cache of each engine, in MiB.")
+    kv_cache_mib: int = Field(
+        256, ge=16, description="KV cache of each engine, all its parts together, in MiB."
+    )
     prefix_caching: bool = Field(True, description="Share the prompt's KV among the samples of a group.")
     kv_after_update: KvAfterUpdate = Field(
         "recompute",
@@ -103,9 +105,25 @@ class RolloutConfig(BaseModel):
     )
     engine: EngineArguments = Field({})
     chat: ChatConfig = ChatConfig()
+    tensor_parallel: int = Field(
+        1,
+        ge=1,
+        description="Processes, on one node, among which an engine divides each of its layers, for a model that does not fit "
+        "one GPU; a divisor of the model's attention heads.",
+    )
+    adapter_rank: int | None = Field(
+        None,
+        ge=1,
+        description="Rank of the adapters that engines get in place of whole weights; None: learner.lora.rank, with "
+        "learner.lora.publish = 'adapter', else there are none.",
+    )
     num_cpus: Reserved = Field(1.0, ge=0, description="CPU cores a worker reserves; its OpenMP threads.")
     num_gpus: Reserved = Field(
-        0.0, ge=0, le=1, description="GPUs a worker reserves; 0: the CPU engine. An engine uses one at most."
+        0.0,
+        ge=0,
+        le=1,
+        description="GPUs a worker reserves for each of tensor_parallel; 0: the CPU engine. Less than 1: that share of a "
+        "GPU's memory, beside another worker.",
     )
     dtype: Dtype = Field(
         default_factory=dtype_by_device, description="Dtype of the engine's weights and activations."
@@ -133,6 +151,20 @@ class RolloutConfig(BaseModel):
         ge=0,
         description="Seconds a worker that is to leave may take to finish its groups; others sample the rest anew.",
     )
+
+    @model_validator(mode="after")
+    def _refuse_parts_that_share_a_gpu(self) -> RolloutConfig:
+        if self.tensor_parallel > 1 and 0 < self.num_gpus < 1:
+            raise ValueError(
+                f"num_gpus = {self.num_gpus:g} with tensor_parallel = {self.tensor_parallel}: each part wants a GPU of its "
+                "own; set num_gpus = 1, or tensor_parallel = 1"
+            )
+        return self
+
+    @property
+    def gpus_of_worker(self) -> float:
+        """All parts of its engine together."""
+        return self.num_gpus * self.tensor_parallel
 
     def room(self, *, num_leases: int, num_unfinished: int, capacity: float, smallest: int) -> int:
         """How many sequences a worker would take that has so many leases, and so many unfinished sequences of them.

@@ -1,10 +1,10 @@
-"""One vLLM engine in this process, driven by a thread of ours.
+"""One vLLM engine, driven by a thread of ours in this process.
 
 The thread alternates between vLLM's `step()` and a queue of calls, so that whatever is called
 (new requests, a weight update) happens *between* two steps: an update is atomic with respect to
 sampling, and every token's policy version is exact. Pausing is not stepping.
 
-Only this module and `weights/receiver.py` import vLLM, and only when an engine is built.
+Only this module and the receivers of `weights` import vLLM, and only when an engine is built.
 """
 
 from __future__ import annotations
@@ -25,15 +25,14 @@ import numpy as np
 
 from actors.config import RolloutConfig
 from actors.engine_config import check_known
-from actors.environment import engine_environment
+from actors.engine_parts import Buckets, EngineParts
+from actors.environment import engine_arguments, engine_environment
 from actors.heap import made_to_stay
 from actors.kv_cache import AFTER_UPDATE, salt
 from actors.types import Lease
 from actors.weights.manifest import WeightManifest
 
 Result = TypeVar("Result")
-KV_BLOCK_TOKENS = 32
-MAX_BATCHED_TOKENS = 8192
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,45 +87,29 @@ class Engine:
             from vllm.v1.engine.llm_engine import LLMEngine
             from vllm.v1.metrics.stats import PrefixCacheStats
 
-            from actors.weights import receiver
+            from actors.weights import adapter_receiver, receiver
 
-        receiver.prepare_vllm()
         check_known(config.engine, [field.name for field in dataclasses.fields(EngineArgs)])
-        arguments: dict[str, Any] = {
-            "model": model,
-            "skip_tokenizer_init": True,
-            "trust_remote_code": False,
-            "load_format": "safetensors",
-            "dtype": config.dtype,
-            "seed": 0,
-            "max_model_len": config.max_model_len,
-            "max_num_seqs": config.max_num_seqs,
-            "kv_cache_memory_bytes": config.kv_cache_mib << 20,
-            "block_size": KV_BLOCK_TOKENS if config.num_gpus == 0 else None,
-            "enforce_eager": config.num_gpus == 0,
-            "enable_prefix_caching": config.prefix_caching,
-            # An update makes every running sequence prefill again. vLLM cannot rewind a seeded CPU
-            # generator past a partial prefill, so there each prefill is done whole.
-            "enable_chunked_prefill": config.num_gpus > 0,
-            "max_num_batched_tokens": max(config.max_model_len, MAX_BATCHED_TOKENS),
-            # A step in flight during an update would label its tokens with the wrong version.
-            "async_scheduling": False,
-            "scheduling_policy": "priority",
-            "disable_log_stats": True,
-            "logprobs_mode": "processed_logprobs",
+        arguments = engine_arguments(model, config) | {
             "weight_transfer_config": WeightTransferConfig(backend=receiver.BACKEND),
             "worker_extension_cls": receiver.EXTENSION,
         }
+        if config.adapter_rank:
+            arguments |= adapter_receiver.adapter_arguments(config.adapter_rank)
         self._config = config
         self._stop_token_ids = list(stop_token_ids)
         try:
-            self._llm = LLMEngine.from_engine_args(EngineArgs(**(arguments | config.engine)))
+            self._llm = LLMEngine.from_engine_args(EngineArgs(**arguments))
         except (ValueError, TypeError) as error:
             if not config.engine:
                 raise
             raise ValueError(
                 f"vLLM does not start with rollout.engine = {config.engine}: {' '.join(str(error).split())}"
             ) from error
+        self._parts = EngineParts(self._llm, config, self._call)
+        self._adapter = adapter_receiver.adapter_request() if config.adapter_rank else None
+        if self._adapter:
+            self._parts.call("put_no_adapter")
         core: Any = self._llm.engine_core  # of this process, so that its scheduler is at hand
         self._scheduler = core.engine_core.scheduler
         # vLLM counts lookups only with all of its statistics, which cost time at every step.
@@ -171,6 +154,7 @@ class Engine:
                 try:
                     self._add(lease, future)
                 except Exception as error:  # noqa: BLE001 - vLLM's own types, which do not cross processes
+                    self._parts.raise_if_failed()
                     future.set_exception(
                         ValueError(
                             f"vLLM refuses problem {lease.problem_id!r} (group {lease.piece.group}): {error}"
@@ -209,7 +193,12 @@ class Engine:
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
         self._llm.add_request(
-            str(number), prompt, parameters, arrival_time=float(number), priority=lease.priority
+            str(number),
+            prompt,
+            parameters,
+            arrival_time=float(number),
+            lora_request=self._adapter,
+            priority=lease.priority,
         )
         self._pending[str(number)] = future
         self._num_asked += 1
@@ -233,40 +222,41 @@ class Engine:
     def fingerprint(self) -> Future[int]:
         """Fingerprint of the weights the engine holds once the updates that were asked for before are through."""
         self.raise_if_failed()
-        return self._beside.submit(self._fingerprint)
+        return self._beside.submit(self._parts.fingerprint)
 
     def _update(self, version: int, manifest: WeightManifest, buckets: Sequence[np.ndarray]) -> int:
         began_s = time.time()
         if version < self.version:
-            return self._fingerprint()
-        self._llm.collective_rpc("stage_weights", args=(manifest, buckets))
-        staged_s = time.time()
-        pause_s = self._call(partial(self._serve, version, manifest, buckets)).result()
+            return self._parts.fingerprint()
+        with self._parts.sharing(buckets) as shared:
+            if not self._adapter:
+                self._parts.call_beside("stage_weights", manifest, shared)
+            staged_s = time.time()
+            pause_s = self._call(partial(self._serve, version, manifest, shared)).result()
         served_s = time.time()
-        self._llm.collective_rpc("release_replaced_weights")
-        fingerprint = self._fingerprint()
+        self._parts.call_beside("release_replaced_weights")
+        fingerprint = self._parts.fingerprint()
         self.last_update = UpdateTimes(
             began_s=began_s, staged_s=staged_s, served_s=served_s, pause_s=pause_s, confirmed_s=time.time()
         )
         return fingerprint
 
-    def _serve(self, version: int, manifest: WeightManifest, buckets: Sequence[np.ndarray]) -> float:
+    def _serve(self, version: int, manifest: WeightManifest, buckets: Buckets) -> float:
         """Between two steps; returns the seconds that it took."""
         started = time.perf_counter()
         update = {"manifest": manifest, "buckets": buckets}
-        self._llm.collective_rpc("start_weight_update")
-        self._llm.collective_rpc("update_weights", kwargs={"update_info": update})
-        self._llm.collective_rpc("finish_weight_update")
+        if self._adapter:
+            self._parts.call("put_adapter", **update)
+        else:
+            self._parts.call("start_weight_update")
+            self._parts.call("update_weights", update_info=update)
+            self._parts.call("finish_weight_update")
         self.num_reprefilled_tokens += AFTER_UPDATE[self._config.kv_after_update](self._scheduler, version)
         self._llm.set_weight_version(str(version))
         self.version = version
         seconds = time.perf_counter() - started
         self._clock.updating_s += seconds
         return seconds
-
-    def _fingerprint(self) -> int:
-        (fingerprint,) = set(self._llm.collective_rpc("weights_fingerprint"))
-        return fingerprint
 
     def raise_if_failed(self) -> None:
         """Raises RuntimeError once the stepping thread has ended on an error."""
@@ -323,6 +313,7 @@ class Engine:
     def _run(self) -> None:
         try:
             while not self._stopping.is_set():
+                self._parts.raise_if_failed()
                 if self._pending:
                     started = time.perf_counter()
                     output: Any
@@ -359,6 +350,7 @@ class Engine:
 
     def _fail(self, error: BaseException) -> None:
         self._failure = error
+        self._parts.kill()
         for future in self._pending.values():
             future.set_exception(RuntimeError(f"the engine has failed: {error!r}"))
         self._pending.clear()

@@ -24,8 +24,9 @@ _BECAUSE = {
         "kv_cache_memory_bytes", "gpu_memory_utilization", "num_gpu_blocks_override",
     ),
     "every group has a seed of its own; set train.seed": ("seed",),
-    "an engine has one device, which Ray gives it; set rollout.workers and rollout.num_gpus": (
-        "tensor_parallel_size", "pipeline_parallel_size", "prefill_context_parallel_size",
+    "set rollout.tensor_parallel": ("tensor_parallel_size",),
+    "Ray gives an engine its devices; set rollout.workers, rollout.num_gpus and rollout.tensor_parallel": (
+        "pipeline_parallel_size", "prefill_context_parallel_size",
         "decode_context_parallel_size", "data_parallel_size", "data_parallel_rank", "data_parallel_start_rank",
         "data_parallel_size_local", "data_parallel_address", "data_parallel_rpc_port", "data_parallel_hybrid_lb",
         "data_parallel_external_lb", "data_parallel_multi_port_external_lb", "data_parallel_backend",

@@ -1,8 +1,15 @@
-"""What an engine's process has in its environment. Imports no torch, which reads it when it is imported."""
+"""What an engine's processes have in their environment, and what vLLM is told. Imports no torch, which reads it when it is
+imported.
+"""
 
 from __future__ import annotations
 
+from typing import Any
+
 from actors.config import RolloutConfig
+
+KV_BLOCK_TOKENS = 32
+MAX_BATCHED_TOKENS = 8192
 
 
 def engine_environment(config: RolloutConfig) -> dict[str, str]:
@@ -18,5 +25,47 @@ def engine_environment(config: RolloutConfig) -> dict[str, str]:
     if config.num_gpus == 0:
         # Log-probs make vLLM compile its sampler even when eager: 9 s that a CPU never earns back.
         environment["TORCHDYNAMO_DISABLE"] = "1"
-        environment["OMP_NUM_THREADS"] = str(max(1, int(config.num_cpus)))
+        environment["OMP_NUM_THREADS"] = str(max(1, int(config.num_cpus / config.tensor_parallel)))
+    if config.tensor_parallel > 1:
+        # Its own binding wants a NUMA node for each part.
+        environment["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
+        # A part that hangs would else be waited for without end.
+        environment["VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS"] = str(max(1, int(config.heartbeat_timeout_s)))
     return environment
+
+
+def engine_arguments(model: str, config: RolloutConfig) -> dict[str, Any]:
+    """Arguments of `vllm.EngineArgs` that follow from the settings, but for those of the weight transfer."""
+    arguments: dict[str, Any] = {
+        "model": model,
+        "skip_tokenizer_init": True,
+        "trust_remote_code": False,
+        "load_format": "safetensors",
+        "dtype": config.dtype,
+        "seed": 0,
+        "max_model_len": config.max_model_len,
+        "max_num_seqs": config.max_num_seqs,
+        "kv_cache_memory_bytes": (config.kv_cache_mib << 20) // config.tensor_parallel,
+        "block_size": KV_BLOCK_TOKENS if config.num_gpus == 0 else None,
+        "enforce_eager": config.num_gpus == 0,
+        "enable_prefix_caching": config.prefix_caching,
+        # An update makes every running sequence prefill again. vLLM cannot rewind a seeded CPU
+        # generator past a partial prefill, so there each prefill is done whole.
+        "enable_chunked_prefill": config.num_gpus > 0,
+        "max_num_batched_tokens": max(config.max_model_len, MAX_BATCHED_TOKENS),
+        # A step in flight during an update would label its tokens with the wrong version.
+        "async_scheduling": False,
+        "scheduling_policy": "priority",
+        "disable_log_stats": True,
+        "logprobs_mode": "processed_logprobs",
+    }
+    if config.tensor_parallel > 1:
+        # Ray gives the worker its GPUs; the parts are its children, so that they are on its node and end with it.
+        arguments |= {
+            "tensor_parallel_size": config.tensor_parallel,
+            "distributed_executor_backend": "mp",
+        }
+    if 0 < config.num_gpus < 1:
+        # vLLM refuses to start where less than this is free, and the learner may have come first.
+        arguments["gpu_memory_utilization"] = config.num_gpus
+    return arguments | config.engine

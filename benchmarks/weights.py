@@ -7,7 +7,8 @@ one small batch. `serving_s` counts from the end of the optimizer's step to the 
 `confirmed_s` to the engine's reply, which has their fingerprint. The stages, one after the other (`STAGES`), are medians each:
 the learner lays the weights out and fingerprints them, Ray puts them into the object store, delivers them, the engine
 makes them ready beside sampling, waits for the step in progress to end, is paused, and fingerprints what it holds. The
-memcpy is that of numpy, warm, in one thread, between the rounds.
+memcpy is that of numpy, warm, in one thread, between the rounds. `--parts 3` divides the engine among three processes,
+`--lora adapter` trains adapters and publishes them alone.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ VOCABULARY = 1000
 STAGES = ("publish_s", "store_s", "deliver_s", "stage_s", "wait_s", "paused_s", "fingerprint_s", "reply_s")
 
 
-def make_config(model: str, dtype: str) -> RunConfig:
+def make_config(model: str, dtype: str, *, parts: int, publish: str | None) -> RunConfig:
+    lora = {} if publish is None else {"lora": {"publish": publish}}
     return parse_config(
         {
             "model": model,
@@ -49,9 +51,10 @@ def make_config(model: str, dtype: str) -> RunConfig:
                 "max_model_len": 512,
                 "max_num_seqs": IN_FLIGHT,
                 "dtype": dtype,
+                "tensor_parallel": parts,
                 "chat": {"template": "never"},
             },
-            "learner": {"dtype": dtype},
+            "learner": {"dtype": dtype, **lora},
             "objective": {"name": "rloo"},
             "train": {"steps": 1, "max_staleness": 1},
         }
@@ -150,10 +153,16 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
     parser.add_argument("--idle", action="store_true", help="the engine samples nothing meanwhile")
+    parser.add_argument("--parts", type=int, default=1, help="processes of the engine")
+    parser.add_argument("--lora", choices=["merged", "adapter"], help="train adapters, and publish them so")
     arguments = parser.parse_args()
-    configs = {dtype: make_config(arguments.model, dtype) for dtype in arguments.dtypes}
+    configs = {
+        dtype: make_config(arguments.model, dtype, parts=arguments.parts, publish=arguments.lora)
+        for dtype in arguments.dtypes
+    }
     ray_cluster.start_ray(next(iter(configs.values())), address=None, namespace=NAMESPACE)
     result: dict[str, Any] = {"machine": machine(), "sampling": not arguments.idle}
+    result |= {"parts": arguments.parts, "lora": arguments.lora}
     for dtype, config in configs.items():
         result[dtype] = asyncio.run(measure(config, arguments.rounds, idle=arguments.idle))
     print(json.dumps(result, indent=1))

@@ -65,6 +65,11 @@ class LoraConfig(BaseModel):
         description='Names of the linear layers that get adapters, as in ["q_proj", "v_proj"]; "all-linear": all but the '
         "output head. Anything else stays as it is.",
     )
+    publish: Literal["merged", "adapter"] = Field(
+        "merged",
+        description="What engines get: merged = whole weights, adapted, exactly those the learner computes with; adapter = "
+        "A and B alone, a hundredth of the bytes, which vLLM applies by its own path for adapters.",
+    )
     dropout: Finite = Field(
         0.0,
         ge=0,
@@ -237,6 +242,11 @@ class LearnerConfig(DependentSettings):
                 "set num_gpus = 1, or ranks = 1"
             )
         return self
+
+    @property
+    def rank_apart(self) -> int | None:
+        """Of the adapters that engines get alone; None: they get whole weights."""
+        return self.lora.rank if self.lora is not None and self.lora.publish == "adapter" else None
 
     @property
     def decays(self) -> bool:

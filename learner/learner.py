@@ -217,6 +217,8 @@ class Learner:
         self._parity.keep(self.version, weights)
         self._buckets[self.version] = buckets
         own_fingerprint = add_fingerprints(one.result() for one in sums)
+        if self._gang.rank == 0:
+            own_fingerprint = self._policy.fingerprint_of(self.manifest, buckets, own_fingerprint)
         return PublishedWeights(
             version=self.version,
             fingerprint=int(self._gang.gather(np.array(own_fingerprint))[0]),

@@ -60,6 +60,8 @@ class Trainer:
         self._gang = gang
         self._base_directory = resolve_model(model_path)
         self._device = torch.device("cuda" if config.num_gpus > 0 else "cpu")
+        if 0 < config.num_gpus < 1:  # an engine has the rest
+            torch.cuda.set_per_process_memory_fraction(config.num_gpus)
         settings: dict[str, Any] = {"bfloat16": config.dtype == "bfloat16", "recompute": self._recomputes}
         # The whole of a model to be sharded need not fit on one device.
         model = load_model(str(self._base_directory), str(self._device) if gang.size == 1 else "cpu")
@@ -181,7 +183,9 @@ class Trainer:
         return memory.recomputes(self._config, needed, self._free_bytes)
 
     def _memory_left(self) -> float:
-        """Bytes for this rank: of a GPU all that is free, of the machine's memory its part of a share."""
+        """Bytes for this rank: of a GPU all that is free of its share, of the machine's memory its part of a share."""
         if self._device.type == "cuda":
-            return torch.cuda.mem_get_info(self._device)[0]
+            free, total = torch.cuda.mem_get_info(self._device)
+            left = min(self._config.num_gpus, 1.0) * total - torch.cuda.memory_reserved(self._device)
+            return min(free, left)
         return psutil.virtual_memory().available * memory.SHARE_OF_MACHINE / self._gang.num_here()

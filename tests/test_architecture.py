@@ -196,9 +196,10 @@ def test_only_workers_and_the_controller_are_remote():
             assert not re.search(r"\bray\.remote\(|from ray import .*\bremote\b", path.read_text()), name
 
 
-def test_only_the_engine_and_its_receiver_of_weights_import_vllm():
+def test_only_the_engine_and_its_receivers_of_weights_import_vllm():
     importing = {name for name in MODULES if "vllm" in top_level(imports_of(name))}
-    assert importing == {"actors.engine", "actors.weights.receiver"}
+    receivers = {f"actors.weights.{name}" for name in ("receiver", "parallel", "adapter_receiver")}
+    assert importing == {"actors.engine", *receivers}
 
 
 def test_no_module_is_long():

@@ -1,8 +1,8 @@
 """The receiving side of the weight broadcast: a weight-transfer engine inside vLLM's worker.
 
 vLLM's own protocol is used as it is: `start_weight_update`, `update_weights`,
-`finish_weight_update`. Registered under `BACKEND` when this module is imported, which vLLM does
-before it builds the engine because the module is named in `worker_extension_cls`.
+`finish_weight_update`. Registered under `BACKEND` when this module is imported, which vLLM does in each of an engine's
+processes before it loads the model, because the module is named in `worker_extension_cls`; `prepare_vllm` is called then.
 
 The buckets arrive as numpy arrays mapped from Ray's object store (shared memory on the node). On the CPU linear layers'
 weights are made ready from them while the engine samples, packed for its kernels (`stage`), so that between two
@@ -12,8 +12,11 @@ vLLM's own `load_weights` into the live parameters.
 
 from __future__ import annotations
 
+import ctypes
+import multiprocessing
+import signal
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from types import SimpleNamespace
@@ -37,13 +40,18 @@ from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead, 
 from vllm.model_executor.model_loader import weight_utils
 from vllm.platforms import current_platform
 
+from actors.weights import adapter_receiver
 from actors.weights.fingerprint import add_fingerprints, param_fingerprint
 from actors.weights.manifest import WeightManifest, flat_tensors, views
+from actors.weights.parallel import counted
+from actors.weights.shared_memory import SharedBuckets
 from actors.weights.staging import LoadingWatch, StagedWeight, StagingPlan
 
 BACKEND = "bonfire_object_store"
 EXTENSION = "actors.weights.receiver.FingerprintExtension"
 
+PR_SET_PDEATHSIG = 1
+"""Of Linux's prctl."""
 LOADED_FINGERPRINT = "bonfire_loaded_fingerprint"
 """Attribute of an engine's parameter that is not what was loaded but computed from it."""
 
@@ -66,6 +74,11 @@ def prepare_vllm() -> None:
     if current_platform.is_cpu():
         layer_utils.dispatch_cpu_unquantized_gemm = _pack_and_keep
         RotaryEmbedding.forward_cpu = _turn_flat  # type: ignore[method-assign]
+
+
+def end_with_parent() -> None:
+    """Have the kernel kill this process, one of an engine's parts, with the thread that started it: it may stand still then."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _turn_flat(
@@ -122,7 +135,12 @@ class ObjectStoreInit(WeightTransferInitInfo):
 @dataclass
 class ObjectStoreUpdate(WeightTransferUpdateInfo):
     manifest: WeightManifest
-    buckets: Sequence[np.ndarray]
+    buckets: Sequence[np.ndarray] | SharedBuckets
+    """Shared where the engine has several processes."""
+
+    @property
+    def arrays(self) -> Sequence[np.ndarray]:
+        return self.buckets.mapped() if isinstance(self.buckets, SharedBuckets) else self.buckets
 
 
 @dataclass(slots=True)
@@ -158,7 +176,7 @@ class ObjectStoreTransfer(WeightTransferEngine[ObjectStoreInit, ObjectStoreUpdat
     def stage(self, update: ObjectStoreUpdate) -> None:
         """Make an update ready as far as the engine need not wait for it; it samples meanwhile, and nothing changes for it."""
         self._exchanges = ()
-        flats = flat_tensors(update.manifest, update.buckets)
+        flats = flat_tensors(update.manifest, update.arrays)
         if self._plan is not None and self._plan.manifest == update.manifest:
             stage = partial(self._staged, flats=flats, layers=self._linear_layers())
             # Two where a kernel has one thread: the learner has just published, and may leave a core idle.
@@ -180,13 +198,14 @@ class ObjectStoreTransfer(WeightTransferEngine[ObjectStoreInit, ObjectStoreUpdat
         for module in self._packed_convolutions():
             module.weight.data = module._cpu_unpacked_conv_weight[:, None]
         model: Any = self.model
-        tensors = views(update_info.manifest, update_info.buckets)
+        buckets = update_info.arrays
+        tensors = views(update_info.manifest, buckets)
         if self._plan is not None and self._plan.manifest == update_info.manifest:
             left = self._plan.left
             model.load_weights((name, tensor) for name, tensor in tensors if name in left)
         elif current_platform.is_cpu():
             weights = self._writable_weights()
-            with LoadingWatch(weights, update_info.manifest, update_info.buckets) as watch:
+            with LoadingWatch(weights, update_info.manifest, buckets) as watch:
                 model.load_weights(tensors)
             self._plan = watch.plan()
         else:
@@ -258,23 +277,48 @@ class ObjectStoreTransfer(WeightTransferEngine[ObjectStoreInit, ObjectStoreUpdat
 
 
 class FingerprintExtension:
-    """Adds to vLLM's worker the remote calls that stage an update and tell which weights it really holds."""
+    """Adds to vLLM's worker the remote calls that stage an update and tell which weights it really holds.
+
+    Where an engine has several workers, which take one call after the other, what is to go on beside sampling is begun
+    (`begin_beside`) by one call and its result taken (`take_beside`) by a later one.
+    """
 
     model_runner: Any
     weight_transfer_engine: ObjectStoreTransfer
+    _beside: ThreadPoolExecutor | None = None
+    _begun: Future[Any] | None = None
 
-    def stage_weights(self, manifest: WeightManifest, buckets: Sequence[np.ndarray]) -> None:
+    def begin_beside(self, method: str, arguments: Sequence[Any]) -> None:
+        """Start a method of this class in a thread; one at a time."""
+        if self._beside is None:
+            self._beside = ThreadPoolExecutor(1, thread_name_prefix="weights")
+        self._begun = self._beside.submit(getattr(self, method), *arguments)
+
+    def take_beside(self) -> tuple[bool, Any]:
+        """Whether what was begun is done, and then its result. Raises what it has raised."""
+        assert self._begun is not None, "nothing was begun"
+        return (True, self._begun.result()) if self._begun.done() else (False, None)
+
+    def stage_weights(self, manifest: WeightManifest, buckets: Sequence[np.ndarray] | SharedBuckets) -> None:
         """To be called while the engine samples, before vLLM's protocol is run between two steps."""
         self.weight_transfer_engine.stage(ObjectStoreUpdate(manifest=manifest, buckets=buckets))
 
     def release_replaced_weights(self) -> None:
         self.weight_transfer_engine.release()
 
+    def put_no_adapter(self) -> None:
+        """To be called before the first sequence of an engine that takes adapters."""
+        adapter_receiver.put_nothing(self.model_runner)
+
+    def put_adapter(self, manifest: WeightManifest, buckets: Sequence[np.ndarray]) -> None:
+        """To be called between two steps."""
+        adapter_receiver.put(self.model_runner, dict(views(manifest, buckets)))
+
     def weights_fingerprint(self) -> int:
-        """Of what a checkpoint gives: parameters and persistent buffers, but for those that vLLM adds.
+        """Of what a checkpoint gives: parameters and persistent buffers, but for those that vLLM adds; and of an adapter.
 
         Those are an attention layer's own (latent attention's parts of kv_b_proj) and what begins with `_` (scales of
-        its cache).
+        its cache). What several parts of an engine hold alike one of them counts (`actors.weights.parallel`).
         """
         model = self.model_runner.get_model()
         added = {
@@ -293,8 +337,12 @@ class FingerprintExtension:
             for name, tensor in model.state_dict().items()
             if name not in added and name not in computed and "._" not in name
         }
-        return add_fingerprints([param_fingerprint(held), *computed.values()])
+        adapter = adapter_receiver.held_fingerprint(self.model_runner) if self.model_runner.lora_config else 0
+        return add_fingerprints([param_fingerprint(counted(model, held)), *computed.values(), adapter])
 
 
 if BACKEND not in WeightTransferEngineFactory._registry:
     WeightTransferEngineFactory.register_engine(BACKEND, ObjectStoreTransfer)
+prepare_vllm()
+if multiprocessing.parent_process() is not None:
+    end_with_parent()

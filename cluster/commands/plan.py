@@ -16,6 +16,7 @@ from cluster.commands.base_model import describe_fine_tuning, learned_from
 from cluster.config.parse import section_of
 from cluster.config.schema import RunConfig
 from cluster.evaluation.base_scores import num_problems_drawn
+from cluster.fleet.gpu_memory import shares
 from cluster.fleet.needs import cpus_needed, largest_pass, memory_needed
 from cluster.fleet.ray_cluster import set_ray_environment
 from cluster.run import preflight
@@ -93,8 +94,12 @@ def show_plan(config: RunConfig, run_dir: Path, *, local: bool) -> None:
     ]
     for role, workers, section in roles:
         custom = "".join(f", {amount} {name}" for name, amount in section.resources.items())
+        num_gpus = section.num_gpus
+        if isinstance(section, RolloutConfig) and section.tensor_parallel > 1:
+            num_gpus = section.gpus_of_worker
+            custom += f" on one node, each an engine in {section.tensor_parallel} parts"
         console.print(
-            f"  {role:9} {workers} x {section.num_cpus:g} CPU, {section.num_gpus:g} GPU{custom}", markup=False
+            f"  {role:9} {workers} x {section.num_cpus:g} CPU, {num_gpus:g} GPU{custom}", markup=False
         )
     if local:
         needed, here = cpus_needed(config), os.cpu_count() or 1
@@ -111,6 +116,12 @@ def show_plan(config: RunConfig, run_dir: Path, *, local: bool) -> None:
         largest, recompute = largest_pass(config, available if local else None)
         how = "recomputing its blocks" if recompute else "keeping its blocks"
         console.print(f"  {'(a learner pass':18} {largest / 2**30:5.1f} GiB, {how})")
+    gpu_bytes = preflight.gpu_bytes_of(config, local=local)
+    if gpu_bytes is not None:
+        console.print(f"[bold]memory of a GPU[/bold] of {gpu_bytes / 2**30:.1f} GiB (estimate)")
+        for share in shares(config, gpu_bytes):
+            needed, given = share.needed_bytes / 2**30, share.given * gpu_bytes / 2**30
+            console.print(f"  {share.role:18} {needed:5.1f} GiB of {given:.1f}")
     try:
         preflight.check_port(config.metrics)
     except ValueError as error:  # another run's, which may be over by then

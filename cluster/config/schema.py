@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -141,6 +142,19 @@ class MetricsConfig(BaseModel):
         return host
 
 
+Section = TypeVar("Section", bound=BaseModel)
+
+
+def _with_what_follows(section: Section, following: Mapping[str, Any]) -> Section:
+    """The section with values for what is None in it, which still count as not given."""
+    missing = {name: value for name, value in following.items() if getattr(section, name) is None}
+    if not missing:
+        return section
+    filled = section.model_copy(update=missing)
+    filled.model_fields_set.difference_update(missing)
+    return filled
+
+
 class RunConfig(BaseModel):
     """Everything a run is made of. Sections are owned by the roles they configure."""
 
@@ -152,6 +166,12 @@ class RunConfig(BaseModel):
         "is kept.",
     )
     run_dir: str = Field("", description="Directory of this run; empty: runs/<config name>-<time>.")
+    gpu_memory_gib: Finite | None = Field(
+        None,
+        gt=0,
+        description="Memory of the GPU that engine and learner share, by which their shares are checked; None: of the "
+        "smallest of this machine, where it has one.",
+    )
     problems: ProblemsConfig = ProblemsConfig()
     verifier: VerifierConfig = VerifierConfig()
     rollout: RolloutConfig = RolloutConfig()
@@ -211,7 +231,7 @@ class RunConfig(BaseModel):
 
     @model_validator(mode="after")
     def _fill_in_what_follows(self) -> RunConfig:
-        """The learner's settings that follow from the other sections where they are not given."""
+        """Settings that follow from other sections where they are not given."""
         learner = self.learner
         following: dict[str, Any] = {
             "publish_dtype": self.rollout.dtype,
@@ -219,12 +239,12 @@ class RunConfig(BaseModel):
             "parity_versions": self.train.max_staleness + 1,
             **({"schedule_steps": self.train.steps} if learner.decays else {}),
         }
-        missing = {name: value for name, value in following.items() if getattr(learner, name) is None}
-        if not missing:
-            return self
-        filled = learner.model_copy(update=missing)
-        filled.model_fields_set.difference_update(missing)  # nobody has given them
-        return self.model_copy(update={"learner": filled})
+        return self.model_copy(
+            update={
+                "learner": _with_what_follows(learner, following),
+                "rollout": _with_what_follows(self.rollout, {"adapter_rank": learner.rank_apart}),
+            }
+        )
 
     @model_serializer(mode="wrap")
     def _omit_what_is_to_follow_anew(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -232,6 +252,8 @@ class RunConfig(BaseModel):
         written: dict[str, Any] = serialize(self)
         for name in {"publish_dtype", "parity_versions"} - self.learner.model_fields_set:
             del written["learner"][name]
+        if "adapter_rank" not in self.rollout.model_fields_set:
+            written["rollout"].pop("adapter_rank", None)
         return written
 
     @model_validator(mode="after")
@@ -288,6 +310,16 @@ class RunConfig(BaseModel):
                 f"learner.publish_dtype = {self.learner.publish_dtype!r} differs from rollout.dtype = "
                 f"{self.rollout.dtype!r}: the engines must hold exactly what is published; "
                 "leave the first out"
+            )
+        if self.rollout.adapter_rank != self.learner.rank_apart:
+            raise ValueError(
+                f"rollout.adapter_rank = {self.rollout.adapter_rank} is not what the learner publishes (learner.lora.rank with "
+                f"learner.lora.publish = 'adapter': {self.learner.rank_apart}): leave it out"
+            )
+        if self.rollout.adapter_rank and self.rollout.tensor_parallel > 1:
+            raise ValueError(
+                f"rollout.tensor_parallel = {self.rollout.tensor_parallel} with learner.lora.publish = 'adapter': adapters are "
+                "served by engines of one part; set learner.lora.publish = 'merged', or rollout.tensor_parallel = 1"
             )
         if self.rollout.max_tokens >= self.rollout.max_model_len:
             raise ValueError(

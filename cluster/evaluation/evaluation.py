@@ -17,6 +17,7 @@ from cluster.evaluation.session import STAGE, Progress, run_keeping_samples, tel
 from cluster.evaluation.store import SETTINGS_FILE, Cell, EvalStore, check_names
 from cluster.fleet import ray_cluster
 from cluster.fleet.capacity import check_private_has
+from cluster.fleet.nodes import bundle
 from cluster.run.intake import check_prompts, take_in
 from cluster.run.preflight import check_context, check_engine, check_model, tokenizer_of
 from cluster.run_directory.commit import git_commit
@@ -259,7 +260,7 @@ def models_side_by_side(config: RunConfig, resources: Mapping[str, float]) -> in
     """How many models' workers the cluster holds at a time."""
     needed: dict[str, float] = defaultdict(float)
     for role in (config.rollout, config.verifier):
-        for what, amount in {"CPU": role.num_cpus, "GPU": role.num_gpus, **role.resources}.items():
+        for what, amount in bundle(role).items():
             needed[what] += role.workers * amount
     fitting = [int(resources.get(what, 0) // amount) for what, amount in needed.items() if amount]
     return max(1, min(fitting, default=1))

@@ -116,7 +116,7 @@ async def sample_model(
         on_lost=failures.note_lost,
     )
     rollouts = RolloutFleet(
-        config=config.rollout.model_copy(update={"samples_per_prompt": num_samples}),
+        config=config.rollout.model_copy(update={"samples_per_prompt": num_samples, "adapter_rank": None}),
         model=model,
         works=[Work(ledger=ledger, num_admitted=lambda version: len(asks), make_lease=make_lease)],
         synchronous=False,

@@ -45,6 +45,13 @@ def model_bytes(config: RunConfig) -> float:
     return 4.0 * (s.num_layers * per_layer + 220 * s.hidden_size)
 
 
+def published_bytes(config: RunConfig) -> float:
+    """Bytes of one version that engines are given, in float32."""
+    if config.learner.rank_apart:
+        return memory.FLOAT32_BYTES * num_adapter_parameters(config)
+    return model_bytes(config)
+
+
 def memory_needed(config: RunConfig, free_bytes: float | None = None) -> dict[str, float]:
     """Estimated bytes by role, on the CPU's side, all workers together, as many as there may be.
 
@@ -68,6 +75,18 @@ def largest_pass(config: RunConfig, free_bytes: float | None = None) -> tuple[fl
     With "auto" they are where all ranks' would not fit, together with what the run needs besides; or, as the
     learner itself decides, into its share of the machine.
     """
+    learner = config.learner
+    free = float("inf")
+    if free_bytes is not None:
+        beside = sum(_beside_learner(config).values()) + _learner_without_passes(config)
+        share = free_bytes * memory.SHARE_OF_MACHINE - memory.fixed_bytes(model_shape(config), learner)
+        free = min(share, free_bytes - beside) / learner.ranks
+    recompute = memory.recomputes(learner, pass_bytes(config, recompute=False), free)
+    return pass_bytes(config, recompute=recompute), recompute
+
+
+def pass_bytes(config: RunConfig, *, recompute: bool) -> float:
+    """The same, recomputed or not."""
     rollout, learner, shape = config.rollout, config.learner, model_shape(config)
     prompt = rollout.max_model_len - rollout.max_tokens
     samples = rollout.samples_per_prompt
@@ -77,23 +96,13 @@ def largest_pass(config: RunConfig, free_bytes: float | None = None) -> tuple[fl
     completion_tokens = (
         positions * samples * rollout.max_tokens // (prompts * prompt + samples * rollout.max_tokens)
     )
-
-    def kept(recompute: bool) -> float:
-        return memory.activation_bytes(
-            shape,
-            positions=positions,
-            completion_tokens=completion_tokens,
-            bfloat16=learner.dtype == "bfloat16",
-            recompute=recompute,
-        )
-
-    free = float("inf")
-    if free_bytes is not None:
-        beside = sum(_beside_learner(config).values()) + _learner_without_passes(config)
-        share = free_bytes * memory.SHARE_OF_MACHINE - memory.fixed_bytes(shape, learner)
-        free = min(share, free_bytes - beside) / learner.ranks
-    recompute = memory.recomputes(learner, kept(False), free)
-    return kept(recompute), recompute
+    return memory.activation_bytes(
+        shape,
+        positions=positions,
+        completion_tokens=completion_tokens,
+        bfloat16=learner.dtype == "bfloat16",
+        recompute=recompute,
+    )
 
 
 def fine_tuning_memory(config: RunConfig) -> float:
@@ -116,10 +125,12 @@ def _beside_learner(config: RunConfig) -> dict[str, float]:
     """Estimated bytes of the other roles, the rollout workers first."""
     rollout = config.rollout
     num_rollouts, num_verifiers = config.most_workers
+    num_parts = rollout.tensor_parallel
+    processes = PROCESS_BYTES * (1 if num_parts == 1 else 1 + num_parts)
     if rollout.num_gpus:
-        of_one = 2 * PROCESS_BYTES
+        of_one = processes + num_parts * PROCESS_BYTES
     else:
-        of_one = PROCESS_BYTES + 2 * model_bytes(config) + rollout.kv_cache_mib * 2**20
+        of_one = processes + 2 * model_bytes(config) + rollout.kv_cache_mib * 2**20
     return {
         "rollout": num_rollouts * of_one,
         "verifier": num_verifiers * 0.15 * 2**30,
@@ -135,10 +146,8 @@ def _learner_without_passes(config: RunConfig) -> float:
     if learner.lora is None:
         kept = num_kept * size * shape.num_parameters
     else:
-        kept = (
-            MERGED_VERSIONS * size * shape.num_parameters
-            + num_kept * memory.FLOAT32_BYTES * shape.num_adapter_parameters
-        )
+        merged = 0 if learner.rank_apart else MERGED_VERSIONS * size * shape.num_parameters
+        kept = merged + num_kept * memory.FLOAT32_BYTES * shape.num_adapter_parameters
     return kept + _trainer_without_passes(config)
 
 

@@ -37,7 +37,8 @@ _one_request_at_a_time = threading.Lock()
 
 def bundle(role: RolloutConfig | VerifierConfig | LearnerConfig) -> dict[str, float]:
     """What one worker, or one rank, reserves, as Ray writes it; empty where it reserves nothing."""
-    reserved = {"CPU": role.num_cpus, "GPU": role.num_gpus, **role.resources}
+    num_gpus = role.gpus_of_worker if isinstance(role, RolloutConfig) else role.num_gpus
+    reserved = {"CPU": role.num_cpus, "GPU": num_gpus, **role.resources}
     return {name: amount for name, amount in reserved.items() if amount}
 
 

@@ -218,7 +218,7 @@ class RolloutFleet(Fleet[RolloutHandle]):
         name = next(self._names)
         actor = RolloutWorker.options(  # type: ignore[attr-defined]
             num_cpus=self._config.num_cpus,
-            num_gpus=self._config.num_gpus,
+            num_gpus=self._config.gpus_of_worker,
             resources=self._config.resources,
             runtime_env={"env_vars": engine_environment(self._config)},
         ).remote(name, self._model, self._config)

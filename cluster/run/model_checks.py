@@ -6,11 +6,12 @@ Each check raises ValueError with one line that names the thing, its value and t
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from actors.chat import unread_arguments, uses_chat_template
+from actors.config import RolloutConfig
 from actors.model_files import CONFIG, check_settings, read_object, stored_shapes, text_settings
 from cluster.config.schema import RunConfig
 from cluster.fleet.needs import described_by, is_from_scratch, model_directory
@@ -71,6 +72,23 @@ def why_beyond(config: RunConfig, tokenizer: Any) -> Callable[[str, Problem, Seq
         )
 
     return why
+
+
+def check_divisible(rollout: RolloutConfig, settings: Mapping[str, Any], model: str) -> None:
+    """The parts of an engine must have as many attention heads each, and whole ones of keys and values."""
+    parts = rollout.tensor_parallel
+    heads = settings.get("num_attention_heads") or parts
+    of_keys = settings.get("num_key_value_heads") or heads
+    if heads % parts or (of_keys % parts and parts % of_keys):
+        possible = [
+            number
+            for number in range(2, heads + 1)
+            if heads % number == 0 and (of_keys % number == 0 or number % of_keys == 0)
+        ]
+        raise ValueError(
+            f"rollout.tensor_parallel = {parts} does not divide the {heads} attention heads of model = {model!r} ({of_keys} of "
+            f"keys and values): set it to 1{''.join(f', {number}' for number in possible)}"
+        )
 
 
 def warn_of_unread_arguments(config: RunConfig, tokenizer: Any) -> None:

@@ -20,6 +20,7 @@ from actors.model_files import CONFIG, is_adapter, read_object, text_settings
 from actors.tokens import encode_demonstrations, load_tokenizer, stop_token_ids
 from cluster.config.schema import MetricsConfig, RunConfig
 from cluster.fleet.capacity import check_private_has
+from cluster.fleet.gpu_memory import check_shares, gpu_bytes_here
 from cluster.fleet.needs import (
     described_by,
     disk_needed,
@@ -32,6 +33,7 @@ from cluster.fleet.needs import (
 from cluster.run.base_model import base_is_there
 from cluster.run.intake import Intake, take_in
 from cluster.run.model_checks import (
+    check_divisible,
     check_files,
     check_verifier_models,
     warn_of_slow_dtypes,
@@ -70,6 +72,7 @@ def prepare(
     check_context(config)
     num_adapter_parameters(config)  # refuses a target that the model has not
     check_engine(config)
+    check_gpu_shares(config, local=local)
     check_installed(config.tracking)
     if port_patience_s is not None:
         check_port(config.metrics, port_patience_s)
@@ -133,10 +136,14 @@ def check_context(config: RunConfig) -> None:
         from learner.sft import MAX_POSITIONS
 
         positions = MAX_POSITIONS
+        assert config.sft is not None
+        heads = {"num_attention_heads": config.sft.num_heads}
+        check_divisible(config.rollout, heads, described_by(config))
     else:
         settings = text_settings(read_object(model_directory(described_by(config)) / CONFIG))
         positions = settings.get("max_position_embeddings") or config.rollout.max_model_len
         _check_frequencies(config, settings)
+        check_divisible(config.rollout, settings, described_by(config))
     if config.rollout.max_model_len > positions:
         raise ValueError(
             f"rollout.max_model_len = {config.rollout.max_model_len} is longer than the {positions} positions of "
@@ -254,6 +261,21 @@ def check_fine_tuning_memory(config: RunConfig) -> None:
             f"[sft] needs about {needed / 2**30:.1f} GiB of memory, {available / 2**30:.1f} GiB are available: lower "
             "learner.micro_batch_tokens or learner.ranks, take a smaller model, or join a cluster with --address"
         )
+
+
+def check_gpu_shares(config: RunConfig, *, local: bool) -> None:
+    """What shares a GPU must fit into it, where it is known how large that is."""
+    if (gpu_bytes := gpu_bytes_of(config, local=local)) is not None:
+        check_shares(config, gpu_bytes)
+
+
+def gpu_bytes_of(config: RunConfig, *, local: bool) -> float | None:
+    """Memory of the GPU that workers share; None where none do, or it is not known."""
+    if not any(0 < section.num_gpus < 1 for section in (config.rollout, config.learner)):
+        return None
+    if config.gpu_memory_gib is not None:
+        return config.gpu_memory_gib * 2**30
+    return gpu_bytes_here() if local else None
 
 
 def check_disk(config: RunConfig, run_dir: Path) -> None:

@@ -27,7 +27,8 @@ from torch.nn import functional
 from actors.model_files import ADAPTER_WEIGHTS, read_object
 from actors.weights.fingerprint import param_fingerprint
 from learner.config import ALL_LINEAR, LoraConfig
-from learner.model.names import StoredLayout
+from learner.model.names import StoredLayout, stored_buffers
+from learner.model.served_adapter import AdapterLayout, AddedLinear, ScaledAdapters
 from learner.model.sharding import whole
 from learner.model.tensor_files import read_tensors
 from verifiers.section_config import did_you_mean
@@ -125,6 +126,23 @@ class Adapters:
     scaling: float
     served: torch.dtype
     base_fingerprint: int
+    served_fingerprint: int
+    """Of the frozen weights and the buffers as engines have them from disk."""
+    apart: bool
+    """Engines get the adapters alone."""
+
+    def published_layout(self, trained: Mapping[str, torch.Tensor]) -> StoredLayout | AdapterLayout:
+        """Of what engines are given; `trained`: the parameters of the adapters."""
+        return AdapterLayout(trained, NAME) if self.apart else self.layout
+
+    def published(
+        self, parameters: Mapping[str, torch.Tensor], buffers: Mapping[str, torch.Tensor]
+    ) -> Mapping[str, torch.Tensor]:
+        """The sources of `published_layout`; `parameters`: of the model as it is."""
+        if not self.apart:
+            return self.merged(parameters, buffers)
+        trained = {name: value for name, value in parameters.items() if value.requires_grad}
+        return ScaledAdapters(trained, self.scaling)
 
     def merged(self, parameters: Mapping[str, torch.Tensor], buffers: Mapping[str, torch.Tensor]) -> Merged:
         """The model's weights by the names they had without adapters; `parameters`: of the model as it is."""
@@ -214,6 +232,8 @@ def attach(model: Any, config: LoraConfig, served: str, *, model_name: str) -> A
     for parameter in parameters.values():
         parameter.requires_grad_(False)
         parameter.data = rounded(parameter.data, dtype).to(parameter.dtype)
+    served_fingerprint = 0 if on_meta else param_fingerprint({**parameters, **stored_buffers(model)})
+    apart = config.publish == "adapter"
     targets = _targets(model, config, model_name)
     peft_config = PeftConfig(
         r=config.rank,
@@ -224,10 +244,11 @@ def attach(model: Any, config: LoraConfig, served: str, *, model_name: str) -> A
         task_type="CAUSAL_LM",
         base_model_name_or_path=model_name,
     )
-    peft_config._register_custom_module({torch.nn.Linear: MergedLinear})
+    layer = AddedLinear if apart else MergedLinear
+    peft_config._register_custom_module({torch.nn.Linear: layer})
     inject_adapter_in_model(peft_config, _Shell(model), NAME, low_cpu_mem_usage=on_meta)
     for part in model.modules():
-        if isinstance(part, MergedLinear):
+        if isinstance(part, (AddedLinear, MergedLinear)):
             part.served = dtype
     peft_config.target_modules = targets  # as a list it is stored in order
     peft_config.inference_mode = True  # what is stored is to be used
@@ -239,6 +260,8 @@ def attach(model: Any, config: LoraConfig, served: str, *, model_name: str) -> A
         scaling=config.alpha / config.rank,
         served=dtype,
         base_fingerprint=base_fingerprint,
+        served_fingerprint=served_fingerprint,
+        apart=apart,
     )
 
 

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from actors.weights.adapter import adapted_layers, adapter_fingerprint
+from actors.weights.fingerprint import add_fingerprints
 from actors.weights.manifest import WeightManifest, views
 from learner.gang import Gang
 from learner.model.logprobs import TokenLogprobs
@@ -24,8 +26,9 @@ from learner.model.publish import Buckets, pack, take_part
 from learner.model.sharding import own_part, shard
 from learner.step.batch import PackedBatch
 
-if TYPE_CHECKING:  # it imports peft
+if TYPE_CHECKING:  # they import peft
     from learner.model.lora import Adapters
+    from learner.model.served_adapter import AdapterLayout
 
 Weights = Mapping[str, torch.Tensor]
 
@@ -65,14 +68,23 @@ class Policy:
         return {name: value for name, value in self.all_parameters.items() if value.requires_grad}
 
     @cached_property
-    def layout(self) -> StoredLayout:
-        """The weights as they are on disk and in the engines."""
-        return self._adapters.layout if self._adapters else StoredLayout(self.model)
+    def layout(self) -> StoredLayout | AdapterLayout:
+        """What is published: the weights as they are on disk and in the engines, or adapters alone."""
+        return (
+            self._adapters.published_layout(self.parameters) if self._adapters else StoredLayout(self.model)
+        )
 
     @property
     def publishes_views(self) -> bool:
         """Whether weights as published may lie in the buckets."""
         return self._adapters is None
+
+    def fingerprint_of(self, manifest: WeightManifest, buckets: Buckets, in_buckets: int) -> int:
+        """Of the weights that engines have once they serve what is in the buckets, whose own is `in_buckets`."""
+        if self._adapters is None or not self._adapters.apart:
+            return in_buckets
+        adapter = adapter_fingerprint(adapted_layers(dict(views(manifest, buckets))).values())
+        return add_fingerprints([self._adapters.served_fingerprint, adapter])
 
     def logprobs(self, batch: PackedBatch) -> torch.Tensor:
         """float32 [T], with a gradient."""
@@ -123,7 +135,7 @@ class Policy:
     @cached_property
     def _sources(self) -> Weights:
         if self._adapters:
-            return self._adapters.merged(self.all_parameters, stored_buffers(self.model))
+            return self._adapters.published(self.all_parameters, stored_buffers(self.model))
         return {**self.parameters, **stored_buffers(self.model)}
 
     def _as_published(self, manifest: WeightManifest, stored: Mapping[str, torch.Tensor]) -> Weights:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -12,13 +13,18 @@ from actors.weights.manifest import TensorEntry, WeightManifest, views
 from learner.model.names import StoredLayout
 from learner.model.sharding import whole
 
+if TYPE_CHECKING:  # it imports peft
+    from learner.model.served_adapter import AdapterLayout
+
 ALIGNMENT_BYTES = 64
 BUCKET_BYTES = 256 << 20
 Buckets = tuple[np.ndarray, ...]
 """One version of the weights as bytes."""
 
 
-def make_manifest(layout: StoredLayout, dtype: str, bucket_bytes: int = BUCKET_BYTES) -> WeightManifest:
+def make_manifest(
+    layout: StoredLayout | AdapterLayout, dtype: str, bucket_bytes: int = BUCKET_BYTES
+) -> WeightManifest:
     """Lay the tensors of a checkpoint out in order, each at a multiple of 64 bytes and within one bucket.
 
     They have the names and the cut that they have on disk, because that is what engines load; tied parameters
@@ -47,7 +53,7 @@ def make_manifest(layout: StoredLayout, dtype: str, bucket_bytes: int = BUCKET_B
 
 @torch.no_grad()
 def pack(
-    layout: StoredLayout,
+    layout: StoredLayout | AdapterLayout,
     sources: Mapping[str, torch.Tensor],
     manifest: WeightManifest,
     buckets: Buckets | None = None,
@@ -74,7 +80,7 @@ def pack(
 
 
 @torch.no_grad()
-def take_part(layout: StoredLayout, sources: Mapping[str, torch.Tensor]) -> None:
+def take_part(layout: StoredLayout | AdapterLayout, sources: Mapping[str, torch.Tensor]) -> None:
     """This rank's part of what another one packs."""
     for group in layout.groups:
         for name in group.sources:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import ast
 import dataclasses
-from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
-import actors.engine
 from actors.config import RolloutConfig
 from actors.engine import Engine
 from actors.engine_config import DECIDED, check_known, known_arguments
+from actors.environment import engine_arguments, engine_environment
 from cluster.config.parse import load_config, parse_config
 from cluster.run.preflight import check_engine
 from tests.shared.engine import ENGINE
@@ -37,15 +35,26 @@ def test_arguments_reach_the_engine_nested_tables_included(engine):
     assert config.structured_outputs_config.backend == "guidance"
 
 
-def test_every_argument_that_the_engine_sets_is_its_own_or_one_of_speed():
-    tree = ast.parse(Path(actors.engine.__file__).read_text())
-    [arguments] = [
-        {key.value for key in node.keys if isinstance(key, ast.Constant)}
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Dict) and any(getattr(key, "value", None) == "model" for key in node.keys)
-    ]
+@pytest.mark.parametrize("settings", [{}, {"num_gpus": 0.5}, {"tensor_parallel": 2, "num_gpus": 1}])
+def test_every_argument_that_is_set_is_the_systems_own_or_one_of_speed(settings):
+    arguments = engine_arguments("m", RolloutConfig(**settings)).keys()
     assert len(arguments) > 15
     assert arguments - set(DECIDED) == TUNABLE
+
+
+def test_an_engine_with_a_share_of_a_gpu_starts_where_no_more_than_that_is_free():
+    assert engine_arguments("m", RolloutConfig(num_gpus=0.45))["gpu_memory_utilization"] == 0.45
+    assert "gpu_memory_utilization" not in engine_arguments("m", RolloutConfig(num_gpus=1))
+
+
+def test_the_parts_of_an_engine_divide_its_cores_and_its_cache():
+    config = RolloutConfig(tensor_parallel=2, num_cpus=4, kv_cache_mib=512, heartbeat_timeout_s=7.5)
+    arguments, environment = engine_arguments("m", config), engine_environment(config)
+    assert (arguments["tensor_parallel_size"], arguments["kv_cache_memory_bytes"]) == (2, 256 << 20)
+    assert environment["OMP_NUM_THREADS"] == "2"
+    assert environment["VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS"] == "7"
+    with pytest.raises(ValidationError, match="num_gpus = 0.5 with tensor_parallel = 2: each part wants"):
+        RolloutConfig(tensor_parallel=2, num_gpus=0.5)
 
 
 def test_the_names_read_from_the_source_are_those_of_the_class():
@@ -63,10 +72,11 @@ def test_the_names_read_from_the_source_are_those_of_the_class():
         ("dtype", "half", "set rollout.dtype"),
         ("seed", 3, "every group has a seed of its own; set train.seed"),
         ("gpu_memory_utilization", 0.5, "set rollout.kv_cache_mib"),
+        ("tensor_parallel_size", 2, "set rollout.tensor_parallel"),
         (
-            "tensor_parallel_size",
+            "pipeline_parallel_size",
             2,
-            "an engine has one device, which Ray gives it; set rollout.workers and rollout.num_gpus",
+            "Ray gives an engine its devices; set rollout.workers, rollout.num_gpus and rollout.tensor_parallel",
         ),
         ("trust_remote_code", True, "nothing of a model or a prompt may run code or read files here"),
     ],

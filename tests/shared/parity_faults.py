@@ -183,5 +183,6 @@ def stale_cache_in_flight(pair: Pair, old: tuple[np.ndarray, ...]) -> list[Sampl
 FAULTS = (stale_weights, one_layer_stale, another_temperature, stale_cache_of_prompts, stale_cache_in_flight)
 
 
-def engine_of(model: str, precision: str) -> Engine:
-    return Engine(model, RolloutConfig(**{**ENGINE.model_dump(), "dtype": precision}), stop_token_ids=[1])
+def engine_of(model: str, precision: str, **settings: Any) -> Engine:
+    config = RolloutConfig(**{**ENGINE.model_dump(), "dtype": precision, **settings})
+    return Engine(model, config, stop_token_ids=[1])

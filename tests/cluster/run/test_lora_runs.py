@@ -15,15 +15,17 @@ from tests.shared.runs import finished, kill_tree, started, wait_for
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 STEPS = 6
+LORA = {"rank": 4, "alpha": 8}
 SECTIONS = {
-    "learner": {"learning_rate": 1e-2, "lora": {"rank": 4, "alpha": 8}, "kl_coefficient": 0.01},
+    "learner": {"learning_rate": 1e-2, "kl_coefficient": 0.01},
     "train": {"steps": STEPS, "checkpoint_every": 2},
     "evaluation": {"samples_per_problem": 4, "ks": [1, 4]},
 }
 
 
-def trained(path: Path, model: Path, *, killed: bool = False) -> Path:
-    project = runs.make_project(path, model, **SECTIONS)
+def trained(path: Path, model: Path, publish: str, *, killed: bool = False) -> Path:
+    sections = {**SECTIONS, "learner": {**SECTIONS["learner"], "lora": {**LORA, "publish": publish}}}
+    project = runs.make_project(path, model, **sections)
     if killed:
         with started(project, "train", "tiny.toml", "--resume", "auto") as process:
             wait_for(lambda: num_steps(project / "run") > 2, process)
@@ -33,11 +35,12 @@ def trained(path: Path, model: Path, *, killed: bool = False) -> Path:
     return project
 
 
+@pytest.mark.parametrize("publish", ["merged", "adapter"])
 def test_a_run_of_adapters_is_exact_over_a_kill_and_its_result_is_evaluated_exported_and_trained_from(
-    tmp_path, tiny_model
+    publish, tmp_path, tiny_model
 ):
-    whole = trained(tmp_path / "whole", tiny_model)
-    killed = trained(tmp_path / "killed", tiny_model, killed=True)
+    whole = trained(tmp_path / "whole", tiny_model, publish)
+    killed = trained(tmp_path / "killed", tiny_model, publish, killed=True)
     ours, theirs = (checkpoint_at(project / "run", STEPS) for project in (killed, whole))
     for name in ("model/adapter_model.safetensors", "optimizer.safetensors"):
         assert (ours / name).read_bytes() == (theirs / name).read_bytes(), name

@@ -1,0 +1,98 @@
+"""The processes that hold an engine's model: this one, or with `rollout.tensor_parallel` several children of it.
+
+Children take one call after the other, steps among them. What is to go on beside sampling is therefore begun by one
+call between two steps, in a thread of each child, and asked for by later ones.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from actors.config import RolloutConfig
+from actors.weights.shared_memory import SharedBuckets
+
+ASK_EVERY_S = 0.01
+LOADING_TIMEOUT_S = 600.0
+"""For a call that loads weights."""
+Buckets = Sequence[np.ndarray] | SharedBuckets
+
+
+class EngineParts:
+    """Remote calls to all of them."""
+
+    def __init__(
+        self,
+        llm: Any,
+        config: RolloutConfig,
+        between_steps: Callable[[Callable[[], Any]], Future[Any]],
+    ) -> None:
+        """`between_steps`: has the thread that steps the engine call something."""
+        self._llm = llm
+        self._num_parts = config.tensor_parallel
+        self._timeout_s = config.heartbeat_timeout_s
+        self._between_steps = between_steps
+        llm.get_supported_tasks()  # asks all parts, once: not when the first sequence comes, without a time limit
+
+    def raise_if_failed(self) -> None:
+        """Raises RuntimeError once one of several has died."""
+        if self._num_parts > 1 and self._executor.is_failed:
+            raise RuntimeError(f"one of the engine's {self._num_parts} processes has died")
+
+    def call(self, method: str, **arguments: Any) -> list[Any]:
+        """A method of vLLM's worker; with several parts only from the thread that steps the engine.
+
+        Raises TimeoutError where one of several does not answer.
+        """
+        answers: list[Any] = self._llm.collective_rpc(method, LOADING_TIMEOUT_S, kwargs=arguments)
+        return answers
+
+    def call_beside(self, method: str, *arguments: Any) -> list[Any]:
+        """A method of `FingerprintExtension` while the engine samples, from another thread, one at a time.
+
+        Raises TimeoutError where one of several does not answer.
+        """
+        if self._num_parts == 1:
+            answers: list[Any] = self._llm.collective_rpc(method, args=arguments)
+            return answers
+        ask = partial(self._llm.collective_rpc, timeout=self._timeout_s)
+        self._between_steps(partial(ask, "begin_beside", args=(method, arguments))).result()
+        while True:
+            taken = self._between_steps(partial(ask, "take_beside")).result()
+            if all(is_done for is_done, _ in taken):
+                return [answer for _, answer in taken]
+            time.sleep(ASK_EVERY_S)
+
+    def fingerprint(self) -> int:
+        """Of the weights that they hold together."""
+        from actors.weights.fingerprint import add_fingerprints  # it imports torch
+
+        return add_fingerprints(self.call_beside("weights_fingerprint"))
+
+    @contextmanager
+    def sharing(self, buckets: Sequence[np.ndarray]) -> Iterator[Buckets]:
+        """The buckets in a form that reaches all parts without being sent to each."""
+        if self._num_parts == 1:
+            yield buckets
+            return
+        shared = SharedBuckets.of(buckets)
+        try:
+            yield shared
+        finally:
+            shared.close()
+
+    def kill(self) -> None:
+        """End the children at once, those too that stand still."""
+        if self._num_parts > 1:
+            for worker in self._executor.workers:
+                worker.proc.kill()
+
+    @property
+    def _executor(self) -> Any:
+        return self._llm.engine_core.engine_core.model_executor
