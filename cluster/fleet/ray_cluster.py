@@ -14,7 +14,7 @@ from typing import Any
 
 from cluster.config.schema import RunConfig
 from cluster.fleet.capacity import check_private_has
-from cluster.fleet.needs import cpus_needed, model_bytes
+from cluster.fleet.needs import cpus_needed, published_bytes
 from cluster.fleet.nodes import HUNG_WORKER_SETTINGS
 from cluster.fleet.watcher import watch_this_process
 
@@ -59,19 +59,20 @@ def start_ray(
         else:
             check_private_has(config, trains=publishes)
             watch_this_process()
-            published_bytes = int(STORED_VERSIONS * model_bytes(config)) if publishes else 0
-            store_bytes = max(OBJECT_STORE_BYTES, published_bytes)
+            of_weights = int(STORED_VERSIONS * published_bytes(config)) if publishes else 0
+            store_bytes = max(OBJECT_STORE_BYTES, of_weights)
             num_cpus = max(os.cpu_count() or 1, int(cpus_needed(config) + 0.999))
-            context = _start_private(
-                lambda: ray.init(
-                    address="local",
-                    num_cpus=num_cpus,
-                    include_dashboard=False,
-                    object_store_memory=store_bytes,
-                    **common,
-                ),
-                ray.shutdown,
-            )
+            with _daemons_out_of_our_process_group():
+                context = _start_private(
+                    lambda: ray.init(
+                        address="local",
+                        num_cpus=num_cpus,
+                        include_dashboard=False,
+                        object_store_memory=store_bytes,
+                        **common,
+                    ),
+                    ray.shutdown,
+                )
     _log_what_raylets_print()
     return context.address_info["address"]  # type: ignore[attr-defined]
 
@@ -92,6 +93,28 @@ def _without_rays_handler() -> Iterator[None]:
         utils.set_sigterm_handler = set_handler
         # Once more, for Ray's C++ side has put one of its own below Python's.
         signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
+
+
+@contextmanager
+def _daemons_out_of_our_process_group() -> Iterator[None]:
+    """Ray's processes started meanwhile are not reached by a signal to the group of ours, which `timeout` and others send.
+
+    That signal is ours to answer, by a last checkpoint, for which they are needed; and they end with us.
+    By a private name of Ray 2.60, which its daemons call between fork and exec: there is no setting for it.
+    """
+    from ray._private import utils
+
+    end_with_parent = utils.set_kill_on_parent_death_linux
+
+    def leave_and_end_with_parent() -> None:
+        os.setpgid(0, 0)
+        end_with_parent()
+
+    utils.set_kill_on_parent_death_linux = leave_and_end_with_parent
+    try:
+        yield
+    finally:
+        utils.set_kill_on_parent_death_linux = end_with_parent
 
 
 def _log_what_raylets_print() -> None:

@@ -33,6 +33,27 @@ with interrupts() as received:
 """
 """`interrupts` raises at the second signal, which is sent after the start."""
 
+GROUP_SIGNALLED = """
+import os, signal, sys, time
+from cluster.config.parse import parse_config
+from cluster.fleet.ray_cluster import start_ray
+from cluster.terminal.interrupts import interrupts
+import ray
+
+@ray.remote(num_cpus=0)
+class Learner:
+    def checkpoint(self):
+        return "saved"
+
+with interrupts() as received:
+    start_ray(parse_config({"model": sys.argv[1]}), namespace="signalled", publishes=False)
+    learner = Learner.remote()
+    ray.get(learner.checkpoint.remote())
+    os.killpg(0, signal.SIGTERM)
+    time.sleep(2)
+    print(received, ray.get(learner.checkpoint.remote(), timeout=30), flush=True)
+"""
+
 
 def test_a_token_file_that_is_not_there_is_named_before_ray_starts(tmp_path, monkeypatch):
     for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
@@ -60,3 +81,19 @@ def test_a_signal_in_the_midst_of_rays_start_is_collected_and_does_not_abort_the
     assert (done.returncode, done.stdout) == (1, "[15]\n")
     assert done.stderr.splitlines()[-1].startswith("cluster.terminal.interrupts.Interrupted: ended at once")
     assert done.stderr.count("*** SIGTERM received") == 2, "the first one, twice as Ray's C++ side writes it"
+
+
+@pytest.mark.cluster
+def test_a_signal_to_the_commands_process_group_leaves_its_ray_for_the_last_checkpoint(tiny_model):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", GROUP_SIGNALLED, str(tiny_model)]
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=240,
+        check=False,
+        start_new_session=True,
+    )
+    assert (done.returncode, done.stdout) == (0, "[15] saved\n"), done.stderr
