@@ -128,7 +128,7 @@ def main() -> None:
             overrides=[f"model={arguments.countdown_model}", "metrics.port=0"],
             our_steps=20,
             trl_steps=5,
-            micro_batch=128,
+            micro_batch=512,
         ),
         "ragged": lambda: Workload(
             path=scratch / ragged.SETTINGS,
