@@ -106,6 +106,13 @@ class Engine:
             raise ValueError(
                 f"vLLM does not start with rollout.engine = {config.engine}: {' '.join(str(error).split())}"
             ) from error
+        except Exception as error:
+            if config.tensor_parallel == 1:
+                raise
+            raise RuntimeError(
+                f"vLLM does not start with rollout.tensor_parallel = {config.tensor_parallel}: {error}: what its processes "
+                "said is in the worker's log, the newest worker-*.err of /tmp/ray/session_latest/logs on its node"
+            ) from error
         self._parts = EngineParts(self._llm, config, self._call)
         self._adapter = adapter_receiver.adapter_request() if config.adapter_rank else None
         if self._adapter:
@@ -166,7 +173,8 @@ class Engine:
         def pass_on(added: Future[None]) -> None:
             if (error := added.exception()) is not None:
                 for future in futures:
-                    future.set_exception(error)
+                    if not future.done():
+                        future.set_exception(error)
 
         self._call(add).add_done_callback(pass_on)
         return futures
@@ -352,6 +360,7 @@ class Engine:
         self._failure = error
         self._parts.kill()
         for future in self._pending.values():
-            future.set_exception(RuntimeError(f"the engine has failed: {error!r}"))
+            if not future.done():
+                future.set_exception(RuntimeError(f"the engine has failed: {error!r}"))
         self._pending.clear()
         self._run_queued_calls()

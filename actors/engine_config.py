@@ -39,7 +39,12 @@ _BECAUSE = {
         "pt_load_map_location",
     ),
     "an engine must hold exactly the weights that are published; set rollout.dtype": (
-        "quantization", "quantization_config", "allow_deprecated_quantization", "enable_lora", "default_mm_loras",
+        "quantization", "quantization_config", "allow_deprecated_quantization",
+    ),
+    "set learner.lora": (
+        "enable_lora", "default_mm_loras", "max_loras", "max_lora_rank", "max_cpu_loras", "fully_sharded_loras",
+        "lora_dtype", "lora_target_modules", "enable_tower_connector_lora", "specialize_active_lora",
+        "enable_mixed_moe_lora_format", "enable_moe_shared_loras",
     ),
     "an engine gets and gives token ids, those of the model's tokenizer; see rollout.chat": (
         "tokenizer", "tokenizer_mode", "tokenizer_revision", "skip_tokenizer_init", "tokens_only",

@@ -38,20 +38,24 @@ class EngineParts:
         self._num_parts = config.tensor_parallel
         self._timeout_s = config.heartbeat_timeout_s
         self._between_steps = between_steps
+        self._failure: Exception | None = None
         llm.get_supported_tasks()  # asks all parts, once: not when the first sequence comes, without a time limit
 
     def raise_if_failed(self) -> None:
-        """Raises RuntimeError once one of several has died."""
-        if self._num_parts > 1 and self._executor.is_failed:
-            raise RuntimeError(f"one of the engine's {self._num_parts} processes has died")
+        """Raises RuntimeError once one of several has died, or a call to them has failed.
+
+        After such a call they may hold different weights, and answers to it may be taken for those to the next one.
+        """
+        if self._num_parts > 1 and (self._failure or self._executor.is_failed):
+            why = f"failed: {self._failure}" if self._failure else "has died"
+            raise RuntimeError(f"one of the engine's {self._num_parts} processes {why}") from self._failure
 
     def call(self, method: str, **arguments: Any) -> list[Any]:
         """A method of vLLM's worker; with several parts only from the thread that steps the engine.
 
         Raises TimeoutError where one of several does not answer.
         """
-        answers: list[Any] = self._llm.collective_rpc(method, LOADING_TIMEOUT_S, kwargs=arguments)
-        return answers
+        return self._ask(method, timeout=LOADING_TIMEOUT_S, kwargs=arguments)
 
     def call_beside(self, method: str, *arguments: Any) -> list[Any]:
         """A method of `FingerprintExtension` while the engine samples, from another thread, one at a time.
@@ -59,9 +63,8 @@ class EngineParts:
         Raises TimeoutError where one of several does not answer.
         """
         if self._num_parts == 1:
-            answers: list[Any] = self._llm.collective_rpc(method, args=arguments)
-            return answers
-        ask = partial(self._llm.collective_rpc, timeout=self._timeout_s)
+            return self._ask(method, args=arguments)
+        ask = partial(self._ask, timeout=self._timeout_s)
         self._between_steps(partial(ask, "begin_beside", args=(method, arguments))).result()
         while True:
             taken = self._between_steps(partial(ask, "take_beside")).result()
@@ -92,6 +95,14 @@ class EngineParts:
         if self._num_parts > 1:
             for worker in self._executor.workers:
                 worker.proc.kill()
+
+    def _ask(self, method: str, **arguments: Any) -> list[Any]:
+        try:
+            answers: list[Any] = self._llm.collective_rpc(method, **arguments)
+        except Exception as error:
+            self._failure = error
+            raise
+        return answers
 
     @property
     def _executor(self) -> Any:

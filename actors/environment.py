@@ -10,6 +10,8 @@ from actors.config import RolloutConfig
 
 KV_BLOCK_TOKENS = 32
 MAX_BATCHED_TOKENS = 8192
+START_SHARE = 0.75
+"""Of its share of a GPU, what must be free when an engine starts."""
 
 
 def engine_environment(config: RolloutConfig) -> dict[str, str]:
@@ -34,6 +36,13 @@ def engine_environment(config: RolloutConfig) -> dict[str, str]:
     return environment
 
 
+def batched_tokens(config: RolloutConfig) -> int:
+    """Of one step, at most. vLLM's CPU kernels for adapters copy A and B once for each: there as few as may be."""
+    if config.adapter_rank and not config.num_gpus:
+        return config.max_model_len
+    return max(config.max_model_len, MAX_BATCHED_TOKENS)
+
+
 def engine_arguments(model: str, config: RolloutConfig) -> dict[str, Any]:
     """Arguments of `vllm.EngineArgs` that follow from the settings, but for those of the weight transfer."""
     arguments: dict[str, Any] = {
@@ -52,7 +61,7 @@ def engine_arguments(model: str, config: RolloutConfig) -> dict[str, Any]:
         # An update makes every running sequence prefill again. vLLM cannot rewind a seeded CPU
         # generator past a partial prefill, so there each prefill is done whole.
         "enable_chunked_prefill": config.num_gpus > 0,
-        "max_num_batched_tokens": max(config.max_model_len, MAX_BATCHED_TOKENS),
+        "max_num_batched_tokens": batched_tokens(config),
         # A step in flight during an update would label its tokens with the wrong version.
         "async_scheduling": False,
         "scheduling_policy": "priority",
@@ -66,6 +75,7 @@ def engine_arguments(model: str, config: RolloutConfig) -> dict[str, Any]:
             "distributed_executor_backend": "mp",
         }
     if 0 < config.num_gpus < 1:
-        # vLLM refuses to start where less than this is free, and the learner may have come first.
-        arguments["gpu_memory_utilization"] = config.num_gpus
+        # vLLM refuses to start where less than this is free, which it would have be nearly all. It takes what its weights
+        # and kv_cache_memory_bytes say; and the driver, too, has something of each process's share.
+        arguments["gpu_memory_utilization"] = START_SHARE * config.num_gpus
     return arguments | config.engine

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from verifiers.number_config import Averaging, Decay, Finite, Reserved, Seconds, StepSize
 from verifiers.resources_config import CustomResources, Dtype, dtype_by_device
@@ -46,6 +54,10 @@ def _listed(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
+MAX_RANK_APART = 512
+"""Of vLLM's own path for adapters."""
+
+
 class LoraConfig(BaseModel):
     """Low-rank adapters in place of training all weights: W + (alpha / rank) B A, of which A and B are trained."""
 
@@ -77,6 +89,14 @@ class LoraConfig(BaseModel):
         description="0 is the only value: dropped inputs would give tokens other log-probs than they were sampled with.",
     )
 
+    @model_serializer(mode="wrap")
+    def _leave_out_what_is_usual(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Checkpoints of before there was a choice know nothing of `publish`."""
+        written: dict[str, Any] = serialize(self)
+        if self.publish == "merged":
+            written.pop("publish", None)
+        return written
+
     @model_validator(mode="after")
     def _refuse_what_is_no_policy(self) -> Self:
         if self.dropout:
@@ -84,6 +104,10 @@ class LoraConfig(BaseModel):
                 f"dropout = {self.dropout:g}: engines sample without it, so the learner would train another policy than "
                 "they sample from, and the parity check would stop the run: set it to 0, and lower rank or raise "
                 "learner.weight_decay against overfitting"
+            )
+        if self.publish == "adapter" and self.rank > MAX_RANK_APART:
+            raise ValueError(
+                f"rank = {self.rank} is more than the {MAX_RANK_APART} that vLLM has room for: lower it, or set publish = 'merged'"
             )
         if ALL_LINEAR in self.target and len(self.target) > 1:
             raise ValueError(

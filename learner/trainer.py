@@ -60,8 +60,9 @@ class Trainer:
         self._gang = gang
         self._base_directory = resolve_model(model_path)
         self._device = torch.device("cuda" if config.num_gpus > 0 else "cpu")
-        if 0 < config.num_gpus < 1:  # an engine has the rest
-            torch.cuda.set_per_process_memory_fraction(config.num_gpus)
+        if 0 < config.num_gpus < 1:  # an engine has the rest, and what is not torch's counts too
+            total = torch.cuda.mem_get_info()[1]
+            torch.cuda.set_per_process_memory_fraction(config.num_gpus - memory.CUDA_BYTES / total)
         settings: dict[str, Any] = {"bfloat16": config.dtype == "bfloat16", "recompute": self._recomputes}
         # The whole of a model to be sharded need not fit on one device.
         model = load_model(str(self._base_directory), str(self._device) if gang.size == 1 else "cpu")
@@ -76,6 +77,8 @@ class Trainer:
         # Buffers stay float32, as in the engines: frequencies of positions, a router's bias. So do adapters.
         for parameter in own_parameters:
             parameter.data = parameter.data.to(getattr(torch, config.weights_dtype))
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()  # what the wider weights had
         num_parameters = sum(parameter.numel() for parameter in own_parameters)
         num_adapter_parameters = sum(one.numel() for one in model.parameters()) - num_parameters
         settings["adapters"] = self._adapters
@@ -186,6 +189,7 @@ class Trainer:
         """Bytes for this rank: of a GPU all that is free of its share, of the machine's memory its part of a share."""
         if self._device.type == "cuda":
             free, total = torch.cuda.mem_get_info(self._device)
-            left = min(self._config.num_gpus, 1.0) * total - torch.cuda.memory_reserved(self._device)
+            share = min(self._config.num_gpus, 1.0) * total - memory.CUDA_BYTES
+            left = share - torch.cuda.memory_allocated(self._device)
             return min(free, left)
         return psutil.virtual_memory().available * memory.SHARE_OF_MACHINE / self._gang.num_here()

@@ -27,12 +27,7 @@ def adapter_request() -> LoRARequest:
 
 def adapter_arguments(rank: int) -> dict[str, Any]:
     """Of `vllm.EngineArgs`, for one adapter of that rank; vLLM makes room for one of the next power of two."""
-    most = next((one for one in sorted(get_args(MaxLoRARanks)) if one >= rank), None)
-    if most is None:
-        raise ValueError(
-            f"learner.lora.rank = {rank} is more than vLLM's {max(get_args(MaxLoRARanks))}: lower it, or set "
-            "learner.lora.publish = 'merged'"
-        )
+    most = min(one for one in get_args(MaxLoRARanks) if one >= rank)
     return {"enable_lora": True, "max_loras": 1, "max_cpu_loras": 1, "max_lora_rank": most}
 
 
@@ -45,13 +40,21 @@ def put_nothing(model_runner: Any) -> None:
 
 @torch.no_grad()
 def put(model_runner: Any, tensors: Mapping[str, torch.Tensor]) -> None:
-    """The adapter of these tensors (copied) in place of the one before."""
-    layers = {
-        name: LoRALayerWeights(name, down.shape[0], down.shape[0], down.clone(), up.clone())
-        for name, (down, up) in adapted_layers(tensors).items()
-    }
-    rank = max(one.rank for one in layers.values())
+    """The adapter of these tensors (copied) in place of the one before. Raises ValueError for layers without a place for one."""
     manager = model_runner.lora_manager._adapter_manager
+    mapper = getattr(manager.model, "hf_to_vllm_mapper", None)
+    rename = mapper.get_rename_mapper().apply_list if mapper is not None else list
+    layers = {}
+    for name, (down, up) in adapted_layers(tensors).items():
+        (ours,) = rename([name])
+        layers[ours] = LoRALayerWeights(ours, down.shape[0], down.shape[0], down.clone(), up.clone())
+    places = {*manager.modules, *(part for parts in manager.packed_modules.values() for part in parts)}
+    if unknown := sorted(layers.keys() - places):
+        raise ValueError(
+            f"vLLM's {type(manager.model).__name__} has no place for an adapter of {unknown[0]!r} ({len(unknown)} such layers): "
+            "leave it out of learner.lora.target, or set learner.lora.publish = 'merged'"
+        )
+    rank = max(one.rank for one in layers.values())
     manager.remove_adapter(NUMBER)
     manager.add_adapter(LoRAModel(NUMBER, rank, layers))
     manager.activate_adapter(NUMBER)

@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from actors.environment import MAX_BATCHED_TOKENS
+from actors.environment import batched_tokens
 from cluster.config.schema import RunConfig
 from cluster.fleet.needs import model_bytes, model_shape, pass_bytes
 from learner.model import memory
 
 ENGINE_BYTES = 2.0 * 2**30
 """CUDA's context, captured graphs and the workspace of kernels."""
-LEARNER_BYTES = 1.0 * 2**30
-"""CUDA's context and the workspace of kernels."""
 TINY_SHARE = 0.05
 """No smaller one is proposed."""
 
@@ -55,7 +54,7 @@ def engine_bytes(config: RunConfig) -> float:
     rollout, shape = config.rollout, model_shape(config)
     size = 2 if rollout.dtype == "bfloat16" else memory.FLOAT32_BYTES
     widest = max(block.rounded for block in shape.blocks)
-    step = max(rollout.max_model_len, MAX_BATCHED_TOKENS) * widest * size
+    step = batched_tokens(rollout) * widest * size
     logits = 3 * rollout.max_num_seqs * shape.vocabulary * memory.FLOAT32_BYTES
     weights = model_bytes(config) / memory.FLOAT32_BYTES * size
     return weights + (rollout.kv_cache_mib << 20) + max(step, logits) + ENGINE_BYTES
@@ -63,11 +62,21 @@ def engine_bytes(config: RunConfig) -> float:
 
 def learner_bytes(config: RunConfig, share_bytes: float) -> float:
     """Weights, optimizer and the largest pass of a learner of one rank; "auto" recomputes where its share is too small."""
-    fixed = memory.fixed_bytes(model_shape(config), config.learner) + LEARNER_BYTES
+    fixed = memory.fixed_bytes(model_shape(config), config.learner) + memory.CUDA_BYTES
     largest = pass_bytes(config, recompute=False)
     if memory.recomputes(config.learner, largest, share_bytes - fixed):
         largest = pass_bytes(config, recompute=True)
     return fixed + largest
+
+
+def _proposed(config: RunConfig, found: Sequence[Share], gpu_bytes: float) -> list[float] | None:
+    """A share for each that would do; None where all engines, verifiers and the learner then have more than a GPU."""
+    num_rollouts, num_verifiers = config.most_workers
+    proposed = [share.needed(gpu_bytes) for share in found]
+    numbers = {"rollout": num_rollouts, "learner": 1}
+    taken = sum(numbers[share.role] * one for share, one in zip(found, proposed, strict=True))
+    others = num_verifiers * config.verifier.num_gpus if config.verifier.num_gpus < 1 else 0.0
+    return proposed if taken + others <= 1 else None
 
 
 def check_shares(config: RunConfig, gpu_bytes: float) -> None:
@@ -77,8 +86,8 @@ def check_shares(config: RunConfig, gpu_bytes: float) -> None:
         return
     given = " and ".join(f"{share.role}.num_gpus = {share.given:g}" for share in found)
     parts = " and ".join(f"{share.role} about {share.needed_bytes / 2**30:.1f} GiB" for share in found)
-    proposed = [share.needed(gpu_bytes) for share in found]
-    if sum(proposed) <= 1:
+    proposed = _proposed(config, found, gpu_bytes)
+    if proposed is not None:
         remedy = "set " + " ".join(
             f"{share.role}.num_gpus={one:g}" for share, one in zip(found, proposed, strict=True)
         )

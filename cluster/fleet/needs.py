@@ -131,6 +131,9 @@ def _beside_learner(config: RunConfig) -> dict[str, float]:
         of_one = processes + num_parts * PROCESS_BYTES
     else:
         of_one = processes + 2 * model_bytes(config) + rollout.kv_cache_mib * 2**20
+    if num_parts > 1:  # a version, and on the CPU the one before, in memory that the parts map
+        size = 2 if rollout.dtype == "bfloat16" else memory.FLOAT32_BYTES
+        of_one += (1 if rollout.num_gpus else 2) * published_bytes(config) / memory.FLOAT32_BYTES * size
     return {
         "rollout": num_rollouts * of_one,
         "verifier": num_verifiers * 0.15 * 2**30,

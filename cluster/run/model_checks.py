@@ -15,6 +15,7 @@ from actors.config import RolloutConfig
 from actors.model_files import CONFIG, check_settings, read_object, stored_shapes, text_settings
 from cluster.config.schema import RunConfig
 from cluster.fleet.needs import described_by, is_from_scratch, model_directory
+from learner.config import LearnerConfig
 from verifiers.config import VerifierConfig
 from verifiers.types import Problem
 
@@ -26,6 +27,7 @@ _EMBEDDINGS = (
     "tok_embeddings.weight",
 )
 
+_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
 CPUINFO = Path("/proc/cpuinfo")
 _WITH_BFLOAT16 = {"avx512f", "amx_bf16", "avx_ne_convert"}
 """Flags of x86 processors on which oneDNN multiplies matrices in bfloat16; elsewhere it does so element by element."""
@@ -79,15 +81,27 @@ def check_divisible(rollout: RolloutConfig, settings: Mapping[str, Any], model: 
     parts = rollout.tensor_parallel
     heads = settings.get("num_attention_heads") or parts
     of_keys = settings.get("num_key_value_heads") or heads
-    if heads % parts or (of_keys % parts and parts % of_keys):
-        possible = [
-            number
-            for number in range(2, heads + 1)
-            if heads % number == 0 and (of_keys % number == 0 or number % of_keys == 0)
-        ]
+    widths = [settings.get(name) or 0 for name in ("intermediate_size", "moe_intermediate_size")]
+
+    def divides(number: int) -> bool:
+        whole_heads = heads % number == 0 and (of_keys % number == 0 or number % of_keys == 0)
+        return whole_heads and not any(width % number for width in widths)
+
+    if not divides(parts):
+        possible = "".join(f", {number}" for number in range(2, heads + 1) if divides(number))
         raise ValueError(
-            f"rollout.tensor_parallel = {parts} does not divide the {heads} attention heads of model = {model!r} ({of_keys} of "
-            f"keys and values): set it to 1{''.join(f', {number}' for number in possible)}"
+            f"rollout.tensor_parallel = {parts} does not divide model = {model!r} ({heads} attention heads, {of_keys} of keys "
+            f"and values, feed-forward layers of {max(widths)}): set it to 1{possible}"
+        )
+
+
+def check_adaptable(config: LearnerConfig, settings: Mapping[str, Any], model: str) -> None:
+    """vLLM has a place for adapters in each expert, or in none: not in all other layers alone."""
+    experts = next((settings[name] for name in _EXPERTS if settings.get(name)), 0)
+    if config.rank_apart and experts:
+        raise ValueError(
+            f"learner.lora.publish = 'adapter' with model = {model!r}, which has {experts} experts: set "
+            "learner.lora.publish = 'merged'"
         )
 
 

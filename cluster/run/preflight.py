@@ -33,6 +33,7 @@ from cluster.fleet.needs import (
 from cluster.run.base_model import base_is_there
 from cluster.run.intake import Intake, take_in
 from cluster.run.model_checks import (
+    check_adaptable,
     check_divisible,
     check_files,
     check_verifier_models,
@@ -144,6 +145,7 @@ def check_context(config: RunConfig) -> None:
         positions = settings.get("max_position_embeddings") or config.rollout.max_model_len
         _check_frequencies(config, settings)
         check_divisible(config.rollout, settings, described_by(config))
+        check_adaptable(config.learner, settings, described_by(config))
     if config.rollout.max_model_len > positions:
         raise ValueError(
             f"rollout.max_model_len = {config.rollout.max_model_len} is longer than the {positions} positions of "

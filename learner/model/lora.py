@@ -40,7 +40,9 @@ _BASE = "base_layer"
 _PREFIX = "base_model.model."
 """Of all names in a file of peft, whose models wrap the model."""
 FACTS = "bonfire_adapter.json"
-"""Beside it: `base_fingerprint`, of the adapted weights in float32, and `dtype`, in which they were served."""
+"""Beside it: `base_fingerprint`, of the adapted weights in float32, and `dtype`, in which they were served merged; float32
+for an adapter that was served apart, whose product is more exact than any sum in bfloat16.
+"""
 
 
 def merge(
@@ -153,7 +155,8 @@ class Adapters:
         self.peft.save_pretrained(str(directory))
         stored = {_on_disk(name): value for name, value in weights.items()}
         save_file(stored, directory / ADAPTER_WEIGHTS, {"format": "pt"})
-        facts = {"base_fingerprint": self.base_fingerprint, "dtype": str(self.served).removeprefix("torch.")}
+        served = torch.float32 if self.apart else self.served
+        facts = {"base_fingerprint": self.base_fingerprint, "dtype": str(served).removeprefix("torch.")}
         (directory / FACTS).write_text(json.dumps(facts, indent=2) + "\n")
 
     def read(self, directory: Path, model: torch.nn.Module) -> dict[str, torch.Tensor]:

@@ -19,6 +19,8 @@ from actors.model_files import CONFIG, check_sizes, read_object, text_settings
 from learner.config import LearnerConfig
 
 FLOAT32_BYTES = 4
+CUDA_BYTES = 1.0 * 2**30
+"""Of a GPU what is not torch's to give: CUDA's context and the workspace of kernels."""
 SHARE_OF_MACHINE = 0.5
 """Of the memory that is free on the CPU's side, what passes may fill: there are engines that take some."""
 FOUR_NORMS = ("gemma2", "gemma3", "gemma4", "glm4")

@@ -146,8 +146,11 @@ class SftConfig(DependentSettings):
     def learner_config(self, learner: LearnerConfig, num_steps: int) -> LearnerConfig:
         """What trains the base model: `learner` says on what, and in which precision, this section how."""
         decays = self.schedule != "constant"
+        lora = learner.lora
         return learner.model_copy(
             update={
+                # No engine is given anything: what is trained is what comes of it when it is merged.
+                "lora": None if lora is None else lora.model_copy(update={"publish": "merged"}),
                 "learning_rate": self.learning_rate,
                 "schedule": self.schedule,
                 "schedule_steps": num_steps if decays else None,

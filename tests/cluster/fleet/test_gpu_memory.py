@@ -7,11 +7,14 @@ import shutil
 
 import pytest
 
+from actors.config import RolloutConfig
 from cluster.commands.plan import show_plan
 from cluster.config.parse import load_config
 from cluster.config.schema import RunConfig
 from cluster.fleet.gpu_memory import check_shares, gpu_bytes_here, learner_bytes, shares
 from cluster.fleet.needs import model_shape
+from cluster.run.model_checks import check_adaptable, check_divisible
+from learner.config import LearnerConfig
 from learner.model import memory
 from tests.shared.hollow_model import QWEN_1_5B, QWEN_7B, save_hollow
 from tests.shared.paths import ROOT
@@ -77,6 +80,32 @@ def test_a_learner_recomputes_where_its_share_is_small(small):
     config = config_of(small, {"num_gpus": 0.5}, {"num_gpus": 0.5, **LORA})
     roomy, tight = learner_bytes(config, 100 * GIB), learner_bytes(config, 8 * GIB)
     assert tight < 0.8 * roomy
+
+
+def test_two_engines_beside_a_learner_are_counted_twice_and_verifiers_too(small):
+    for settings in ({"rollout": {"num_gpus": 0.2, "workers": 2}}, {"verifier": {"num_gpus": 0.3}}):
+        rollout = {"num_gpus": 0.2, **settings.pop("rollout", {})}
+        with pytest.raises(ValueError, match="lower rollout.kv_cache_mib"):
+            check_shares(config_of(small, rollout, {"num_gpus": 0.6, **LORA}, **settings), 24 * GIB)
+
+
+@pytest.mark.parametrize(
+    ("parts", "learner", "words"),
+    [
+        (
+            5,
+            {},
+            "does not divide model = 'm' \\(12 attention heads, 2 of keys and values, feed-forward layers of 8960\\): set it to 1, 2, 4",
+        ),
+        (12, {}, "set it to 1, 2, 4$"),  # 8960 / 12 is no integer
+        (1, {"lora": {"publish": "adapter"}}, "which has 8 experts: set learner.lora.publish = 'merged'"),
+    ],
+)
+def test_what_an_engine_cannot_divide_or_adapt_is_refused(parts, learner, words):
+    settings = {**QWEN_1_5B, "num_experts": 8}
+    with pytest.raises(ValueError, match=words):
+        check_divisible(RolloutConfig(tensor_parallel=parts), settings, "m")
+        check_adaptable(LearnerConfig(**learner), settings, "m")
 
 
 def test_what_has_a_gpu_of_its_own_is_not_looked_at(large):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -112,6 +113,21 @@ def test_a_damaged_adapter_has_another_fingerprint(pair, old, damage):
     assert held(pair) == pair.learner.published.fingerprint
 
 
+def test_a_layer_that_vllm_has_no_place_for_is_named(pair, old):
+    entries = [
+        replace(entry, name=entry.name.replace("mlp.up_proj", "mlp.sideways_proj"))
+        for entry in pair.learner.manifest.entries
+    ]
+    manifest = replace(pair.learner.manifest, entries=tuple(entries))
+    updating = pair.engine.update_weights(pair.version, manifest, list(pair.weights()))
+    with pytest.raises(
+        ValueError, match="has no place for an adapter of 'model.layers.0.mlp.sideways_proj' \\(2 such"
+    ):
+        updating.result(TIMEOUT_S)
+    pair.serve(pair.weights(), pair.version)
+    assert held(pair) == pair.learner.published.fingerprint
+
+
 def test_prompts_of_an_old_adapter_are_not_taken_from_the_cache(pair, old):
     pair.serve(old, pair.version)
     pair.sample()
@@ -146,6 +162,11 @@ def test_engines_know_the_rank_without_being_told_and_a_config_does_not_write_it
     ("settings", "words"),
     [
         ({"rollout": {"tensor_parallel": 2}}, "adapters are served by engines of one part"),
+        (
+            {"learner": {"lora": LORA, "weights_dtype": "bfloat16", "dtype": "bfloat16"}},
+            "the engines have the frozen weights in float32",
+        ),
+        ({"learner": {"lora": {**LORA, "rank": 513}}}, "more than the 512 that vLLM has room for"),
         ({"rollout": {"adapter_rank": 8}}, "rollout.adapter_rank = 8 is not what the learner publishes"),
     ],
 )
