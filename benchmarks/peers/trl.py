@@ -10,8 +10,8 @@ samples a step are the same on both sides; TRL samples with transformers, since 
 TRL's environment is made on the first call (runs/peers-trl): this system's lock file, trl 1.16.0 and accelerate 1.15.0. Its
 settings here: all cores, the whole model in the workload's dtype, no gradient checkpointing (its default, 20 % slower), no
 reference model, `Workload.micro_batch` sequences for a backward pass. --search times TRL alone with other sizes of it, and in
-another dtype. Ours: those of the demo, of `benchmarks.ragged` with max_staleness = 1, and of examples/gsm8k_cpu.toml. A step of TRL counts from the end of the one before; the first from the start
-of training, model and data being loaded. Not run yet: gsm8k.
+another dtype. Ours: those of the demo, of `benchmarks.ragged` with max_staleness = 1, and of examples/gsm8k_cpu.toml. A step
+of TRL counts from the end of the one before; the first from the start of training, model and data being loaded.
 """
 
 from __future__ import annotations
