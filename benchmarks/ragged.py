@@ -196,6 +196,8 @@ def loop(config: RunConfig) -> dict[str, float]:
     return {
         "steps": len(steps),
         "tokens_per_s": sum(step["tokens_per_s"] * step["step_s"] for step in steps) / seconds,
+        "trained_tokens_per_s": sum(step["completion_tokens"] * step["num_samples"] for step in steps)
+        / seconds,
         "step_s": seconds / len(steps),
         "fill": running_s / (seen[-1]["at"] - seen[0]["at"]) / config.rollout.max_num_seqs,
         "wait_s": statistics.mean(step["wait_s"] for step in steps),
@@ -261,7 +263,7 @@ def main() -> None:
         bare.append(told("bare engine", bare_engine(configs[0], prompts, num_groups)))
     rate = arguments.engines * statistics.mean(one["tokens_per_s"] for one in bare)
     for one in (one for by_variant in loops.values() for one in by_variant.values()):
-        one["over_bare"] = one["tokens_per_s"] / rate
+        one["over_bare"] = one["trained_tokens_per_s"] / rate
     result = {
         "machine": machine(),
         "settings": arguments.set,
