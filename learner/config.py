@@ -80,7 +80,7 @@ class LoraConfig(BaseModel):
     publish: Literal["merged", "adapter"] = Field(
         "merged",
         description="What engines get: merged = whole weights, adapted, exactly those the learner computes with; adapter = "
-        "A and B alone, a hundredth of the bytes, which vLLM applies by its own path for adapters.",
+        "A and B alone, some hundredths of the bytes, which vLLM applies by its own path for adapters.",
     )
     dropout: Finite = Field(
         0.0,
