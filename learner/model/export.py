@@ -20,8 +20,9 @@ def export_merged(adapter: Path, output: Path) -> str:
     """Write the model that the adapter in a directory makes of its base model, as transformers stores one, with its
     tokenizer; returns its dtype.
 
-    The weights are bit for bit those that engines were given, in the dtype in which they were; of an adapter that they were
-    given apart the sum in float32. `output` appears only when complete. Raises ValueError where it exists, or the base model is not there or has other weights than it had.
+    The weights are bit for bit those that engines were given, in the dtype in which they were; of an adapter that they
+    were given apart the sum in float32. `output` appears only when complete. Raises ValueError where it exists, or the
+    base model is not there or has other weights than it had.
     """
     if output.exists():
         raise ValueError(f"{output} exists: name a new directory, or remove it")
