@@ -18,6 +18,7 @@ from cluster.config.schema import RunConfig
 from cluster.evaluation.base_scores import num_problems_drawn
 from cluster.fleet.gpu_memory import shares
 from cluster.fleet.needs import cpus_needed, largest_pass, memory_needed
+from cluster.fleet.nodes import bundle
 from cluster.fleet.ray_cluster import set_ray_environment
 from cluster.run import preflight
 from cluster.run.base_model import base_is_there
@@ -94,9 +95,8 @@ def show_plan(config: RunConfig, run_dir: Path, *, local: bool) -> None:
     ]
     for role, workers, section in roles:
         custom = "".join(f", {amount} {name}" for name, amount in section.resources.items())
-        num_gpus = section.num_gpus
+        num_gpus = bundle(section).get("GPU", 0.0)
         if isinstance(section, RolloutConfig) and section.tensor_parallel > 1:
-            num_gpus = section.gpus_of_worker
             custom += f" on one node, each an engine in {section.tensor_parallel} parts"
         console.print(
             f"  {role:9} {workers} x {section.num_cpus:g} CPU, {num_gpus:g} GPU{custom}", markup=False

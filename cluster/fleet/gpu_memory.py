@@ -52,7 +52,7 @@ def shares(config: RunConfig, gpu_bytes: float) -> list[Share]:
 def engine_bytes(config: RunConfig) -> float:
     """Weights, KV cache, and the largest step of an engine that has one GPU."""
     rollout, shape = config.rollout, model_shape(config)
-    size = 2 if rollout.dtype == "bfloat16" else memory.FLOAT32_BYTES
+    size = memory.bytes_of(rollout.dtype)
     widest = max(block.rounded for block in shape.blocks)
     step = batched_tokens(rollout) * widest * size
     logits = 3 * rollout.max_num_seqs * shape.vocabulary * memory.FLOAT32_BYTES

@@ -132,7 +132,7 @@ def _beside_learner(config: RunConfig) -> dict[str, float]:
     else:
         of_one = processes + 2 * model_bytes(config) + rollout.kv_cache_mib * 2**20
     if num_parts > 1:  # a version, and on the CPU the one before, in memory that the parts map
-        size = 2 if rollout.dtype == "bfloat16" else memory.FLOAT32_BYTES
+        size = memory.bytes_of(rollout.dtype)
         of_one += (1 if rollout.num_gpus else 2) * published_bytes(config) / memory.FLOAT32_BYTES * size
     return {
         "rollout": num_rollouts * of_one,
@@ -145,7 +145,7 @@ def _learner_without_passes(config: RunConfig) -> float:
     """Estimated bytes of all ranks between their passes."""
     learner, shape = config.learner, model_shape(config)
     num_kept = learner.parity_versions or 1
-    size = 2 if learner.publish_dtype == "bfloat16" else memory.FLOAT32_BYTES
+    size = memory.bytes_of(learner.publish_dtype)
     if learner.lora is None:
         kept = num_kept * size * shape.num_parameters
     else:

@@ -17,6 +17,7 @@ from typing import Any
 
 from actors.model_files import CONFIG, check_sizes, read_object, text_settings
 from learner.config import LearnerConfig
+from verifiers.resources_config import Dtype
 
 FLOAT32_BYTES = 4
 CUDA_BYTES = 1.0 * 2**30
@@ -29,6 +30,11 @@ DELTA_NET = "linear_attention"
 DELTA_NET_CHUNK = 64
 MAX_LOGITS_BYTES = 3 * 2**28
 """Logits, their exponentials and gradients in float32 at a time: three chunks of `logprobs.MAX_LOGITS`."""
+
+
+def bytes_of(dtype: Dtype | None) -> int:
+    """Of a number; None is float32."""
+    return 2 if dtype == "bfloat16" else FLOAT32_BYTES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,7 +183,7 @@ def activation_bytes(
 def fixed_bytes(shape: ModelShape, config: LearnerConfig) -> float:
     """Weights, gradients, AdamW's two averages, and the reference policy, on the device of the learner, all ranks."""
     copies = 4 + (config.kl_coefficient > 0)
-    size = 2 if config.weights_dtype == "bfloat16" else FLOAT32_BYTES
+    size = bytes_of(config.weights_dtype)
     if config.lora is not None:
         return size * shape.num_parameters + copies * FLOAT32_BYTES * shape.num_adapter_parameters
     return copies * size * shape.num_parameters
