@@ -32,7 +32,7 @@ from actors.config import RolloutConfig
 from actors.tokens import decode, encode_prompts, load_tokenizer, stop_token_ids
 from actors.types import Lease, Piece
 from verifiers.models.input import control_tokens, fill
-from verifiers.models.judge_config import JudgeConfig
+from verifiers.models.judge_config import GPUS_VARIABLE, JudgeConfig
 from verifiers.types import REFUSED, Problem, Verdict
 
 if TYPE_CHECKING:
@@ -167,6 +167,7 @@ class Judge:
 
 def engine_settings(config: JudgeConfig) -> RolloutConfig:
     """A vote is a sample: the rollout settings under which an engine judges, on what Ray gave this process."""
+    num_gpus = float(os.environ.get(GPUS_VARIABLE) or 1) if os.environ.get("CUDA_VISIBLE_DEVICES") else 0
     return RolloutConfig(
         samples_per_prompt=config.votes,
         temperature=config.temperature,
@@ -176,7 +177,7 @@ def engine_settings(config: JudgeConfig) -> RolloutConfig:
         kv_cache_mib=config.kv_cache_mib,
         dtype=config.dtype,
         num_cpus=int(os.environ.get("OMP_NUM_THREADS") or 1),
-        num_gpus=1 if os.environ.get("CUDA_VISIBLE_DEVICES") else 0,
+        num_gpus=min(1, num_gpus),
     )
 
 

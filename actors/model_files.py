@@ -43,6 +43,11 @@ def is_adapter(directory: Path) -> bool:
     return (directory / ADAPTER_CONFIG).is_file() and not (directory / CONFIG).exists()
 
 
+def base_of_adapter(directory: Path) -> str:
+    """Path or hub id of the model that an adapter is of."""
+    return str(read_object(directory / ADAPTER_CONFIG)["base_model_name_or_path"])
+
+
 def read_object(path: Path) -> dict[str, Any]:
     """The JSON object that a file of a model holds."""
     try:

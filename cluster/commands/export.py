@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from actors.model_files import ADAPTER_CONFIG, CONFIG, is_adapter, read_object
+from actors.model_files import CONFIG, base_of_adapter, is_adapter
 from cluster.run_directory.record import finished_checkpoints
 
 
@@ -14,8 +14,7 @@ def export(source: Path, merged: Path) -> str:
     from learner.model.export import export_merged  # it takes seconds to import torch
 
     dtype = export_merged(adapter, merged)
-    base = read_object(adapter / ADAPTER_CONFIG)["base_model_name_or_path"]
-    return f"{merged}: {base} with {adapter} merged into it, in {dtype}"
+    return f"{merged}: {base_of_adapter(adapter)} with {adapter} merged into it, in {dtype}"
 
 
 def find_adapter(source: Path) -> Path:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from actors.model_files import is_adapter
+from actors.model_files import base_of_adapter, is_adapter
 from cluster.config.evaluation import EvalConfig
 from cluster.config.schema import RunConfig
 from cluster.evaluation.identity import fingerprint, sampling_identity, verdict_identity
@@ -31,7 +31,9 @@ if TYPE_CHECKING:  # they import Ray and torch, which must not come with the com
     from cluster.evaluation.sampling import Ask
 
 MERGED = "merged"
-"""In an evaluation's directory: adapters merged with their base models, each by its fingerprint."""
+"""In an evaluation's directory: adapters merged with their base models, each by its fingerprint, that were not published
+alone.
+"""
 
 
 def evaluate_models(
@@ -50,8 +52,7 @@ def evaluate_models(
             "no models given: name at least one, as NAME=PATH, or an evaluation to go on with, as --out"
         )
     for path in named.values():
-        if not is_adapter(Path(path)):
-            check_model(path)
+        check_model(loaded_for(path))
     check_engine(config)
     if address is None:
         check_private_has(config, trains=False)
@@ -138,20 +139,37 @@ def name_models(models: Sequence[str]) -> dict[str, str]:
 
 
 def enter_model(store: EvalStore, name: str, model: str) -> None:
-    """Put a model into the store: where it is, and a fingerprint of its weights. An adapter's is written there, merged."""
+    """Put a model into the store: where it is, and a fingerprint of its weights.
+
+    Of an adapter that engines were given merged with its base model, the model that this made is written there.
+    """
     from learner.model.causal_lm import resolve_model
 
-    if is_adapter(Path(model)):
+    if is_adapter(Path(model)) and not is_to_be_served_apart(model):
         from learner.model.export import export_merged
 
         merged = store.directory / MERGED / fingerprint(Path(model))
         if not merged.exists():
             export_merged(Path(model), merged)
         model = str(merged)
-    directory = resolve_model(model)
+    directory = Path(model) if is_adapter(Path(model)) else resolve_model(model)
     store.add_model(
         name, str(Path(model).absolute()) if Path(model).is_dir() else model, fingerprint(directory)
     )
+
+
+def loaded_for(model: str) -> str:
+    """What engines load from disk: of an adapter its base model."""
+    return base_of_adapter(Path(model)) if is_adapter(Path(model)) else model
+
+
+def is_to_be_served_apart(model: str) -> bool:
+    """An adapter that was published alone: merged it can be another policy, by the rounding of the sum."""
+    if not is_adapter(Path(model)):
+        return False
+    from learner.model.lora import was_served_apart  # it imports peft
+
+    return was_served_apart(Path(model))
 
 
 def missing_asks(config: RunConfig, store: EvalStore) -> dict[str, list[Ask]]:
@@ -171,9 +189,16 @@ def missing_asks(config: RunConfig, store: EvalStore) -> dict[str, list[Ask]]:
             store.finish(cell)
         if not places:
             continue
-        check_model(model["path"])
+        loaded = loaded_for(model["path"])
+        check_model(loaded)
+        if is_adapter(Path(model["path"])) and config.rollout.tensor_parallel > 1:
+            raise ValueError(
+                f"rollout.tensor_parallel = {config.rollout.tensor_parallel} with {model['path']}, an adapter that was published "
+                "alone: adapters are served by engines of one part: set rollout.tensor_parallel = 1, or merge it first: "
+                f"bonfire export {model['path']} --merged DIR"
+            )
         enter_model(store, name, model["path"])
-        own = config.model_copy(update={"model": model["path"], "sft": None})
+        own = config.model_copy(update={"model": loaded, "sft": None})
         check_context(own)
         prompts = check_prompts(own, store.problems, tokenizer_of(own))
         missing[name] = [
@@ -202,6 +227,7 @@ def sample_missing(
     import ray
 
     from cluster.evaluation.sampling import sample_model
+    from learner.model.export import serve_apart
 
     num_samples = section_of(config).samples_per_problem
     progress = Progress(view, STAGE, sum(map(len, missing.values())), num_samples)
@@ -211,10 +237,24 @@ def sample_missing(
         store.put(ask.cell, ask.index, group)
         progress.note(ask.cell.label, len(group.samples.token_ids))
 
+    paths = {name: store.models[name]["path"] for name in missing}
+    adapters = {
+        name: serve_apart(Path(path), config.rollout.dtype)
+        for name, path in paths.items()
+        if is_adapter(Path(path))
+    }
+
     async def one(name: str) -> None:
-        path, asks = store.models[name]["path"], missing[name]
+        asks = missing[name]
         async with side_by_side:
-            await sample_model(path, config, asks, num_samples=num_samples, on_scored=on_scored)
+            await sample_model(
+                loaded_for(paths[name]),
+                config,
+                asks,
+                num_samples=num_samples,
+                on_scored=on_scored,
+                adapter=adapters.get(name),
+            )
         for cell in {ask.cell for ask in asks}:
             store.finish(cell)
 

@@ -13,7 +13,9 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+import ray
 from ray.exceptions import ObjectLostError
 
 from actors.types import Lease, Piece, SampleGroup, ScoredGroup
@@ -29,6 +31,9 @@ from cluster.leasing.ledger import Ledger
 from cluster.leasing.work import Work
 from cluster.run.health import Streak
 from verifiers.types import Problem
+
+if TYPE_CHECKING:  # it imports torch and peft
+    from learner.model.export import ServedApart
 
 NOTHING_PUBLISHED = Published(
     version=0, fingerprint=None, manifest=WeightManifest(entries=(), bucket_sizes=()), buckets=()
@@ -54,8 +59,10 @@ async def sample_model(
     num_samples: int,
     on_scored: Callable[[Ask, ScoredGroup], None],
     leave_out: Callable[[Ask, str], bool] | None = None,
+    adapter: ServedApart | None = None,
 ) -> None:
-    """`num_samples` samples for each ask, all of one model; its engines serve all temperatures.
+    """`num_samples` samples for each ask, all of one model; its engines serve all temperatures. With `adapter`, which is of
+    that model, they are samples of the two together.
 
     Asks are started in their order; `on_scored` receives each one once, when it is judged. `leave_out` hears of an ask on
     which the verifier failed, and why, and says whether it is to be left out; without it an ask that fails again and again
@@ -115,8 +122,9 @@ async def sample_model(
         on_gone=give_up,
         on_lost=failures.note_lost,
     )
+    engines = {"samples_per_prompt": num_samples, "adapter_rank": adapter.rank if adapter else None}
     rollouts = RolloutFleet(
-        config=config.rollout.model_copy(update={"samples_per_prompt": num_samples, "adapter_rank": None}),
+        config=config.rollout.model_copy(update=engines),
         model=model,
         works=[Work(ledger=ledger, num_admitted=lambda version: len(asks), make_lease=make_lease)],
         synchronous=False,
@@ -124,8 +132,17 @@ async def sample_model(
         on_pieces=receive,
         on_lost=failures.note_lost,
     )
-    rollouts.announce(NOTHING_PUBLISHED)
+    rollouts.announce(_publish(adapter) if adapter else NOTHING_PUBLISHED)
     await _until_finished(failures, [verifying.start(), rollouts.start()], [rollouts.stop, verifying.stop])
+
+
+def _publish(adapter: ServedApart) -> Published:
+    return Published(
+        version=1,
+        fingerprint=adapter.fingerprint,
+        manifest=adapter.manifest,
+        buckets=[ray.put(bucket) for bucket in adapter.buckets],
+    )
 
 
 async def judge_samples(

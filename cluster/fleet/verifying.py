@@ -28,6 +28,7 @@ from cluster.fleet.slots import Slot
 from cluster.fleet.stored import JudgedGroup, StoredGroup, distinct_batches
 from cluster.fleet.tending import Fleet
 from verifiers.config import VerifierConfig
+from verifiers.models.judge_config import GPUS_VARIABLE
 from verifiers.types import Problem, Verdict
 from verifiers.worker import Candidates, VerifierWorker
 
@@ -159,14 +160,15 @@ class VerifierFleet(Fleet[VerifierHandle]):
         return True
 
     def _create(self, slot: Slot) -> VerifierHandle:
+        num_gpus = self._config.num_gpus
         # Ray no longer hides GPUs from actors that asked for none.
-        hidden = {} if self._config.num_gpus else {"env_vars": {"CUDA_VISIBLE_DEVICES": ""}}
+        own = {GPUS_VARIABLE: f"{num_gpus:g}"} if num_gpus else {"CUDA_VISIBLE_DEVICES": ""}
         actor = VerifierWorker.options(  # type: ignore[attr-defined]
             num_cpus=self._config.num_cpus,
-            num_gpus=self._config.num_gpus,
+            num_gpus=num_gpus,
             resources=self._config.resources,
             max_concurrency=2,
-            runtime_env=hidden,
+            runtime_env={"env_vars": own},
         ).remote(self._config)
         return VerifierHandle(name=next(self._names), actor=actor, slot=slot)
 

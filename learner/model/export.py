@@ -1,19 +1,54 @@
-"""Adapters and their base model as one model."""
+"""Stored adapters for others than the learner: merged with their base model, or as engines get them apart from it."""
 
 from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
-from actors.model_files import ADAPTER_CONFIG, read_object
+from actors.model_files import ADAPTER_CONFIG, base_of_adapter, read_object
+from actors.weights.adapter import adapted_layers, adapter_fingerprint
+from actors.weights.fingerprint import add_fingerprints
+from actors.weights.manifest import WeightManifest, views
 from learner.config import LoraConfig
 from learner.model.causal_lm import load_model, resolve_model
 from learner.model.checkpoint import write_model
 from learner.model.lora import Adapters, MergedLinear, attach, facts_of
+from learner.model.publish import Buckets, make_manifest, pack
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServedApart:
+    """What engines of an adapter's base model are given, so that they compute what they did at the end of its training."""
+
+    rank: int
+    manifest: WeightManifest
+    buckets: Buckets
+    fingerprint: int
+    """Of base model and adapter, as the engines have them then."""
+
+
+def serve_apart(adapter: Path, dtype: str) -> ServedApart:
+    """The adapter in a directory for engines whose weights are of `dtype`.
+
+    Raises ValueError where the base model is not there or has other weights than it had.
+    """
+    model, adapters = _load(adapter, "adapter", dtype)
+    trained = {name: value for name, value in model.named_parameters() if value.requires_grad}
+    layout = adapters.published_layout(trained)
+    manifest = make_manifest(layout, dtype)
+    buckets = pack(layout, adapters.published(trained, {}), manifest)
+    own = adapter_fingerprint(adapted_layers(dict(views(manifest, buckets))).values())
+    return ServedApart(
+        rank=adapters.peft.r,
+        manifest=manifest,
+        buckets=buckets,
+        fingerprint=add_fingerprints([adapters.served_fingerprint, own]),
+    )
 
 
 def export_merged(adapter: Path, output: Path) -> str:
@@ -27,26 +62,37 @@ def export_merged(adapter: Path, output: Path) -> str:
     if output.exists():
         raise ValueError(f"{output} exists: name a new directory, or remove it")
     dtype = str(facts_of(adapter).get("dtype"))
-    settings = read_object(adapter / ADAPTER_CONFIG)
-    base = str(settings["base_model_name_or_path"])
-    config = LoraConfig(rank=settings["r"], alpha=settings["lora_alpha"], target=settings["target_modules"])
-    model = load_model(base)
-    adapters = attach(model, config, dtype, model_name=base)
+    model, adapters = _load(adapter, "merged", dtype)
     with torch.no_grad():
-        parameters = dict(model.named_parameters())
-        for name, value in adapters.read(adapter, model).items():
-            parameters[name].copy_(value)
         _merge(model, adapters)
         for parameter in model.parameters():
             parameter.data = parameter.to(getattr(torch, dtype))
     output.parent.mkdir(parents=True, exist_ok=True)
     making = output.with_name(f".{output.name}.{os.getpid()}.tmp")
     try:
-        write_model(making, model, dict(model.named_parameters()), resolve_model(base))
+        write_model(making, model, dict(model.named_parameters()), resolve_model(base_of_adapter(adapter)))
         making.rename(output)
     finally:
         shutil.rmtree(making, ignore_errors=True)
     return dtype
+
+
+def _load(adapter: Path, publish: Literal["merged", "adapter"], served: str) -> tuple[Any, Adapters]:
+    """The base model with the adapter's weights."""
+    base, settings = base_of_adapter(adapter), read_object(adapter / ADAPTER_CONFIG)
+    config = LoraConfig(
+        rank=settings["r"],
+        alpha=settings["lora_alpha"],
+        target=settings["target_modules"],
+        publish=publish,
+    )
+    model = load_model(base)
+    adapters = attach(model, config, served, model_name=base)
+    parameters = dict(model.named_parameters())
+    with torch.no_grad():
+        for name, value in adapters.read(adapter, model).items():
+            parameters[name].copy_(value)
+    return model, adapters
 
 
 def _merge(model: Any, adapters: Adapters) -> None:

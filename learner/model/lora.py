@@ -40,8 +40,9 @@ _BASE = "base_layer"
 _PREFIX = "base_model.model."
 """Of all names in a file of peft, whose models wrap the model."""
 FACTS = "bonfire_adapter.json"
-"""Beside it: `base_fingerprint`, of the adapted weights in float32, and `dtype`, in which they were served merged; float32
-for an adapter that was served apart, whose product is more exact than any sum in bfloat16.
+"""Beside it: `base_fingerprint`, of the adapted weights in float32; `published`, as learner.lora.publish was; and `dtype`, in
+which they were served merged, float32 for an adapter that was served apart, whose product is more exact than any sum in
+bfloat16.
 """
 
 
@@ -156,7 +157,11 @@ class Adapters:
         stored = {_on_disk(name): value for name, value in weights.items()}
         save_file(stored, directory / ADAPTER_WEIGHTS, {"format": "pt"})
         served = torch.float32 if self.apart else self.served
-        facts = {"base_fingerprint": self.base_fingerprint, "dtype": str(served).removeprefix("torch.")}
+        facts = {
+            "base_fingerprint": self.base_fingerprint,
+            "dtype": str(served).removeprefix("torch."),
+            "published": "adapter" if self.apart else "merged",
+        }
         (directory / FACTS).write_text(json.dumps(facts, indent=2) + "\n")
 
     def read(self, directory: Path, model: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -275,6 +280,11 @@ def facts_of(directory: Path) -> dict[str, Any]:
             f"{directory} has no {FACTS}, as adapters of a run have: merge it by peft's own merge_and_unload"
         )
     return read_object(directory / FACTS)
+
+
+def was_served_apart(directory: Path) -> bool:
+    """Whether the engines of its run were given the adapter alone. Raises ValueError like `facts_of`."""
+    return facts_of(directory).get("published") == "adapter"
 
 
 def count_parameters(model: Any, config: LoraConfig, model_name: str) -> int:

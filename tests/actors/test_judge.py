@@ -28,7 +28,7 @@ from learner.sft import EOS, VOCABULARY
 from tests.shared.engine import ENGINE
 from tests.shared.paths import ROOT
 from tests.shared.policies import load
-from verifiers.models.judge_config import PROMPT_TEMPLATE, JudgeConfig
+from verifiers.models.judge_config import GPUS_VARIABLE, PROMPT_TEMPLATE, JudgeConfig
 from verifiers.types import Problem
 
 PROBLEM = Problem(id="p", prompt="1 2 :")
@@ -223,6 +223,8 @@ def test_the_engine_is_asked_for_a_sample_per_vote(tiny_model, monkeypatch):
     assert (settings.samples_per_prompt, settings.num_cpus, settings.num_gpus) == (5, 3, 0)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2")
     assert engine_settings(config(tiny_model)).num_gpus == 1
+    monkeypatch.setenv(GPUS_VARIABLE, "0.25")
+    assert engine_settings(config(tiny_model)).num_gpus == 0.25
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,9 @@ Check the solution step by step. Redo every calculation, look for steps that do 
 final answer with what was asked. A solution with a wrong or missing final answer is incorrect. \
 End with one line that says "Verdict: correct" or "Verdict: incorrect"."""
 
+GPUS_VARIABLE = "BONFIRE_VERIFIER_GPUS"
+"""In a verifier worker's environment: what part of a GPU is its own, which CUDA_VISIBLE_DEVICES does not say."""
+
 
 class JudgeConfig(BaseModel):
     """The `judge` verifier: a language model reads each candidate and says, several times, whether it is correct."""

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors.numpy import load_file
 
+from cluster.evaluation.store import read_samples
+from cluster.run_directory.held_out import HeldOutRecord
 from tests.shared import runs
 from tests.shared.left_behind import checkpoint_at, num_steps
 from tests.shared.runs import finished, kill_tree, started, wait_for
@@ -16,7 +19,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 STEPS = 6
 LORA = {"rank": 4, "alpha": 8}
-SECTIONS = {
+SECTIONS: dict[str, Any] = {
     "learner": {"learning_rate": 1e-2, "kl_coefficient": 0.01},
     "train": {"steps": STEPS, "checkpoint_every": 2},
     "evaluation": {"samples_per_problem": 4, "ks": [1, 4]},
@@ -53,9 +56,11 @@ def test_a_run_of_adapters_is_exact_over_a_kill_and_its_result_is_evaluated_expo
 
     code, out, err = finished(whole, "export", "run", "--merged", "merged")
     assert code == 0 and "step-000006/model merged into it, in float32" in out, out + err
-    (evaluated,) = (whole / "run/evaluation/merged").iterdir()
     name = "model.safetensors"
-    assert (evaluated / name).read_bytes() == (whole / "merged" / name).read_bytes()
+    evaluated = list((whole / "run/evaluation").glob(f"merged/*/{name}"))
+    assert len(evaluated) == (publish == "merged")
+    for path in evaluated:
+        assert path.read_bytes() == (whole / "merged" / name).read_bytes()
     base, merged = load_file(tiny_model / name), load_file(whole / "merged" / name)
     changed = {name for name, value in merged.items() if (value != base[name]).any()}
     assert {name.split(".")[-2] for name in changed} == {
@@ -66,3 +71,39 @@ def test_a_run_of_adapters_is_exact_over_a_kill_and_its_result_is_evaluated_expo
         whole, "train", "tiny.toml", "model=merged", "run_dir=next", "train.steps=1", "evaluation.ks=[1]"
     )
     assert code == 0, out + err
+
+
+def test_in_bfloat16_an_adapter_published_alone_is_evaluated_as_it_was_sampled_and_merged_it_is_another_policy(
+    tmp_path, tiny_model
+):
+    """By the rewards of every sample, while it trains and after: the last weights' on the same problems and seeds."""
+    during = {"samples_per_problem": 8, "ks": [1], "every": STEPS, "during_problems": 4}
+    sections = SECTIONS | {
+        "problems": {"num_train": 10, "num_test": 4},
+        "rollout": {"dtype": "bfloat16", "max_tokens": 16},
+        "learner": {"dtype": "bfloat16", "learning_rate": 2e-3, "lora": {**LORA, "publish": "adapter"}},
+        "evaluation": during,
+    }
+    project = runs.make_project(tmp_path / "project", tiny_model, **sections)
+    code, out, err = finished(project, "train", "tiny.toml")
+    assert code == 0, out + err
+    judged = HeldOutRecord(project / "run", step=10_000).judgements(STEPS)
+    while_it_trained = [judged[index][1].rewards.tolist() for index in range(4)]
+
+    adapter = checkpoint_at(project / "run", STEPS) / "model"
+    assert finished(project, "export", str(adapter), "--merged", "merged")[0] == 0
+    code, out, err = finished(
+        project, "eval", "tiny.toml", f"apart={adapter}", "merged=merged", "--out", "eval"
+    )
+    assert code == 0, out + err
+    rewards = {
+        path.stem: [group.rewards.tolist() for group in read_samples(path)]
+        for directory in ("eval", "run/evaluation")
+        for path in (project / directory / "samples").glob("*.parquet")
+    }
+    assert rewards["trained@1"] == rewards["apart@1"] == while_it_trained
+    assert rewards["merged@1"] != while_it_trained
+
+    parts = ("rollout.tensor_parallel=2", "learner.lora.publish=merged")
+    code, out, err = finished(project, "eval", "tiny.toml", f"apart={adapter}", *parts)
+    assert code != 0 and "set rollout.tensor_parallel = 1, or merge it first: bonfire export" in out + err

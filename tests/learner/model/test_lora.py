@@ -19,9 +19,9 @@ from learner.config import LearnerConfig, LoraConfig
 from learner.learner import Learner
 from learner.model import memory
 from learner.model.causal_lm import load_model
-from learner.model.export import export_merged
+from learner.model.export import export_merged, serve_apart
 from learner.model.logprobs import token_logprobs
-from learner.model.lora import attach, count_parameters
+from learner.model.lora import attach, count_parameters, was_served_apart
 from learner.objectives.config import ObjectiveConfig
 from learner.step.batch import collect, micro_batches
 from tests.shared import architectures
@@ -316,6 +316,23 @@ def test_what_is_exported_is_a_model_of_its_own_with_the_weights_that_were_publi
     assert (tmp_path / "merged/tokenizer.json").read_text() == "{}"
     with pytest.raises(ValueError, match=r"merged exists: name a new directory"):
         export_merged(directory / "model", tmp_path / "merged")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_an_adapter_that_was_published_alone_is_given_to_engines_again_to_the_bit(dtype, tmp_path):
+    learner = make(lora={**LORA, "publish": "adapter"}, publish_dtype=dtype)
+    learner.train_step(batch(0))
+    learner.save(tmp_path)
+    assert was_served_apart(tmp_path / "model")
+    found = serve_apart(tmp_path / "model", dtype)
+    assert (found.manifest, found.rank) == (learner.manifest, LORA["rank"])
+    assert found.fingerprint == learner.published.fingerprint
+    for ours, theirs in zip(found.buckets, learner.published.buckets, strict=True):
+        assert (ours == theirs).all()
+
+
+def test_an_adapter_that_was_published_merged_is_not_served_apart(saved):
+    assert not was_served_apart(saved[0] / "model")
 
 
 def test_an_adapter_of_another_program_is_not_merged_as_if_it_were_of_ours(saved, tmp_path):
