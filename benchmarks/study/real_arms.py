@@ -8,7 +8,7 @@ from typing import Any
 from benchmarks.study.design import KS, Arm, Outline
 from benchmarks.study.real_measure import RealPolicy
 
-RATES = (3e-6, 1e-5, 3e-5)
+RATES = (1e-5, 3e-5)
 
 
 def _arm(name: str, label: str, metric: str, k: int, settings: Mapping[str, object], **tuning: Any) -> Arm:
