@@ -39,11 +39,12 @@ WARM_UP = {
 }
 VERIFIER = {
     "loss": "pairwise",
+    "test_share": 0.3,
     "problems_per_step": 12,
-    "samples_per_problem": 6,
+    "samples_per_problem": 4,
     "learning_rate": 3e-5,
-    "warmup_steps": 10,
-    "validate_every": 20,
+    "warmup_steps": 5,
+    "validate_every": 10,
     "micro_batch_tokens": 4096,
     "dtype": "bfloat16",
 }
@@ -83,7 +84,7 @@ FULL = Sizes(
     rates=len(RATES),
     samples=32,
     verifier_samples=16,
-    verifier_steps=60,
+    verifier_steps=30,
 )
 REHEARSAL = replace(
     FULL,
