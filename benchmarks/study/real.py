@@ -31,6 +31,8 @@ from cluster.run_directory.record import write_atomically, write_table_atomicall
 CONFIG = Path(__file__).with_name("real.toml")
 SEED = 0
 """Of the splits."""
+SOLVED = "solved.jsonl"
+"""Of the training problems those of which the base has right and wrong samples: from others there is little to learn."""
 WARM_UP = {
     "sft.epochs": 1,
     "sft.batch_size": 32,
@@ -74,7 +76,7 @@ class Sizes:
 
 
 FULL = Sizes(
-    steps=40,
+    steps=24,
     drills=2400,
     turns=2,
     base=Part(stories=16, of_each=None),
@@ -165,14 +167,15 @@ class RealStudy(Design):
 
     def make_base(self, directory: Path, commands: Commands, tell: Callable[[str], None]) -> str:
         self.warm_up(directory, commands, tell)
+        samples = self._samples_of_base(directory, commands, tell)
+        write_solved(directory, samples)
         report = directory / "verifier" / "report.json"
         if not report.exists():
-            samples = self._verifier_samples(directory, commands, tell)
             tell("training the verifier")
             shutil.rmtree(report.parent, ignore_errors=True)
             flags = as_flags({**VERIFIER, "steps": self._sizes.verifier_steps})
             arguments = [
-                str(samples),
+                str(write_source(directory, samples)),
                 "--model",
                 str(directory / "base"),
                 "--out",
@@ -197,7 +200,7 @@ class RealStudy(Design):
         commands.run("base", "sft", str(CONFIG), *as_overrides(settings))
 
     def settings(self, directory: Path) -> dict[str, object]:
-        return {"model": directory / "base", "problems.train_path": directory / "problems" / "train.jsonl"}
+        return {"model": directory / "base", "problems.train_path": directory / "problems" / SOLVED}
 
     def evaluation_settings(self, directory: Path, split: str) -> dict[str, object]:
         if split == "tuning":
@@ -229,36 +232,53 @@ class RealStudy(Design):
             **about,
         )
 
-    def _verifier_samples(self, directory: Path, commands: Commands, tell: Callable[[str], None]) -> Path:
-        """A source for `bonfire train-verifier`: what was kept of the base's samples, drawn first where nothing was.
+    def _samples_of_base(self, directory: Path, commands: Commands, tell: Callable[[str], None]) -> Path:
+        """Of the training problems, as they were kept; drawn first where nothing was.
 
         Raises ValueError where what was kept is another study's.
         """
-        base = directory / "base"
         problems = directory / "problems" / "train.jsonl"
         kept = self._kept_samples or directory / "verifier-samples.parquet"
         if not kept.exists():
-            tell("sampling what the verifier learns from")
+            tell("sampling the training problems")
             evaluation = directory / "evaluations" / "verifier-samples"
             settings = self.settings(directory) | {
+                "problems.train_path": problems,
                 "problems.test_path": problems,
                 "evaluation.samples_per_problem": self._sizes.verifier_samples,
                 "evaluation.ks": [1, self._sizes.verifier_samples],
             }
-            arguments = [f"base={base}", "--out", str(evaluation), *as_flags(settings)]
+            arguments = [f"base={directory / 'base'}", "--out", str(evaluation), *as_flags(settings)]
             commands.run("verifier-samples", "eval", str(CONFIG), *arguments)
             (drawn,) = sample_files(evaluation).values()
             table = pq.read_table(drawn, columns=["problem_id", "texts", "rewards"])
             archive.write(table, kept, {"identity": self.identity()})
         archive.check_identity(self.identity(), archive.about(kept).get("identity", {}), kept, "--archive")
-        # As `bonfire eval` lays it out, with as much as `bonfire train-verifier` reads.
-        source = directory / "verifier-samples"
-        rows = [json.loads(row) for row in problems.read_text().splitlines()]
-        names = {"index": range(len(rows)), "difficulty": [""] * len(rows)}
-        columns = {name: [row[name] for row in rows] for name in ("id", "prompt")}
-        (source / "samples").mkdir(parents=True, exist_ok=True)
-        write_table_atomically(source / PROBLEMS_FILE, pa.table({**names, **columns}))
-        models = {"base": {"path": str(base)}}
-        write_atomically(source / SETTINGS_FILE, json.dumps({"identity": {}, "models": models}))
-        shutil.copyfile(kept, source / "samples" / f"{Cell(model='base', temperature=1.0).label}.parquet")
-        return source
+        return kept
+
+
+def write_solved(directory: Path, samples: Path) -> None:
+    """Raises ValueError where there is none."""
+    table = pq.read_table(samples, columns=["problem_id", "rewards"]).to_pydict()
+    rewards = dict(zip(table["problem_id"], table["rewards"], strict=True))
+    rows = (directory / "problems" / "train.jsonl").read_text().splitlines(keepends=True)
+    solved = [row for row in rows if min(own := rewards[json.loads(row)["id"]]) <= 0 < max(own)]
+    if not solved:
+        raise ValueError(
+            f"{samples}: of no training problem the base has right and wrong samples: fine-tune it longer"
+        )
+    write_atomically(directory / "problems" / SOLVED, "".join(solved))
+
+
+def write_source(directory: Path, samples: Path) -> Path:
+    """A source for `bonfire train-verifier`, as `bonfire eval` lays it out, with as much as is read of it."""
+    source = directory / "verifier-samples"
+    rows = [json.loads(row) for row in (directory / "problems" / "train.jsonl").read_text().splitlines()]
+    names = {"index": range(len(rows)), "difficulty": [""] * len(rows)}
+    columns = {name: [row[name] for row in rows] for name in ("id", "prompt")}
+    (source / "samples").mkdir(parents=True, exist_ok=True)
+    write_table_atomically(source / PROBLEMS_FILE, pa.table({**names, **columns}))
+    models = {"base": {"path": str(directory / "base")}}
+    write_atomically(source / SETTINGS_FILE, json.dumps({"identity": {}, "models": models}))
+    shutil.copyfile(samples, source / "samples" / f"{Cell(model='base', temperature=1.0).label}.parquet")
+    return source
