@@ -20,7 +20,7 @@ from benchmarks.study.__main__ import study as commands
 from benchmarks.study.commands import RunFailed
 from benchmarks.study.design import KS, write_policy
 from benchmarks.study.outcome import outcome_of
-from benchmarks.study.real import CONFIG, FULL, REHEARSAL, RealStudy, Sources
+from benchmarks.study.real import CONFIG, FULL, REHEARSAL, SOLVED, RealStudy, Sources
 from benchmarks.study.real_arms import ARMS, OUTLINE
 from benchmarks.study.real_measure import RealPolicy, measure
 from benchmarks.study.real_report import nothing_measured, real_blocks
@@ -82,9 +82,9 @@ def test_every_arm_trains_what_its_label_says():
         "rloo": ("rloo", "None", "pass", 1, "rloo"),
         "bon8": ("bon", "8", "pass", 8, "bon8"),
         "majority": ("majority", "8", "majority", 8, "majority"),
-        "schedule": ("bon", "8 to 1 over 30 steps", "pass", 8, "bon8"),
+        "schedule": ("bon", "8 to 1 over 18 steps", "pass", 8, "bon8"),
     }
-    assert ARMS["schedule"].learning_rates == () and FULL.steps >= 30
+    assert ARMS["schedule"].learning_rates == () and FULL.steps >= 18
 
 
 def test_the_learned_verifier_selects_on_the_test_split_and_the_truth_rewards(design, tmp_path):
@@ -212,7 +212,7 @@ def test_an_archive_of_another_study_is_refused_in_one_line(design, tmp_path):
     kept(tmp_path, make_policy(), design=design)
     other = RealStudy(design.sources, sizes=replace(FULL, steps=7))
     with pytest.raises(
-        ValueError, match=r"kept.parquet holds a study with sizes = .*'steps': 40.*--archive"
+        ValueError, match=r"kept.parquet holds a study with sizes = .*'steps': 24.*--archive"
     ) as caught:
         Study(tmp_path / "other", other, kept_in=tmp_path / "kept.parquet").claim()
     assert "\n" not in str(caught.value)
@@ -250,7 +250,7 @@ class Pretended(RealStudy):
     """Every policy is as good as its learning rate."""
 
     def measure(self, directory, evaluation, about):
-        lift = 1e4 * about["learning_rate"]
+        lift = 3e3 * about["learning_rate"]
         about = {"rate": about["learning_rate"]} | {name: about[name] for name in ("arm", "seed", "split")}
         return make_policy(**about, lift=lift, correct=[round(40 * lift)] * 20)
 
@@ -281,7 +281,12 @@ def pretended(design, tmp_path, monkeypatch):
             if job == "verifier-samples":
                 samples = Path(arguments[arguments.index("--out") + 1]) / "samples" / "base@1.parquet"
                 samples.parent.mkdir(parents=True)
-                rows = [{"problem_id": "a", "texts": ["x"], "rewards": [0.0], "logprobs": [0.0]}]
+                problems = (made.directory / "problems" / "train.jsonl").read_text().splitlines()
+                row = {"texts": ["x", "y"], "logprobs": [0.0]}
+                rows = [
+                    {**row, "problem_id": json.loads(problem)["id"], "rewards": [0.0, float(number < 3)]}
+                    for number, problem in enumerate(problems)
+                ]
                 pq.write_table(pa.Table.from_pylist(rows), samples)
 
         monkeypatch.setattr(made.commands, "run", run)
@@ -299,14 +304,16 @@ def test_a_study_tunes_its_arms_reports_failures_and_leaves_no_checkpoint(preten
     outcome = run(study)
     measured = [(one.arm, one.seed, one.learning_rate) for one in outcome.policies]
     assert measured[0] == ("base", 0, 0.0) and sorted(measured[1:]) == [
-        (arm, seed, 3e-5) for arm in ("bon8", "rloo", "schedule", "sft") for seed in (0, 1)
+        (arm, seed, 1e-4) for arm in ("bon8", "rloo", "schedule", "sft") for seed in (0, 1)
     ]
     tuned = [(one.arm, one.learning_rate) for one in outcome.tuning]
-    assert tuned == [(arm, rate) for arm in ("sft", "rloo", "bon8") for rate in (3e-6, 1e-5, 3e-5)]
-    assert sorted(outcome.failures) == [
-        f"majority-tuning-lr{rate}-seed100" for rate in ("1e-05", "3e-05", "3e-06")
-    ]
+    assert tuned == [(arm, rate) for arm in ("sft", "rloo", "bon8") for rate in (3e-5, 1e-4)]
+    assert sorted(outcome.failures) == [f"majority-tuning-lr{rate}-seed100" for rate in ("0.0001", "3e-05")]
     assert not list(study.directory.glob("runs/*/checkpoints"))
+    solved = (study.directory / "problems" / SOLVED).read_text()
+    assert solved.count("\n") == 3 and (study.directory / "problems" / "train.jsonl").read_text().startswith(
+        solved
+    )
 
 
 def test_a_fresh_directory_does_nothing_again_that_the_archive_holds(pretended):
@@ -329,7 +336,7 @@ def test_a_fresh_directory_does_nothing_again_that_the_archive_holds(pretended):
         "bon8": 2,
         "schedule": 2,
     }
-    assert "majority-tuning-lr1e-05-seed100 failed" in real_blocks(results)["failures"]
+    assert "majority-tuning-lr3e-05-seed100 failed" in real_blocks(results)["failures"]
 
 
 def test_what_the_verifier_learned_from_in_another_study_is_refused(pretended, design, tmp_path):
@@ -339,7 +346,7 @@ def test_what_the_verifier_learned_from_in_another_study_is_refused(pretended, d
     study = Study(tmp_path / "two", design)
     design.write_problems(study.directory)
     with pytest.raises(ValueError, match="kept-verifier.parquet holds a study with sizes = "):
-        design._verifier_samples(study.directory, study.commands, print)
+        design._samples_of_base(study.directory, study.commands, print)
 
 
 def full_results(**lifts):
