@@ -59,6 +59,8 @@ class Policy:
     git_commit: str
     num_samples: int
     correct_P: np.ndarray  # samples that are right
+    base: str = ""
+    """Of the weights that its training began with, the first digits of their SHA-256; empty where all begin with the same."""
 
     def values(self, metric: str, k: int) -> np.ndarray:
         """float64 [P]; every policy has unbiased pass@k ("pass")."""
@@ -139,6 +141,10 @@ class Design(ABC):
     @abstractmethod
     def make_base(self, directory: Path, commands: Commands, tell: Callable[[str], None]) -> str:
         """What all arms begin with and are measured by; returns what it is. Raises RunFailed."""
+
+    def base_here(self, directory: Path) -> str:
+        """`Policy.base` of what `make_base` has left there, if it has."""
+        return ""
 
     @abstractmethod
     def settings(self, directory: Path) -> dict[str, object]:

@@ -199,6 +199,10 @@ class RealStudy(Design):
         }
         commands.run("base", "sft", str(CONFIG), *as_overrides(settings))
 
+    def base_here(self, directory: Path) -> str:
+        weights = directory / "base" / "model.safetensors"
+        return fingerprint(weights) if weights.exists() else ""
+
     def settings(self, directory: Path) -> dict[str, object]:
         return {"model": directory / "base", "problems.train_path": directory / "problems" / SOLVED}
 
@@ -227,7 +231,7 @@ class RealStudy(Design):
             read_samples(samples),
             [problem["prompt"] for problem in problems],
             [problem["story"] for problem in problems],
-            base=fingerprint(directory / "base" / "model.safetensors"),
+            base=self.base_here(directory),
             verifier=fingerprint(scored_by) if about["split"] == "test" else "",
             **about,
         )

@@ -23,10 +23,8 @@ from cluster.estimates.per_problem import best_of_k, vote_at_k
 class RealPolicy(Policy):
     """A policy that works exercises out. Pairs are of two samples of a problem, n (n - 1) / 2 of them."""
 
-    base: str
-    """Of the weights that its training began with, the first digits of their SHA-256."""
     verifier: str
-    """The same of the verifier behind `bon_PK`; empty where the truth has selected."""
+    """As `base`, of the verifier behind `bon_PK`; empty where the truth has selected."""
     story_P: np.ndarray
     bon_PK: np.ndarray  # Best-of-k by the verifier, for the k of KS
     majority_PK: np.ndarray  # majority@k

@@ -160,7 +160,7 @@ def _origins(results: Mapping[str, Any]) -> str:
     if not results["commits"]:
         return "Made by no code yet."
     several = [
-        f"**{len(prints)} different {what}** ({', '.join(f'`{one}`' for one in prints)}): made anew, and not the same bits"
+        f"**{len(prints)} different {what}** ({', '.join(f'`{one}`' for one in prints)}): made anew, and not the same bits; a change is from the base that a policy was made of"
         for what, prints in results["weights"].items()
         if len(prints) > 1
     ]

@@ -12,7 +12,7 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks.study import archive
@@ -29,18 +29,22 @@ TUNING_SEED = 100
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One policy to be trained and measured. `arm` None is the base model, which is not trained."""
+    """One policy to be trained and measured. `arm` None is the base model, which is not trained; `base` tells which."""
 
     arm: Arm | None
     learning_rate: float
     seed: int
     split: str
+    base: str = ""
 
     @property
     def name(self) -> str:
         if self.arm is None:
-            return f"base-{self.split}"
+            return "-".join(filter(None, ("base", self.split, self.base)))
         return f"{self.arm.name}-{self.split}-lr{self.learning_rate:g}-seed{self.seed}"
+
+
+BASE = Job(arm=None, learning_rate=0.0, seed=0, split="test")
 
 
 class Study:
@@ -101,6 +105,14 @@ class Study:
     def result(self, job: Job) -> Policy | None:
         path = self.directory / "results" / f"{job.name}.json"
         return self.design.outline.read_policy(path) if path.exists() else None
+
+    def bases(self, *, here: bool) -> list[Job]:
+        """Those that were measured; `here`: and the one that is here, which may have been made anew, with other bits."""
+        names = [path.stem for path in (self.directory / "results").glob(f"{BASE.name}*.json")]
+        found = {name.removeprefix(BASE.name).removeprefix("-") for name in names}
+        if here:
+            found.add(self.design.base_here(self.directory))
+        return [replace(BASE, base=one) for one in sorted(found)]
 
     def standing(self, job: Job) -> str:
         """The job's name, and how far its training is."""
@@ -207,15 +219,18 @@ def run_study(
             learning_rates = {
                 name: chosen[known[name].tuned_as] for name in arms if known[name].tuned_as in chosen
             }
-        jobs = [Job(arm=None, learning_rate=0.0, seed=0, split="test")]
-        jobs += [
+        jobs = [
             Job(arm=known[name], learning_rate=learning_rates[name], seed=seed, split="test")
             for seed in range(num_seeds)
             for name in arms
             if name in learning_rates
         ]
         make_base_for(jobs)
-        policies = _run_all(study, jobs, num_jobs, view, "arms", failures)
+        bases = study.bases(here=any(study.result(job) is None for job in jobs))
+        if not bases:
+            make_base_for([BASE])
+            bases = study.bases(here=True)
+        policies = _run_all(study, [*bases, *jobs], num_jobs, view, "arms", failures)
     return Outcome(policies=policies, tuning=tuning, failures=failures)
 
 

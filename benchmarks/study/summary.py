@@ -1,5 +1,8 @@
 """A study's numbers: arms against the base model, with intervals over problems and seeds.
 
+Where the base was made more than once, with other bits, a policy is compared with the one that it was made of, and arms with
+each other by what each has changed.
+
 Shapes: `S` seeds of an arm, `P` test problems, `G` clusters of problems.
 """
 
@@ -89,29 +92,32 @@ def summarise(
 
     Raises ValueError where the base model, with which all are compared, was not measured.
     """
-    base = next((policy for policy in policies if policy.arm == "base"), None)
-    if base is None:
-        raise ValueError(
-            f"the base model was not measured ({failures.get('base-test', 'no result')}): run the study again"
-        )
-    rows = [_row(outline, "base", "base", [base], base)]
+    bases = {policy.base: policy for policy in policies if policy.arm == "base"}
+    unmeasured = {policy.base for policy in policies} - bases.keys()
+    if not bases or unmeasured:
+        failure = next((text for name, text in failures.items() if name.startswith("base-test")), "no result")
+        raise ValueError(f"the base model was not measured ({failure}): run the study again")
+    base = next(iter(bases.values()))
+    rows = [_row(outline, "base", "base", list(bases.values()), bases)]
     for name, arm in outline.arms.items():
         of_arm = sorted((p for p in policies if p.arm == name), key=lambda policy: policy.seed)
         if of_arm:
-            rows.append(_row(outline, name, arm.label, of_arm, base))
+            rows.append(_row(outline, name, arm.label, of_arm, bases))
     return {
         "commits": sorted({policy.git_commit for policy in (*policies, *tuning)}),
         "test_problems": len(base.correct_P),
         "samples_per_problem": base.num_samples,
         "arms": rows,
-        "comparisons": _comparisons(outline, policies),
+        "comparisons": _comparisons(outline, policies, bases),
         "tuning": [_tuning_row(outline, policy) for policy in tuning],
         "failures": dict(failures),
         "weights": {what: sorted({policy.weights()[what] for policy in policies}) for what in base.weights()},
     }
 
 
-def _comparisons(outline: Outline, policies: Sequence[Policy]) -> list[dict[str, Any]]:
+def _comparisons(
+    outline: Outline, policies: Sequence[Policy], bases: Mapping[str, Policy]
+) -> list[dict[str, Any]]:
     """Of the design's comparisons those whose arms were both measured."""
     rows = []
     for metric, k, name, other in outline.comparisons:
@@ -119,7 +125,7 @@ def _comparisons(outline: Outline, policies: Sequence[Policy]) -> list[dict[str,
         if ours and others:
             about = {"metric": f"{metric}@{k}", "name": name, "against": other}
             seeds = {"num_seeds": len(ours), "num_seeds_against": len(others)}
-            values, against = _values(ours, metric, k), _values(others, metric, k)
+            values, against = (_changes(those, bases, metric, k) for those in (ours, others))
             rows.append({**about, **seeds, **difference(values, against, ours[0].clusters_P)})
     return rows
 
@@ -129,14 +135,22 @@ def _values(policies: Sequence[Policy], metric: str, k: int) -> np.ndarray:
     return np.stack([policy.values(metric, k) for policy in policies])
 
 
-def _row(outline: Outline, name: str, label: str, policies: Sequence[Policy], base: Policy) -> dict[str, Any]:
+def _changes(policies: Sequence[Policy], bases: Mapping[str, Policy], metric: str, k: int) -> np.ndarray:
+    """float64 [S, P], from the base that each was made of."""
+    return _values(policies, metric, k) - _values([bases[policy.base] for policy in policies], metric, k)
+
+
+def _row(
+    outline: Outline, name: str, label: str, policies: Sequence[Policy], bases: Mapping[str, Policy]
+) -> dict[str, Any]:
+    clusters_P = policies[0].clusters_P
     values: dict[str, Any] = {}
     changes: dict[str, Any] = {}
     for metric, k in outline.metrics:
         values_SP = _values(policies, metric, k)
-        values[f"{metric}@{k}"] = estimate(values_SP, base.clusters_P)
+        values[f"{metric}@{k}"] = estimate(values_SP, clusters_P)
         if name != "base":
-            changes[f"{metric}@{k}"] = estimate(values_SP - base.values(metric, k), base.clusters_P)
+            changes[f"{metric}@{k}"] = estimate(_changes(policies, bases, metric, k), clusters_P)
     described = [policy.described() for policy in policies]
     return {
         "name": name,

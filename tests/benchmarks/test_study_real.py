@@ -247,12 +247,16 @@ def test_an_arm_without_a_grid_is_shown_at_the_rate_that_another_arm_has_chosen(
 
 
 class Pretended(RealStudy):
-    """Every policy is as good as its learning rate."""
+    """Every policy is as good as its learning rate. The base has the bits of its directory's name."""
+
+    def base_here(self, directory):
+        return directory.name if (directory / "base").exists() else ""
 
     def measure(self, directory, evaluation, about):
         lift = 3e3 * about["learning_rate"]
         about = {"rate": about["learning_rate"]} | {name: about[name] for name in ("arm", "seed", "split")}
-        return make_policy(**about, lift=lift, correct=[round(40 * lift)] * 20)
+        correct = [round(40 * lift)] * 20
+        return make_policy(**about, base=self.base_here(directory), lift=lift, correct=correct)
 
 
 @pytest.fixture
@@ -269,6 +273,8 @@ def pretended(design, tmp_path, monkeypatch):
 
         def run(job, *arguments):
             made.ran.append((job, arguments[0]))
+            if job == "base":
+                (made.directory / "base").mkdir(exist_ok=True)
             if arguments[0] == "train":
                 if job.startswith("majority"):
                     raise RunFailed(f"{job} failed")
@@ -339,6 +345,15 @@ def test_a_fresh_directory_does_nothing_again_that_the_archive_holds(pretended):
     assert "majority-tuning-lr3e-05-seed100 failed" in real_blocks(results)["failures"]
 
 
+def test_a_base_that_was_made_anew_with_other_bits_is_measured_too(pretended):
+    run(pretended("one"), ("rloo",))
+    second = pretended("two")
+    outcome = run(second, ("rloo", "bon8"))
+    assert [one.base for one in outcome.policies if one.arm == "base"] == ["one", "two"]
+    assert ("base-test-two", "eval") in second.ran
+    assert {one.arm: one.base for one in outcome.policies if one.seed} == {"rloo": "one", "bon8": "two"}
+
+
 def test_what_the_verifier_learned_from_in_another_study_is_refused(pretended, design, tmp_path):
     run(pretended("one"), ("rloo",))
     samples = tmp_path / "kept-verifier.parquet"
@@ -393,10 +408,27 @@ def test_the_papers_signs_are_found_or_not():
     assert flat.splitlines()[2].endswith("| not shown: the interval holds 0 |")
 
 
-def test_policies_of_several_bases_are_told_apart():
-    policies = [make_policy(), make_policy("rloo", base="x", rate=1e-5)]
-    text = real_blocks({**summarise(OUTLINE, policies, [], {}), "notes": {}})["commits"]
+def test_a_policy_is_compared_with_the_base_that_it_was_made_of():
+    """Of two bases, one better by .3; `bon8` gains .2 and `rloo` .1, of each of them once."""
+    lifts = {"b": 0.0, "x": 0.3}
+    policies = [make_policy(base=base, lift=lift) for base, lift in lifts.items()]
+    policies += [
+        make_policy(arm, seed, base=base, rate=1e-5, lift=lift + gain)
+        for seed, (base, lift) in enumerate(lifts.items())
+        for arm, gain in (("rloo", 0.1), ("bon8", 0.2))
+    ]
+    results = {**summarise(OUTLINE, policies, [], {}), "notes": {}}
+    rows = {row["name"]: row for row in results["arms"]}
+    assert rows["base"]["num_seeds"] == 2
+    for name, gain in (("rloo", 0.1), ("bon8", 0.2)):
+        assert rows[name]["changes"]["bon@8"]["mean"] == pytest.approx(gain)
+        assert rows[name]["changes"]["bon@8"]["seeds"] == pytest.approx([gain, gain])
+    (compared,) = (row for row in results["comparisons"] if row["metric"] == "bon@8")
+    assert [compared[bound] for bound in ("mean", "low", "high")] == pytest.approx([0.1] * 3)
+    text = real_blocks(results)["commits"]
     assert "**2 different bases** (`b`, `x`)" in text and "verifiers" not in text
+    with pytest.raises(ValueError, match="base model was not measured .no result."):
+        summarise(OUTLINE, [make_policy(), make_policy("rloo", base="x", rate=1e-5)], [], {})
 
 
 def test_what_an_archive_holds_is_published(design, tmp_path, monkeypatch):
