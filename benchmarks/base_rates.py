@@ -3,7 +3,7 @@
     .venv/bin/python -m benchmarks.base_rates runs/smollm2 --gsm8k gsm8k_test.jsonl --humaneval HumanEval.jsonl.gz
         [--problems 200] [--out runs/base-rates]
 
-GSM8K: that many problems of the test split, worked out in words, judged by `math`. HumanEval: all 164, judged by
+One of the two is enough. GSM8K: that many problems of the test split, worked out in words, judged by `math`. HumanEval: all 164, judged by
 `python_tests`. 32 samples each of at most 256 tokens at temperature 0.6, in bfloat16, one engine a core. Goes on where
 it was interrupted.
 """
@@ -15,6 +15,7 @@ import json
 import os
 import sys
 import time
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -35,35 +36,36 @@ ROLLOUT = {
     "kv_cache_mib": 1024,
     "dtype": "bfloat16",
 }
-HUMANEVAL_PROMPT = """
-Complete this Python function. Answer with the whole program in one ```python block.
-{prompt}"""
+EXAMPLE = Path(__file__).parents[1] / "examples" / "humaneval.toml"
 
 
 def settings_of(arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
-    """A config by task."""
+    """A config by task, of those whose problems are given."""
     model = str(Path(arguments.model).absolute())
     common = {"model": model, "evaluation": {"samples_per_problem": SAMPLES, "ks": KS}}
-    gsm8k = {"format": "gsm8k", "test_path": str(arguments.gsm8k), "max_test": arguments.problems}
-    humaneval = {
-        "format": "humaneval",
-        "test_path": str(arguments.humaneval),
-        "prompt_template": HUMANEVAL_PROMPT,
-    }
-    return {
-        "gsm8k": {
+    settings = {}
+    if arguments.gsm8k:
+        problems = {"format": "gsm8k", "test_path": str(arguments.gsm8k), "max_test": arguments.problems}
+        settings["gsm8k"] = {
             **common,
-            "problems": {"source": "files", **gsm8k},
+            "problems": {"source": "files", **problems},
             "verifier": {"reward": "math"},
             "rollout": {**ROLLOUT, "max_model_len": 768},
-        },
-        "humaneval": {
+        }
+    if arguments.humaneval:
+        prompt = tomllib.loads(EXAMPLE.read_text())["problems"]["prompt_template"]
+        problems = {
+            "format": "humaneval",
+            "test_path": str(arguments.humaneval),
+            "prompt_template": prompt,
+        }
+        settings["humaneval"] = {
             **common,
-            "problems": {"source": "files", **humaneval},
+            "problems": {"source": "files", **problems},
             "verifier": {"reward": "python_tests", "timeout_s": 5.0},
             "rollout": {**ROLLOUT, "max_model_len": 1024},
-        },
-    }
+        }
+    return settings
 
 
 def evaluate(
@@ -86,11 +88,13 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("model", help="runs/smollm2, made by make real-model")
-    parser.add_argument("--gsm8k", type=Path, required=True, help="its test rows as JSON lines")
-    parser.add_argument("--humaneval", type=Path, required=True, help="its rows, gzip or not")
+    parser.add_argument("--gsm8k", type=Path, help="its test rows as JSON lines")
+    parser.add_argument("--humaneval", type=Path, help="its rows, gzip or not")
     parser.add_argument("--problems", type=int, default=200, help="of GSM8K")
     parser.add_argument("--out", type=Path, default=Path("runs/base-rates"))
     arguments = parser.parse_args()
+    if not (arguments.gsm8k or arguments.humaneval):
+        parser.error("nothing to evaluate on: give --gsm8k, --humaneval, or both")
     arguments.out.mkdir(parents=True, exist_ok=True)
     commands = Commands(arguments.out / "logs")
     settings = settings_of(arguments)
