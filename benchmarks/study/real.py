@@ -1,8 +1,8 @@
 """The comparison on a real model: SmolLM2-135M, which has learned to calculate, on SVAMP (docs/study-real.md).
 
 What is made, beside what `run.Study` makes: the base, by `bonfire sft`; samples of it on the training problems; and from
-these the verifier of Best-of-k, by `bonfire train-verifier`. Base and verifier are too large to keep. They are made
-anew where they are missing, the verifier from the samples that were kept, and every result says which weights it is of.
+these a verifier, by `bonfire train-verifier`, once, to see what it is worth. The base is too large to keep. It is made
+anew where it is missing, and every result says of which base it is. Samples and the verifier's worth are kept.
 """
 
 from __future__ import annotations
@@ -169,25 +169,10 @@ class RealStudy(Design):
         self.warm_up(directory, commands, tell)
         samples = self._samples_of_base(directory, commands, tell)
         write_solved(directory, samples)
-        report = directory / "verifier" / "report.json"
-        if not report.exists():
+        if not self.notes(directory):
             tell("training the verifier")
-            shutil.rmtree(report.parent, ignore_errors=True)
-            flags = as_flags({**VERIFIER, "steps": self._sizes.verifier_steps})
-            arguments = [
-                str(write_source(directory, samples)),
-                "--model",
-                str(directory / "base"),
-                "--out",
-                str(report.parent),
-                *flags,
-            ]
-            try:
-                commands.run("verifier", "train-verifier", *arguments)
-            except RunFailed:
-                if not report.exists():  # else it is there and of little use, which is a result
-                    raise
-        return f"{directory / 'base'}; verifier: {json.loads(report.read_text())['verdict']}"
+            self._train_verifier(directory, commands, samples)
+        return f"{directory / 'base'}; verifier: {self.notes(directory)['verifier']['verdict']}"
 
     def warm_up(self, directory: Path, commands: Commands, tell: Callable[[str], None]) -> None:
         """The base: the model after some problems and some drills."""
@@ -207,32 +192,23 @@ class RealStudy(Design):
         return {"model": directory / "base", "problems.train_path": directory / "problems" / SOLVED}
 
     def evaluation_settings(self, directory: Path, split: str) -> dict[str, object]:
-        if split == "tuning":
-            return {}
-        return {
-            "verifier.score": "reward_model",
-            "verifier.reward_model.model": directory / "verifier" / "model",
-            "verifier.reward_model.dtype": "bfloat16",
-        }
+        return {}
 
     def notes(self, directory: Path) -> dict[str, Any]:
-        report = directory / "verifier" / "report.json"
-        if not report.exists():
-            return {}
-        facts = json.loads(report.read_text())
-        return {"verifier": {name: facts[name] for name in ("verdict", "data", "quality")}}
+        """What the verifier is worth."""
+        kept = self._kept(directory)
+        facts = archive.about(kept).get("verifier") if kept.exists() else None
+        return {"verifier": facts} if facts else {}
 
     def measure(self, directory: Path, evaluation: Path, about: Mapping[str, Any]) -> RealPolicy:
         (samples,) = sample_files(evaluation).values()
         rows = (directory / "problems" / f"{about['split']}.jsonl").read_text().splitlines()
         problems = [json.loads(row) for row in rows]
-        scored_by = directory / "verifier" / "model" / "model.safetensors"
         return measure(
             read_samples(samples),
             [problem["prompt"] for problem in problems],
             [problem["story"] for problem in problems],
             base=self.base_here(directory),
-            verifier=fingerprint(scored_by) if about["split"] == "test" else "",
             **about,
         )
 
@@ -241,8 +217,7 @@ class RealStudy(Design):
 
         Raises ValueError where what was kept is another study's.
         """
-        problems = directory / "problems" / "train.jsonl"
-        kept = self._kept_samples or directory / "verifier-samples.parquet"
+        problems, kept = directory / "problems" / "train.jsonl", self._kept(directory)
         if not kept.exists():
             tell("sampling the training problems")
             evaluation = directory / "evaluations" / "verifier-samples"
@@ -259,6 +234,26 @@ class RealStudy(Design):
             archive.write(table, kept, {"identity": self.identity()})
         archive.check_identity(self.identity(), archive.about(kept).get("identity", {}), kept, "--archive")
         return kept
+
+    def _train_verifier(self, directory: Path, commands: Commands, samples: Path) -> None:
+        report = directory / "verifier" / "report.json"
+        if not report.exists():
+            shutil.rmtree(report.parent, ignore_errors=True)
+            paths = ["--model", str(directory / "base"), "--out", str(report.parent)]
+            flags = as_flags({**VERIFIER, "steps": self._sizes.verifier_steps})
+            source = str(write_source(directory, samples))
+            try:
+                commands.run("verifier", "train-verifier", source, *paths, *flags)
+            except RunFailed:
+                if not report.exists():  # else it is there and of little use, which is a result
+                    raise
+        facts = json.loads(report.read_text())
+        verifier = {name: facts[name] for name in ("verdict", "data", "quality")}
+        about = {"identity": self.identity(), "verifier": verifier}
+        archive.write(pq.read_table(samples), samples, about)
+
+    def _kept(self, directory: Path) -> Path:
+        return self._kept_samples or directory / "verifier-samples.parquet"
 
 
 def write_solved(directory: Path, samples: Path) -> None:

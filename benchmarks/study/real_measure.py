@@ -8,14 +8,14 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from actors.types import ScoredGroup
 from benchmarks.study.design import KS, Policy
-from benchmarks.study.workings import has_slip, plan
+from benchmarks.study.workings import adds_up, has_slip, plan
 from cluster.estimates.per_problem import best_of_k, vote_at_k
 
 
@@ -23,10 +23,8 @@ from cluster.estimates.per_problem import best_of_k, vote_at_k
 class RealPolicy(Policy):
     """A policy that works exercises out. Pairs are of two samples of a problem, n (n - 1) / 2 of them."""
 
-    verifier: str
-    """As `base`, of the verifier behind `bon_PK`; empty where the truth has selected."""
     story_P: np.ndarray
-    bon_PK: np.ndarray  # Best-of-k by the verifier, for the k of KS
+    bon_PK: np.ndarray  # Best-of-k by the calculator (`adds_up`), for the k of KS
     majority_PK: np.ndarray  # majority@k
     plans_P: np.ndarray  # distinct plans of n samples
     answers_P: np.ndarray  # distinct answers, none being one of them
@@ -59,7 +57,7 @@ class RealPolicy(Policy):
         return self.story_P
 
     def weights(self) -> dict[str, str]:
-        return {"bases": self.base, "verifiers": self.verifier}
+        return {"bases": self.base}
 
     def described(self) -> dict[str, float]:
         """Means over problems, but for the share of samples with a slip.
@@ -94,7 +92,7 @@ def measure(
         num_samples=groups[0].samples.num_samples,
         correct_P=np.array([int((group.rewards > 0).sum()) for group in groups]),
         story_P=np.array(stories),
-        bon_PK=best_of_k(groups, KS),
+        bon_PK=best_of_k([_by_calculator(group) for group in groups], KS),
         majority_PK=np.zeros((len(groups), len(KS))) if votes is None else votes,
         **arrays,
         entropy=-logprobs / num_samples,
@@ -102,6 +100,10 @@ def measure(
         cut_off=cut / num_samples,
         **about,
     )
+
+
+def _by_calculator(group: ScoredGroup) -> ScoredGroup:
+    return replace(group, scores=np.array([float(adds_up(text)) for text in group.samples.texts]))
 
 
 def _count(group: ScoredGroup, question: str) -> dict[str, Any]:

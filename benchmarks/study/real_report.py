@@ -25,7 +25,7 @@ PANELS: tuple[Panel, ...] = tuple(
     (metric, title, ("base", *ARMS))
     for metric, title in (
         ("pass", "pass@k"),
-        ("bon", "Best-of-k by the learned verifier"),
+        ("bon", "Best-of-k by a calculator"),
         ("majority", "majority@k"),
     )
 )
@@ -34,7 +34,7 @@ CLAIMS = (
     ("standard RL lowers pass@32", "rloo", "pass@32", -1),
     ("Best-of-N training raises pass@N (N = 8)", "bon8", "pass@8", +1),
     ("... and what comes after it (pass@32)", "bon8", "pass@32", +1),
-    ("Best-of-N training raises Best-of-32 by a learned verifier", "bon8", "bon@32", +1),
+    ("Best-of-N training raises Best-of-32 by an imperfect verifier", "bon8", "bon@32", +1),
 )
 """Of the paper: in words, the arm and the measure in which it would show here, and the sign of its change."""
 

@@ -7,6 +7,7 @@ behind the equals sign. Two samples with one plan and different answers differ b
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from fractions import Fraction
 from itertools import pairwise
 
@@ -49,6 +50,17 @@ def has_slip(text: str) -> bool:
 
     A result with a point is rounded as far as it has digits: 10 / 3 = 3.33 is no slip.
     """
+    return not all(_calculations(text))
+
+
+def adds_up(text: str) -> bool:
+    """Whether it writes a calculation, and none that is false: what a calculator can tell of an answer, knowing no truth."""
+    found = list(_calculations(text))
+    return bool(found) and all(found)
+
+
+def _calculations(text: str) -> Iterator[bool]:
+    """Of each whether it is right."""
     for line in _plain(text).splitlines():
         parts = line.split("=")
         for left, right in pairwise(parts):
@@ -59,9 +71,8 @@ def has_slip(text: str) -> bool:
                 continue
             one, other = _value(before[-1]), _value(behind[0])
             is_calculation = len(_NUMBER.findall(before[-1])) + len(_NUMBER.findall(behind[0])) > 2
-            if is_calculation and one is not None and other is not None and not _agree(one, other, behind[0]):
-                return True
-    return False
+            if is_calculation and one is not None and other is not None:
+                yield _agree(one, other, behind[0])
 
 
 def _plain(text: str) -> str:

@@ -87,13 +87,6 @@ def test_every_arm_trains_what_its_label_says():
     assert ARMS["schedule"].learning_rates == () and FULL.steps >= 18
 
 
-def test_the_learned_verifier_selects_on_the_test_split_and_the_truth_rewards(design, tmp_path):
-    for split, score in (("tuning", None), ("test", "reward_model")):
-        settings = design.settings(tmp_path) | design.evaluation_settings(tmp_path, split)
-        config = load_config(CONFIG, [f"{key}={value}" for key, value in settings.items()])
-        assert (config.verifier.score, config.verifier.reward) == (score, "math")
-
-
 RIGHT, OTHER_WAY, SLIP, WRONG, SILENT = "8 - 3 = 5", "5 = 3 + 2", "8 - 3 = 6", "8 + 3 = 11", "Well."
 
 
@@ -107,7 +100,6 @@ def test_a_policy_counts_plans_and_slips(tmp_path):
         ["8 pens, 3 lost, 2 found", "?"],
         [7, 9],
         base="b",
-        verifier="v",
         arm="rloo",
         learning_rate=1e-5,
         seed=0,
@@ -124,10 +116,9 @@ def test_a_policy_counts_plans_and_slips(tmp_path):
     assert policy.slipped_P.tolist() == [8, 0]
     assert policy.values("plans", 2) == pytest.approx([1 - same[0] / 496, 0])
     assert policy.values("slips", 2) == pytest.approx([64 / 496, 0])
-    # A wrong sample has the highest score.
-    assert policy.values("bon", 32).tolist() == [0, 0] and policy.values("bon", 1) == pytest.approx(
-        [12 / 32, 0]
-    )
+    # A calculator takes the 12 right ones and the 4 of 3+8, whatever their scores were; of the silent all alike.
+    assert policy.values("bon", 32) == pytest.approx([12 / 16, 0])
+    assert policy.values("bon", 1) == pytest.approx([12 / 32, 0])
     assert policy.values("pass", 32).tolist() == [1, 0]
     # Most say RIGHT, SLIP or nothing: eight times each; the answers of `scored` are its texts.
     assert policy.values("majority", 32) == pytest.approx([1 / 3, 0])
@@ -150,7 +141,7 @@ def test_what_is_counted_of_pairs_is_what_comparing_all_pairs_counts():
     assert ours.values("slips", 2)[0] == pytest.approx(np.mean(slips))
 
 
-ABOUT = ("arm", "learning_rate", "seed", "split", "git_commit", "base", "verifier")
+ABOUT = ("arm", "learning_rate", "seed", "split", "git_commit", "base")
 
 
 def make_policy(arm="base", seed=0, *, correct=(0, 1, 2, 3) * 5, split="test", rate=0.0, base="b", lift=0.0):
@@ -167,7 +158,6 @@ def make_policy(arm="base", seed=0, *, correct=(0, 1, 2, 3) * 5, split="test", r
         num_samples=32,
         correct_P=np.array(correct),
         base=base,
-        verifier="v",
         story_P=counts // 2,
         bon_PK=values_PK,
         majority_PK=values_PK,
@@ -330,9 +320,9 @@ def test_a_fresh_directory_does_nothing_again_that_the_archive_holds(pretended):
     assert second.ran == [] and len(outcome.policies) == 5
     third = pretended("three")
     run(third)
-    # Base and verifier are needed again, but not what the verifier learns from.
-    assert third.ran[:2] == [("base", "sft"), ("verifier", "train-verifier")]
-    assert {(job.split("-")[0], command) for job, command in third.ran[2:]} == {("majority", "train")}
+    # The base is needed again, but not what the verifier learns from, and what it is worth is known.
+    assert third.ran[0] == ("base", "sft")
+    assert {(job.split("-")[0], command) for job, command in third.ran[1:]} == {("majority", "train")}
     results = real_commands.read_archive(first.directory.parent / "kept.parquet")
     assert results["notes"]["verifier"]["verdict"] == "not useful: chance"
     assert {row["name"]: row["num_seeds"] for row in results["arms"]} == {
@@ -426,7 +416,7 @@ def test_a_policy_is_compared_with_the_base_that_it_was_made_of():
     (compared,) = (row for row in results["comparisons"] if row["metric"] == "bon@8")
     assert [compared[bound] for bound in ("mean", "low", "high")] == pytest.approx([0.1] * 3)
     text = real_blocks(results)["commits"]
-    assert "**2 different bases** (`b`, `x`)" in text and "verifiers" not in text
+    assert "**2 different bases** (`b`, `x`)" in text
     with pytest.raises(ValueError, match="base model was not measured .no result."):
         summarise(OUTLINE, [make_policy(), make_policy("rloo", base="x", rate=1e-5)], [], {})
 

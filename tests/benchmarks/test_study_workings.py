@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.study.workings import has_slip, plan
+from benchmarks.study.workings import adds_up, has_slip, plan
 
 QUESTION = "There are 87 oranges and 1,290 bananas in 2 groups of 4.0 kg."
 
@@ -78,6 +78,21 @@ def test_a_plan_is_the_calculations_without_their_results(text, expected):
 )
 def test_a_slip_is_a_false_calculation(text, slipped):
     assert has_slip(text) is slipped
+
+
+@pytest.mark.parametrize(
+    ("text", "accepted"),
+    [
+        ("12 - 5 = 7\n#### 7", True),
+        ("12 - 5 = 7\n7 * 2 = 15\n#### 15", False),
+        ("12 - 5 = 8\n7 * 2 = 14\n#### 14", False),
+        ("#### 7", False),  # writes no calculation
+        ("12 pens - 5 pens = 7 pens", False),
+        ("", False),
+    ],
+)
+def test_a_calculator_accepts_what_writes_calculations_and_none_that_is_false(text, accepted):
+    assert adds_up(text) is accepted
 
 
 @pytest.mark.timeout(60)
