@@ -59,7 +59,9 @@ def settings_of(config: RunConfig) -> dict[str, Any]:
             f"learner.{name}": getattr(config.learner, name) for name in ("dtype", "weights_dtype", "eps")
         }
         if config.learner.lora is not None:
-            settings["learner.lora"] = config.learner.lora.model_dump(mode="json")
+            # How the run that follows publishes its adapters changes nothing of these.
+            lora = config.learner.lora.model_copy(update={"publish": "merged"})
+            settings["learner.lora"] = lora.model_dump(mode="json")
     return settings
 
 

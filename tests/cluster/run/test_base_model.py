@@ -104,6 +104,8 @@ def test_adapters_are_merged_into_the_model_that_is_made(tmp_path):
     changed = {name for name, value in base.items() if not torch.equal(made[name], value)}
     assert changed == {f"model.layers.{layer}.self_attn.q_proj.weight" for layer in range(2)}
     assert held_out_losses(config)[-1] != held_out_losses(config)[0]
+    lora = {"rank": 4, "target": ["q_proj"], "publish": "adapter"}  # is about the run that follows
+    assert base_is_there(make_config(tmp_path / "model", learner={"lora": lora}))
     other = make_config(tmp_path / "model", learner={"lora": {"rank": 2, "target": ["q_proj"]}})
     with pytest.raises(ValueError, match=r"was made with learner\.lora = .*'rank': 4"):
         base_is_there(other)
