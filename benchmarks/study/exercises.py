@@ -24,6 +24,9 @@ ALIKE = 0.4
 WORDINGS = ("What is {}?", "Calculate {}.", "How much is {}?")
 """Of a drill."""
 
+TRIALS = 500
+"""Draws of other numbers for an exercise."""
+
 _FREQUENT = frozenset(
     [
         "a",
@@ -149,6 +152,47 @@ def make_drills(num: int, seed: int) -> list[Exercise]:
 def repeated(exercises: Sequence[Exercise], turns: int) -> list[Exercise]:
     """Each `turns` times, under other names."""
     return [replace(one, id=f"{one.id}/{turn}") for turn in range(turns) for one in exercises]
+
+
+def renumbered(exercises: Sequence[Exercise], num: int, *, seed: int) -> list[Exercise]:
+    """`num` variations of each with other numbers, of which nothing can be learned by heart; the exercises in turn.
+
+    Every whole number of a question becomes another between its half and its double, and the working follows. Draws whose
+    working takes others than whole numbers above 0 are drawn again; what has none after TRIALS comes less often.
+    """
+    variations = []
+    for turn in range(num):
+        for exercise in exercises:
+            dice = random.Random(f"{seed} {exercise.id} {turn}")
+            drawn = (_renumber(exercise, dice) for _ in range(TRIALS))
+            if (variation := next((one for one in drawn if one is not None), None)) is not None:
+                variations.append(replace(variation, id=f"{exercise.id}~{turn}"))
+    return variations
+
+
+def _renumber(exercise: Exercise, dice: random.Random) -> Exercise | None:
+    """None where the working then takes others than whole numbers above 0, or cannot be followed."""
+    others = {
+        number: str(dice.randint(max(1, int(number) // 2), 2 * int(number)))
+        for number in dict.fromkeys(_NUMBER.findall(exercise.question))
+        if number.isdecimal() and int(number)
+    }
+    results: dict[str, str] = {}
+    working = []
+    for line in exercise.working:
+        left, sign, right, _, result = line.split()
+        if {left, right} & results.keys() & others.keys():
+            return None  # one of the two, and nothing tells which
+        # What is neither a result nor in the question stays what it is: the 2 of "both", the 12 of a dozen.
+        left, right = (results.get(number) or others.get(number, number) for number in (left, right))
+        value = expressions.evaluate([int(left), int(right), sign])
+        if value is None or value.denominator != 1 or value <= 0:
+            return None
+        results[result] = str(value)
+        working.append(f"{left} {sign} {right} = {value}")
+    question = _NUMBER.sub(lambda found: others.get(found[0], found[0]), exercise.question)
+    answer = working[-1].split()[-1]
+    return replace(exercise, question=question, answer=answer, working=tuple(working))
 
 
 def work_out(equation: str) -> tuple[str, ...]:

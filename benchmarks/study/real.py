@@ -22,7 +22,15 @@ import pyarrow.parquet as pq
 from benchmarks.study import archive
 from benchmarks.study.commands import Commands, RunFailed
 from benchmarks.study.design import Design, as_flags, as_overrides
-from benchmarks.study.exercises import Part, as_rows, make_drills, read_svamp, repeated, split
+from benchmarks.study.exercises import (
+    Part,
+    as_rows,
+    make_drills,
+    read_svamp,
+    renumbered,
+    repeated,
+    split,
+)
 from benchmarks.study.real_arms import ARMS, OUTLINE, RATES
 from benchmarks.study.real_measure import RealPolicy, measure
 from cluster.evaluation.store import PROBLEMS_FILE, SETTINGS_FILE, Cell, read_samples, sample_files
@@ -31,8 +39,10 @@ from cluster.run_directory.record import write_atomically, write_table_atomicall
 CONFIG = Path(__file__).with_name("real.toml")
 SEED = 0
 """Of the splits."""
-SOLVED = "solved.jsonl"
-"""Of the training problems those of which the base has right and wrong samples: from others there is little to learn."""
+RENUMBERED = "renumbered.jsonl"
+"""Variations of those training problems of which the base has right and wrong samples: from others there is little to
+learn, and what comes twice is learned by heart.
+"""
 WARM_UP = {
     "sft.epochs": 1,
     "sft.batch_size": 32,
@@ -66,6 +76,8 @@ class Sizes:
     test: Part
     tuning: Part
     train: Part
+    variations: int
+    """Of a training problem, with other numbers."""
     rates: int
     """Learning rates that are tried."""
     samples: int
@@ -83,6 +95,7 @@ FULL = Sizes(
     test=Part(stories=40, of_each=6),
     tuning=Part(stories=10, of_each=6),
     train=Part(stories=None, of_each=None),
+    variations=10,
     rates=len(RATES),
     samples=32,
     verifier_samples=16,
@@ -168,7 +181,10 @@ class RealStudy(Design):
     def make_base(self, directory: Path, commands: Commands, tell: Callable[[str], None]) -> str:
         self.warm_up(directory, commands, tell)
         samples = self._samples_of_base(directory, commands, tell)
-        write_solved(directory, samples)
+        solved = solved_at_times(samples)
+        exercises = [one for one in read_svamp(self.sources.svamp) if one.id in solved]
+        variations = renumbered(exercises, self._sizes.variations, seed=SEED)
+        write_atomically(directory / "problems" / RENUMBERED, as_rows(variations))
         if not self.notes(directory):
             tell("training the verifier")
             self._train_verifier(directory, commands, samples)
@@ -189,7 +205,7 @@ class RealStudy(Design):
         return fingerprint(weights) if weights.exists() else ""
 
     def settings(self, directory: Path) -> dict[str, object]:
-        return {"model": directory / "base", "problems.train_path": directory / "problems" / SOLVED}
+        return {"model": directory / "base", "problems.train_path": directory / "problems" / RENUMBERED}
 
     def evaluation_settings(self, directory: Path, split: str) -> dict[str, object]:
         return {}
@@ -256,17 +272,16 @@ class RealStudy(Design):
         return self._kept_samples or directory / "verifier-samples.parquet"
 
 
-def write_solved(directory: Path, samples: Path) -> None:
-    """Raises ValueError where there is none."""
+def solved_at_times(samples: Path) -> frozenset[str]:
+    """Ids of the problems that have right samples and wrong ones. Raises ValueError where there is none."""
     table = pq.read_table(samples, columns=["problem_id", "rewards"]).to_pydict()
-    rewards = dict(zip(table["problem_id"], table["rewards"], strict=True))
-    rows = (directory / "problems" / "train.jsonl").read_text().splitlines(keepends=True)
-    solved = [row for row in rows if min(own := rewards[json.loads(row)["id"]]) <= 0 < max(own)]
+    rewards = zip(table["problem_id"], table["rewards"], strict=True)
+    solved = frozenset(problem for problem, own in rewards if min(own) <= 0 < max(own))
     if not solved:
         raise ValueError(
             f"{samples}: of no training problem the base has right and wrong samples: fine-tune it longer"
         )
-    write_atomically(directory / "problems" / SOLVED, "".join(solved))
+    return solved
 
 
 def write_source(directory: Path, samples: Path) -> Path:

@@ -16,6 +16,7 @@ from benchmarks.study.exercises import (
     find_stories,
     make_drills,
     read_svamp,
+    renumbered,
     repeated,
     split,
     work_out,
@@ -115,6 +116,50 @@ def test_repeated_exercises_differ_in_nothing_but_their_names():
     twice = repeated(once, 2)
     assert len({one.id for one in twice}) == 8
     assert [replace(one, id="") for one in twice] == [replace(one, id="") for one in once] * 2
+
+
+def exercise(question, *working):
+    answer = working[-1].split(" = ")[1]
+    return Exercise(id="a", question=question, answer=answer, working=working, story=7)
+
+
+def test_variations_have_other_numbers_and_a_working_that_follows_from_them():
+    baskets = exercise(
+        "A basket has 19 red and 4 green peaches. Of 15 such baskets 2 are mine. How many peaches in all, without half a dozen?",
+        "19 + 4 = 23",
+        "23 * 15 = 345",
+        "345 - 6 = 339",
+    )
+    found = renumbered([baskets], 50, seed=0)
+    assert [one.id for one in found] == [f"a~{turn}" for turn in range(50)]
+    assert len({one.question for one in found}) == 50 and {one.story for one in found} == {7}
+    for one in found:
+        red, green, num, mine = map(int, re.findall(r"\d+", one.question))
+        assert 9 <= red <= 38 and 2 <= green <= 8 and 7 <= num <= 30 and 1 <= mine <= 4
+        total = (red + green) * num
+        assert one.working == (
+            f"{red} + {green} = {red + green}",
+            f"{red + green} * {num} = {total}",
+            f"{total} - 6 = {total - 6}",  # the half dozen has no number to be changed
+        )
+        assert one.answer == str(total - 6)
+    assert found == renumbered([baskets], 50, seed=0) != renumbered([baskets], 50, seed=1)
+
+
+def test_variations_come_out_even_and_above_nothing():
+    shared = exercise("He shares 12 pens among 4 friends, and 5 are red.", "12 / 4 = 3")
+    lost = exercise("Of 9 pens he lost 8.", "9 - 8 = 1")
+    found = renumbered([shared, lost], 40, seed=0)
+    assert len(found) == 80 and all(int(one.answer) > 0 for one in found)
+    for one in found:
+        assert work_out(one.working[0].split(" = ")[0]) == one.working
+
+
+def test_what_cannot_be_followed_has_no_variations():
+    """The second 3 is the result of the first line, or the 3 of the question."""
+    twice = exercise("He has 11 nails, 8 more and 3 planks.", "11 - 8 = 3", "3 / 3 = 1")
+    below_nothing = exercise("4 pounds, of which 19 are his.", "4 - 19 = -15", "19 - -15 = 34")
+    assert renumbered([twice, below_nothing], 5, seed=0) == []
 
 
 def test_no_story_is_in_two_splits():

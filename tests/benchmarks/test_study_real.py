@@ -20,7 +20,7 @@ from benchmarks.study.__main__ import study as commands
 from benchmarks.study.commands import RunFailed
 from benchmarks.study.design import KS, write_policy
 from benchmarks.study.outcome import outcome_of
-from benchmarks.study.real import CONFIG, FULL, REHEARSAL, SOLVED, RealStudy, Sources
+from benchmarks.study.real import CONFIG, FULL, REHEARSAL, RENUMBERED, RealStudy, Sources
 from benchmarks.study.real_arms import ARMS, OUTLINE
 from benchmarks.study.real_measure import RealPolicy, measure
 from benchmarks.study.real_report import nothing_measured, real_blocks
@@ -306,10 +306,12 @@ def test_a_study_tunes_its_arms_reports_failures_and_leaves_no_checkpoint(preten
     assert tuned == [(arm, rate) for arm in ("sft", "rloo", "bon8") for rate in (3e-5, 1e-4)]
     assert sorted(outcome.failures) == [f"majority-tuning-lr{rate}-seed100" for rate in ("0.0001", "3e-05")]
     assert not list(study.directory.glob("runs/*/checkpoints"))
-    solved = (study.directory / "problems" / SOLVED).read_text()
-    assert solved.count("\n") == 3 and (study.directory / "problems" / "train.jsonl").read_text().startswith(
-        solved
+    given, learned = (
+        [json.loads(row) for row in (study.directory / "problems" / name).read_text().splitlines()]
+        for name in ("train.jsonl", RENUMBERED)
     )
+    assert {row["id"].split("~")[0] for row in learned} == {row["id"] for row in given[:3]}
+    assert not {row["prompt"] for row in learned} & {row["prompt"] for row in given}
 
 
 def test_a_fresh_directory_does_nothing_again_that_the_archive_holds(pretended):
