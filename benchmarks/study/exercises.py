@@ -1,8 +1,7 @@
 """Exercises in arithmetic as problems of a study: SVAMP's, and drills to make a base with.
 
 SVAMP (Patel et al., arXiv 2103.07191) varies 100 stories, about ten times each, with other numbers and other questions. Two
-variations of one story are not independent, and one that was trained on helps with the other: a story is whole in one
-split, and a split's mean has the error of its stories, not of its problems.
+variations of one story are not independent: the mean of some problems has the error of their stories.
 """
 
 from __future__ import annotations
@@ -263,6 +262,22 @@ def split(
         stories = stories[len(mine) :]
         found[name] = [exercise for story in mine for exercise in story[: part.of_each]]
     return found
+
+
+def deal(
+    exercises: Sequence[Exercise], sizes: Mapping[str, int], *, rest: str, seed: int
+) -> dict[str, list[Exercise]]:
+    """So many exercises of any story to each, in an order of the seed; the others to `rest`.
+
+    Raises ValueError where none are left for it.
+    """
+    left = sorted(exercises, key=lambda exercise: _place(exercise.id, seed))
+    found = {}
+    for name, size in sizes.items():
+        found[name], left = left[:size], left[size:]
+    if not left:
+        raise ValueError(f"{len(exercises)} exercises are too few for {dict(sizes)}: give the whole data set")
+    return {**found, rest: left}
 
 
 def as_rows(exercises: Iterable[Exercise]) -> str:

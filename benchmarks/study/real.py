@@ -25,6 +25,7 @@ from benchmarks.study.design import Design, as_flags, as_overrides
 from benchmarks.study.exercises import (
     Part,
     as_rows,
+    deal,
     make_drills,
     read_svamp,
     renumbered,
@@ -72,10 +73,10 @@ class Sizes:
     turns: int
     """How often it learns from each problem of its split, once from a drill."""
     base: Part
-    """Problems that it learns the form of an answer from, which are in no other split."""
-    test: Part
-    tuning: Part
-    train: Part
+    """Stories that it learns the form of an answer from; no other split has any of them."""
+    test: int
+    """Problems of the other stories; and so on."""
+    tuning: int
     variations: int
     """Of a training problem, with other numbers."""
     rates: int
@@ -88,13 +89,12 @@ class Sizes:
 
 
 FULL = Sizes(
-    steps=24,
+    steps=40,
     drills=2400,
     turns=2,
     base=Part(stories=16, of_each=None),
-    test=Part(stories=40, of_each=6),
-    tuning=Part(stories=10, of_each=6),
-    train=Part(stories=None, of_each=None),
+    test=240,
+    tuning=80,
     variations=10,
     rates=len(RATES),
     samples=32,
@@ -106,8 +106,8 @@ REHEARSAL = replace(
     steps=1,
     drills=64,
     base=Part(stories=2, of_each=2),
-    test=Part(stories=4, of_each=2),
-    tuning=Part(stories=2, of_each=2),
+    test=8,
+    tuning=4,
     rates=1,
     verifier_samples=4,
     verifier_steps=1,
@@ -162,9 +162,11 @@ class RealStudy(Design):
         }
 
     def write_problems(self, directory: Path) -> str:
-        """Beside the three splits of SVAMP `warm-up.jsonl`, what the base learns from: a fourth one, and drills."""
-        parts = {name: getattr(self._sizes, name) for name in ("test", "tuning", "base", "train")}
-        splits = split(read_svamp(self.sources.svamp), parts, seed=SEED)
+        """Beside the three splits of SVAMP `warm-up.jsonl`, what the base learns from: stories of its own, and drills."""
+        parts = {"base": self._sizes.base, "others": Part(stories=None, of_each=None)}
+        stories = split(read_svamp(self.sources.svamp), parts, seed=SEED)
+        sizes = {"test": self._sizes.test, "tuning": self._sizes.tuning}
+        splits = {"base": stories["base"], **deal(stories["others"], sizes, rest="train", seed=SEED)}
         warm_up = repeated(splits["base"], self._sizes.turns) + make_drills(self._sizes.drills, seed=SEED)
         for name in ("test", "tuning", "train"):
             write_atomically(directory / "problems" / f"{name}.jsonl", as_rows(splits[name]))

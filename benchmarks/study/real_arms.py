@@ -8,7 +8,7 @@ from typing import Any
 from benchmarks.study.design import KS, Arm, Outline
 from benchmarks.study.real_measure import RealPolicy
 
-RATES = (3e-5, 1e-4)
+RATES = (1e-5, 3e-5)
 
 
 def _arm(name: str, label: str, metric: str, k: int, settings: Mapping[str, object], **tuning: Any) -> Arm:
@@ -40,7 +40,7 @@ ARMS = {
             "bon, N from 8 to 1",
             "pass",
             8,
-            {"objective.name": "bon", "objective.num_select": "{ from = 8, to = 1, over = 18 }"},
+            {"objective.name": "bon", "objective.num_select": "{ from = 8, to = 1, over = 30 }"},
             learning_rates=(),
             rate_of="bon8",
         ),

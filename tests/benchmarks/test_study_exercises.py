@@ -13,6 +13,7 @@ from benchmarks.study.exercises import (
     Exercise,
     Part,
     as_rows,
+    deal,
     find_stories,
     make_drills,
     read_svamp,
@@ -174,6 +175,17 @@ def test_a_split_depends_on_its_seed_and_not_on_the_order_of_the_file():
     one, again = (split(order, PARTS, seed=3) for order in (exercises(12, 4), exercises(12, 4)[::-1]))
     assert one == again
     assert one != split(exercises(12, 4), PARTS, seed=4)
+
+
+def test_exercises_are_dealt_whole_and_by_a_seed():
+    given = exercises(12, 4)
+    found = deal(given, {"test": 20, "tuning": 10}, rest="train", seed=0)
+    assert {name: len(part) for name, part in found.items()} == {"test": 20, "tuning": 10, "train": 18}
+    assert sorted(one.id for part in found.values() for one in part) == sorted(one.id for one in given)
+    assert found == deal(given[::-1], {"test": 20, "tuning": 10}, rest="train", seed=0)
+    assert found != deal(given, {"test": 20, "tuning": 10}, rest="train", seed=1)
+    with pytest.raises(ValueError, match="48 exercises are too few for {'test': 48}"):
+        deal(given, {"test": 48}, rest="train", seed=0)
 
 
 def test_too_few_stories_are_refused():
