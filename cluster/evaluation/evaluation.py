@@ -145,14 +145,20 @@ def enter_model(store: EvalStore, name: str, model: str) -> None:
     """
     from learner.model.causal_lm import resolve_model
 
-    if is_adapter(Path(model)) and not is_to_be_served_apart(model):
+    directory = Path(model)
+    if is_adapter(directory):
         from learner.model.export import export_merged
+        from learner.model.lora import was_served_apart
 
-        merged = store.directory / MERGED / fingerprint(Path(model))
-        if not merged.exists():
-            export_merged(Path(model), merged)
-        model = str(merged)
-    directory = Path(model) if is_adapter(Path(model)) else resolve_model(model)
+        if not was_served_apart(
+            directory
+        ):  # else merged it can be another policy, by the rounding of the sum
+            merged = store.directory / MERGED / fingerprint(directory)
+            if not merged.exists():
+                export_merged(directory, merged)
+            model, directory = str(merged), merged
+    else:
+        directory = resolve_model(model)
     store.add_model(
         name, str(Path(model).absolute()) if Path(model).is_dir() else model, fingerprint(directory)
     )
@@ -161,15 +167,6 @@ def enter_model(store: EvalStore, name: str, model: str) -> None:
 def loaded_for(model: str) -> str:
     """What engines load from disk: of an adapter its base model."""
     return base_of_adapter(Path(model)) if is_adapter(Path(model)) else model
-
-
-def is_to_be_served_apart(model: str) -> bool:
-    """An adapter that was published alone: merged it can be another policy, by the rounding of the sum."""
-    if not is_adapter(Path(model)):
-        return False
-    from learner.model.lora import was_served_apart  # it imports peft
-
-    return was_served_apart(Path(model))
 
 
 def missing_asks(config: RunConfig, store: EvalStore) -> dict[str, list[Ask]]:

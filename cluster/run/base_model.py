@@ -60,8 +60,7 @@ def settings_of(config: RunConfig) -> dict[str, Any]:
         }
         if config.learner.lora is not None:
             # How the run that follows publishes its adapters changes nothing of these.
-            lora = config.learner.lora.model_copy(update={"publish": "merged"})
-            settings["learner.lora"] = lora.model_dump(mode="json")
+            settings["learner.lora"] = config.learner.lora.model_dump(mode="json", exclude={"publish"})
     return settings
 
 

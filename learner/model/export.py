@@ -11,9 +11,7 @@ from typing import Any, Literal
 import torch
 
 from actors.model_files import ADAPTER_CONFIG, base_of_adapter, read_object
-from actors.weights.adapter import adapted_layers, adapter_fingerprint
-from actors.weights.fingerprint import add_fingerprints
-from actors.weights.manifest import WeightManifest, views
+from actors.weights.manifest import WeightManifest
 from learner.config import LoraConfig
 from learner.model.causal_lm import load_model, resolve_model
 from learner.model.checkpoint import write_model
@@ -42,12 +40,11 @@ def serve_apart(adapter: Path, dtype: str) -> ServedApart:
     layout = adapters.published_layout(trained)
     manifest = make_manifest(layout, dtype)
     buckets = pack(layout, adapters.published(trained, {}), manifest)
-    own = adapter_fingerprint(adapted_layers(dict(views(manifest, buckets))).values())
     return ServedApart(
         rank=adapters.peft.r,
         manifest=manifest,
         buckets=buckets,
-        fingerprint=add_fingerprints([adapters.served_fingerprint, own]),
+        fingerprint=adapters.fingerprint_of(manifest, buckets),
     )
 
 

@@ -25,9 +25,12 @@ from safetensors.torch import save_file
 from torch.nn import functional
 
 from actors.model_files import ADAPTER_WEIGHTS, read_object
-from actors.weights.fingerprint import param_fingerprint
+from actors.weights.adapter import adapted_layers, adapter_fingerprint
+from actors.weights.fingerprint import add_fingerprints, param_fingerprint
+from actors.weights.manifest import WeightManifest, views
 from learner.config import ALL_LINEAR, LoraConfig
 from learner.model.names import StoredLayout, stored_buffers
+from learner.model.publish import Buckets
 from learner.model.served_adapter import AdapterLayout, AddedLinear, ScaledAdapters
 from learner.model.sharding import whole
 from learner.model.tensor_files import read_tensors
@@ -146,6 +149,11 @@ class Adapters:
             return self.merged(parameters, buffers)
         trained = {name: value for name, value in parameters.items() if value.requires_grad}
         return ScaledAdapters(trained, self.scaling)
+
+    def fingerprint_of(self, manifest: WeightManifest, buckets: Buckets) -> int:
+        """Of engines that have the frozen weights from disk and the adapters in the buckets apart from them."""
+        adapter = adapter_fingerprint(adapted_layers(dict(views(manifest, buckets))).values())
+        return add_fingerprints([self.served_fingerprint, adapter])
 
     def merged(self, parameters: Mapping[str, torch.Tensor], buffers: Mapping[str, torch.Tensor]) -> Merged:
         """The model's weights by the names they had without adapters; `parameters`: of the model as it is."""

@@ -16,8 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from actors.weights.adapter import adapted_layers, adapter_fingerprint
-from actors.weights.fingerprint import add_fingerprints
 from actors.weights.manifest import WeightManifest, views
 from learner.gang import Gang
 from learner.model.logprobs import TokenLogprobs
@@ -83,8 +81,7 @@ class Policy:
         """Of the weights that engines have once they serve what is in the buckets, whose own is `in_buckets`."""
         if self._adapters is None or not self._adapters.apart:
             return in_buckets
-        adapter = adapter_fingerprint(adapted_layers(dict(views(manifest, buckets))).values())
-        return add_fingerprints([self._adapters.served_fingerprint, adapter])
+        return self._adapters.fingerprint_of(manifest, buckets)
 
     def logprobs(self, batch: PackedBatch) -> torch.Tensor:
         """float32 [T], with a gradient."""
