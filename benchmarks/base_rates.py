@@ -3,9 +3,9 @@
     .venv/bin/python -m benchmarks.base_rates runs/smollm2 --gsm8k gsm8k_test.jsonl --humaneval HumanEval.jsonl.gz
         [--problems 200] [--out runs/base-rates]
 
-One of the two is enough. GSM8K: that many problems of the test split, worked out in words, judged by `math`. HumanEval: all 164, judged by
-`python_tests`. 32 samples each of at most 256 tokens at temperature 0.6, in bfloat16, one engine a core. Goes on where
-it was interrupted.
+One of the two is enough. GSM8K: that many problems of the test split, worked out in words, judged by `math`. HumanEval:
+all 164, judged by `python_tests`. 32 samples each of at most 256 tokens at temperature 0.6, in bfloat16, one engine a
+core. Goes on where it was interrupted.
 """
 
 from __future__ import annotations

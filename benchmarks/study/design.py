@@ -76,10 +76,6 @@ class Policy:
         """What else its samples show, by name; NaN where that is nothing."""
         return {}
 
-    def weights(self) -> dict[str, str]:
-        """Fingerprints of what it was made and measured with and is not kept, by what that is."""
-        return {}
-
 
 def write_policy(policy: Policy, path: Path) -> None:
     """As JSON, whole or not at all."""
@@ -150,9 +146,9 @@ class Design(ABC):
     def settings(self, directory: Path) -> dict[str, object]:
         """Overrides of `config` in every command: where this study's files are."""
 
-    @abstractmethod
     def evaluation_settings(self, directory: Path, split: str) -> dict[str, object]:
         """Further ones of an evaluation on the split."""
+        return {}
 
     def notes(self, directory: Path) -> dict[str, Any]:
         """What else is published with the results, as plain values by name."""

@@ -12,7 +12,7 @@ import json
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from benchmarks.study import archive
 from benchmarks.study.commands import Commands, RunFailed
 from benchmarks.study.design import Design, as_flags, as_overrides
 from benchmarks.study.exercises import (
+    Exercise,
     Part,
     as_rows,
     deal,
@@ -75,7 +76,7 @@ class Sizes:
     base: Part
     """Stories that it learns the form of an answer from; no other split has any of them."""
     test: int
-    """Problems of the other stories; and so on."""
+    """Problems of the other stories, as the next; the rest of them is to train on."""
     tuning: int
     variations: int
     """Of a training problem, with other numbers."""
@@ -84,7 +85,7 @@ class Sizes:
     samples: int
     """Of a tuning or test problem."""
     verifier_samples: int
-    """Of a training problem, for the verifier to learn from."""
+    """Of a training problem: those solved at times are trained on, and the verifier learns from all."""
     verifier_steps: int
 
 
@@ -133,13 +134,13 @@ class Sources:
 
 
 class RealStudy(Design):
-    """Five arms on SVAMP, from one base."""
+    """Five arms on SVAMP."""
 
     config = CONFIG
     keeps_checkpoints = False  # of 1.6 GB each
 
     def __init__(self, sources: Sources, *, sizes: Sizes = FULL, kept_samples: Path | None = None) -> None:
-        """`kept_samples`: where what the verifier learns from is kept, so that it is the same one in every directory."""
+        """`kept_samples`: where the base's samples of the training problems are kept, the same for every directory."""
         arms = {
             name: replace(arm, learning_rates=arm.learning_rates[: sizes.rates]) for name, arm in ARMS.items()
         }
@@ -147,6 +148,10 @@ class RealStudy(Design):
         self.steps = sizes.steps
         self.samples = {"tuning": sizes.samples, "test": sizes.samples}
         self.sources, self._sizes, self._kept_samples = sources, sizes, kept_samples
+
+    @cached_property
+    def _exercises(self) -> list[Exercise]:
+        return read_svamp(self.sources.svamp)
 
     def identity(self) -> dict[str, Any]:
         sources = self.sources
@@ -164,7 +169,7 @@ class RealStudy(Design):
     def write_problems(self, directory: Path) -> str:
         """Beside the three splits of SVAMP `warm-up.jsonl`, what the base learns from: stories of its own, and drills."""
         parts = {"base": self._sizes.base, "others": Part(stories=None, of_each=None)}
-        stories = split(read_svamp(self.sources.svamp), parts, seed=SEED)
+        stories = split(self._exercises, parts, seed=SEED)
         sizes = {"test": self._sizes.test, "tuning": self._sizes.tuning}
         splits = {"base": stories["base"], **deal(stories["others"], sizes, rest="train", seed=SEED)}
         warm_up = repeated(splits["base"], self._sizes.turns) + make_drills(self._sizes.drills, seed=SEED)
@@ -184,7 +189,7 @@ class RealStudy(Design):
         self.warm_up(directory, commands, tell)
         samples = self._samples_of_base(directory, commands, tell)
         solved = solved_at_times(samples)
-        exercises = [one for one in read_svamp(self.sources.svamp) if one.id in solved]
+        exercises = [one for one in self._exercises if one.id in solved]
         variations = renumbered(exercises, self._sizes.variations, seed=SEED)
         write_atomically(directory / "problems" / RENUMBERED, as_rows(variations))
         if not self.notes(directory):
@@ -208,9 +213,6 @@ class RealStudy(Design):
 
     def settings(self, directory: Path) -> dict[str, object]:
         return {"model": directory / "base", "problems.train_path": directory / "problems" / RENUMBERED}
-
-    def evaluation_settings(self, directory: Path, split: str) -> dict[str, object]:
-        return {}
 
     def notes(self, directory: Path) -> dict[str, Any]:
         """What the verifier is worth."""

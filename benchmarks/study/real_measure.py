@@ -56,9 +56,6 @@ class RealPolicy(Policy):
     def clusters_P(self) -> np.ndarray:
         return self.story_P
 
-    def weights(self) -> dict[str, str]:
-        return {"bases": self.base}
-
     def described(self) -> dict[str, float]:
         """Means over problems, but for the share of samples with a slip.
 

@@ -71,8 +71,8 @@ def real_blocks(results: Mapping[str, Any]) -> dict[str, str]:
 
 def nothing_measured() -> dict[str, Any]:
     """The results of a study that has not begun."""
-    nothing: dict[str, Any] = {name: [] for name in ("arms", "comparisons", "tuning", "commits")}
-    return {**nothing, "weights": {}, "failures": {}, "notes": {}}
+    nothing: dict[str, Any] = {name: [] for name in ("arms", "comparisons", "tuning", "commits", "bases")}
+    return {**nothing, "failures": {}, "notes": {}}
 
 
 def _rows(results: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any] | None]]:
@@ -156,12 +156,12 @@ def _pictures(results: Mapping[str, Any]) -> str:
 
 
 def _origins(results: Mapping[str, Any]) -> str:
-    """Which code and which weights the numbers are of."""
+    """Which code and which bases the numbers are of."""
     if not results["commits"]:
         return "Made by no code yet."
-    several = [
-        f"**{len(prints)} different {what}** ({', '.join(f'`{one}`' for one in prints)}): made anew, and not the same bits; a change is from the base that a policy was made of"
-        for what, prints in results["weights"].items()
-        if len(prints) > 1
-    ]
-    return " ".join([name_commits(results), *(f"{one}." for one in several)])
+    bases = results["bases"]
+    several = (
+        f" **{len(bases)} different bases** ({', '.join(f'`{one}`' for one in bases)}): made anew, and not the same bits; "
+        "a change is from the base that a policy was made of."
+    )
+    return name_commits(results) + (several if len(bases) > 1 else "")

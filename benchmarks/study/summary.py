@@ -111,7 +111,7 @@ def summarise(
         "comparisons": _comparisons(outline, policies, bases),
         "tuning": [_tuning_row(outline, policy) for policy in tuning],
         "failures": dict(failures),
-        "weights": {what: sorted({policy.weights()[what] for policy in policies}) for what in base.weights()},
+        "bases": sorted(bases),
     }
 
 
