@@ -25,9 +25,11 @@ _BOX_TOKEN = re.compile(
 _BOX_NAME = re.compile(r"\\(?:boxed|fbox)(?![a-zA-Z])")
 # No two neighbouring parts can match the same character: with an overlap, a run of spaces takes quadratic time.
 _BETWEEN_BOXES = re.compile(r"[\s$]*(?:[,;]\s*(?:(?:and|or)\b)?|(?:and|or)\b)[\s$]*(?:\w{1,5}\s*=[\s$]*)?")
-# A number behind "####", as GSM8K has it, and perhaps its unit; "#### 1. First step" is a heading.
+# A number behind "####", as GSM8K has it, and perhaps its unit, or a calculation or a point; "#### 1. First step" and
+# "#### (1) First step" are headings.
 _HASHES = re.compile(
-    r"^####[ \t]*(?!\d+\.\s)([-+−–$€£¥\\]*(?:\.?[0-9]|[dt]?frac|sqrt|pi\b)[^\n]{0,200})$", re.MULTILINE
+    r"^####[ \t]*(?!\d+\.\s|\(?\d+\)[ \t]+[^\W\d])([-+−–$€£¥\\(]*(?:\.?[0-9]|[dt]?frac|sqrt|pi\b)[^\n]{0,200})$",
+    re.MULTILINE,
 )
 _DENIAL = re.compile(
     r"(?i)\banswer\s+(?:is\s+not|isn't|can(?:not|'t)\s+be)\b[^\n]*?(?:\.(?=\s)|$)", re.MULTILINE
