@@ -150,10 +150,6 @@ class Design(ABC):
         """Further ones of an evaluation on the split."""
         return {}
 
-    def notes(self, directory: Path) -> dict[str, Any]:
-        """What else is published with the results, as plain values by name."""
-        return {}
-
     @abstractmethod
     def measure(self, directory: Path, evaluation: Path, about: Mapping[str, Any]) -> Policy:
         """Of the samples in `evaluation`; `about` are the fields of `Policy` that they do not tell."""

@@ -1,4 +1,4 @@
-"""Exercises in arithmetic as problems of a study: SVAMP's, and drills to make a base with.
+"""Exercises in arithmetic as problems of a study: SVAMP's, and variations of them with other numbers.
 
 SVAMP (Patel et al., arXiv 2103.07191) varies 100 stories, about ten times each, with other numbers and other questions. Two
 variations of one story are not independent: the mean of some problems has the error of their stories.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import random
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,9 +19,6 @@ from verifiers.countdown import expressions
 
 ALIKE = 0.4
 """Share of their words that two variations of a story have in common. From .35 to .45 SVAMP falls into 94 to 100 stories."""
-WORDINGS = ("What is {}?", "Calculate {}.", "How much is {}?")
-"""Of a drill."""
-
 TRIALS = 500
 """Draws of other numbers for an exercise."""
 
@@ -90,7 +86,7 @@ _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exercise:
-    """A question with its answer, and how it is worked out."""
+    """A question with its answer, and how that is worked out."""
 
     id: str
     question: str
@@ -102,7 +98,16 @@ class Exercise:
 
     @property
     def demonstration(self) -> str:
-        return "\n".join((*self.working, f"#### {self.answer}"))
+        """Its equation, not worked out: `#### (19 + 4) * 15`."""
+        equations: dict[str, str] = {}
+        equation = self.answer
+        for line in self.working:
+            left, sign, right, _, result = line.split()
+            # A result is used once; of two equal numbers it does not matter which is it.
+            left, right = equations.pop(left, left), equations.pop(right, right)
+            equation = f"{left} {sign} {right}"
+            equations[result] = f"({equation})"
+        return f"#### {equation}"
 
 
 def read_svamp(path: Path) -> list[Exercise]:
@@ -121,31 +126,6 @@ def read_svamp(path: Path) -> list[Exercise]:
                 Exercise(id=row["ID"], question=question, answer=answer, working=working, story=story)
             )
     return exercises
-
-
-def make_drills(num: int, seed: int) -> list[Exercise]:
-    """Bare calculations of two whole numbers, more differences than products: each is a story of its own."""
-    dice = random.Random(seed)
-
-    def number(most: int) -> int:
-        """As many short ones as long ones."""
-        return round(math.exp(dice.uniform(math.log(2), math.log(most))))
-
-    drills = []
-    for place in range(num):
-        sign = dice.choices("+-*/", (3, 4, 2, 2))[0]
-        left, right = (number(999), number(999)) if sign in "+-" else (number(99), number(30))
-        if sign == "-":
-            left, right = max(left, right), min(left, right)
-        if sign == "/":
-            left *= right
-        working = work_out(f"{left} {sign} {right}")
-        question = dice.choice(WORDINGS).format(f"{left} {sign} {right}")
-        answer = working[-1].split(" = ")[1]
-        drills.append(
-            Exercise(id=f"drill-{place}", question=question, answer=answer, working=working, story=place)
-        )
-    return drills
 
 
 def repeated(exercises: Sequence[Exercise], turns: int) -> list[Exercise]:

@@ -1,33 +1,32 @@
-"""The comparison on a real model: SmolLM2-135M, which has learned to calculate, on SVAMP (docs/study-real.md).
+"""The comparison on a real model: SmolLM2-135M, which has learned to write equations, on SVAMP (docs/study-real.md).
 
-What is made, beside what `run.Study` makes: the base, by `bonfire sft`; samples of it on the training problems; and from
-these a verifier, by `bonfire train-verifier`, once, to see what it is worth. The base is too large to keep. It is made
-anew where it is missing, and every result says of which base it is. Samples and the verifier's worth are kept.
+What is made, beside what `run.Study` makes: the base, by `bonfire sft`; and samples of it on the training problems, which
+say on what problems to train, and from which a verifier is learned. The base is too large to keep. It is made anew where it
+is missing, and every result says of which base it is. Samples are kept.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 
 from benchmarks.study import archive
-from benchmarks.study.commands import Commands, RunFailed
+from benchmarks.study.commands import Commands
 from benchmarks.study.design import Design, as_flags, as_overrides
+from benchmarks.study.equation_verifier import EquationVerifier
 from benchmarks.study.exercises import (
     Exercise,
     Part,
     as_rows,
     deal,
-    make_drills,
     read_svamp,
     renumbered,
     repeated,
@@ -35,8 +34,8 @@ from benchmarks.study.exercises import (
 )
 from benchmarks.study.real_arms import ARMS, OUTLINE, RATES
 from benchmarks.study.real_measure import RealPolicy, measure
-from cluster.evaluation.store import PROBLEMS_FILE, SETTINGS_FILE, Cell, read_samples, sample_files
-from cluster.run_directory.record import write_atomically, write_table_atomically
+from cluster.evaluation.store import read_samples, sample_files
+from cluster.run_directory.record import write_atomically
 
 CONFIG = Path(__file__).with_name("real.toml")
 SEED = 0
@@ -51,17 +50,6 @@ WARM_UP = {
     "sft.learning_rate": 1e-4,
     "sft.checkpoint_every": 10,
 }
-VERIFIER = {
-    "loss": "pairwise",
-    "test_share": 0.3,
-    "problems_per_step": 12,
-    "samples_per_problem": 4,
-    "learning_rate": 3e-5,
-    "warmup_steps": 5,
-    "validate_every": 10,
-    "micro_batch_tokens": 4096,
-    "dtype": "bfloat16",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,12 +57,10 @@ class Sizes:
     """How much of everything; SVAMP has 98 stories."""
 
     steps: int
-    drills: int
-    """Bare calculations for the base to learn from."""
-    turns: int
-    """How often it learns from each problem of its split, once from a drill."""
     base: Part
-    """Stories that it learns the form of an answer from; no other split has any of them."""
+    """Stories that the base learns to write equations from; no other split has any of them."""
+    turns: int
+    """How often it learns from each of their problems."""
     test: int
     """Problems of the other stories, as the next; the rest of them is to train on."""
     tuning: int
@@ -84,34 +70,29 @@ class Sizes:
     """Learning rates that are tried."""
     samples: int
     """Of a tuning or test problem."""
-    verifier_samples: int
+    base_samples: int
     """Of a training problem: those solved at times are trained on, and the verifier learns from all."""
-    verifier_steps: int
 
 
 FULL = Sizes(
     steps=40,
-    drills=2400,
-    turns=2,
     base=Part(stories=16, of_each=None),
-    test=240,
+    turns=2,
+    test=200,
     tuning=80,
     variations=10,
     rates=len(RATES),
     samples=32,
-    verifier_samples=16,
-    verifier_steps=30,
+    base_samples=16,
 )
 REHEARSAL = replace(
     FULL,
     steps=1,
-    drills=64,
-    base=Part(stories=2, of_each=2),
+    base=Part(stories=2, of_each=8),
     test=8,
     tuning=4,
     rates=1,
-    verifier_samples=4,
-    verifier_steps=1,
+    base_samples=4,
 )
 """Every part once, in minutes; its numbers mean nothing."""
 
@@ -148,6 +129,9 @@ class RealStudy(Design):
         self.steps = sizes.steps
         self.samples = {"tuning": sizes.samples, "test": sizes.samples}
         self.sources, self._sizes, self._kept_samples = sources, sizes, kept_samples
+        self._learned: EquationVerifier | None = None
+        # Without instructions for it a CPU multiplies bfloat16 five times slower than float32.
+        self.dtype = "bfloat16" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else "float32"
 
     @cached_property
     def _exercises(self) -> list[Exercise]:
@@ -161,18 +145,17 @@ class RealStudy(Design):
             "model_sha256": fingerprint(sources.model / "model.safetensors"),
             "arms": {name: dict(arm.settings) for name, arm in ARMS.items()},
             "warm_up": WARM_UP,
-            "verifier": VERIFIER,
             "split_seed": SEED,
             "sizes": asdict(self._sizes),
         }
 
     def write_problems(self, directory: Path) -> str:
-        """Beside the three splits of SVAMP `warm-up.jsonl`, what the base learns from: stories of its own, and drills."""
+        """Beside the three splits of SVAMP `warm-up.jsonl`, what the base learns from: stories of its own."""
         parts = {"base": self._sizes.base, "others": Part(stories=None, of_each=None)}
         stories = split(self._exercises, parts, seed=SEED)
         sizes = {"test": self._sizes.test, "tuning": self._sizes.tuning}
         splits = {"base": stories["base"], **deal(stories["others"], sizes, rest="train", seed=SEED)}
-        warm_up = repeated(splits["base"], self._sizes.turns) + make_drills(self._sizes.drills, seed=SEED)
+        warm_up = repeated(splits["base"], self._sizes.turns)
         for name in ("test", "tuning", "train"):
             write_atomically(directory / "problems" / f"{name}.jsonl", as_rows(splits[name]))
         write_atomically(directory / "problems" / "warm-up.jsonl", as_rows(warm_up))
@@ -192,14 +175,11 @@ class RealStudy(Design):
         exercises = [one for one in self._exercises if one.id in solved]
         variations = renumbered(exercises, self._sizes.variations, seed=SEED)
         write_atomically(directory / "problems" / RENUMBERED, as_rows(variations))
-        if not self.notes(directory):
-            tell("training the verifier")
-            self._train_verifier(directory, commands, samples)
-        return f"{directory / 'base'}; verifier: {self.notes(directory)['verifier']['verdict']}"
+        return f"{directory / 'base'}; {len(solved)} training problems are solved at times"
 
     def warm_up(self, directory: Path, commands: Commands, tell: Callable[[str], None]) -> None:
-        """The base: the model after some problems and some drills."""
-        tell(f"fine-tuning {self.sources.model.name} on the base's problems and drills")
+        """The base: the model after some demonstrations."""
+        tell(f"fine-tuning {self.sources.model.name} on the base's problems")
         settings = self.settings(directory) | {
             "problems.train_path": directory / "problems" / "warm-up.jsonl",
             "sft.base_model": self.sources.model,
@@ -212,13 +192,12 @@ class RealStudy(Design):
         return fingerprint(weights) if weights.exists() else ""
 
     def settings(self, directory: Path) -> dict[str, object]:
-        return {"model": directory / "base", "problems.train_path": directory / "problems" / RENUMBERED}
-
-    def notes(self, directory: Path) -> dict[str, Any]:
-        """What the verifier is worth."""
-        kept = self._kept(directory)
-        facts = archive.about(kept).get("verifier") if kept.exists() else None
-        return {"verifier": facts} if facts else {}
+        return {
+            "model": directory / "base",
+            "problems.train_path": directory / "problems" / RENUMBERED,
+            "learner.dtype": self.dtype,
+            "rollout.dtype": self.dtype,
+        }
 
     def measure(self, directory: Path, evaluation: Path, about: Mapping[str, Any]) -> RealPolicy:
         (samples,) = sample_files(evaluation).values()
@@ -228,6 +207,7 @@ class RealStudy(Design):
             read_samples(samples),
             [problem["prompt"] for problem in problems],
             [problem["story"] for problem in problems],
+            verifier=self._verifier(directory),
             base=self.base_here(directory),
             **about,
         )
@@ -240,40 +220,35 @@ class RealStudy(Design):
         problems, kept = directory / "problems" / "train.jsonl", self._kept(directory)
         if not kept.exists():
             tell("sampling the training problems")
-            evaluation = directory / "evaluations" / "verifier-samples"
+            evaluation = directory / "evaluations" / "base-samples"
             settings = self.settings(directory) | {
                 "problems.train_path": problems,
                 "problems.test_path": problems,
-                "evaluation.samples_per_problem": self._sizes.verifier_samples,
-                "evaluation.ks": [1, self._sizes.verifier_samples],
+                "evaluation.samples_per_problem": self._sizes.base_samples,
+                "evaluation.ks": [1, self._sizes.base_samples],
             }
             arguments = [f"base={directory / 'base'}", "--out", str(evaluation), *as_flags(settings)]
-            commands.run("verifier-samples", "eval", str(CONFIG), *arguments)
+            commands.run("base-samples", "eval", str(CONFIG), *arguments)
             (drawn,) = sample_files(evaluation).values()
             table = pq.read_table(drawn, columns=["problem_id", "texts", "rewards"])
             archive.write(table, kept, {"identity": self.identity()})
         archive.check_identity(self.identity(), archive.about(kept).get("identity", {}), kept, "--archive")
         return kept
 
-    def _train_verifier(self, directory: Path, commands: Commands, samples: Path) -> None:
-        report = directory / "verifier" / "report.json"
-        if not report.exists():
-            shutil.rmtree(report.parent, ignore_errors=True)
-            paths = ["--model", str(directory / "base"), "--out", str(report.parent)]
-            flags = as_flags({**VERIFIER, "steps": self._sizes.verifier_steps})
-            source = str(write_source(directory, samples))
-            try:
-                commands.run("verifier", "train-verifier", source, *paths, *flags)
-            except RunFailed:
-                if not report.exists():  # else it is there and of little use, which is a result
-                    raise
-        facts = json.loads(report.read_text())
-        verifier = {name: facts[name] for name in ("verdict", "data", "quality")}
-        about = {"identity": self.identity(), "verifier": verifier}
-        archive.write(pq.read_table(samples), samples, about)
+    def _verifier(self, directory: Path) -> EquationVerifier:
+        """Learned from the base's samples of the training problems. Raises ValueError where there are none."""
+        if self._learned is None:
+            kept = self._kept(directory)
+            if not kept.exists():
+                raise ValueError(f"{kept} is missing: what is selected by is learned from it")
+            samples = pq.read_table(kept).to_pydict()
+            prompts = {one.id: one.question for one in self._exercises}
+            questions = [prompts[problem] for problem in samples["problem_id"]]
+            self._learned = EquationVerifier(questions, samples["texts"], samples["rewards"])
+        return self._learned
 
     def _kept(self, directory: Path) -> Path:
-        return self._kept_samples or directory / "verifier-samples.parquet"
+        return self._kept_samples or directory / "base-samples.parquet"
 
 
 def solved_at_times(samples: Path) -> frozenset[str]:
@@ -286,17 +261,3 @@ def solved_at_times(samples: Path) -> frozenset[str]:
             f"{samples}: of no training problem the base has right and wrong samples: fine-tune it longer"
         )
     return solved
-
-
-def write_source(directory: Path, samples: Path) -> Path:
-    """A source for `bonfire train-verifier`, as `bonfire eval` lays it out, with as much as is read of it."""
-    source = directory / "verifier-samples"
-    rows = [json.loads(row) for row in (directory / "problems" / "train.jsonl").read_text().splitlines()]
-    names = {"index": range(len(rows)), "difficulty": [""] * len(rows)}
-    columns = {name: [row[name] for row in rows] for name in ("id", "prompt")}
-    (source / "samples").mkdir(parents=True, exist_ok=True)
-    write_table_atomically(source / PROBLEMS_FILE, pa.table({**names, **columns}))
-    models = {"base": {"path": str(directory / "base")}}
-    write_atomically(source / SETTINGS_FILE, json.dumps({"identity": {}, "models": models}))
-    shutil.copyfile(samples, source / "samples" / f"{Cell(model='base', temperature=1.0).label}.parquet")
-    return source

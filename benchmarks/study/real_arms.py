@@ -54,7 +54,7 @@ OUTLINE = Outline(
     policy=RealPolicy,
     metrics=(
         *((metric, k) for metric in ("pass", "bon", "majority") for k in KS),
-        ("plans", 2),
+        ("strategies", 2),
         ("slips", 2),
     ),
     comparisons=(
@@ -67,7 +67,7 @@ OUTLINE = Outline(
         ("majority", 32, "majority", "rloo"),
         ("pass", 1, "schedule", "rloo"),
         ("pass", 8, "schedule", "bon8"),
-        ("plans", 2, "bon8", "rloo"),
+        ("strategies", 2, "bon8", "rloo"),
         ("slips", 2, "bon8", "rloo"),
     ),
 )

@@ -63,7 +63,7 @@ def real(
     directory.mkdir(parents=True, exist_ok=True)
     kept_in = (kept_in or (directory / "archive.parquet" if rehearse else ARCHIVE)).absolute()
     sources = Sources(model=model.absolute(), svamp=svamp)
-    samples = kept_in.with_name(f"{kept_in.stem}-verifier.parquet")
+    samples = kept_in.with_name(f"{kept_in.stem}-base.parquet")
     design = RealStudy(sources, sizes=REHEARSAL if rehearse else FULL, kept_samples=samples)
     console = Console(highlight=False)
     if pilot:
@@ -72,7 +72,7 @@ def real(
     study = Study(directory, design, kept_in=kept_in)
     outcome = run_study(study, arms or tuple(ARMS), num_seeds=num_seeds, num_jobs=1, learning_rates=None)
     results = summarise(design.outline, outcome.policies, outcome.tuning, outcome.failures)
-    show({**results, "notes": archive.about(kept_in).get("notes", {})}, directory, console)
+    show(results, directory, console)
     if outcome.failures:
         raise click.ClickException(f"{len(outcome.failures)} runs failed; the rest is reported above")
 
@@ -93,10 +93,7 @@ def read_archive(kept_in: Path) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as results:
         archive.unpack(kept_in, Path(results))
         outcome = outcome_of(Path(results), OUTLINE, about.get("failures", {}))
-    return {
-        **summarise(OUTLINE, outcome.policies, outcome.tuning, outcome.failures),
-        "notes": about.get("notes", {}),
-    }
+    return summarise(OUTLINE, outcome.policies, outcome.tuning, outcome.failures)
 
 
 def show(results: Mapping[str, Any], directory: Path, console: Console) -> None:

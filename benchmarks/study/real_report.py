@@ -25,7 +25,7 @@ PANELS: tuple[Panel, ...] = tuple(
     (metric, title, ("base", *ARMS))
     for metric, title in (
         ("pass", "pass@k"),
-        ("bon", "Best-of-k by a calculator"),
+        ("bon", "Best-of-k by a learned verifier"),
         ("majority", "majority@k"),
     )
 )
@@ -54,14 +54,8 @@ def real_tables(results: Mapping[str, Any]) -> dict[str, Rows]:
 
 def real_blocks(results: Mapping[str, Any]) -> dict[str, str]:
     """The generated parts of the document, by name, as Markdown."""
-    verifier = results["notes"].get("verifier")
     return {
         **{name: markdown(rows) for name, rows in real_tables(results).items()},
-        "learned-verifier": (
-            f"`bonfire train-verifier` says: {verifier['verdict']}."
-            if verifier
-            else f"The verifier: {NOT_MEASURED}."
-        ),
         "pictures": _pictures(results),
         "failures": list_failures(results),
         "missing": _missing(results),
@@ -72,7 +66,7 @@ def real_blocks(results: Mapping[str, Any]) -> dict[str, str]:
 def nothing_measured() -> dict[str, Any]:
     """The results of a study that has not begun."""
     nothing: dict[str, Any] = {name: [] for name in ("arms", "comparisons", "tuning", "commits", "bases")}
-    return {**nothing, "failures": {}, "notes": {}}
+    return {**nothing, "failures": {}}
 
 
 def _rows(results: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any] | None]]:
@@ -118,18 +112,18 @@ def _signs(results: Mapping[str, Any]) -> Rows:
 
 
 def _strategy_table(results: Mapping[str, Any]) -> Rows:
-    header = ["arm", "distinct plans", "distinct answers", "two samples: other plan", "change"]
-    header += ["two samples: one plan, other answer", "change", "two right samples: other plan"]
-    rows = [[*header, "with a false calculation", "entropy, nats", "tokens", "cut off"]]
+    header = ["arm", "distinct strategies", "distinct answers", "two samples: other strategy", "change"]
+    header += ["two samples: one strategy, other answer", "change", "two right samples: other strategy"]
+    rows = [[*header, "with an invented number", "entropy, nats", "tokens", "cut off"]]
     for label, row in _rows(results):
         if row is None:
             rows.append([label, NOT_MEASURED, *[""] * (len(rows[0]) - 2)])
             continue
-        cells = [label, f"{row['distinct_plans']:.1f}", f"{row['distinct_answers']:.1f}"]
-        for metric in ("plans@2", "slips@2"):
+        cells = [label, f"{row['distinct_strategies']:.1f}", f"{row['distinct_answers']:.1f}"]
+        for metric in ("strategies@2", "slips@2"):
             cells += [number(row["values"][metric]["mean"]), interval(row["changes"].get(metric))]
-        cells.append("" if row["right_plans"] is None else number(row["right_plans"]))
-        cells += [number(row["slipped"]), f"{row['entropy']:.2f}", f"{row['tokens']:.1f}"]
+        cells.append("" if row["right_strategies"] is None else number(row["right_strategies"]))
+        cells += [number(row["invented"]), f"{row['entropy']:.2f}", f"{row['tokens']:.1f}"]
         rows.append([*cells, number(row["cut_off"])])
     return rows
 

@@ -95,11 +95,7 @@ class Study:
             for name, text in {**earlier, **said}.items()
             if not (results / f"{name}.json").exists()
         }
-        about = {
-            "identity": self.design.identity(),
-            "failures": failed,
-            "notes": self.design.notes(self.directory),
-        }
+        about = {"identity": self.design.identity(), "failures": failed}
         archive.pack(results, self._kept_in, about)
 
     def result(self, job: Job) -> Policy | None:

@@ -15,7 +15,6 @@ from benchmarks.study.exercises import (
     as_rows,
     deal,
     find_stories,
-    make_drills,
     read_svamp,
     renumbered,
     repeated,
@@ -61,18 +60,21 @@ def test_svamp_is_read_with_a_demonstration_that_has_its_answer(tmp_path):
         "Each basket has 19 red and 4 green peaches. If there are 15 such baskets, how many peaches are in the baskets?"
     )
     assert (exercise.id, exercise.answer) == ("a", "345")
-    assert exercise.demonstration == "19 + 4 = 23\n23 * 15 = 345\n#### 345"
+    assert exercise.working == ("19 + 4 = 23", "23 * 15 = 345")
+    assert exercise.demonstration == "#### (19 + 4) * 15"
 
 
-def test_drills_are_right_and_the_same_for_a_seed():
-    drills = make_drills(300, 1)
-    assert drills == make_drills(300, 1) != make_drills(300, 2)
-    assert len({drill.id for drill in drills}) == 300
-    for drill in drills:
-        left, sign, right = re.search(r"(\d+) ([-+*/]) (\d+)", drill.question).groups()
-        assert drill.working == work_out(f"{left} {sign} {right}") != ()
-        assert int(drill.answer) >= 0
-    assert {drill.working[0].split()[1] for drill in drills} == set("+-*/")
+@pytest.mark.parametrize(
+    ("working", "equation"),
+    [
+        (("290 / 2 = 145",), "290 / 2"),
+        (("3 + 2 = 5", "7 - 5 = 2"), "7 - (3 + 2)"),
+        (("5 + 5 = 10", "2 + 8 = 10", "10 * 10 = 100"), "(2 + 8) * 10"),  # the same, whichever 10 is meant
+        (("8 + 3 = 11", "11 - 2 = 9", "9 * 4 = 36"), "((8 + 3) - 2) * 4"),
+    ],
+)
+def test_a_demonstration_is_the_equation_of_the_working(working, equation):
+    assert exercise("q", *working).demonstration == f"#### {equation}"
 
 
 def test_a_file_of_another_data_set_is_refused_in_one_line(tmp_path):
@@ -204,6 +206,6 @@ def test_rows_hold_what_model_verifier_and_report_need():
         "id": "0-0",
         "prompt": "q",
         "answer": "1",
-        "demonstration": "0 + 1 = 1\n#### 1",
+        "demonstration": "#### 0 + 1",
         "story": 0,
     }

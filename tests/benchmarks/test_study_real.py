@@ -19,6 +19,7 @@ from benchmarks.study import archive, real_commands
 from benchmarks.study.__main__ import study as commands
 from benchmarks.study.commands import RunFailed
 from benchmarks.study.design import KS, write_policy
+from benchmarks.study.equation_verifier import EquationVerifier
 from benchmarks.study.outcome import outcome_of
 from benchmarks.study.real import CONFIG, FULL, REHEARSAL, RENUMBERED, RealStudy, Sources
 from benchmarks.study.real_arms import ARMS, OUTLINE
@@ -51,10 +52,7 @@ def test_the_splits_share_no_problem_the_base_has_its_own_stories_and_demonstrat
     design, tmp_path
 ):
     text = design.write_problems(Study(tmp_path, design).directory)
-    assert text == (
-        "336 of 81 stories to train on, 80 of 53 stories to tune on, 240 of 80 stories to test on, "
-        "128 of 16 stories for the base"
-    )
+    assert text == ("PLACE128 of 16 stories for the base")
     found, stories = {}, {}
     for split in ("train", "tuning", "test", "warm-up"):
         path = tmp_path / "problems" / f"{split}.jsonl"
@@ -65,8 +63,8 @@ def test_the_splits_share_no_problem_the_base_has_its_own_stories_and_demonstrat
         assert {verifier.verify(one, one.demonstration).reward for one in found[split]} == {1.0}
         assert {tuple(one.truth) for one in found[split]} == {("answer",)}
         rows = [json.loads(row) for row in path.read_text().splitlines()]
-        stories[split] = {row["story"] for row in rows if not row["id"].startswith("drill-")}
-    assert len(found["warm-up"]) == FULL.turns * 128 + FULL.drills
+        stories[split] = {row["story"] for row in rows}
+    assert len(found["warm-up"]) == FULL.turns * 128
     assert not stories["warm-up"] & (stories["train"] | stories["tuning"] | stories["test"])
     for one, other in itertools.combinations(found, 2):
         assert not {p.prompt for p in found[one]} & {p.prompt for p in found[other]}
@@ -89,10 +87,12 @@ def test_every_arm_trains_what_its_label_says():
     assert ARMS["schedule"].learning_rates == () and FULL.steps >= 30
 
 
-RIGHT, OTHER_WAY, SLIP, WRONG, SILENT = "8 - 3 = 5", "5 = 3 + 2", "8 - 3 = 6", "8 + 3 = 11", "Well."
+RIGHT, OTHER_WAY, SLIP, WRONG, SILENT = "8 - 3", "3 + 2", "9 - 3", "8 * 3", "Well."
+VERIFIER = EquationVerifier(["8 pens, 3 lost, 2 found"], [[RIGHT, WRONG, SLIP, OTHER_WAY]], [[1, 1, 0, 0]])
+"""Takes differences and products of the question's numbers for right."""
 
 
-def test_a_policy_counts_plans_and_slips(tmp_path):
+def test_a_policy_counts_strategies_and_slips(tmp_path):
     texts = [RIGHT, RIGHT, OTHER_WAY, SLIP, WRONG, SILENT, SILENT, SLIP] * 4
     rewards = [1, 1, 1, 0, 0, 0, 0, 0] * 4
     scores = [0, 0, 0, 9, 0, 0, 0, 0] * 4
@@ -101,6 +101,7 @@ def test_a_policy_counts_plans_and_slips(tmp_path):
         groups,
         ["8 pens, 3 lost, 2 found", "?"],
         [7, 9],
+        verifier=VERIFIER,
         base="b",
         arm="rloo",
         learning_rate=1e-5,
@@ -109,23 +110,24 @@ def test_a_policy_counts_plans_and_slips(tmp_path):
         git_commit="c",
     )
     assert policy.correct_P.tolist() == [12, 0] and policy.clusters_P.tolist() == [7, 9]
-    # 16 of 8-3 (8 right, 8 slipped), 4 of 2+3, 4 of 3+8, 8 without a plan.
-    assert policy.plans_P.tolist() == [4, 1] and policy.answers_P.tolist() == [5, 1]
+    # 16 of n-n (8 right, 8 slipped), 4 of n+n, 4 of n*n, 8 without a strategy.
+    assert policy.strategies_P.tolist() == [4, 1] and policy.answers_P.tolist() == [5, 1]
     same = [math.comb(16, 2) + 2 * math.comb(4, 2) + math.comb(8, 2), math.comb(32, 2)]
-    assert policy.one_plan_P.tolist() == same
-    assert policy.one_plan_and_answer_P.tolist() == [same[0] - 8 * 8, same[1]]
-    assert policy.right_one_plan_P.tolist() == [math.comb(8, 2) + math.comb(4, 2), 0]
-    assert policy.slipped_P.tolist() == [8, 0]
-    assert policy.values("plans", 2) == pytest.approx([1 - same[0] / 496, 0])
+    assert policy.one_strategy_P.tolist() == same
+    assert policy.one_strategy_and_answer_P.tolist() == [same[0] - 8 * 8, same[1]]
+    assert policy.right_one_strategy_P.tolist() == [math.comb(8, 2) + math.comb(4, 2), 0]
+    assert policy.invented_P.tolist() == [8, 0]
+    assert policy.values("strategies", 2) == pytest.approx([1 - same[0] / 496, 0])
     assert policy.values("slips", 2) == pytest.approx([64 / 496, 0])
-    # A calculator takes the 12 right ones and the 4 of 3+8, whatever their scores were; of the silent all alike.
-    assert policy.values("bon", 32) == pytest.approx([12 / 16, 0])
+    # The verifier takes one of the 8 right differences, or of the 4 products, whatever their scores were.
+    by_verifier = VERIFIER.scores("8 pens, 3 lost, 2 found", [RIGHT, WRONG])
+    assert policy.values("bon", 32) == pytest.approx([float(by_verifier[0] >= by_verifier[1]), 0])
     assert policy.values("bon", 1) == pytest.approx([12 / 32, 0])
     assert policy.values("pass", 32).tolist() == [1, 0]
     # Most say RIGHT, SLIP or nothing: eight times each; the answers of `scored` are its texts.
     assert policy.values("majority", 32) == pytest.approx([1 / 3, 0])
     facts = policy.described()
-    assert facts["right_plans"] == pytest.approx(1 - 34 / 66) and facts["slipped"] == 8 / 64
+    assert facts["right_strategies"] == pytest.approx(1 - 34 / 66) and facts["invented"] == 8 / 64
     assert (facts["tokens"], facts["cut_off"]) == (2.0, 0.0)
 
 
@@ -134,12 +136,13 @@ def test_what_is_counted_of_pairs_is_what_comparing_all_pairs_counts():
     texts = [str(text) for text in dice.choice([RIGHT, OTHER_WAY, SLIP, WRONG, SILENT], 32)]
     group = scored([0] * 32, [float(text in (RIGHT, OTHER_WAY)) for text in texts], texts=texts)
     policy = make_policy()
-    ours = measure([group], ["8 and 3 and 2"], [0], **{name: getattr(policy, name) for name in ABOUT})
-    plan_of = {RIGHT: "-", SLIP: "-", OTHER_WAY: "+", WRONG: "++", SILENT: ""}
+    about = {name: getattr(policy, name) for name in ABOUT}
+    ours = measure([group], ["8 and 3 and 2"], [0], verifier=VERIFIER, **about)
+    strategy_of = {RIGHT: "-", SLIP: "-", OTHER_WAY: "+", WRONG: "*", SILENT: ""}
     pairs = list(itertools.combinations(texts, 2))
-    other_plan = [plan_of[one] != plan_of[other] for one, other in pairs]
-    slips = [plan_of[one] == plan_of[other] and one != other for one, other in pairs]
-    assert ours.values("plans", 2)[0] == pytest.approx(np.mean(other_plan))
+    other_strategy = [strategy_of[one] != strategy_of[other] for one, other in pairs]
+    slips = [strategy_of[one] == strategy_of[other] and one != other for one, other in pairs]
+    assert ours.values("strategies", 2)[0] == pytest.approx(np.mean(other_strategy))
     assert ours.values("slips", 2)[0] == pytest.approx(np.mean(slips))
 
 
@@ -163,12 +166,12 @@ def make_policy(arm="base", seed=0, *, correct=(0, 1, 2, 3) * 5, split="test", r
         story_P=counts // 2,
         bon_PK=values_PK,
         majority_PK=values_PK,
-        plans_P=counts + 1,
+        strategies_P=counts + 1,
         answers_P=counts + 2,
-        one_plan_P=counts + 9,
-        one_plan_and_answer_P=counts + 4,
-        right_one_plan_P=np.zeros(num, int),
-        slipped_P=counts,
+        one_strategy_P=counts + 9,
+        one_strategy_and_answer_P=counts + 4,
+        right_one_strategy_P=np.zeros(num, int),
+        invented_P=counts,
         entropy=3.25,
         tokens=18.5,
         cut_off=0.125,
@@ -258,7 +261,7 @@ def pretended(design, tmp_path, monkeypatch):
     def study(name):
         made = Study(
             tmp_path / name,
-            Pretended(design.sources, kept_samples=tmp_path / "kept-verifier.parquet"),
+            Pretended(design.sources, kept_samples=tmp_path / "kept-base.parquet"),
             kept_in=tmp_path / "kept.parquet",
         )
         made.ran = []
@@ -271,12 +274,7 @@ def pretended(design, tmp_path, monkeypatch):
                 if job.startswith("majority"):
                     raise RunFailed(f"{job} failed")
                 (made.directory / "runs" / job / "checkpoints" / "step-000040" / "model").mkdir(parents=True)
-            if arguments[0] == "train-verifier":
-                (made.directory / "verifier").mkdir()
-                facts = {"verdict": "not useful: chance", "data": {}, "quality": {}}
-                (made.directory / "verifier" / "report.json").write_text(json.dumps(facts))
-                raise RunFailed("not useful: exit code 1")
-            if job == "verifier-samples":
+            if job == "base-samples":
                 samples = Path(arguments[arguments.index("--out") + 1]) / "samples" / "base@1.parquet"
                 samples.parent.mkdir(parents=True)
                 problems = (made.directory / "problems" / "train.jsonl").read_text().splitlines()
@@ -324,11 +322,10 @@ def test_a_fresh_directory_does_nothing_again_that_the_archive_holds(pretended):
     assert second.ran == [] and len(outcome.policies) == 5
     third = pretended("three")
     run(third)
-    # The base is needed again, but not what the verifier learns from, and what it is worth is known.
+    # The base is needed again, but not its samples.
     assert third.ran[0] == ("base", "sft")
     assert {(job.split("-")[0], command) for job, command in third.ran[1:]} == {("majority", "train")}
     results = real_commands.read_archive(first.directory.parent / "kept.parquet")
-    assert results["notes"]["verifier"]["verdict"] == "not useful: chance"
     assert {row["name"]: row["num_seeds"] for row in results["arms"]} == {
         "base": 1,
         "sft": 2,
@@ -348,13 +345,13 @@ def test_a_base_that_was_made_anew_with_other_bits_is_measured_too(pretended):
     assert {one.arm: one.base for one in outcome.policies if one.seed} == {"rloo": "one", "bon8": "two"}
 
 
-def test_what_the_verifier_learned_from_in_another_study_is_refused(pretended, design, tmp_path):
+def test_samples_of_the_base_of_another_study_are_refused(pretended, design, tmp_path):
     run(pretended("one"), ("rloo",))
-    samples = tmp_path / "kept-verifier.parquet"
+    samples = tmp_path / "kept-base.parquet"
     design = RealStudy(design.sources, sizes=replace(FULL, steps=7), kept_samples=samples)
     study = Study(tmp_path / "two", design)
     design.write_problems(study.directory)
-    with pytest.raises(ValueError, match="kept-verifier.parquet holds a study with sizes = "):
+    with pytest.raises(ValueError, match="kept-base.parquet holds a study with sizes = "):
         design._samples_of_base(study.directory, study.commands, print)
 
 
@@ -365,7 +362,7 @@ def full_results(**lifts):
             make_policy(arm, seed, rate=1e-5, lift=lift, correct=[round(4 + 40 * lift)] * 20)
             for seed in range(3)
         ]
-    return {**summarise(OUTLINE, policies, [], {}), "notes": {}}
+    return summarise(OUTLINE, policies, [], {})
 
 
 def test_an_arm_that_lacks_is_a_row_that_says_so():
@@ -383,7 +380,7 @@ def test_an_arm_that_lacks_is_a_row_that_says_so():
 
 def test_an_arm_with_fewer_seeds_than_others_is_named():
     policies = [make_policy()] + [make_policy(arm, 0) for arm in ARMS] + [make_policy("rloo", 1)]
-    blocks = real_blocks({**summarise(OUTLINE, policies, [], {}), "notes": {}})
+    blocks = real_blocks(summarise(OUTLINE, policies, [], {}))
     assert "`bon8` (1 of 2 seeds)" in blocks["missing"] and "`rloo`" not in blocks["missing"]
 
 
@@ -396,9 +393,7 @@ def test_the_papers_signs_are_found_or_not():
     ]
     nothing = real_blocks(nothing_measured())["signs"].splitlines()[2:]
     assert {row.split("|")[4].strip() for row in nothing} == {"not measured yet"}
-    flat = real_blocks({**summarise(OUTLINE, [make_policy(), make_policy("rloo")], [], {}), "notes": {}})[
-        "signs"
-    ]
+    flat = real_blocks(summarise(OUTLINE, [make_policy(), make_policy("rloo")], [], {}))["signs"]
     assert flat.splitlines()[2].endswith("| not shown: the interval holds 0 |")
 
 
@@ -411,7 +406,7 @@ def test_a_policy_is_compared_with_the_base_that_it_was_made_of():
         for seed, (base, lift) in enumerate(lifts.items())
         for arm, gain in (("rloo", 0.1), ("bon8", 0.2))
     ]
-    results = {**summarise(OUTLINE, policies, [], {}), "notes": {}}
+    results = summarise(OUTLINE, policies, [], {})
     rows = {row["name"]: row for row in results["arms"]}
     assert rows["base"]["num_seeds"] == 2
     for name, gain in (("rloo", 0.1), ("bon8", 0.2)):
