@@ -52,7 +52,10 @@ def test_the_splits_share_no_problem_the_base_has_its_own_stories_and_demonstrat
     design, tmp_path
 ):
     text = design.write_problems(Study(tmp_path, design).directory)
-    assert text == ("PLACE128 of 16 stories for the base")
+    assert text == (
+        "376 of 82 stories to train on, 80 of 59 stories to tune on, 200 of 77 stories to test on, "
+        "128 of 16 stories for the base"
+    )
     found, stories = {}, {}
     for split in ("train", "tuning", "test", "warm-up"):
         path = tmp_path / "problems" / f"{split}.jsonl"
