@@ -21,8 +21,10 @@ from scipy.special import expit
 
 from benchmarks.study.equations import INVENTED, numbers, operands, operations, plan
 
-PENALTY = 3.0
-"""Half of it times the sum of the squared weights is added to the loss, which is summed over samples."""
+PENALTY = 30.0
+"""Half of it times the sum of the squared weights is added to the loss, which is summed over samples. Of 1 to 100 the best on a
+fifth of the training problems, when learned from the others.
+"""
 MAX_STEPS = 300
 
 

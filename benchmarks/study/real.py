@@ -21,7 +21,7 @@ import torch
 from benchmarks.study import archive
 from benchmarks.study.commands import Commands
 from benchmarks.study.design import Design, as_flags, as_overrides
-from benchmarks.study.equation_verifier import EquationVerifier
+from benchmarks.study.equation_verifier import PENALTY, EquationVerifier
 from benchmarks.study.exercises import (
     Exercise,
     Part,
@@ -145,6 +145,7 @@ class RealStudy(Design):
             "model_sha256": fingerprint(sources.model / "model.safetensors"),
             "arms": {name: dict(arm.settings) for name, arm in ARMS.items()},
             "warm_up": WARM_UP,
+            "verifier_penalty": PENALTY,
             "split_seed": SEED,
             "sizes": asdict(self._sizes),
         }
