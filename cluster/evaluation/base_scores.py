@@ -101,7 +101,7 @@ def base_scores_stage(
         return is_set_aside
 
     if asks:
-        view.update(STAGE, None, "engines are starting")
+        view.turn_to(STAGE, f"engines are starting, for {len(asks):,} problems x {num_samples:,} samples")
         sampling = sample_model(
             config.model, config, asks, num_samples=num_samples, on_scored=on_scored, leave_out=leave_out
         )

@@ -69,7 +69,7 @@ def evaluate_models(
             enter_model(store, name, model)
         missing = missing_asks(config, store)
         if missing:
-            view.update(STAGE, None, "engines are starting")
+            view.turn_to(STAGE, engines_are_starting(missing, config))
             stop_if_asked()
             ray_cluster.start_ray(
                 config, address=address, namespace=directory.absolute().name, publishes=False
@@ -104,7 +104,7 @@ def evaluation_stage(
             enter_model(store, name, model)
         missing = missing_asks(config, store)
         if missing:
-            view.update(STAGE, None, "engines are starting")
+            view.turn_to(STAGE, engines_are_starting(missing, config))
             before_sampling()
         sample_missing(config, store, missing, view, stop_if_asked)
         report = report_on(config, store, view, stop_if_asked)
@@ -209,6 +209,12 @@ def missing_asks(config: RunConfig, store: EvalStore) -> dict[str, list[Ask]]:
             for cell, index in places
         ]
     return missing
+
+
+def engines_are_starting(missing: Mapping[str, list[Ask]], config: RunConfig) -> str:
+    """And what for."""
+    num = sum(map(len, missing.values()))
+    return f"engines are starting, for {num:,} problems x {section_of(config).samples_per_problem:,} samples"
 
 
 def sample_missing(

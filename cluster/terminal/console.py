@@ -77,6 +77,12 @@ class View:
         stage.started_s = stage.printed_s = time.monotonic()
         self._line(stage)
 
+    def turn_to(self, name: str, text: str) -> None:
+        """What the stage does next and will say nothing of for a while: in a log a line at once."""
+        stage = self._stages[name]
+        stage.share, stage.text, stage.details, stage.printed_s = None, text, (), time.monotonic()
+        self._line(stage)
+
     def update(self, name: str, share: float | None, text: str, details: Sequence[str] = ()) -> None:
         """`share` of the stage done in 0..1; `text` beside its bar, `details` below it."""
         stage = self._stages[name]

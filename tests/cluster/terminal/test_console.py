@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from io import StringIO
 from typing import Any
 
-from cluster.terminal.console import describe_held_out, describe_training
+from rich.console import Console
+
+from cluster.terminal.console import View, describe_held_out, describe_training
 
 FACTS: dict[str, Any] = {
     "step": 3, "steps": 9, "num_select": 8, "eta_s": 61.0, "metrics_url": "URL", "reward": 0.25, "pass_at_n": 0.5, "bon": 0.5,
@@ -111,3 +114,18 @@ def test_a_vote_that_is_trained_for_is_shown_beside_what_a_perfect_verifier_woul
 def test_win_rates_against_the_base_are_shown_where_there_are_any():
     _, headline, _ = describe_training({**FACTS, "win_rate": 0.5625, "bon_win_rate": 0.875})
     assert headline.endswith("pass@8 0.500   win rate 0.562, best-of-8 0.875")
+
+
+def test_a_log_says_at_once_what_a_stage_turns_to_and_news_of_it_only_after_a_while():
+    text = StringIO()
+    with View("bonfire eval", ["evaluation"], Console(file=text)) as view:
+        view.start("evaluation", "looking for what is missing")
+        view.turn_to("evaluation", "engines are starting")
+        view.update("evaluation", 0.5, "1/2 problems")
+        view.finish("evaluation", "done")
+    assert [line.split("] ")[-1] for line in text.getvalue().splitlines()] == [
+        "bonfire eval",
+        "▶ evaluation: looking for what is missing",
+        "▶ evaluation: engines are starting",
+        "✓ evaluation: done",
+    ]
