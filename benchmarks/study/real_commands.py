@@ -17,7 +17,7 @@ from benchmarks.study.outcome import outcome_of
 from benchmarks.study.pilot import run_pilot
 from benchmarks.study.real import FULL, REHEARSAL, RealStudy, Sources
 from benchmarks.study.real_arms import ARMS, OUTLINE
-from benchmarks.study.real_report import PANELS, real_blocks, real_tables
+from benchmarks.study.real_report import PANELS, has_curves, real_blocks, real_tables
 from benchmarks.study.report import fill
 from benchmarks.study.run import Study, run_study
 from benchmarks.study.screen import screen_table
@@ -83,7 +83,8 @@ def publish_real(kept_in: Path) -> None:
     """Put what the archive KEPT_IN holds into benchmarks/results and docs/study-real.md."""
     results = read_archive(kept_in)
     write_atomically(RESULTS / "study-real.json", json.dumps(results, indent=1) + "\n")
-    draw(results, DOCUMENT.parent, OUTLINE.name, PANELS)
+    if has_curves(results):
+        draw(results, DOCUMENT.parent, OUTLINE.name, PANELS)
     write_atomically(DOCUMENT, fill(DOCUMENT.read_text(), real_blocks(results)))
 
 

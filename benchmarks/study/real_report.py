@@ -141,9 +141,14 @@ def _missing(results: Mapping[str, Any]) -> str:
     return f"**Not measured yet**: {', '.join(lacking + fewer)}."
 
 
+def has_curves(results: Mapping[str, Any]) -> bool:
+    """Whether there is an arm to be seen beside the base."""
+    return len(results["arms"]) > 1
+
+
 def _pictures(results: Mapping[str, Any]) -> str:
     """As `figures.draw` names them."""
-    if not results["arms"]:
+    if not has_curves(results):
         return "No curves yet."
     links = {"curves": "pass@k, Best-of-k, majority@k", "changes": "changes by arm"}
     return "\n".join(f"![{text}]({OUTLINE.name}-{kind}.png)" for kind, text in links.items())
