@@ -101,11 +101,9 @@ class Engine:
         try:
             self._llm = LLMEngine.from_engine_args(EngineArgs(**arguments))
         except (ValueError, TypeError) as error:
-            if not config.engine:
-                raise
-            raise ValueError(
-                f"vLLM does not start with rollout.engine = {config.engine}: {' '.join(str(error).split())}"
-            ) from error
+            # What is raised goes to another process, and pydantic's own error cannot.
+            settings = f" with rollout.engine = {config.engine}" if config.engine else ""
+            raise ValueError(f"vLLM does not start{settings}: {' '.join(str(error).split())}") from error
         except Exception as error:
             if config.tensor_parallel == 1:
                 raise

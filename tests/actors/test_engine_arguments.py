@@ -125,6 +125,21 @@ def test_what_vllm_itself_refuses_names_the_table(tiny_model):
     assert "\n" not in str(caught.value)
 
 
+def test_what_vllm_refuses_without_the_table_is_one_line_too(tiny_model):
+    config = ENGINE.model_copy(update={"engine": {}, "max_model_len": 10**6})
+    with pytest.raises(ValueError, match=r"^vLLM does not start: .*max_model_len") as caught:
+        Engine(str(tiny_model), config, stop_token_ids=[1])
+    assert "\n" not in str(caught.value) and type(caught.value) is ValueError  # and so can be pickled
+
+
+@pytest.mark.parametrize("lengths", [{"max_model_len": 64}, {"max_model_len": 4096}])
+@pytest.mark.parametrize("num_gpus", [0, 1])
+def test_a_step_of_an_engine_with_adapters_has_room_for_each_sequence(lengths, num_gpus):
+    config = RolloutConfig(num_gpus=num_gpus, **lengths).model_copy(update={"adapter_rank": 8})
+    tokens = engine_arguments("m", config)["max_num_batched_tokens"]
+    assert tokens >= max(config.max_num_seqs, config.max_model_len)
+
+
 def test_an_argument_can_be_given_on_the_command_line(tmp_path):
     path = tmp_path / "run.toml"
     path.write_text(
