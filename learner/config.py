@@ -223,7 +223,11 @@ class LearnerConfig(DependentSettings):
         description="Processes over which parameters, gradients and optimizer are sharded, and a batch divided.",
     )
     num_cpus: Reserved = Field(1.0, ge=0, description="CPU cores each rank reserves; its torch threads.")
-    num_gpus: Reserved = Field(0.0, ge=0, description="GPUs each rank reserves; 0: it computes on the CPU.")
+    num_gpus: Reserved = Field(
+        0.0,
+        ge=0,
+        description="Of a GPU each rank reserves; less than 1: a share of its memory too, 0: it computes on the CPU.",
+    )
     dtype: Dtype = Field(
         default_factory=dtype_by_device,
         description="Dtype of the computation (autocast); parameters and optimizer are of weights_dtype.",
@@ -259,7 +263,12 @@ class LearnerConfig(DependentSettings):
         return self
 
     @model_validator(mode="after")
-    def _refuse_ranks_that_share_a_gpu(self) -> Self:
+    def _give_each_rank_a_gpu(self) -> Self:
+        if self.num_gpus > 1:
+            raise ValueError(
+                f"num_gpus = {self.num_gpus:g}: a rank computes on one GPU; set num_gpus = 1 and "
+                f"ranks = {self.ranks * int(self.num_gpus)}"
+            )
         if self.ranks > 1 and 0 < self.num_gpus < 1:
             raise ValueError(
                 f"num_gpus = {self.num_gpus:g} with ranks = {self.ranks}: NCCL wants a GPU of its own for each rank; "

@@ -285,6 +285,12 @@ def test_ranks_that_would_share_a_gpu_are_refused():
     assert parse_config(settings(learner={"ranks": 2, "num_gpus": 1})).learner.num_gpus == 1
 
 
+def test_gpus_that_a_rank_would_leave_idle_are_refused():
+    assert "num_gpus = 2: a rank computes on one GPU; set num_gpus = 1 and ranks = 4" in message(
+        learner={"ranks": 2, "num_gpus": 2}
+    )
+
+
 @pytest.mark.parametrize(
     ("objective", "samples_per_prompt", "needed"),
     [
