@@ -93,7 +93,7 @@ def train(
     if dry_run:
         from cluster.commands.plan import show_plan
 
-        show_plan(parsed, run_dir, local=address is None)
+        show_plan(parsed, run_dir, local=address is None, resume=goes_on)
         return
     training.train(parsed, run_dir, resume=goes_on, address=address)
 
@@ -278,7 +278,7 @@ def settings(word: str) -> None:
         bonfire settings
         bonfire settings verifier.
     """
-    from cluster.commands.plan import show_settings
+    from cluster.commands.settings import show_settings
 
     show_settings(word)
 

@@ -1,4 +1,4 @@
-"""`--dry-run` and `bonfire settings`: what would happen, and what can be set."""
+"""`--dry-run`: what would happen."""
 
 from __future__ import annotations
 
@@ -7,85 +7,150 @@ from pathlib import Path
 
 import psutil
 import tomli_w
-from pydantic import BaseModel
 from rich.console import Console
 from rich.markup import escape
 
 from actors.config import RolloutConfig
 from cluster.commands.base_model import describe_fine_tuning, learned_from
-from cluster.config.parse import section_of
 from cluster.config.schema import RunConfig
 from cluster.evaluation.base_scores import num_problems_drawn
-from cluster.fleet.gpu_memory import shares
-from cluster.fleet.needs import cpus_needed, largest_pass, memory_needed
+from cluster.fleet.gpu_memory import learner_bytes, num_gpus_needed, shares
+from cluster.fleet.needs import (
+    cpus_needed,
+    disk_needed,
+    largest_pass,
+    memory_needed,
+    model_shape,
+    published_bytes,
+)
 from cluster.fleet.nodes import bundle
 from cluster.fleet.ray_cluster import set_ray_environment
 from cluster.run import preflight
 from cluster.run.base_model import base_is_there
+from cluster.run.same_run import check_same_run
+from cluster.run_directory.checkpoints import newest_undamaged
 from learner.config import LearnerConfig
-from learner.verifier.config import VerifierTrainingConfig
+from learner.model import memory
 from verifiers.composition import Panel
 from verifiers.config import VerifierConfig
 from verifiers.types import Problem
 
+GIB = 2**30
 
-def show_plan(config: RunConfig, run_dir: Path, *, local: bool) -> None:
+
+def show_plan(config: RunConfig, run_dir: Path, *, local: bool, resume: bool = False) -> None:
     """Run every check, then print settings, steps, placement and memory. Starts nothing, writes nothing."""
     set_ray_environment(local=local)
     prepared = preflight.prepare(config, run_dir, local=local, port_patience_s=None)
     console = Console(highlight=False)
     console.print("[bold]settings[/bold]")
-    console.print(escape(tomli_w.dumps(config.model_dump(mode="json", exclude_none=True))))
-    there = config.sft is None or base_is_there(config)
+    console.print(escape(tomli_w.dumps(config.model_dump(mode="json", exclude_none=True))), soft_wrap=True)
+    _show_steps(console, config, run_dir, prepared, local=local, resume=resume)
+    _show_placement(console, config, local=local)
+    _show_memory(console, config, local=local)
+    if config.rollout.num_gpus or config.learner.num_gpus:
+        _show_gpu_memory(console, config, preflight.gpu_bytes_of(config, local=local))
+    console.print("[bold]disk[/bold] (estimate)")
+    free = f", {preflight.disk_free(run_dir) / GIB:.1f} GiB free on this machine's" if local else ""
+    console.print(f"  {run_dir}  {disk_needed(config) / GIB:.2f} GiB{free}", markup=False, soft_wrap=True)
+    try:
+        preflight.check_port(config.metrics)
+    except ValueError as error:  # another run's, which may be over by then
+        console.print(f"[yellow]now in use[/yellow] {escape(str(error))}", soft_wrap=True)
+
+
+def _show_steps(
+    console: Console,
+    config: RunConfig,
+    run_dir: Path,
+    prepared: preflight.Prepared,
+    *,
+    local: bool,
+    resume: bool,
+) -> None:
+    def show(what: str, text: str) -> None:
+        console.print(f"  {what:14} {text}", markup=False, soft_wrap=True)
+
     prompts = [*prepared.train_prompts, *prepared.test_prompts]
     preflight.check_demonstrations(config, prepared.train_problems, prepared.tokenizer)
     demonstrations = learned_from(config, prepared.tokenizer)
     # Workers elsewhere, or with a GPU, may have what this process has not.
     is_here = local and not config.verifier.num_gpus
     trial = try_verifier(config.verifier, prepared.train_problems[0]) if is_here else "not called from here"
-    train, n = config.train, config.rollout.samples_per_prompt
-    groups = train.steps * train.groups_per_step
     console.print("[bold]plan[/bold]")
-    console.print(f"  run directory  {run_dir} (not made yet)", soft_wrap=True)
-    console.print(
-        f"  model          {config.model}{'' if there else ' (made first, by [sft])'}", markup=False
-    )
+    show("run directory", _described(run_dir, config, prepared.train_problems, resume=resume))
+    there = config.sft is None or base_is_there(config)
+    show("model", f"{config.model}{'' if there else ' (made first, by [sft])'}")
+    if config.learner.lora is not None:
+        show("adapters", describe_adapters(config))
     if demonstrations is not None:
-        console.print(f"  fine-tuning    {describe_fine_tuning(config, demonstrations)}", markup=False)
-    console.print(
-        f"  problems       {len(prepared.train_problems):,} to train on, {len(prepared.test_problems):,} held out, "
-        f"prompts of {min(map(len, prompts))} to {max(map(len, prompts))} tokens"
+        show("fine-tuning", describe_fine_tuning(config, demonstrations))
+    show(
+        "problems",
+        f"{len(prepared.train_problems):,} to train on, {len(prepared.test_problems):,} held out, "
+        f"prompts of {min(map(len, prompts))} to {max(map(len, prompts))} tokens",
     )
-    console.print(f"  verifier       {config.verifier.label}: {trial}", markup=False, soft_wrap=True)
+    show("verifier", f"{config.verifier.label}: {trial}")
     if config.objective.needs_base_scores:
         num_drawn, m = num_problems_drawn(config, len(prepared.train_problems)), config.objective.base_samples
-        console.print(
-            f"  base scores    {num_drawn:,} problems x {m} samples = {num_drawn * m:,} samples of the base model, once, "
-            "before the training",
-            soft_wrap=True,
+        show(
+            "base scores",
+            f"{num_drawn:,} problems x {m} samples = {num_drawn * m:,} samples of the base model, once, before the training",
         )
-    console.print(
-        f"  training       {train.steps} steps x {train.groups_per_step} prompts x {n} samples = {groups * n:,} "
-        f"samples, {groups / len(prepared.train_problems):.1f} epochs, "
-        + ("synchronous" if train.max_staleness == 0 else f"at most {train.max_staleness} versions behind")
+    train, n = config.train, config.rollout.samples_per_prompt
+    groups = train.steps * train.groups_per_step
+    behind = f"at most {train.max_staleness} versions behind" if train.max_staleness else "synchronous"
+    show(
+        "training",
+        f"{train.steps} steps x {train.groups_per_step} prompts x {n} samples = {groups * n:,} samples, "
+        f"{groups / len(prepared.train_problems):.1f} epochs, {behind}",
     )
     if config.evaluation and config.evaluation.every:
         every, n = config.evaluation.every, config.evaluation.during_samples
         num_asked = min(config.evaluation.during_problems, len(prepared.test_problems))
         num = 1 + -(-train.steps // every)
         kept = f", the best checkpoint by {train.keep_best} is kept" if train.keep_best else ""
-        console.print(
-            f"  while it trains {num} evaluations, one every {every} steps, of {num_asked} held-out problems x {n} samples "
-            f"= {num * num_asked * n:,} samples, k = {list(config.during_ks)}{kept}",
-            soft_wrap=True,
+        show(
+            "while it trains",
+            f"{num} evaluations, one every {every} steps, of {num_asked} held-out problems x {n} samples = "
+            f"{num * num_asked * n:,} samples, k = {list(config.during_ks)}{kept}",
         )
     if config.evaluation:
         temperatures = config.evaluation.temperatures or (config.rollout.temperature,)
         samples = config.evaluation.samples_per_problem * len(prepared.test_problems)
-        console.print(
-            f"  evaluation     {samples:,} samples of each of 2 models at T = {list(temperatures)}, "
-            f"k = {list(config.evaluation.ks)}"
+        show(
+            "evaluation",
+            f"{samples:,} samples of each of 2 models at T = {list(temperatures)}, k = {list(config.evaluation.ks)}",
         )
+
+
+def _described(run_dir: Path, config: RunConfig, problems: list[Problem], *, resume: bool) -> str:
+    """Raises ValueError, as the run would, for a checkpoint that is not of this run."""
+    if not resume:
+        return f"{run_dir} (not made yet)"
+    checkpoint, _ = newest_undamaged(run_dir)
+    if checkpoint is None:
+        return f"{run_dir}, which has no checkpoint yet: it begins anew"
+    reconciled = check_same_run(checkpoint, config, problems)
+    return "; ".join([f"{run_dir}, from {checkpoint.name} on", *reconciled.describe()])
+
+
+def describe_adapters(config: RunConfig) -> str:
+    """Rank, what is trained, and what an update of the engines takes."""
+    lora, shape = config.learner.lora, model_shape(config)
+    assert lora is not None
+    published = published_bytes(config) / memory.FLOAT32_BYTES
+    what, size = (
+        ("adapters alone", memory.FLOAT32_BYTES) if config.learner.rank_apart else ("whole weights", 0)
+    )
+    num_bytes = published * (size or memory.bytes_of(config.rollout.dtype))
+    return (
+        f"rank {lora.rank}, alpha {lora.alpha:g}, on {', '.join(lora.target)}: {shape.num_adapter_parameters / 1e6:.1f} M "
+        f"parameters are trained, {shape.num_parameters / 1e6:,.1f} M are not; engines get {what}, {num_bytes / 1e6:,.1f} MB"
+    )
+
+
+def _show_placement(console: Console, config: RunConfig, *, local: bool) -> None:
     console.print("[bold]placement[/bold]")
     most_rollout, most_verifier = config.most_workers
     roles: list[tuple[str, str, RolloutConfig | VerifierConfig | LearnerConfig]] = [
@@ -97,35 +162,56 @@ def show_plan(config: RunConfig, run_dir: Path, *, local: bool) -> None:
         custom = "".join(f", {amount} {name}" for name, amount in section.resources.items())
         num_gpus = bundle(section).get("GPU", 0.0)
         if isinstance(section, RolloutConfig) and section.tensor_parallel > 1:
-            custom += f" on one node, each an engine in {section.tensor_parallel} parts"
+            custom += f", on one node, each an engine in {section.tensor_parallel} parts"
         console.print(
-            f"  {role:9} {workers} x {section.num_cpus:g} CPU, {num_gpus:g} GPU{custom}", markup=False
+            f"  {role:9} {workers} x {section.num_cpus:g} CPU, {num_gpus:g} GPU{custom}",
+            markup=False,
+            soft_wrap=True,
         )
     if local:
         needed, here = cpus_needed(config), os.cpu_count() or 1
         over = "" if needed <= here else ": they will share, and be slower"
         console.print(f"  CPUs      {needed:g} reserved, {here} here{over}")
-    console.print("[bold]memory[/bold] (estimate)")
+    if num_gpus := num_gpus_needed(config):
+        parts = [f"{role} {section.num_gpus:g}" for role, _, section in roles if 0 < section.num_gpus < 1]
+        shared = f", of which shares are taken: {', '.join(parts)}" if parts else ""
+        console.print(f"  GPUs      {num_gpus}{shared}")
+
+
+def _show_memory(console: Console, config: RunConfig, *, local: bool) -> None:
+    console.print("[bold]memory of the machines[/bold] (estimate)")
     available = psutil.virtual_memory().available
-    memory = memory_needed(config, available if local else None)
-    for role, needed in memory.items():
-        console.print(f"  {role:18} {needed / 2**30:5.1f} GiB")
-    here_text = f", {available / 2**30:.1f} GiB available here" if local else ""
-    console.print(f"  {'all':18} {sum(memory.values()) / 2**30:5.1f} GiB{here_text}")
+    needed = memory_needed(config, available if local else None)
+    for role, of_role in needed.items():
+        console.print(f"  {role:18} {of_role / GIB:5.1f} GiB")
+    here_text = f", {available / GIB:.1f} GiB available here" if local else ""
+    console.print(f"  {'all':18} {sum(needed.values()) / GIB:5.1f} GiB{here_text}")
     if not config.learner.num_gpus:
         largest, recompute = largest_pass(config, available if local else None)
-        how = "recomputing its blocks" if recompute else "keeping its blocks"
-        console.print(f"  {'(a learner pass':18} {largest / 2**30:5.1f} GiB, {how})")
-    gpu_bytes = preflight.gpu_bytes_of(config, local=local)
-    if gpu_bytes is not None:
-        console.print(f"[bold]memory of a GPU[/bold] of {gpu_bytes / 2**30:.1f} GiB (estimate)")
-        for share in shares(config, gpu_bytes):
-            needed, given = share.needed_bytes / 2**30, share.given * gpu_bytes / 2**30
-            console.print(f"  {share.role:18} {needed:5.1f} GiB of {given:.1f}")
-    try:
-        preflight.check_port(config.metrics)
-    except ValueError as error:  # another run's, which may be over by then
-        console.print(f"[yellow]now in use[/yellow] {escape(str(error))}", soft_wrap=True)
+        console.print(f"  {'(a learner pass':18} {largest / GIB:5.1f} GiB, {_how(recompute)})")
+
+
+def _show_gpu_memory(console: Console, config: RunConfig, gpu_bytes: float | None) -> None:
+    if gpu_bytes is None:
+        console.print(
+            "[bold]memory of a GPU[/bold] (estimate; not checked: set gpu_memory_gib to what one has)",
+            soft_wrap=True,
+        )
+    else:
+        console.print(f"[bold]memory of a GPU[/bold] of {gpu_bytes / GIB:.1f} GiB (estimate)")
+    size = float("inf") if gpu_bytes is None else gpu_bytes
+    for share in shares(config, size):
+        given = "" if gpu_bytes is None else f" of {share.given * gpu_bytes / GIB:.1f}"
+        how = ""
+        if share.role == "learner":
+            how = f", {_how(learner_bytes(config, share.given * size)[1])}"
+        console.print(f"  {share.role:18} {share.needed_bytes / GIB:5.1f} GiB{given}{how}")
+    if config.verifier.num_gpus:
+        console.print(f"  {'verifier':18} not estimated: what its models take")
+
+
+def _how(recompute: bool) -> str:
+    return "recomputing its blocks" if recompute else "keeping its blocks"
 
 
 def _number(workers: int, at_most: int) -> str:
@@ -146,45 +232,3 @@ def try_verifier(config: VerifierConfig, problem: Problem) -> str:
                 "for models do answer nothing"
             )
     return f"an empty completion has reward {verdict.reward:g}, score {verdict.score:g}, status {verdict.status!r}"
-
-
-def show_settings(word: str = "") -> None:
-    """Every setting whose dotted path has `word` in it, with default and meaning.
-
-    Raises ValueError where there is none.
-    """
-    console = Console(highlight=False)
-    shown = _show_section(console, RunConfig, "", word)
-    heading = "\n[bold cyan]\\[train-verifier][/bold cyan] given as --set key=value, in no file"
-    shown += _show_section(console, VerifierTrainingConfig, "", word, heading=heading)
-    if not shown:
-        raise ValueError(f"no setting has {word!r} in its path: see `bonfire settings` for all")
-
-
-def _show_section(
-    console: Console, model: type[BaseModel], prefix: str, word: str, *, heading: str | None = None
-) -> int:
-    """How many settings of the section, and of those in it, were shown; the heading only where there are any."""
-    sections: list[tuple[str, type[BaseModel]]] = []
-    shown = 0
-    for name, field in model.model_fields.items():
-        section = section_of(field.annotation)
-        if section is not None:
-            sections.append((name, section))
-            continue
-        if word not in f"{prefix}{name}":
-            continue
-        if heading is not None and not shown:
-            console.print(heading, soft_wrap=True)
-        shown += 1
-        default = "required" if field.is_required() else f"{field.default!r}"
-        if field.default_factory is not None:
-            default = field.default_factory.__doc__ or ""
-        console.print(f"[bold]{prefix}{name}[/bold] = {escape(default)}", soft_wrap=True)
-        # In a pipe a line is what grep finds; on a screen it is wrapped by words.
-        console.print(f"    {escape(field.description or '')}", soft_wrap=not console.is_terminal)
-    for name, section in sections:
-        meaning = escape((section.__doc__ or "").splitlines()[0])
-        below = f"\n[bold cyan]\\[{prefix}{name}][/bold cyan] {meaning}"
-        shown += _show_section(console, section, f"{prefix}{name}.", word, heading=below)
-    return shown

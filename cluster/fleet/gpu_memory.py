@@ -1,16 +1,16 @@
-"""Whether an engine and a learner that share a GPU fit into it, by estimate.
+"""What engines and the learner take of a GPU, by estimate.
 
 `rollout.num_gpus = 0.5` is a place for Ray, and half of the GPU's memory: the learner is kept from taking more than its
-share, and an engine takes no more than it is given. What has no share of one is not looked at. The estimates are those of
-the learner on a CPU, which were measured, and what vLLM is known to take; none was measured on a GPU.
+share, and an engine takes no more than it is given. The estimates are those of the learner on a CPU, which were measured,
+and what vLLM is known to take; none was measured on a GPU. Verifiers' models are not looked at.
 """
 
 from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from actors.environment import batched_tokens
 from cluster.config.schema import RunConfig
@@ -22,12 +22,14 @@ ENGINE_BYTES = 2.0 * 2**30
 TINY_SHARE = 0.05
 """No smaller one is proposed."""
 
+Role = Literal["rollout", "learner"]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Share:
-    """One role's part of a GPU."""
+    """Of one GPU, what a part of an engine or a rank of the learner takes, which may have it to itself."""
 
-    role: str
+    role: Role
     given: float
     """Of the GPU: `num_gpus`."""
     needed_bytes: float
@@ -38,64 +40,58 @@ class Share:
 
 
 def shares(config: RunConfig, gpu_bytes: float) -> list[Share]:
-    """Of the roles that have a part of a GPU."""
+    """Of the roles that compute on GPUs; infinite `gpu_bytes`: the learner keeps all that it would rather not recompute."""
     found = []
-    if 0 < config.rollout.num_gpus < 1:
+    if config.rollout.num_gpus:
         needed = engine_bytes(config)
         found.append(Share(role="rollout", given=config.rollout.num_gpus, needed_bytes=needed))
-    if 0 < config.learner.num_gpus < 1:
-        needed = learner_bytes(config, config.learner.num_gpus * gpu_bytes)
+    if config.learner.num_gpus:
+        needed = learner_bytes(config, config.learner.num_gpus * gpu_bytes)[0]
         found.append(Share(role="learner", given=config.learner.num_gpus, needed_bytes=needed))
     return found
 
 
 def engine_bytes(config: RunConfig) -> float:
-    """Weights, KV cache, and the largest step of an engine that has one GPU."""
+    """Of a part's weights and KV cache, an adapter's place, and the largest step."""
     rollout, shape = config.rollout, model_shape(config)
     size = memory.bytes_of(rollout.dtype)
     widest = max(block.rounded for block in shape.blocks)
     step = batched_tokens(rollout) * widest * size
     logits = 3 * rollout.max_num_seqs * shape.vocabulary * memory.FLOAT32_BYTES
-    weights = model_bytes(config) / memory.FLOAT32_BYTES * size
-    return weights + (rollout.kv_cache_mib << 20) + max(step, logits) + ENGINE_BYTES
+    divided = size * shape.num_parameters + (rollout.kv_cache_mib << 20)
+    # vLLM rounds the rank up to one that it has kernels for.
+    adapter = 2 * size * shape.num_adapter_parameters if rollout.adapter_rank else 0.0
+    return divided / rollout.tensor_parallel + adapter + max(step, logits) + ENGINE_BYTES
 
 
-def learner_bytes(config: RunConfig, share_bytes: float) -> float:
-    """Weights, optimizer and the largest pass of a learner of one rank; "auto" recomputes where its share is too small."""
-    fixed = memory.fixed_bytes(model_shape(config), config.learner) + memory.CUDA_BYTES
-    largest = pass_bytes(config, recompute=False)
-    if memory.recomputes(config.learner, largest, share_bytes - fixed):
-        largest = pass_bytes(config, recompute=True)
-    return fixed + largest
+def learner_bytes(config: RunConfig, share_bytes: float) -> tuple[float, bool]:
+    """Of a rank's weights, optimizer and largest pass, and whether that is recomputed: with "auto" where the share is too
+    small.
+
+    Of several ranks each has its part of all but the pass, and the weights of two blocks in whole while it computes them.
+    """
+    learner, shape = config.learner, model_shape(config)
+    fixed = memory.fixed_bytes(shape, learner) / learner.ranks + memory.CUDA_BYTES
+    if learner.ranks > 1:
+        whole = 2 * model_bytes(config) / len(shape.blocks)
+        fixed += whole * memory.bytes_of(learner.weights_dtype) / memory.FLOAT32_BYTES
+    recompute = memory.recomputes(learner, pass_bytes(config, recompute=False), share_bytes - fixed)
+    return fixed + pass_bytes(config, recompute=recompute), recompute
 
 
-def _proposed(config: RunConfig, found: Sequence[Share], gpu_bytes: float) -> list[float] | None:
-    """A share for each that would do; None where all engines, verifiers and the learner then have more than a GPU."""
+def num_gpus_needed(config: RunConfig) -> int:
+    """GPUs that hold all workers, as many as there may be; of shares as many as fit are put on one."""
     num_rollouts, num_verifiers = config.most_workers
-    proposed = [share.needed(gpu_bytes) for share in found]
-    numbers = {"rollout": num_rollouts, "learner": 1}
-    taken = sum(numbers[share.role] * one for share, one in zip(found, proposed, strict=True))
-    others = num_verifiers * config.verifier.num_gpus if config.verifier.num_gpus < 1 else 0.0
-    return proposed if taken + others <= 1 else None
-
-
-def check_shares(config: RunConfig, gpu_bytes: float) -> None:
-    """Raises ValueError, in one line, where a role needs more than its share; it says which would do, or what to lower."""
-    found = shares(config, gpu_bytes)
-    if all(share.needed_bytes <= share.given * gpu_bytes for share in found):
-        return
-    given = " and ".join(f"{share.role}.num_gpus = {share.given:g}" for share in found)
-    parts = " and ".join(f"{share.role} about {share.needed_bytes / 2**30:.1f} GiB" for share in found)
-    proposed = _proposed(config, found, gpu_bytes)
-    if proposed is not None:
-        remedy = "set " + " ".join(
-            f"{share.role}.num_gpus={one:g}" for share, one in zip(found, proposed, strict=True)
-        )
-    else:
-        lora = "" if config.learner.lora else "add [learner.lora], "
-        rounded = "" if config.learner.weights_dtype == "bfloat16" else "set learner.weights_dtype=bfloat16, "
-        remedy = f"{lora}{rounded}lower rollout.kv_cache_mib or learner.micro_batch_tokens, take a smaller model, or a GPU each"
-    raise ValueError(f"{given} of a GPU of {gpu_bytes / 2**30:.1f} GiB: {parts} are needed: {remedy}")
+    wanted = [config.learner.num_gpus] * config.learner.ranks
+    wanted += [config.rollout.gpus_of_worker] * num_rollouts + [config.verifier.num_gpus] * num_verifiers
+    free: list[float] = []
+    for share in sorted((one for one in wanted if 0 < one < 1), reverse=True):
+        place = next((place for place, left in enumerate(free) if share <= left + 1e-9), None)
+        if place is None:
+            free.append(1 - share)
+        else:
+            free[place] -= share
+    return int(sum(one for one in wanted if one >= 1)) + len(free)
 
 
 def gpu_bytes_here() -> float | None:

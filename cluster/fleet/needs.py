@@ -16,7 +16,7 @@ PROCESS_BYTES = 1.0 * 2**30
 LEARNER_PROCESS_BYTES = 0.6 * 2**30
 """The same of a learner, which imports no vLLM."""
 CHECKPOINT_COPIES = 3
-"""What is trained and AdamW's two averages, in float32."""
+"""What is trained and AdamW's two averages."""
 MERGED_VERSIONS = 2
 """Of adapted weights: the one that is published, and the one before, which the next is written over."""
 
@@ -224,11 +224,15 @@ def disk_needed(config: RunConfig) -> float:
     trajectories.
     """
     num_best = 2 if config.train.keep_best else 0
-    if config.learner.lora is None:
-        of_one, merged = 3 * model_bytes(config), 0.0
+    learner, merged = config.learner, 0.0
+    if learner.lora is None:
+        size = memory.bytes_of(learner.weights_dtype)
+        of_one = CHECKPOINT_COPIES * size * model_bytes(config) / memory.FLOAT32_BYTES
     else:
         of_one = CHECKPOINT_COPIES * memory.FLOAT32_BYTES * num_adapter_parameters(config)
-        merged = 2 * model_bytes(config) if config.evaluation else 0.0  # of the last policy, and of the best
+        if config.evaluation and not learner.rank_apart:  # the last policy, and the best
+            size = memory.bytes_of(config.rollout.dtype)
+            merged = 2 * size * model_bytes(config) / memory.FLOAT32_BYTES
     checkpoints = (config.train.keep_checkpoints + 1 + num_best) * of_one + merged
     tokens = config.train.steps * config.train.groups_per_step * config.rollout.samples_per_prompt
     return checkpoints + tokens * min(config.rollout.max_tokens, 512) * 12 + 64 * 2**20

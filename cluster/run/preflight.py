@@ -20,7 +20,8 @@ from actors.model_files import CONFIG, is_adapter, read_object, text_settings
 from actors.tokens import encode_demonstrations, load_tokenizer, stop_token_ids
 from cluster.config.schema import MetricsConfig, RunConfig
 from cluster.fleet.capacity import check_private_has
-from cluster.fleet.gpu_memory import check_shares, gpu_bytes_here
+from cluster.fleet.gpu_memory import gpu_bytes_here
+from cluster.fleet.gpu_remedies import check_shares
 from cluster.fleet.needs import (
     described_by,
     disk_needed,
@@ -87,7 +88,8 @@ def prepare(
     if local:
         warn_of_slow_dtypes(config)
         check_memory(config)
-    check_disk(config, run_dir)
+    if local or port_patience_s is not None:
+        check_disk(config, run_dir)
     return Prepared(
         train_problems=train.problems,
         train_prompts=train.prompts,
@@ -266,24 +268,29 @@ def check_fine_tuning_memory(config: RunConfig) -> None:
 
 
 def check_gpu_shares(config: RunConfig, *, local: bool) -> None:
-    """What shares a GPU must fit into it, where it is known how large that is."""
+    """What is on a GPU must fit into it, where it is known how large that is."""
     if (gpu_bytes := gpu_bytes_of(config, local=local)) is not None:
         check_shares(config, gpu_bytes)
 
 
 def gpu_bytes_of(config: RunConfig, *, local: bool) -> float | None:
-    """Memory of the GPU that workers share; None where none do, or it is not known."""
-    if not any(0 < section.num_gpus < 1 for section in (config.rollout, config.learner)):
+    """Memory of a GPU; None where neither engines nor learner are on one, or it is not known."""
+    if not (config.rollout.num_gpus or config.learner.num_gpus):
         return None
     if config.gpu_memory_gib is not None:
         return config.gpu_memory_gib * 2**30
     return gpu_bytes_here() if local else None
 
 
+def disk_free(run_dir: Path) -> int:
+    """Bytes free on the file system where the run directory is, or will be."""
+    existing = next(path for path in [run_dir, *run_dir.absolute().parents] if path.exists())
+    return shutil.disk_usage(existing).free
+
+
 def check_disk(config: RunConfig, run_dir: Path) -> None:
     """The file system of the run directory must hold what the run writes."""
-    existing = next(path for path in [run_dir, *run_dir.absolute().parents] if path.exists())
-    needed, free = disk_needed(config), shutil.disk_usage(existing).free
+    needed, free = disk_needed(config), disk_free(run_dir)
     if needed > free:
         raise ValueError(
             f"this run writes about {needed / 2**30:.2f} GiB to {run_dir}, {free / 2**30:.2f} GiB are free: "

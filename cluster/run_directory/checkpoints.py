@@ -14,23 +14,16 @@ def holds_run(run_dir: Path) -> bool:
     return (run_dir / SETTINGS_FILE).exists() or bool(finished_checkpoints(run_dir))
 
 
-def usable_checkpoint(run_dir: Path, tell: Callable[[str], None]) -> Path | None:
-    """The newest checkpoint that is as it was written; None where the run has none yet.
+def newest_undamaged(run_dir: Path) -> tuple[Path | None, list[tuple[Path, str]]]:
+    """The newest checkpoint that is as it was written, None where the run has none yet, and newer ones with their damage.
 
-    Damaged ones that are newer are set aside, which `tell` hears, a line each. Raises ValueError where there
-    are checkpoints, but none that can be used; then nothing is changed.
+    Raises ValueError where there are checkpoints, but none that can be used.
     """
     damaged: list[tuple[Path, str]] = []
     for checkpoint in reversed(finished_checkpoints(run_dir)):
         damage = _damage(checkpoint)
         if damage is None:
-            for path, what in damaged:
-                aside = set_aside(path)
-                tell(
-                    f"checkpoint {path} is damaged ({what}): it is kept as {aside.name}, the run goes on from "
-                    f"{checkpoint.name}"
-                )
-            return checkpoint
+            return checkpoint, damaged
         damaged.append((checkpoint, damage))
     if damaged:
         listed = "; ".join(f"{path.name}: {what}" for path, what in damaged)
@@ -38,7 +31,19 @@ def usable_checkpoint(run_dir: Path, tell: Callable[[str], None]) -> Path | None
             f"{run_dir / 'checkpoints'} has no checkpoint that can be used ({listed}): bring one back from a copy, or "
             "begin anew with another run_dir"
         )
-    return None
+    return None, []
+
+
+def usable_checkpoint(run_dir: Path, tell: Callable[[str], None]) -> Path | None:
+    """The same, with damaged ones that are newer set aside, which `tell` hears, a line each."""
+    checkpoint, damaged = newest_undamaged(run_dir)
+    for path, what in damaged:
+        assert checkpoint is not None
+        aside = set_aside(path)
+        tell(
+            f"checkpoint {path} is damaged ({what}): it is kept as {aside.name}, the run goes on from {checkpoint.name}"
+        )
+    return checkpoint
 
 
 def _damage(checkpoint: Path) -> str | None:

@@ -11,7 +11,8 @@ from actors.config import RolloutConfig
 from cluster.commands.plan import show_plan
 from cluster.config.parse import load_config
 from cluster.config.schema import RunConfig
-from cluster.fleet.gpu_memory import check_shares, gpu_bytes_here, learner_bytes, shares
+from cluster.fleet.gpu_memory import gpu_bytes_here, learner_bytes, num_gpus_needed, shares
+from cluster.fleet.gpu_remedies import check_shares
 from cluster.fleet.needs import model_shape
 from cluster.run.model_checks import check_adaptable, check_divisible
 from learner.config import LearnerConfig
@@ -44,6 +45,32 @@ def config_of(model, rollout, learner, **settings) -> RunConfig:
     )
 
 
+def remedies_of(error: ValueError) -> list[str]:
+    """The settings that are each said to be enough."""
+    assert "\n" not in str(error)
+    return str(error).rpartition(": set ")[2].split(", or ")
+
+
+def check_that_each_does(config: RunConfig, error: ValueError, gpu_bytes: float) -> list[str]:
+    """What the error names, tried."""
+    remedies = remedies_of(error)
+    for remedy in remedies:
+        settings = config.model_dump(exclude_none=True)
+        for override in remedy.split():
+            path, value = override.split("=")
+            *sections, name = path.split(".")
+            place = settings
+            for section in sections:
+                place = place.setdefault(section, {})
+            place[name] = type_of(value)
+        check_shares(RunConfig.model_validate(settings), gpu_bytes)
+    return [remedy.split("=")[0] for remedy in remedies]
+
+
+def type_of(value: str) -> float | str:
+    return float(value) if value.replace(".", "").isdigit() else value
+
+
 def test_an_engine_takes_its_weights_and_its_cache_and_a_learner_what_it_trains(small):
     config = config_of(small, {"num_gpus": 0.5}, {"num_gpus": 0.5, **LORA})
     engine, learner = shares(config, 24 * GIB)
@@ -55,38 +82,109 @@ def test_an_engine_takes_its_weights_and_its_cache_and_a_learner_what_it_trains(
     assert fixed < learner.needed_bytes < 12 * GIB
 
 
+def test_engines_that_apply_adapters_have_a_place_for_one(small):
+    merged, apart = (
+        shares(config_of(small, {"num_gpus": 0.5}, {"num_gpus": 0.5, **lora}), 24 * GIB)[0].needed_bytes
+        for lora in (LORA, {**LORA, "lora": {**LORA["lora"], "publish": "adapter"}})
+    )
+    assert 2 * 30e6 < apart - merged < 5 * 40e6
+
+
+def test_each_gpu_has_its_part_of_an_engine_and_of_a_learner(large):
+    of_one = shares(config_of(large, {"num_gpus": 1}, {"num_gpus": 1}), 1e15)
+    of_four = shares(
+        config_of(large, {"num_gpus": 1, "tensor_parallel": 4}, {"num_gpus": 1, "ranks": 4}), 1e15
+    )
+    weights = 2 * model_shape(config_of(large, {"num_gpus": 1}, {})).num_parameters
+    assert of_one[0].needed_bytes - of_four[0].needed_bytes == pytest.approx(0.75 * (weights + 4 * GIB))
+    fixed = 8 * weights  # 16 bytes a parameter
+    assert of_one[1].needed_bytes - of_four[1].needed_bytes == pytest.approx(0.75 * fixed, rel=0.1)
+
+
 def test_all_weights_of_a_model_do_not_fit_where_its_adapters_do(small):
     with_adapters = config_of(small, {"num_gpus": 0.45}, {"num_gpus": 0.55, **LORA})
     check_shares(with_adapters, 24 * GIB)
-    with pytest.raises(
-        ValueError, match=r"of a GPU of 24.0 GiB: rollout about .* learner about 2\d.* add \[learner.lora\]"
-    ) as error:
-        check_shares(config_of(small, {"num_gpus": 0.45}, {"num_gpus": 0.55}), 24 * GIB)
-    assert "\n" not in str(error.value)
+    whole = config_of(small, {"num_gpus": 0.45}, {"num_gpus": 0.55})
+    with pytest.raises(ValueError, match=r"a GPU of 24.0 GiB: rollout needs .* learner needs about 2\d") as error:
+        check_shares(whole, 24 * GIB)
+    assert "learner.lora.rank" in check_that_each_does(whole, error.value, 24 * GIB)
 
 
 def test_other_shares_are_named_where_those_would_do(small):
     config = config_of(small, {"num_gpus": 0.2}, {"num_gpus": 0.8, **LORA})
-    with pytest.raises(
-        ValueError, match="rollout.num_gpus = 0.2 and learner.num_gpus = 0.8 .*: set rollout"
-    ) as error:
+    with pytest.raises(ValueError, match=r"rollout.num_gpus = 0.2 gives 4.8") as error:
         check_shares(config, 24 * GIB)
-    proposed = dict(part.split("=") for part in str(error.value).rpartition(": set ")[2].split())
-    rollout, learner = (float(proposed[f"{role}.num_gpus"]) for role in ("rollout", "learner"))
-    check_shares(config_of(small, {"num_gpus": rollout}, {"num_gpus": learner, **LORA}), 24 * GIB)
+    assert check_that_each_does(config, error.value, 24 * GIB) == ["rollout.num_gpus"]
 
 
 def test_a_learner_recomputes_where_its_share_is_small(small):
     config = config_of(small, {"num_gpus": 0.5}, {"num_gpus": 0.5, **LORA})
     roomy, tight = learner_bytes(config, 100 * GIB), learner_bytes(config, 8 * GIB)
-    assert tight < 0.8 * roomy
+    assert tight[0] < 0.8 * roomy[0]
+    assert (roomy[1], tight[1]) == (False, True)
+
+
+@pytest.mark.parametrize(
+    ("rollout", "learner", "gpu_gib", "enough"),
+    [
+        ({"kv_cache_mib": 32768}, LORA, 24, {"rollout.kv_cache_mib", "rollout.tensor_parallel"}),
+        ({}, {"micro_batch_tokens": 65536}, 40, {"learner.micro_batch_tokens", "learner.lora.rank"}),
+        (
+            {},
+            {"lora": {"rank": 2048}, "weights_dtype": "bfloat16"},
+            24,
+            {"learner.lora.rank", "learner.ranks"},
+        ),
+    ],
+)
+def test_what_does_not_fit_a_gpu_of_its_own_is_refused_with_settings_that_would(
+    small, rollout, learner, gpu_gib, enough
+):
+    """Of the role that lacks memory alone."""
+    config = config_of(small, {"num_gpus": 1, **rollout}, {"num_gpus": 1, "recompute": "always", **learner})
+    with pytest.raises(ValueError, match=r"num_gpus = 1 gives") as error:
+        check_shares(config, gpu_gib * GIB)
+    named = check_that_each_does(config, error.value, gpu_gib * GIB)
+    assert enough <= set(named)
+    assert {name.split(".")[0] for name in named} == {next(iter(enough)).split(".")[0]}
+
+
+def test_of_two_roles_that_lack_memory_on_gpus_of_their_own_each_gets_its_remedies(small):
+    config = config_of(small, {"num_gpus": 1, "kv_cache_mib": 32768}, {"num_gpus": 1})
+    with pytest.raises(
+        ValueError, match=r"set rollout.kv_cache_mib=16384, .*; and set learner.weights_dtype=bfloat16, "
+    ):
+        check_shares(config, 24 * GIB)
+
+
+def test_no_single_setting_is_named_where_none_is_enough(large):
+    config = config_of(large, {"num_gpus": 0.5}, {"num_gpus": 0.5})
+    with pytest.raises(ValueError, match=r"no one setting is enough: .*or take a smaller model or a larger GPU$"):
+        check_shares(config, 12 * GIB)
 
 
 def test_two_engines_beside_a_learner_are_counted_twice_and_verifiers_too(small):
+    check_shares(config_of(small, {"num_gpus": 0.4}, {"num_gpus": 0.6, **LORA}), 24 * GIB)
     for settings in ({"rollout": {"num_gpus": 0.2, "workers": 2}}, {"verifier": {"num_gpus": 0.3}}):
         rollout = {"num_gpus": 0.2, **settings.pop("rollout", {})}
-        with pytest.raises(ValueError, match="lower rollout.kv_cache_mib"):
+        with pytest.raises(ValueError) as error:
             check_shares(config_of(small, rollout, {"num_gpus": 0.6, **LORA}, **settings), 24 * GIB)
+        assert "rollout.num_gpus=0.4 learner" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("rollout", "learner", "settings", "expected"),
+    [
+        ({"num_gpus": 0.45}, {"num_gpus": 0.55}, {}, 1),
+        ({"num_gpus": 0.6}, {"num_gpus": 0.55}, {}, 2),
+        ({"num_gpus": 0.3, "workers": 3}, {"num_gpus": 0.1}, {}, 1),
+        ({"num_gpus": 0.4, "workers": 3}, {"num_gpus": 0.4}, {"verifier": {"num_gpus": 0.2, "workers": 2}}, 2),
+        ({"num_gpus": 1, "tensor_parallel": 2, "workers": 3}, {"num_gpus": 1, "ranks": 2}, {}, 8),
+        ({}, {}, {}, 0),
+    ],
+)
+def test_workers_are_counted_on_as_few_gpus_as_hold_them(small, rollout, learner, settings, expected):
+    assert num_gpus_needed(config_of(small, rollout, learner, **settings)) == expected
 
 
 @pytest.mark.parametrize(
@@ -108,12 +206,6 @@ def test_what_an_engine_cannot_divide_or_adapt_is_refused(parts, learner, words)
         check_adaptable(LearnerConfig(**learner), settings, "m")
 
 
-def test_what_has_a_gpu_of_its_own_is_not_looked_at(large):
-    config = config_of(large, {"num_gpus": 1}, {"num_gpus": 1})
-    assert shares(config, GIB) == []
-    check_shares(config, GIB)
-
-
 def test_a_machine_without_a_driver_has_no_gpu(monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
     assert gpu_bytes_here() is None
@@ -132,7 +224,7 @@ def test_a_driver_tells_of_the_smallest_gpu(monkeypatch, tmp_path):
     [
         ("one_gpu", "small", "1 x 1 CPU, 0.45 GPU"),
         ("gsm8k", "small", "1 x 1 CPU, 1 GPU"),
-        ("one_node", "large", "3 x 1 CPU, 2 GPU on one node, each an engine in 2 parts"),
+        ("one_node", "large", "3 x 1 CPU, 2 GPU, on one node, each an engine in 2 parts"),
         ("cluster", "large", "16 (up to 32) x 1 CPU, 1 GPU, 1 rollout"),
     ],
 )
@@ -154,10 +246,13 @@ def test_the_examples_for_gpus_have_a_plan(example, size, placed, request, tmp_p
     show_plan(config, tmp_path / "run", local=False)
     plan = " ".join(capsys.readouterr().out.split())
     assert placed in plan
-    assert ("memory of a GPU of 24.0 GiB" in plan) == (example == "one_gpu")
+    of_gpu = plan.partition("memory of a GPU")[2]
+    assert ("of 24.0 GiB" if example == "one_gpu" else "not checked: set gpu_memory_gib") in of_gpu
+    assert "rollout" in of_gpu and "learner" in of_gpu
+    assert ("rank 32, alpha 64" in plan) == (example == "one_gpu")
 
 
 def test_the_example_for_one_gpu_is_refused_on_a_smaller_one(small, tmp_path):
     config = load_config(ROOT / "examples" / "one_gpu.toml", [f"model={small}", "gpu_memory_gib=12"])
-    with pytest.raises(ValueError, match="of a GPU of 12.0 GiB"):
+    with pytest.raises(ValueError, match="a GPU of 12.0 GiB"):
         check_shares(config, 12 * GIB)
