@@ -21,6 +21,7 @@ ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetens
 """What a directory of peft's holds instead of a model."""
 INDEX = "model.safetensors.index.json"
 LFS_MARK = b"version https://git-lfs"
+_LIKE_A_PATH = ("/", ".", "~")
 MAX_HEADER_BYTES = 100 << 20
 """What the safetensors library itself reads at most."""
 _SIZES = ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size", "max_position_embeddings")
@@ -44,8 +45,25 @@ def is_adapter(directory: Path) -> bool:
 
 
 def base_of_adapter(directory: Path) -> str:
-    """Path or hub id of the model that an adapter is of."""
-    return str(read_object(directory / ADAPTER_CONFIG)["base_model_name_or_path"])
+    """Path or hub id of the model that an adapter is of. Raises ValueError where that is a path, and not there."""
+    path = directory / ADAPTER_CONFIG
+    base = read_object(path).get("base_model_name_or_path")
+    if not isinstance(base, str) or not base:
+        raise ValueError(
+            f"{path} has no base_model_name_or_path: name the model that the adapter is of there"
+        )
+    if base.startswith(_LIKE_A_PATH) and not Path(base).is_dir():
+        raise ValueError(
+            f"the adapter {directory} is of the base model {base}, which is not there: bring it back, or set "
+            f"base_model_name_or_path in {path} to where it is now"
+        )
+    return base
+
+
+def where_models_are(directory: Path) -> str:
+    """For an error about what is no model: the newest one of the run, or of the checkpoint, that it is; empty for others."""
+    inside = sorted(directory.glob("checkpoints/step-*/model")) or [directory / "model"]
+    return f"; a model of this run is {inside[-1]}" if inside[-1].is_dir() else ""
 
 
 def read_object(path: Path) -> dict[str, Any]:

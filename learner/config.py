@@ -69,6 +69,7 @@ class LoraConfig(BaseModel):
     alpha: Finite = Field(
         32.0,
         gt=0,
+        le=100_000,
         description="B A is multiplied by alpha / rank, so that rank can change and learning_rate stay.",
     )
     target: Annotated[tuple[str, ...], BeforeValidator(_listed)] = Field(
@@ -109,6 +110,8 @@ class LoraConfig(BaseModel):
             raise ValueError(
                 f"rank = {self.rank} is more than the {MAX_RANK_APART} that vLLM has room for: lower it, or set publish = 'merged'"
             )
+        if len(set(self.target)) < len(self.target):
+            raise ValueError(f"target = {list(self.target)} names a layer twice: leave one out")
         if ALL_LINEAR in self.target and len(self.target) > 1:
             raise ValueError(
                 f"target = {list(self.target)}: {ALL_LINEAR!r} is all of them: leave it out, or the names"

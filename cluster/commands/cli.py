@@ -53,7 +53,9 @@ def train(
 ) -> None:
     """Train as CONFIG (a TOML file) says, then evaluate.
 
-    OVERRIDES change single settings by dotted path; values are TOML, bare words are strings.
+    OVERRIDES change single settings by dotted path; values are TOML, bare words are strings. learner.lora=none leaves out
+    a section that may be left out.
+
     Ctrl-C or SIGTERM finishes the step in progress, writes a checkpoint and says how to go on.
 
     \b

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import tomli_w
 from rich.console import Console
 
+from actors.model_files import is_adapter
 from cluster.commands.base_model import STAGE as BASE_STAGE
 from cluster.commands.base_model import base_stage, learned_from
 from cluster.commands.resume import check_not_running
@@ -291,6 +292,11 @@ def _show(result: Result, printer: Console) -> None:
         ("metrics", run_dir / "metrics.jsonl"),
         ("trajectories", result.record.trajectories_dir),
         ("checkpoint", result.checkpoint),
+        *(
+            [("export", f"bonfire export {run_dir} --merged DIR")]
+            if is_adapter(result.checkpoint / "model")
+            else []
+        ),
         *([("best", run_dir / (run_dir / BEST_LINK).readlink())] if (run_dir / BEST_LINK).exists() else []),
         *([("evaluation", report.directory), ("picture", run_dir / "report.png")] if report else []),
     ]:

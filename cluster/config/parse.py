@@ -17,13 +17,16 @@ from verifiers.problems.config import WITHOUT_EFFECT
 from verifiers.section_config import did_you_mean
 
 Section = TypeVar("Section", bound=BaseModel)
+NONE = "none"
+"""Of a section: that there is none."""
 _OBJECTIVES_WITHOUT = {
     name: ObjectiveConfig.model_fields.keys() - {"name", *own} for name, own in SETTINGS.items()
 }
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
-    """Read a TOML file and apply `key.path=value` overrides (values in TOML syntax; bare words are strings).
+    """Read a TOML file and apply `key.path=value` overrides (values in TOML syntax; bare words are strings; none leaves out
+    a section that may be left out).
 
     An override of `objective.name`, `objective.score_transform` or `problems.source` leaves out what the file sets for its
     own only.
@@ -41,7 +44,8 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     _make_room(settings, overrides, "objective.score_transform", {"none": ["base_samples"]})
     _make_room(settings, overrides, "problems.source", WITHOUT_EFFECT)
     for override in overrides:
-        _apply_override(settings, override)
+        if not _leave_out(settings, override):
+            _apply_override(settings, override)
     given = [override.partition("=")[0].strip() for override in overrides]
     return parse_config(settings, source=str(path), overridden=given)
 
@@ -103,6 +107,25 @@ def _make_room(
     settings[section_name] = {name: value for name, value in section.items() if name not in others}
 
 
+def _leave_out(settings: dict[str, Any], override: str) -> bool:
+    """Whether it is `section=none`, of a section that may be left out; then that is done."""
+    key, _, text = override.partition("=")
+    *parents, leaf = key.strip().split(".")
+    field = _field((*parents, leaf), RunConfig)
+    if field is None or text.strip(" \"'") != NONE or not _may_be_left_out(field.annotation):
+        return False
+    section: Any = settings
+    for parent in parents:
+        section = section.get(parent) if isinstance(section, dict) else None
+    if isinstance(section, dict):
+        section.pop(leaf, None)
+    return True
+
+
+def _may_be_left_out(annotation: Any) -> bool:
+    return section_of(annotation) is not None and type(None) in getattr(annotation, "__args__", ())
+
+
 def _apply_override(settings: dict[str, Any], override: str) -> None:
     key, separator, text = override.partition("=")
     if not separator or not all(key.strip().split(".")):
@@ -144,12 +167,27 @@ def _describe(problem: Any, model: type[BaseModel] = RunConfig) -> list[str]:
             f"{path} {line}" if line.startswith("= ") else section + line.removeprefix(section)
             for line in message.splitlines()
         ]
+    if problem["type"] == "model_type":
+        field = _field(problem["loc"], model)
+        leave_out = (
+            f", or {path}={NONE} to leave it out" if field and _may_be_left_out(field.annotation) else ""
+        )
+        return [f"{path} = {problem['input']!r} is a section, not a setting: give its settings{leave_out}"]
     if problem["type"] == "literal_error" and isinstance(problem["input"], str):
         choices = re.findall(r"'([^']+)'", problem["ctx"]["expected"])
         message += did_you_mean(problem["input"], choices)
     if problem["type"] == "finite_number" and problem["input"] == math.inf:
         message += ": give a large one, such as 1e9, for a limit that is never to be reached"
     return [f"{path} = {problem['input']!r}: {message[0].lower()}{message[1:]}"]
+
+
+def _field(location: tuple[Any, ...], model: Any) -> Any:
+    """What the model knows of the setting or section at this place; None: nothing."""
+    field = None
+    for part in location:
+        field = model.model_fields.get(str(part)) if model is not None else None
+        model = section_of(field.annotation) if field else None
+    return field
 
 
 def _suggestion(location: tuple[Any, ...], model: Any) -> str:

@@ -169,8 +169,9 @@ class RunConfig(BaseModel):
     gpu_memory_gib: Finite | None = Field(
         None,
         gt=0,
-        description="Memory of the GPU that engine and learner share, by which their shares are checked; None: of the "
-        "smallest of this machine, where it has one.",
+        le=1024,
+        description="GiB that one GPU has, by which it is checked that what is on it fits; None: of the smallest of this "
+        "machine, where it has one.",
     )
     problems: ProblemsConfig = ProblemsConfig()
     verifier: VerifierConfig = VerifierConfig()

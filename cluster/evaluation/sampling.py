@@ -242,6 +242,8 @@ async def _until_finished(
         for task in done:
             task.result()
     finally:
-        waiting.cancel()
+        for task in (waiting, *workers):
+            task.cancel()
+        await asyncio.gather(waiting, *workers, return_exceptions=True)
         for stop in stops:
             await stop()

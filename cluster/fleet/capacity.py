@@ -34,7 +34,7 @@ def check_private_has(config: RunConfig, *, trains: bool = True) -> None:
                 remedy = "lower the numbers of workers or what each reserves"
             raise ValueError(
                 f"{settings}: the workers reserve {needed:g} {what} ({parts}), and a Ray cluster of this machine alone has "
-                f"{there:g}: {remedy}, or join a cluster that has more with --address HOST:PORT"
+                f"{there:g}: {remedy}, or join a cluster that has more with --address HOST:PORT (for a plan, --dry-run, it need not be there)"
             )
 
 

@@ -88,10 +88,10 @@ def check_divisible(rollout: RolloutConfig, settings: Mapping[str, Any], model: 
         return whole_heads and not any(width % number for width in widths)
 
     if not divides(parts):
-        possible = "".join(f", {number}" for number in range(2, heads + 1) if divides(number))
+        possible = [str(number) for number in range(1, heads + 1) if divides(number)]
         raise ValueError(
             f"rollout.tensor_parallel = {parts} does not divide model = {model!r} ({heads} attention heads, {of_keys} of keys "
-            f"and values, feed-forward layers of {max(widths)}): set it to 1{possible}"
+            f"and values, feed-forward layers of {max(widths)}): set it to {' or '.join(possible)}"
         )
 
 

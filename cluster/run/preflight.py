@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 
 from actors.engine_config import check_known, known_arguments
-from actors.model_files import CONFIG, is_adapter, read_object, text_settings
+from actors.model_files import CONFIG, is_adapter, read_object, text_settings, where_models_are
 from actors.tokens import encode_demonstrations, load_tokenizer, stop_token_ids
 from cluster.config.schema import MetricsConfig, RunConfig
 from cluster.fleet.capacity import check_private_has
@@ -125,7 +125,9 @@ def check_model(model: str, setting: str = "model") -> None:
         )
     directory = model_directory(model)
     if not (directory / CONFIG).is_file():
-        raise ValueError(f"{setting} = {model!r} has no config.json: it is no transformers checkpoint")
+        raise ValueError(
+            f"{setting} = {model!r} has no config.json: it is no transformers checkpoint{where_models_are(directory)}"
+        )
     if not list(directory.glob("*.safetensors")):
         raise ValueError(
             f"{setting} = {model!r} has no *.safetensors file: other formats are not loaded; convert it with save_pretrained"

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
-from actors.model_files import is_adapter, stored_shapes
+from actors.model_files import is_adapter, stored_shapes, where_models_are
 from learner.model import attention
 from learner.model.head import check_head
 
@@ -23,7 +23,7 @@ def resolve_model(model: str) -> Path:
             )
         if not (path / "config.json").is_file():
             raise ValueError(
-                f"model = {model!r} has no config.json: name a directory written by save_pretrained"
+                f"model = {model!r} has no config.json: name a directory written by save_pretrained{where_models_are(path)}"
             )
         return path
     from huggingface_hub import snapshot_download

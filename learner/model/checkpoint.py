@@ -91,6 +91,7 @@ def save(
         "parity": state.parity.to_json(),
     }
     (directory / "learner.json").write_text(json.dumps(facts, indent=2, sort_keys=True) + "\n")
+    _let_read_as(directory / "learner.json", directory)
 
 
 def write_model(
@@ -100,7 +101,14 @@ def write_model(
     stored = model.state_dict().keys()
     buffers = {name: buffer for name, buffer in model.named_buffers() if name in stored}
     model.save_pretrained(directory, state_dict={**weights, **buffers})
+    _let_read_as(directory / "config.json", directory)
     copy_tokenizer(base_directory, directory)
+
+
+def _let_read_as(file: Path, directory: Path) -> None:
+    """Who may read the file may read the tensors below the directory: safetensors lets their owner alone."""
+    for tensors in directory.rglob("*.safetensors"):
+        tensors.chmod(file.stat().st_mode)
 
 
 def copy_tokenizer(base_directory: Path, directory: Path) -> None:

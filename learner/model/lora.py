@@ -251,6 +251,12 @@ def attach(model: Any, config: LoraConfig, served: str, *, model_name: str) -> A
     served_fingerprint = 0 if on_meta else param_fingerprint({**parameters, **stored_buffers(model)})
     apart = config.publish == "adapter"
     targets = _targets(model, config, model_name)
+    most = max(min(model.get_submodule(target).weight.shape) for target in targets)
+    if config.rank > most:
+        raise ValueError(
+            f"learner.lora.rank = {config.rank}: no weight that is adapted of model = {model_name!r} has a rank above {most}: "
+            "lower it, or leave [learner.lora] out and train all weights"
+        )
     peft_config = PeftConfig(
         r=config.rank,
         lora_alpha=config.alpha,  # type: ignore[arg-type]  # peft divides it

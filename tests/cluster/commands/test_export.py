@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -44,6 +45,21 @@ def test_a_run_gives_its_newest_checkpoint_and_a_checkpoint_or_an_adapter_itself
     export(run_dir / "checkpoints/step-000001/model", tmp_path / "of an adapter")
     assert fingerprint(tmp_path / "newest") == second
     assert fingerprint(tmp_path / "of a checkpoint") == fingerprint(tmp_path / "of an adapter") == first
+
+
+def test_a_base_model_that_is_gone_is_named_with_the_adapter_it_is_missed_by(run, tmp_path):
+    adapter = tmp_path / "adapter"
+    shutil.copytree(run[0] / "checkpoints/step-000001/model", adapter)
+    file = adapter / "adapter_config.json"
+    settings = json.loads(file.read_text())
+    file.write_text(json.dumps(settings | {"base_model_name_or_path": str(tmp_path / "gone")}))
+    told = refusal(lambda: export(adapter, tmp_path / "out"))
+    assert told == (
+        f"the adapter {adapter} is of the base model {tmp_path / 'gone'}, which is not there: bring it back, or set "
+        f"base_model_name_or_path in {file} to where it is now"
+    )
+    file.write_text(json.dumps(settings | {"base_model_name_or_path": None}))
+    assert "has no base_model_name_or_path" in refusal(lambda: export(adapter, tmp_path / "out"))
 
 
 def test_what_has_no_adapter_is_refused_in_one_line(run, tmp_path):

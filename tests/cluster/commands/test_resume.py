@@ -55,6 +55,44 @@ def test_another_setting_is_refused_by_name(checkpoint, sections, named):
     assert "\n" not in str(refusal.value)
 
 
+def adapted(**lora):
+    return config(learner={"lora": {"rank": 8, **lora}})
+
+
+@pytest.mark.parametrize(
+    ("now", "named"),
+    [
+        (
+            adapted(rank=4),
+            r"^learner\.lora\.rank is 4, checkpoint .* was made with 8: resume with that, or start",
+        ),
+        (
+            adapted(target=["q_proj"]),
+            r"^learner\.lora\.target is \['q_proj'\], .* was made with \['all-linear'\]",
+        ),
+        (
+            adapted(publish="adapter"),
+            r"^learner\.lora\.publish is 'adapter', .* made with left to its default",
+        ),
+        (
+            config(),
+            r"^model is|^checkpoint .* was made with \[learner\.lora\], which the config has not: resume with it",
+        ),
+    ],
+    ids=["rank", "target", "publish", "without"],
+)
+def test_of_other_adapters_the_setting_that_differs_is_named(tmp_path, now, named):
+    state = {"version": 5, "identity": json.loads(json.dumps(identity(adapted(), PROBLEMS)))}
+    (tmp_path / STATE_FILE).write_text(json.dumps(state))
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/adapter_config.json").write_text("{}")
+    check_same_run(tmp_path, adapted(), PROBLEMS)
+    with pytest.raises(ValueError, match=named) as refusal:
+        check_same_run(tmp_path, now, PROBLEMS)
+    assert f"`bonfire export {tmp_path} --merged DIR`" in str(refusal.value)
+    assert "{" not in str(refusal.value) and "\n" not in str(refusal.value)
+
+
 def test_a_checkpoint_from_before_a_setting_existed_says_so(checkpoint):
     file = checkpoint / STATE_FILE
     state = json.loads(file.read_text())

@@ -237,7 +237,7 @@ def test_a_missing_model_says_how_to_give_it():
         ({"rollout": {"workers": "two"}}, "rollout.workers = 'two': input should be a valid integer"),
         ({"rollout": {"workers": 1.5}}, "rollout.workers = 1.5: input should be a valid integer"),
         ({"rollout": {"prefix_caching": "maybe"}}, "rollout.prefix_caching = 'maybe': input should be"),
-        ({"rollout": 3}, "rollout = 3: input should be"),
+        ({"rollout": 3}, "rollout = 3 is a section, not a setting: give its settings"),
         ({"evaluation": {"ks": 3}}, "evaluation.ks = 3: input should be a valid tuple"),
         ({"run_dir": 5}, "run_dir = 5: input should be a valid string"),
         (
@@ -536,6 +536,19 @@ def test_an_override_below_a_setting_is_refused(config_file):
     assert str(error.value) == "override 'model.name=x': 'model' is a setting, not a section"
 
 
+@pytest.mark.parametrize("value", ["none", '"none"'])
+def test_an_override_leaves_out_a_section_that_may_be_left_out(tmp_path, value):
+    file = tmp_path / "run.toml"
+    file.write_text('model = "m"\n[learner.lora]\nrank = 8\n[evaluation]\nsamples_per_problem = 32\n')
+    assert load_config(file).learner.lora is not None
+    config = load_config(file, [f"learner.lora={value}", f"evaluation={value}", f"scaling={value}"])
+    assert (config.learner.lora, config.evaluation, config.scaling) == (None, None, None)
+    with pytest.raises(
+        ValueError, match="^command line: train = 'none' is a section, not a setting: give its settings$"
+    ):
+        load_config(file, [f"train={value}"])
+
+
 def test_an_override_is_checked_like_the_file(config_file):
     with pytest.raises(
         ValueError, match=r"command line: rollout\.workers = 'two': input should be a valid integer"
@@ -635,6 +648,9 @@ def test_configs_are_read_without_torch_ray_or_vllm():
         ({"alpha": 0.0}, "learner.lora.alpha = 0.0: input should be greater than 0"),
         ({"dropout": 0.1}, "learner.lora.dropout = 0.1: engines sample without it"),
         ({"target": []}, "learner.lora.target = []: "),
+        ({"target": ["q_proj", "q_proj"]}, "target = ['q_proj', 'q_proj'] names a layer twice"),
+        ({"alpha": 1e9}, "learner.lora.alpha = 1000000000.0: input should be less than or equal to 100000"),
+        (False, "learner.lora = False is a section, not a setting: give its settings, or learner.lora=none"),
         (
             {"target": ["all-linear", "q_proj"]},
             "learner.lora.target = ['all-linear', 'q_proj']: 'all-linear' is all",

@@ -78,7 +78,7 @@ def test_what_is_there_is_shared_by_all_roles(machine: dict[str, float]) -> None
     assert refusal(lambda: check_private_has(three)) == (
         "rollout.num_gpus, learner.num_gpus: the workers reserve 3 GPU (rollout 2, learner 1), and a Ray cluster of this "
         "machine alone has 2: lower the numbers of workers or what each reserves, or join a cluster that has more with "
-        "--address HOST:PORT"
+        "--address HOST:PORT (for a plan, --dry-run, it need not be there)"
     )
     check_private_has(three, trains=False)  # an evaluation has no learner
 

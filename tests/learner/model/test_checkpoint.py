@@ -10,6 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from actors.weights.fingerprint import param_fingerprint
+from learner.model.causal_lm import load_model
 from learner.objectives.config import ObjectiveConfig
 from tests.shared.learners import make_learner
 from tests.shared.tiny_model import make_group
@@ -79,6 +80,24 @@ def test_the_model_directory_stands_on_its_own(saved):
     model = AutoModelForCausalLM.from_pretrained(saved[0] / "model")
     assert param_fingerprint(model.named_parameters()) == saved[1].fingerprint
     assert (saved[0] / "model" / "tokenizer.json").read_text() == "{}"
+
+
+def test_who_may_read_a_checkpoints_settings_may_read_its_tensors(saved):
+    modes = {file.name: file.stat().st_mode for file in saved[0].rglob("*") if file.is_file()}
+    assert {"learner.json", "optimizer.safetensors", "model.safetensors"} <= modes.keys()
+    assert len(set(modes.values())) == 1, modes
+
+
+def test_a_run_given_in_place_of_a_model_is_told_where_its_models_are(saved, tmp_path):
+    with pytest.raises(
+        ValueError, match=f"has no config.json: .*; a model of this run is {saved[0] / 'model'}$"
+    ):
+        load_model(str(saved[0]))
+    run = tmp_path / "run"
+    for step in (5, 10):
+        (run / f"checkpoints/step-{step:06d}/model").mkdir(parents=True)
+    with pytest.raises(ValueError, match="; a model of this run is .*/step-000010/model$"):
+        load_model(str(run))
 
 
 def test_nothing_in_a_checkpoint_runs_code_when_read(saved):

@@ -430,6 +430,14 @@ def test_a_target_that_is_no_linear_layer_of_the_model_is_refused_in_one_line(ta
     assert str(error.value).startswith(f"learner.lora.target = {target}: model = ")
 
 
+def test_a_rank_that_no_matrix_has_is_refused_in_one_line():
+    make(lora={"rank": 32})
+    with pytest.raises(
+        ValueError, match=r"^learner.lora.rank = 33: no weight .* has a rank above 32: lower it, or leave"
+    ):
+        make(lora={"rank": 33})
+
+
 def test_a_head_that_shares_its_weight_with_the_embedding_is_refused():
     model = build_model(tie_word_embeddings=True)
     with pytest.raises(ValueError, match="'lm_head' of model = 'tied' shares its weight with the embedding"):
