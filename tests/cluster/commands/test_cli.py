@@ -231,6 +231,26 @@ def test_resume_auto_plans_a_new_run_or_the_one_that_is_there(tmp_path, jsonl_co
     assert "needs run_dir=DIR" in one_error(bonfire("train", config, "--resume", "auto", cwd=tmp_path))
 
 
+def test_the_plan_of_a_resume_says_where_it_goes_on_or_refuses_what_the_resume_would(tmp_path, jsonl_config):
+    from cluster.config.parse import load_config
+    from cluster.run.intake import take_in
+    from cluster.run_directory.identity import identity
+
+    file = jsonl_config(GOOD_ROW, "[learner.lora]\nrank = 4\n")
+    config = load_config(file, [f"problems.train_path={tmp_path}/train.jsonl"])
+    record = RunRecord(tmp_path / "run")
+    (record.run_dir / "config.toml").write_text(file.read_text())
+    problems = take_in(config, "train", None, judges_here=True).problems
+    record.begin_checkpoint(5)
+    record.finish_checkpoint(5, {"version": 5, "identity": identity(config, problems)}, keep=1)
+    resume = ("train", "--resume", "run", "--dry-run")
+    told = bonfire(*resume, cwd=tmp_path)
+    assert "run directory  run, from step-000005 on" in told.stdout, told.stderr
+    assert "rank 4, alpha 32, on all-linear" in told.stdout
+    error = one_error(bonfire(*resume, "learner.lora.rank=8", cwd=tmp_path))
+    assert "learner.lora.rank is 8, checkpoint run/checkpoints/step-000005 was made with 4" in error
+
+
 def test_a_run_without_a_checkpoint_that_can_be_used_is_one_line_and_stays_as_it_is(tmp_path, jsonl_config):
     record = RunRecord(tmp_path / "run")
     (record.run_dir / "config.toml").write_text(jsonl_config(GOOD_ROW).read_text())
