@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +33,21 @@ def pack(results: Path, archive: Path, about: Mapping[str, Any] | None = None) -
     write(table, archive, about)
 
 
-def unpack(archive: Path, results: Path) -> None:
+def unpack(archive: Path, results: Path, *, replaces: bool = True) -> None:
+    """`replaces`: also files that are there."""
     results.mkdir(parents=True, exist_ok=True)
     for row in pq.read_table(archive).to_pylist():
-        write_atomically(results / row.pop("file"), json.dumps(row))
+        file = results / row.pop("file")
+        if replaces or not file.exists():
+            write_atomically(file, json.dumps(row))
+
+
+@contextmanager
+def alone(archive: Path) -> Iterator[None]:
+    """No other process that asks for it is in such a block of the same archive."""
+    with archive.with_name(f".{archive.name}.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def about(archive: Path) -> dict[str, Any]:
@@ -45,9 +58,12 @@ def about(archive: Path) -> dict[str, Any]:
 def check_identity(
     ours: Mapping[str, object], theirs: Mapping[str, object], holder: Path, option: str
 ) -> None:
-    """Raises ValueError where `holder` holds results of another study: `theirs` is its identity."""
+    """Raises ValueError where `holder` holds results of another study: `theirs` is its identity, which may lack arms."""
     for name, value in ours.items():
-        if theirs.get(name) != value:
+        known = theirs.get(name)
+        if name == "arms" and isinstance(value, dict) and isinstance(known, dict):
+            value = {arm: settings for arm, settings in value.items() if arm in known}
+        if known != value:
             raise ValueError(
                 f"{holder} holds a study with {name} = {theirs.get(name)}, and this one has {name} = {value}: "
                 f"give another with {option}, or go on with what that one was begun with"

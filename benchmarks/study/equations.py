@@ -8,6 +8,7 @@ order, has made a slip.
 from __future__ import annotations
 
 import re
+from typing import NamedTuple
 
 from verifiers.countdown import expressions
 
@@ -33,7 +34,8 @@ def numbers(question: str) -> list[str]:
 def plan(question: str, text: str) -> str:
     """The calculations of an answer's last line that has any, in order; empty where it has none.
 
-    The two numbers of a sum or product are in one order, so that 4 + 19 and 19 + 4 are one plan.
+    The two sides of a sum or product are in one order, so that 4 + 19 and 19 + 4 are one plan, and so are
+    (4 + 19) * (7 - 2) and (7 - 2) * (4 + 19).
     """
     given = set(numbers(question))
     for line in reversed(_plain(text).splitlines()):
@@ -64,15 +66,25 @@ def _steps(run: str, given: set[str]) -> list[str]:
     # The parser reads whole numbers: each is named by its place.
     places = iter(range(len(found)))
     postfix = expressions.to_postfix(_NUMBER.sub(lambda _: str(next(places)), run))
-    stack: list[str] = []
-    steps = []
+    stack: list[_Side] = []
     for item in postfix or ():
         if isinstance(item, int):
-            stack.append(found[item] if found[item] in given else INVENTED)
+            stack.append(_Side(found[item] if found[item] in given else INVENTED, []))
             continue
         right, left = stack.pop(), stack.pop()
         if item in ("+", "*"):
-            left, right = sorted((left, right))
-        steps.append(f"{left}{item}{right}")
-        stack.append(RESULT)
-    return steps
+            left, right = sorted((left, right), key=_Side.order)
+        stack.append(_Side(RESULT, [*left.steps, *right.steps, f"{left.symbol}{item}{right.symbol}"]))
+    # Of what is left open the calculations are those of all parts.
+    return [step for side in stack for step in side.steps]
+
+
+class _Side(NamedTuple):
+    """Of a calculation: a number, or the result of earlier steps."""
+
+    symbol: str
+    steps: list[str]
+
+    def order(self) -> tuple[object, ...]:
+        """Of a sum's or product's two sides: by strategy first, then by numbers."""
+        return (self.symbol == RESULT, operations(" ".join(self.steps)), self.symbol, self.steps)

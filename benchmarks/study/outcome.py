@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,10 +41,21 @@ def read_outcome(directory: Path, outline: Outline) -> Outcome:
     return outcome_of(directory / "results", outline, failures)
 
 
+def of_one_base(tuning: Sequence[Policy]) -> list[Policy]:
+    """Of each arm the tuned policies of that base of which most of them are: another base may be better or worse by more
+    than rates differ.
+    """
+    most = {
+        arm: Counter(policy.base for policy in tuning if policy.arm == arm).most_common(1)[0][0]
+        for arm in {policy.arm for policy in tuning}
+    }
+    return [policy for policy in tuning if policy.base == most[policy.arm]]
+
+
 def choose_learning_rates(tuning: Sequence[Policy], arms: Mapping[str, Arm]) -> dict[str, float]:
-    """By tuned arm, the rate that is best on the arm's own estimand."""
+    """By tuned arm, the rate that is best on the arm's own estimand, of those tried on one base."""
     best: dict[str, tuple[float, float]] = {}
-    for policy in tuning:
+    for policy in of_one_base(tuning):
         metric, k = arms[policy.arm].tuned_on
         value = float(policy.values(metric, k).mean())
         best[policy.arm] = max(best.get(policy.arm, (-1.0, 0.0)), (value, policy.learning_rate))

@@ -32,8 +32,10 @@ class RealPolicy(Policy):
     majority_PK: np.ndarray  # majority@k
     strategies_P: np.ndarray  # distinct ones of n samples
     answers_P: np.ndarray  # distinct ones, none being one of them
-    one_strategy_P: np.ndarray  # pairs with one
-    one_strategy_and_answer_P: np.ndarray  # those of them with one answer
+    one_strategy_P: np.ndarray  # pairs with one, or without any, of both
+    one_strategy_and_answer_P: (
+        np.ndarray
+    )  # those of them with one answer, or without a strategy, of which none is a slip
     right_one_strategy_P: np.ndarray  # pairs of right samples with one strategy
     invented_P: np.ndarray  # samples with a number that the question has not
     entropy: float  # nats: mean of -log pi(y | x) over all samples
@@ -118,7 +120,7 @@ def measure(
 def _count(group: ScoredGroup, question: str) -> dict[str, Any]:
     plans = [plan(question, text) for text in group.samples.texts]
     strategies = [operations(one) for one in plans]
-    both = list(zip(strategies, group.answers, strict=True))
+    both = [(one, answer if one else None) for one, answer in zip(strategies, group.answers, strict=True)]
     return {
         "strategies_P": len(set(strategies)),
         "answers_P": len(set(group.answers)),

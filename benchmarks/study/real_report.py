@@ -34,9 +34,10 @@ CLAIMS = (
     ("standard RL lowers pass@32", "rloo", "pass@32", -1),
     ("Best-of-N training raises pass@N (N = 8)", "bon8", "pass@8", +1),
     ("... and what comes after it (pass@32)", "bon8", "pass@32", +1),
-    ("Best-of-N training raises Best-of-32 by an imperfect verifier", "bon8", "bon@32", +1),
 )
 """Of the paper: in words, the arm and the measure in which it would show here, and the sign of its change."""
+FEWEST_SEEDS = 3
+"""For a verdict: with one an interval is over problems only, with two it has one degree of freedom."""
 
 
 def real_tables(results: Mapping[str, Any]) -> dict[str, Rows]:
@@ -96,18 +97,21 @@ def _table(results: Mapping[str, Any], values: Sequence[str], changes: Sequence[
 
 
 def _signs(results: Mapping[str, Any]) -> Rows:
-    rows = [["the paper", "measured here as", "change from the base", "sign"]]
+    rows = [["the paper", "measured here as", "seeds", "change from the base", "sign"]]
     by_name = {row["name"]: row for row in results["arms"]}
     for claim, arm, metric, sign in CLAIMS:
         measured = f"{_short(metric)} of {ARMS[arm].label}"
         change = by_name[arm]["changes"][metric] if arm in by_name else None
+        num_seeds = by_name[arm]["num_seeds"] if arm in by_name else 0
         if change is None:
             verdict = NOT_MEASURED
+        elif num_seeds < FEWEST_SEEDS:
+            verdict = f"no verdict from fewer than {FEWEST_SEEDS} seeds"
         elif change["low"] <= 0 <= change["high"]:
             verdict = "not shown: the interval holds 0"
         else:
             verdict = "as in the paper" if change["mean"] * sign > 0 else "the opposite"
-        rows.append([claim, measured, interval(change), verdict])
+        rows.append([claim, measured, str(num_seeds), interval(change), verdict])
     return rows
 
 
@@ -161,6 +165,7 @@ def _origins(results: Mapping[str, Any]) -> str:
     bases = results["bases"]
     several = (
         f" **{len(bases)} different bases** ({', '.join(f'`{one}`' for one in bases)}): made anew, and not the same bits; "
-        "a change is from the base that a policy was made of."
+        "a change is from the base that a policy was made of, arms are compared on the bases that both were made of, and seeds "
+        "of one base count as one."
     )
     return name_commits(results) + (several if len(bases) > 1 else "")

@@ -56,6 +56,8 @@ class Study:
         self.design = design
         self.commands = Commands(directory / "logs")
         self._kept_in = kept_in
+        self._on_base_here: set[str] = set()
+        """Jobs whose results count only if they are of the base that is here."""
         for part in ("problems", "results"):
             (directory / part).mkdir(parents=True, exist_ok=True)
 
@@ -81,14 +83,21 @@ class Study:
         write_atomically(path, json.dumps(ours, indent=1) + "\n")
 
     def keep(self, failures: Mapping[str, str]) -> None:
-        """Put all results into the archive, if there is one. `failures` by job; paths are left out of them.
+        """Put all results into the archive, if there is one, beside those that other directories have put there meanwhile.
 
-        A failure stays in the archive until its job has a result.
+        `failures` by job; paths are left out of them. A failure stays in the archive until its job has a result.
         """
         if self._kept_in is None:
             return
         results = self.directory / "results"
-        earlier = archive.about(self._kept_in)["failures"] if self._kept_in.exists() else {}
+        with archive.alone(self._kept_in):
+            self._keep(self._kept_in, results, failures)
+
+    def _keep(self, kept_in: Path, results: Path, failures: Mapping[str, str]) -> None:
+        earlier: Mapping[str, str] = {}
+        if kept_in.exists():
+            earlier = archive.about(kept_in)["failures"]
+            archive.unpack(kept_in, results, replaces=False)
         said = {name: text.replace(str(self.directory), "DIR") for name, text in failures.items()}
         failed = {
             name: text
@@ -96,11 +105,27 @@ class Study:
             if not (results / f"{name}.json").exists()
         }
         about = {"identity": self.design.identity(), "failures": failed}
-        archive.pack(results, self._kept_in, about)
+        archive.pack(results, kept_in, about)
 
     def result(self, job: Job) -> Policy | None:
         path = self.directory / "results" / f"{job.name}.json"
-        return self.design.outline.read_policy(path) if path.exists() else None
+        policy = self.design.outline.read_policy(path) if path.exists() else None
+        if policy is None or job.name not in self._on_base_here:
+            return policy
+        return policy if policy.base == self.design.base_here(self.directory) else None
+
+    def try_on_one_base(self, tuning: Sequence[Job]) -> None:
+        """Of an arm whose rates were not all tried, or on different bases, those of another base than is here are tried anew:
+        bases may differ by more than rates.
+        """
+        by_arm: dict[str, list[Job]] = {}
+        for job in tuning:
+            assert job.arm is not None
+            by_arm.setdefault(job.arm.name, []).append(job)
+        for jobs in by_arm.values():
+            bases = {policy.base if (policy := self.result(job)) else None for job in jobs}
+            if None in bases or len(bases) > 1:
+                self._on_base_here |= {job.name for job in jobs}
 
     def bases(self, *, here: bool) -> list[Job]:
         """Those that were measured; `here`: and the one that is here, which may have been made anew, with other bits."""
@@ -130,7 +155,12 @@ class Study:
         if job.arm is not None:
             run_dir = self.directory / "runs" / job.name
             self._train(job, run_dir)
-            model = finished_checkpoints(run_dir)[-1] / "model"
+            trained = self._trained(run_dir)
+            if trained is None:
+                raise RunFailed(
+                    f"{job.name} was stopped before step {self.design.steps}: the same command goes on from its checkpoint"
+                )
+            model = trained / "model"
         evaluation = self.directory / "evaluations" / job.name
         settings = self.design.settings(self.directory) | {
             "problems.test_path": self.directory / "problems" / f"{job.split}.jsonl",
@@ -153,18 +183,28 @@ class Study:
             shutil.rmtree(self.directory / "runs" / job.name / "checkpoints", ignore_errors=True)
         return policy
 
+    def _trained(self, run_dir: Path) -> Path | None:
+        """The checkpoint of the last step, if the training has come so far."""
+        last = f"step-{self.design.steps:06d}"
+        return next((path for path in finished_checkpoints(run_dir) if path.name == last), None)
+
     def _train(self, job: Job, run_dir: Path) -> None:
         assert job.arm is not None
-        steps = self.design.steps
+        origin = run_dir.with_suffix(".base")
+        here = self.design.base_here(self.directory)
+        if run_dir.exists() and origin.exists() and origin.read_text() != here:
+            shutil.rmtree(run_dir)  # the base was made anew meanwhile
         if (run_dir / "config.toml").exists():
-            if not any(path.name == f"step-{steps:06d}" for path in finished_checkpoints(run_dir)):
+            if self._trained(run_dir) is None:
                 self.commands.run(job.name, "train", "--resume", str(run_dir))
             return
+        run_dir.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(origin, here)
         settings = self.design.settings(self.directory) | {
             **job.arm.settings,
             "learner.learning_rate": job.learning_rate,
             "train.seed": job.seed,
-            "train.steps": steps,
+            "train.steps": self.design.steps,
             "run_dir": run_dir,
         }
         self.commands.run(job.name, "train", str(self.design.config), *as_overrides(settings))
@@ -209,6 +249,7 @@ def run_study(
                 for name in dict.fromkeys(known[name].tuned_as for name in arms)
                 for rate in known[name].learning_rates
             ]
+            study.try_on_one_base(jobs)
             make_base_for(jobs)
             tuning = _run_all(study, jobs, num_jobs, view, "tuning", failures)
             chosen = choose_learning_rates(tuning, known)

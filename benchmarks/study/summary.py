@@ -1,7 +1,7 @@
 """A study's numbers: arms against the base model, with intervals over problems and seeds.
 
 Where the base was made more than once, with other bits, a policy is compared with the one that it was made of, and arms with
-each other by what each has changed.
+each other on the bases that both were made of.
 
 Shapes: `S` seeds of an arm, `P` test problems, `G` clusters of problems.
 """
@@ -21,7 +21,9 @@ Part = tuple[float, int]
 """Of a variance: how much, with how many degrees of freedom."""
 
 
-def estimate(values_SP: np.ndarray, clusters_P: np.ndarray | None = None) -> dict[str, Any]:
+def estimate(
+    values_SP: np.ndarray, clusters_P: np.ndarray | None = None, bases_S: Sequence[str] = ()
+) -> dict[str, Any]:
     """Mean over seeds and problems with a 95 % interval, and each seed's mean.
 
     Problems and seeds are crossed samples of all problems and all seeds. Their means' variances over their
@@ -29,10 +31,11 @@ def estimate(values_SP: np.ndarray, clusters_P: np.ndarray | None = None) -> dic
     interval is Student's, with the degrees of freedom of Welch and Satterthwaite: wide where five seeds
     differ, normal where only problems do. A single seed's interval is over problems only.
 
-    Problems of one cluster (`clusters_P`: equal entries) depend on each other, and clusters take their place.
+    Problems of one cluster (`clusters_P`: equal entries) depend on each other, and clusters take their place; so do seeds
+    of one base (`bases_S`), where there are several bases.
     """
     seeds_S = values_SP.mean(axis=1)
-    parts = [_over_problems(values_SP.mean(axis=0), clusters_P), *_over_seeds(seeds_S)]
+    parts = [_over_problems(values_SP.mean(axis=0), clusters_P), *_over_seeds(seeds_S, bases_S)]
     return {
         **_around(float(values_SP.mean()), parts),
         "seeds": [float(seed) for seed in seeds_S],
@@ -57,10 +60,11 @@ def difference(
     return _around(float(values_SP.mean() - against_SP.mean()), parts)
 
 
-def _over_seeds(means_S: np.ndarray) -> list[Part]:
-    """Variance of their mean; nothing for a single seed."""
-    num = len(means_S)
-    return [(float(means_S.var(ddof=1)) / num, num - 1)] if num > 1 else []
+def _over_seeds(means_S: np.ndarray, bases_S: Sequence[str] = ()) -> list[Part]:
+    """Variance of their mean, by bases where there are several; nothing for a single seed."""
+    if len(means_S) < 2:
+        return []
+    return [_over_problems(means_S, np.array(bases_S) if len(set(bases_S)) > 1 else None)]
 
 
 def _over_problems(means_P: np.ndarray, clusters_P: np.ndarray | None) -> Part:
@@ -93,10 +97,11 @@ def summarise(
     Raises ValueError where the base model, with which all are compared, was not measured.
     """
     bases = {policy.base: policy for policy in policies if policy.arm == "base"}
-    unmeasured = {policy.base for policy in policies} - bases.keys()
-    if not bases or unmeasured:
+    used = {policy.base for policy in policies if policy.arm != "base"} or bases.keys()
+    if not bases or not used <= bases.keys():
         failure = next((text for name, text in failures.items() if name.startswith("base-test")), "no result")
         raise ValueError(f"the base model was not measured ({failure}): run the study again")
+    bases = {name: policy for name, policy in bases.items() if name in used}
     base = next(iter(bases.values()))
     rows = [_row(outline, "base", "base", list(bases.values()), bases)]
     for name, arm in outline.arms.items():
@@ -121,13 +126,39 @@ def _comparisons(
     """Of the design's comparisons those whose arms were both measured."""
     rows = []
     for metric, k, name, other in outline.comparisons:
-        ours, others = ([p for p in policies if p.arm == arm] for arm in (name, other))
-        if ours and others:
+        of_both = [[p for p in policies if p.arm == arm] for arm in (name, other)]
+        shared = sorted(set.intersection(*({p.base for p in of_arm} for of_arm in of_both)))
+        ours, others = ([p for p in of_arm if p.base in shared] for of_arm in of_both)
+        if shared:
             about = {"metric": f"{metric}@{k}", "name": name, "against": other}
             seeds = {"num_seeds": len(ours), "num_seeds_against": len(others)}
-            values, against = (_changes(those, bases, metric, k) for those in (ours, others))
-            rows.append({**about, **seeds, **difference(values, against, ours[0].clusters_P)})
+            found = _difference_within_bases(ours, others, shared, metric, k)
+            rows.append({**about, **seeds, **found})
     return rows
+
+
+def _difference_within_bases(
+    ours: Sequence[Policy], others: Sequence[Policy], bases: Sequence[str], metric: str, k: int
+) -> dict[str, Any]:
+    """Between two arms, of policies that were made of the same bases.
+
+    Of several bases each is one independent sample of what base and seeds together do: its difference is of the means
+    over its seeds.
+    """
+    clusters_P = ours[0].clusters_P
+    if len(bases) == 1:
+        return difference(_values(ours, metric, k), _values(others, metric, k), clusters_P)
+    of_base_BP = [
+        np.subtract(
+            *(
+                _values([p for p in of_arm if p.base == base], metric, k).mean(axis=0)
+                for of_arm in (ours, others)
+            )
+        )
+        for base in bases
+    ]
+    found = estimate(np.stack(of_base_BP), clusters_P)
+    return {bound: found[bound] for bound in ("mean", "low", "high")}
 
 
 def _values(policies: Sequence[Policy], metric: str, k: int) -> np.ndarray:
@@ -143,14 +174,14 @@ def _changes(policies: Sequence[Policy], bases: Mapping[str, Policy], metric: st
 def _row(
     outline: Outline, name: str, label: str, policies: Sequence[Policy], bases: Mapping[str, Policy]
 ) -> dict[str, Any]:
-    clusters_P = policies[0].clusters_P
+    clusters_P, bases_S = policies[0].clusters_P, [policy.base for policy in policies]
     values: dict[str, Any] = {}
     changes: dict[str, Any] = {}
     for metric, k in outline.metrics:
         values_SP = _values(policies, metric, k)
-        values[f"{metric}@{k}"] = estimate(values_SP, clusters_P)
+        values[f"{metric}@{k}"] = estimate(values_SP, clusters_P, bases_S)
         if name != "base":
-            changes[f"{metric}@{k}"] = estimate(_changes(policies, bases, metric, k), clusters_P)
+            changes[f"{metric}@{k}"] = estimate(_changes(policies, bases, metric, k), clusters_P, bases_S)
     described = [policy.described() for policy in policies]
     return {
         "name": name,
@@ -175,6 +206,7 @@ def _tuning_row(outline: Outline, policy: Policy) -> dict[str, Any]:
         "name": policy.arm,
         "learning_rate": policy.learning_rate,
         "tuned_on": f"{metric}@{k}",
+        "base": policy.base,
         "value": float(policy.values(metric, k).mean()),
         **{f"pass@{k}": float(policy.values("pass", k).mean()) for k in (1, 8, 32)},
     }

@@ -91,6 +91,7 @@ def test_every_arm_trains_what_its_label_says():
 
 
 RIGHT, OTHER_WAY, SLIP, WRONG, SILENT = "8 - 3", "3 + 2", "9 - 3", "8 * 3", "Well."
+BARE = "#### 7"
 VERIFIER = EquationVerifier(["8 pens, 3 lost, 2 found"], [[RIGHT, WRONG, SLIP, OTHER_WAY]], [[1, 1, 0, 0]])
 """Takes differences and products of the question's numbers for right."""
 
@@ -136,15 +137,15 @@ def test_a_policy_counts_strategies_and_slips(tmp_path):
 
 def test_what_is_counted_of_pairs_is_what_comparing_all_pairs_counts():
     dice = np.random.default_rng(0)
-    texts = [str(text) for text in dice.choice([RIGHT, OTHER_WAY, SLIP, WRONG, SILENT], 32)]
+    texts = [str(text) for text in dice.choice([RIGHT, OTHER_WAY, SLIP, WRONG, SILENT, BARE], 32)]
     group = scored([0] * 32, [float(text in (RIGHT, OTHER_WAY)) for text in texts], texts=texts)
     policy = make_policy()
     about = {name: getattr(policy, name) for name in ABOUT}
     ours = measure([group], ["8 and 3 and 2"], [0], verifier=VERIFIER, **about)
-    strategy_of = {RIGHT: "-", SLIP: "-", OTHER_WAY: "+", WRONG: "*", SILENT: ""}
+    strategy_of = {RIGHT: "-", SLIP: "-", OTHER_WAY: "+", WRONG: "*", SILENT: "", BARE: ""}
     pairs = list(itertools.combinations(texts, 2))
     other_strategy = [strategy_of[one] != strategy_of[other] for one, other in pairs]
-    slips = [strategy_of[one] == strategy_of[other] and one != other for one, other in pairs]
+    slips = [strategy_of[one] == strategy_of[other] != "" and one != other for one, other in pairs]
     assert ours.values("strategies", 2)[0] == pytest.approx(np.mean(other_strategy))
     assert ours.values("slips", 2)[0] == pytest.approx(np.mean(slips))
 
@@ -389,15 +390,17 @@ def test_an_arm_with_fewer_seeds_than_others_is_named():
 
 def test_the_papers_signs_are_found_or_not():
     rows = real_blocks(full_results(rloo=-0.1, bon8=0.2))["signs"].splitlines()[2:]
-    assert [row.split("|")[4].strip() for row in rows] == [
+    assert [row.split("|")[5].strip() for row in rows] == [
         "the opposite",  # of what the paper says of pass@1
-        "as in the paper",
         *["as in the paper"] * 3,
     ]
     nothing = real_blocks(nothing_measured())["signs"].splitlines()[2:]
-    assert {row.split("|")[4].strip() for row in nothing} == {"not measured yet"}
-    flat = real_blocks(summarise(OUTLINE, [make_policy(), make_policy("rloo")], [], {}))["signs"]
-    assert flat.splitlines()[2].endswith("| not shown: the interval holds 0 |")
+    assert {row.split("|")[5].strip() for row in nothing} == {"not measured yet"}
+    flat = [make_policy(), *(make_policy("rloo", seed) for seed in range(3))]
+    first_row = real_blocks(summarise(OUTLINE, flat, [], {}))["signs"].splitlines()[2]
+    assert first_row.endswith("| not shown: the interval holds 0 |")
+    two = real_blocks(summarise(OUTLINE, flat[:-1], [], {}))["signs"].splitlines()[2]
+    assert two.endswith("| no verdict from fewer than 3 seeds |")
 
 
 def test_a_policy_is_compared_with_the_base_that_it_was_made_of():
