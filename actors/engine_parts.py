@@ -66,7 +66,11 @@ class EngineParts:
             return self._ask(method, args=arguments)
         ask = partial(self._ask, timeout=self._timeout_s)
         self._between_steps(partial(ask, "begin_beside", args=(method, arguments))).result()
+        deadline_s = time.monotonic() + LOADING_TIMEOUT_S
         while True:
+            if time.monotonic() > deadline_s:
+                self._failure = TimeoutError(f"{method} has not ended within {LOADING_TIMEOUT_S:g} s")
+                raise self._failure
             taken = self._between_steps(partial(ask, "take_beside")).result()
             if all(is_done for is_done, _ in taken):
                 return [answer for _, answer in taken]

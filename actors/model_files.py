@@ -6,6 +6,7 @@ Every fault is a ValueError in one line that names the file, the key, its value 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,8 @@ ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetens
 """What a directory of peft's holds instead of a model."""
 INDEX = "model.safetensors.index.json"
 LFS_MARK = b"version https://git-lfs"
+_FINISHED = re.compile(r"step-\d+")
+"""A checkpoint that is whole, by its directory's name."""
 _LIKE_A_PATH = ("/", ".", "~")
 MAX_HEADER_BYTES = 100 << 20
 """What the safetensors library itself reads at most."""
@@ -62,8 +65,13 @@ def base_of_adapter(directory: Path) -> str:
 
 def where_models_are(directory: Path) -> str:
     """For an error about what is no model: the newest one of the run, or of the checkpoint, that it is; empty for others."""
-    inside = sorted(directory.glob("checkpoints/step-*/model")) or [directory / "model"]
-    return f"; a model of this run is {inside[-1]}" if inside[-1].is_dir() else ""
+    finished = [
+        path for path in directory.glob("checkpoints/*/model") if _FINISHED.fullmatch(path.parent.name)
+    ]
+    newest = max(finished, default=directory / "model")
+    if is_adapter(newest):
+        return f"; bonfire export {directory} --merged DIR writes the one that the adapter in it makes to DIR"
+    return f"; a model of this run is {newest}" if newest.is_dir() else ""
 
 
 def read_object(path: Path) -> dict[str, Any]:

@@ -64,8 +64,9 @@ class Trainer:
             total = torch.cuda.mem_get_info()[1]
             torch.cuda.set_per_process_memory_fraction(config.num_gpus - memory.CUDA_BYTES / total)
         settings: dict[str, Any] = {"bfloat16": config.dtype == "bfloat16", "recompute": self._recomputes}
-        # The whole of a model to be sharded need not fit on one device.
-        model = load_model(str(self._base_directory), str(self._device) if gang.size == 1 else "cpu")
+        # The whole of a model to be sharded need not fit on one device, nor need float32 weights that are rounded below.
+        is_whole_there = gang.size == 1 and config.weights_dtype == "float32"
+        model = load_model(str(self._base_directory), str(self._device) if is_whole_there else "cpu")
         self.packing = choose_packing(model, model_path, share_prompts=config.share_prompts)
         own_parameters = list(model.parameters())
         self._adapters = None
@@ -77,8 +78,8 @@ class Trainer:
         # Buffers stay float32, as in the engines: frequencies of positions, a router's bias. So do adapters.
         for parameter in own_parameters:
             parameter.data = parameter.data.to(getattr(torch, config.weights_dtype))
-        if self._device.type == "cuda":
-            torch.cuda.empty_cache()  # what the wider weights had
+        if gang.size == 1:
+            model.to(self._device)
         num_parameters = sum(parameter.numel() for parameter in own_parameters)
         num_adapter_parameters = sum(one.numel() for one in model.parameters()) - num_parameters
         settings["adapters"] = self._adapters
@@ -182,6 +183,7 @@ class Trainer:
             completion_tokens=len(batch.target_ids),
             bfloat16=self._config.dtype == "bfloat16",
             recompute=False,
+            casts=memory.casts_weights(self._config),
         )
         return memory.recomputes(self._config, needed, self._free_bytes)
 

@@ -11,6 +11,7 @@ import tomli_w
 from rich.console import Console
 from rich.markup import escape
 
+from cluster.commands.memory_plan import GIB, show_gpu_memory
 from cluster.config.schema import RunConfig
 from cluster.fleet import ray_cluster
 from cluster.fleet.capacity import check_private_has
@@ -35,7 +36,7 @@ def sft(config: RunConfig, *, address: str | None, dry_run: bool) -> None:
     ray_cluster.set_ray_environment(local=address is None)
     data = _check(config, address)
     if dry_run:
-        _show_plan(config, data)
+        _show_plan(config, data, local=address is None)
         return
 
     def start_ray() -> None:
@@ -118,6 +119,8 @@ def _check(config: RunConfig, address: str | None) -> Demonstrations | None:
         return None
     preflight.check_context(config)
     num_adapter_parameters(config)  # refuses a target that the model has not
+    if not base_model.base_is_there(config):
+        preflight.check_gpu_shares(config, local=address is None)
     if address is None:
         check_private_has(config)
         warn_of_slow_dtypes(config)
@@ -135,7 +138,7 @@ def learned_from(config: RunConfig, tokenizer: Any) -> Demonstrations | None:
     return take_demonstrations(config, tokenizer)
 
 
-def _show_plan(config: RunConfig, data: Demonstrations | None) -> None:
+def _show_plan(config: RunConfig, data: Demonstrations | None, *, local: bool) -> None:
     """Settings, steps, placement and memory. Starts nothing, writes nothing."""
     assert config.sft is not None
     there, learner = base_model.base_is_there(config), config.learner
@@ -158,11 +161,10 @@ def _show_plan(config: RunConfig, data: Demonstrations | None) -> None:
     console.print(
         f"  learner   {learner.ranks} x {learner.num_cpus:g} CPU, {learner.num_gpus:g} GPU, {learner.dtype}"
     )
-    console.print("[bold]memory[/bold] (estimate)")
-    available = psutil.virtual_memory().available
-    console.print(
-        f"  learner   {fine_tuning_memory(config) / 2**30:.1f} GiB, {available / 2**30:.1f} GiB available here"
-    )
+    console.print("[bold]memory of the machines[/bold] (estimate)")
+    here = f", {psutil.virtual_memory().available / GIB:.1f} GiB available here" if local else ""
+    console.print(f"  learner   {fine_tuning_memory(config) / GIB:.1f} GiB{here}")
+    show_gpu_memory(console, config, local=local)
 
 
 def describe_fine_tuning(config: RunConfig, data: Demonstrations) -> str:

@@ -5,24 +5,17 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import psutil
 import tomli_w
 from rich.console import Console
 from rich.markup import escape
 
 from actors.config import RolloutConfig
 from cluster.commands.base_model import describe_fine_tuning, learned_from
+from cluster.commands.memory_plan import GIB, show_gpu_memory, show_memory
 from cluster.config.schema import RunConfig
 from cluster.evaluation.base_scores import num_problems_drawn
-from cluster.fleet.gpu_memory import learner_bytes, num_gpus_needed, shares
-from cluster.fleet.needs import (
-    cpus_needed,
-    disk_needed,
-    largest_pass,
-    memory_needed,
-    model_shape,
-    published_bytes,
-)
+from cluster.fleet.gpu_memory import num_gpus_needed
+from cluster.fleet.needs import cpus_needed, disk_needed, model_shape, published_bytes
 from cluster.fleet.nodes import bundle
 from cluster.fleet.ray_cluster import set_ray_environment
 from cluster.run import preflight
@@ -35,8 +28,6 @@ from verifiers.composition import Panel
 from verifiers.config import VerifierConfig
 from verifiers.types import Problem
 
-GIB = 2**30
-
 
 def show_plan(config: RunConfig, run_dir: Path, *, local: bool, resume: bool = False) -> None:
     """Run every check, then print settings, steps, placement and memory. Starts nothing, writes nothing."""
@@ -47,9 +38,8 @@ def show_plan(config: RunConfig, run_dir: Path, *, local: bool, resume: bool = F
     console.print(escape(tomli_w.dumps(config.model_dump(mode="json", exclude_none=True))), soft_wrap=True)
     _show_steps(console, config, run_dir, prepared, local=local, resume=resume)
     _show_placement(console, config, local=local)
-    _show_memory(console, config, local=local)
-    if config.rollout.num_gpus or config.learner.num_gpus:
-        _show_gpu_memory(console, config, preflight.gpu_bytes_of(config, local=local))
+    show_memory(console, config, local=local)
+    show_gpu_memory(console, config, local=local)
     console.print("[bold]disk[/bold] (estimate)")
     free = f", {preflight.disk_free(run_dir) / GIB:.1f} GiB free on this machine's" if local else ""
     console.print(f"  {run_dir}  {disk_needed(config) / GIB:.2f} GiB{free}", markup=False, soft_wrap=True)
@@ -139,11 +129,8 @@ def describe_adapters(config: RunConfig) -> str:
     """Rank, what is trained, and what an update of the engines takes."""
     lora, shape = config.learner.lora, model_shape(config)
     assert lora is not None
-    published = published_bytes(config) / memory.FLOAT32_BYTES
-    what, size = (
-        ("adapters alone", memory.FLOAT32_BYTES) if config.learner.rank_apart else ("whole weights", 0)
-    )
-    num_bytes = published * (size or memory.bytes_of(config.rollout.dtype))
+    what = "adapters alone" if config.learner.rank_apart else "whole weights"
+    num_bytes = published_bytes(config) / memory.FLOAT32_BYTES * memory.bytes_of(config.rollout.dtype)
     return (
         f"rank {lora.rank}, alpha {lora.alpha:g}, on {', '.join(lora.target)}: {shape.num_adapter_parameters / 1e6:.1f} M "
         f"parameters are trained, {shape.num_parameters / 1e6:,.1f} M are not; engines get {what}, {num_bytes / 1e6:,.1f} MB"
@@ -176,42 +163,6 @@ def _show_placement(console: Console, config: RunConfig, *, local: bool) -> None
         parts = [f"{role} {section.num_gpus:g}" for role, _, section in roles if 0 < section.num_gpus < 1]
         shared = f", of which shares are taken: {', '.join(parts)}" if parts else ""
         console.print(f"  GPUs      {num_gpus}{shared}")
-
-
-def _show_memory(console: Console, config: RunConfig, *, local: bool) -> None:
-    console.print("[bold]memory of the machines[/bold] (estimate)")
-    available = psutil.virtual_memory().available
-    needed = memory_needed(config, available if local else None)
-    for role, of_role in needed.items():
-        console.print(f"  {role:18} {of_role / GIB:5.1f} GiB")
-    here_text = f", {available / GIB:.1f} GiB available here" if local else ""
-    console.print(f"  {'all':18} {sum(needed.values()) / GIB:5.1f} GiB{here_text}")
-    if not config.learner.num_gpus:
-        largest, recompute = largest_pass(config, available if local else None)
-        console.print(f"  {'(a learner pass':18} {largest / GIB:5.1f} GiB, {_how(recompute)})")
-
-
-def _show_gpu_memory(console: Console, config: RunConfig, gpu_bytes: float | None) -> None:
-    if gpu_bytes is None:
-        console.print(
-            "[bold]memory of a GPU[/bold] (estimate; not checked: set gpu_memory_gib to what one has)",
-            soft_wrap=True,
-        )
-    else:
-        console.print(f"[bold]memory of a GPU[/bold] of {gpu_bytes / GIB:.1f} GiB (estimate)")
-    size = float("inf") if gpu_bytes is None else gpu_bytes
-    for share in shares(config, size):
-        given = "" if gpu_bytes is None else f" of {share.given * gpu_bytes / GIB:.1f}"
-        how = ""
-        if share.role == "learner":
-            how = f", {_how(learner_bytes(config, share.given * size)[1])}"
-        console.print(f"  {share.role:18} {share.needed_bytes / GIB:5.1f} GiB{given}{how}")
-    if config.verifier.num_gpus:
-        console.print(f"  {'verifier':18} not estimated: what its models take")
-
-
-def _how(recompute: bool) -> str:
-    return "recomputing its blocks" if recompute else "keeping its blocks"
 
 
 def _number(workers: int, at_most: int) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from cluster.config.parse import load_config
 from cluster.config.schema import RunConfig
 from cluster.jobs import find_run, joining
+from cluster.run.same_run import first_difference
 from cluster.run_directory.checkpoints import holds_run
 from cluster.run_directory.identity import identity
 from cluster.run_directory.record import RUN_FILE, SETTINGS_FILE, finished_checkpoints
@@ -37,13 +38,12 @@ def find_or_begin(config: RunConfig) -> tuple[RunConfig, Path, bool]:
         learner = config.learner.model_copy(update={"schedule_steps": steps})
         config = config.model_copy(update={"learner": learner})
     if begun_with and not finished_checkpoints(run_dir):
-        saved = identity(begun_with, [])
-        for name, value in identity(config, []).items():
-            if saved.get(name) != value:
-                raise ValueError(
-                    f"{name} is {value!r}, the run in {run_dir} was begun with {saved.get(name)!r}: go on with that, or "
-                    "choose another run_dir"
-                )
+        found = first_difference(identity(config, []), identity(begun_with, []))
+        if found is not None:
+            name, ours, theirs = found
+            raise ValueError(
+                f"{name} is {ours}, the run in {run_dir} was begun {theirs}: go on with that, or choose another run_dir"
+            )
     return config, run_dir, True
 
 

@@ -317,13 +317,12 @@ class RunConfig(BaseModel):
                 f"rollout.adapter_rank = {self.rollout.adapter_rank} is not what the learner publishes (learner.lora.rank with "
                 f"learner.lora.publish = 'adapter': {self.learner.rank_apart}): leave it out"
             )
-        if self.learner.rank_apart and (self.learner.weights_dtype, self.rollout.dtype) == (
-            "bfloat16",
-            "float32",
-        ):
+        dtypes = (self.learner.weights_dtype, self.rollout.dtype)
+        if self.learner.lora is not None and dtypes == ("bfloat16", "float32"):
             raise ValueError(
-                "learner.weights_dtype = 'bfloat16' with learner.lora.publish = 'adapter' and rollout.dtype = 'float32': the "
-                "engines have the frozen weights in float32; set learner.weights_dtype = 'float32', or rollout.dtype = 'bfloat16'"
+                "learner.weights_dtype = 'bfloat16' with [learner.lora] and rollout.dtype = 'float32': the frozen weights would "
+                "be served in more digits than they are trained beside; set learner.weights_dtype = 'float32', or rollout.dtype "
+                "= 'bfloat16'"
             )
         if self.rollout.adapter_rank and self.rollout.tensor_parallel > 1:
             raise ValueError(

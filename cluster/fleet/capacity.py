@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from actors.config import RolloutConfig
 from cluster.config.schema import RunConfig
+from cluster.fleet.gpu_memory import num_gpus_for
 from cluster.fleet.nodes import bundle
 from learner.config import LearnerConfig
 from verifiers.config import VerifierConfig
 
+GPU = "GPU"
 OWN_CPUS = "CPU"
 """A private cluster has as many as are asked for: workers share what there is."""
 
@@ -21,21 +23,40 @@ def check_private_has(config: RunConfig, *, trains: bool = True) -> None:
     if not wanted:
         return
     here = resources_here()
+    _check_shares_have_places(config, here.get(GPU, 0.0), trains=trains)
     for name, by_role in wanted.items():
         needed, there = sum(by_role.values()), here.get(name, 0.0)
         if needed > there:
-            what = "GPU" if name == "GPU" else repr(name)
+            what = GPU if name == GPU else repr(name)
             settings = ", ".join(
-                f"{role}.num_gpus" if name == "GPU" else f"{role}.resources" for role in by_role
+                f"{role}.num_gpus" if name == GPU else f"{role}.resources" for role in by_role
             )
             parts = ", ".join(f"{role} {amount:g}" for role, amount in by_role.items())
-            remedy = "set that to 0 to compute on the CPU" if name == "GPU" else "remove it"
+            remedy = "set that to 0 to compute on the CPU" if name == GPU else "remove it"
             if there:
                 remedy = "lower the numbers of workers or what each reserves"
             raise ValueError(
                 f"{settings}: the workers reserve {needed:g} {what} ({parts}), and a Ray cluster of this machine alone has "
                 f"{there:g}: {remedy}, or join a cluster that has more with --address HOST:PORT (for a plan, --dry-run, it need not be there)"
             )
+
+
+def _check_shares_have_places(config: RunConfig, num_here: float, *, trains: bool) -> None:
+    """Shares that add up to no more than there is may still fit on no GPU: a worker's is of one."""
+    by_role = {
+        "rollout": [config.rollout.gpus_of_worker] * config.rollout.workers,
+        "verifier": [config.verifier.num_gpus] * config.verifier.workers,
+        "learner": [config.learner.num_gpus] * config.learner.ranks if trains else [],
+    }
+    wanted = [share for of_role in by_role.values() for share in of_role]
+    if sum(wanted) <= num_here < num_gpus_for(wanted):
+        parts = ", ".join(
+            f"{len(of_role)} x {role} {of_role[0]:g}" for role, of_role in by_role.items() if any(of_role)
+        )
+        raise ValueError(
+            f"the workers' shares ({parts}) need {num_gpus_for(wanted)} GPUs, since each is of one GPU, and {num_here:g} are here: "
+            f"lower one of {', '.join(f'{role}.num_gpus' for role, of_role in by_role.items() if any(of_role))} until they fit"
+        )
 
 
 def resources_here() -> dict[str, float]:

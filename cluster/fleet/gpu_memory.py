@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from actors.environment import batched_tokens
 from cluster.config.schema import RunConfig
-from cluster.fleet.needs import model_bytes, model_shape, pass_bytes
+from cluster.fleet.needs import fine_tuning_pass_bytes, model_bytes, model_shape, pass_bytes
 from learner.model import memory
 
 ENGINE_BYTES = 2.0 * 2**30
@@ -75,15 +76,33 @@ def learner_bytes(config: RunConfig, share_bytes: float) -> tuple[float, bool]:
     if learner.ranks > 1:
         whole = 2 * model_bytes(config) / len(shape.blocks)
         fixed += whole * memory.bytes_of(learner.weights_dtype) / memory.FLOAT32_BYTES
-    recompute = memory.recomputes(learner, pass_bytes(config, recompute=False), share_bytes - fixed)
-    return fixed + pass_bytes(config, recompute=recompute), recompute
+    recompute = memory.recomputes(learner, _largest_pass(config, recompute=False), share_bytes - fixed)
+    largest = _largest_pass(config, recompute=recompute)
+    if learner.lora is None and (learner.parity_versions or 1) > 1:
+        # The parity check puts an older version beside the weights, and keeps no blocks.
+        older = memory.bytes_of(learner.weights_dtype) * shape.num_parameters / learner.ranks
+        largest = max(largest, older + _largest_pass(config, recompute=True))
+    return fixed + largest, recompute
+
+
+def _largest_pass(config: RunConfig, *, recompute: bool) -> float:
+    """Of the training, or of the fine-tuning before it."""
+    of_training = pass_bytes(config, recompute=recompute)
+    if config.sft is None or config.sft.base_model is None:
+        return of_training
+    return max(of_training, fine_tuning_pass_bytes(config, recompute=recompute))
 
 
 def num_gpus_needed(config: RunConfig) -> int:
-    """GPUs that hold all workers, as many as there may be; of shares as many as fit are put on one."""
+    """GPUs that hold all workers, as many as there may be."""
     num_rollouts, num_verifiers = config.most_workers
-    wanted = [config.learner.num_gpus] * config.learner.ranks
-    wanted += [config.rollout.gpus_of_worker] * num_rollouts + [config.verifier.num_gpus] * num_verifiers
+    of_learner = [config.learner.num_gpus] * config.learner.ranks
+    of_rollouts = [config.rollout.gpus_of_worker] * num_rollouts
+    return num_gpus_for([*of_learner, *of_rollouts, *[config.verifier.num_gpus] * num_verifiers])
+
+
+def num_gpus_for(wanted: Sequence[float]) -> int:
+    """GPUs that hold workers which reserve so much each; of shares as many as fit are put on one."""
     free: list[float] = []
     for share in sorted((one for one in wanted if 0 < one < 1), reverse=True):
         place = next((place for place, left in enumerate(free) if share <= left + 1e-9), None)

@@ -17,6 +17,8 @@ LEARNER_PROCESS_BYTES = 0.6 * 2**30
 """The same of a learner, which imports no vLLM."""
 CHECKPOINT_COPIES = 3
 """What is trained and AdamW's two averages."""
+STORED_VERSIONS = 3
+"""Weights in the object store at a time: being packed, being sent, still held by a slow engine."""
 MERGED_VERSIONS = 2
 """Of adapted weights: the one that is published, and the one before, which the next is written over."""
 
@@ -102,22 +104,30 @@ def pass_bytes(config: RunConfig, *, recompute: bool) -> float:
         completion_tokens=completion_tokens,
         bfloat16=learner.dtype == "bfloat16",
         recompute=recompute,
+        casts=memory.casts_weights(learner),
+    )
+
+
+def fine_tuning_pass_bytes(config: RunConfig, *, recompute: bool) -> float:
+    """Bytes that a rank's largest pass keeps while [sft] fine-tunes a model: all positions may be of completions."""
+    learner = config.learner
+    positions = max(config.rollout.max_model_len, learner.micro_batch_tokens)
+    return memory.activation_bytes(
+        model_shape(config),
+        positions=positions,
+        completion_tokens=positions,
+        bfloat16=learner.dtype == "bfloat16",
+        recompute=recompute,
+        casts=memory.casts_weights(learner),
     )
 
 
 def fine_tuning_memory(config: RunConfig) -> float:
     """Estimated bytes of all ranks while [sft] fine-tunes a model, on the CPU's side; "auto" recomputes where it must."""
-    learner, shape = config.learner, model_shape(config)
+    learner = config.learner
     needed = _trainer_without_passes(config)
     if not learner.num_gpus:
-        positions = max(config.rollout.max_model_len, learner.micro_batch_tokens)
-        needed += learner.ranks * memory.activation_bytes(
-            shape,
-            positions=positions,
-            completion_tokens=positions,
-            bfloat16=learner.dtype == "bfloat16",
-            recompute=learner.recompute != "never",
-        )
+        needed += learner.ranks * fine_tuning_pass_bytes(config, recompute=learner.recompute != "never")
     return needed
 
 
@@ -134,10 +144,12 @@ def _beside_learner(config: RunConfig) -> dict[str, float]:
     if num_parts > 1:  # a version, and on the CPU the one before, in memory that the parts map
         size = memory.bytes_of(rollout.dtype)
         of_one += (1 if rollout.num_gpus else 2) * published_bytes(config) / memory.FLOAT32_BYTES * size
+    # In the object store; on the CPU engines map these versions, and they are counted with them.
+    stored = STORED_VERSIONS * published_bytes(config) / memory.FLOAT32_BYTES * memory.bytes_of(rollout.dtype)
     return {
         "rollout": num_rollouts * of_one,
         "verifier": num_verifiers * 0.15 * 2**30,
-        "ray and controller": 1.2 * 2**30,
+        "ray and controller": 1.2 * 2**30 + (stored if rollout.num_gpus else 0.0),
     }
 
 
@@ -159,13 +171,18 @@ def _trainer_without_passes(config: RunConfig) -> float:
     learner, shape = config.learner, model_shape(config)
     needed = learner.ranks * LEARNER_PROCESS_BYTES
     if learner.num_gpus:
-        return needed
+        # Rank 0 puts a checkpoint together here, and what is not loaded onto the GPU at once is loaded by each rank.
+        stored = CHECKPOINT_COPIES * memory.stored_bytes(learner) * shape.num_trained
+        loaded = 0.0
+        if learner.ranks > 1 or learner.weights_dtype == "bfloat16":
+            loaded = learner.ranks * memory.FLOAT32_BYTES * shape.num_parameters
+        return needed + max(stored, loaded)
     fixed = memory.fixed_bytes(shape, learner)
     if learner.ranks > 1:
         # Beside the shards rank 0 has one version in whole, and at times a checkpoint; at the start each rank
         # has all of the model.
         whole = memory.FLOAT32_BYTES * shape.num_parameters
-        stored = CHECKPOINT_COPIES * memory.FLOAT32_BYTES * shape.num_trained
+        stored = CHECKPOINT_COPIES * memory.stored_bytes(learner) * shape.num_trained
         fixed = max(fixed + whole + stored, learner.ranks * whole)
     return needed + fixed
 
@@ -225,14 +242,13 @@ def disk_needed(config: RunConfig) -> float:
     """
     num_best = 2 if config.train.keep_best else 0
     learner, merged = config.learner, 0.0
-    if learner.lora is None:
-        size = memory.bytes_of(learner.weights_dtype)
-        of_one = CHECKPOINT_COPIES * size * model_bytes(config) / memory.FLOAT32_BYTES
-    else:
-        of_one = CHECKPOINT_COPIES * memory.FLOAT32_BYTES * num_adapter_parameters(config)
-        if config.evaluation and not learner.rank_apart:  # the last policy, and the best
-            size = memory.bytes_of(config.rollout.dtype)
-            merged = 2 * size * model_bytes(config) / memory.FLOAT32_BYTES
+    num_trained = num_adapter_parameters(config) or model_bytes(config) / memory.FLOAT32_BYTES
+    of_one = CHECKPOINT_COPIES * memory.stored_bytes(learner) * num_trained
+    if (
+        learner.lora is not None and config.evaluation and not learner.rank_apart
+    ):  # the last policy, and the best
+        size = memory.bytes_of(config.rollout.dtype)
+        merged = 2 * size * model_bytes(config) / memory.FLOAT32_BYTES
     checkpoints = (config.train.keep_checkpoints + 1 + num_best) * of_one + merged
     tokens = config.train.steps * config.train.groups_per_step * config.rollout.samples_per_prompt
     return checkpoints + tokens * min(config.rollout.max_tokens, 512) * 12 + 64 * 2**20

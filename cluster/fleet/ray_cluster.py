@@ -14,7 +14,7 @@ from typing import Any
 
 from cluster.config.schema import RunConfig
 from cluster.fleet.capacity import check_private_has
-from cluster.fleet.needs import cpus_needed, published_bytes
+from cluster.fleet.needs import STORED_VERSIONS, cpus_needed, published_bytes
 from cluster.fleet.nodes import HUNG_WORKER_SETTINGS
 from cluster.fleet.watcher import watch_this_process
 
@@ -22,8 +22,6 @@ CONTROLLER_NAME = "bonfire-controller"
 """Of each run's controller on its cluster, in a namespace of the run's name."""
 CONNECT_TIMEOUT_S = 5.0
 OBJECT_STORE_BYTES = 512 << 20
-STORED_VERSIONS = 3
-"""Weights in the object store at a time: being packed, being sent, still held by a slow engine."""
 
 logger = logging.getLogger(__name__)
 

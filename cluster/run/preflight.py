@@ -19,9 +19,8 @@ from actors.engine_config import check_known, known_arguments
 from actors.model_files import CONFIG, is_adapter, read_object, text_settings, where_models_are
 from actors.tokens import encode_demonstrations, load_tokenizer, stop_token_ids
 from cluster.config.schema import MetricsConfig, RunConfig
-from cluster.fleet.capacity import check_private_has
+from cluster.fleet.capacity import GPU, check_private_has, resources_here
 from cluster.fleet.gpu_memory import gpu_bytes_here
-from cluster.fleet.gpu_remedies import check_shares
 from cluster.fleet.needs import (
     described_by,
     disk_needed,
@@ -32,6 +31,7 @@ from cluster.fleet.needs import (
     num_adapter_parameters,
 )
 from cluster.run.base_model import base_is_there
+from cluster.run.gpu_remedies import check_shares
 from cluster.run.intake import Intake, take_in
 from cluster.run.model_checks import (
     check_adaptable,
@@ -272,7 +272,7 @@ def check_fine_tuning_memory(config: RunConfig) -> None:
 def check_gpu_shares(config: RunConfig, *, local: bool) -> None:
     """What is on a GPU must fit into it, where it is known how large that is."""
     if (gpu_bytes := gpu_bytes_of(config, local=local)) is not None:
-        check_shares(config, gpu_bytes)
+        check_shares(config, gpu_bytes, int(resources_here().get(GPU, 0)) if local else None)
 
 
 def gpu_bytes_of(config: RunConfig, *, local: bool) -> float | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,13 @@ from cluster.leasing.ledger import Ledger
 from cluster.run_directory.identity import identity
 from cluster.run_directory.problem_list import Reconciled, read_problem_list, reconcile
 from cluster.run_directory.record import read_state
+from learner.config import LoraConfig
 from verifiers.types import Problem
 
-LORA = "learner.lora"
+LORA, MODEL, PROBLEMS = "learner.lora", "model", "problems"
+"""Names of an identity."""
+UNKNOWN, NO_ADAPTERS = "without that setting", "without adapters"
+"""What a run may have begun with."""
 
 
 def check_same_run(checkpoint: Path, config: RunConfig, problems: Sequence[Problem]) -> Reconciled:
@@ -24,23 +28,15 @@ def check_same_run(checkpoint: Path, config: RunConfig, problems: Sequence[Probl
     state = read_state(checkpoint)
     saved = state.get("identity", {})
     listed = read_problem_list(checkpoint)
-    for name, value in identity(config, problems).items():
-        if name == "problems" and listed is not None:
-            continue
-        if name not in saved:
-            raise ValueError(
-                f"{name} is {value!r}, checkpoint {checkpoint} was made without that setting: {_begin_anew(checkpoint)}"
-            )
-        if saved[name] != value:
-            name, now, then = _first_difference(name, value, saved[name])
-            raise ValueError(
-                f"{name} is {now}, checkpoint {checkpoint} was made with {then}: resume with that, or "
-                f"{_begin_anew(checkpoint)}"
-            )
-    if LORA in saved and config.learner.lora is None:
+    now = identity(config, problems)
+    if listed is not None:  # each of them is compared below
+        saved, now = (
+            {name: one for name, one in facts.items() if name != PROBLEMS} for facts in (saved, now)
+        )
+    if (found := first_difference(now, saved)) is not None:
+        name, ours, theirs = found
         raise ValueError(
-            f"checkpoint {checkpoint} was made with [learner.lora], which the config has not: resume with it, or "
-            f"{_begin_anew(checkpoint)}"
+            f"{name} is {ours}, checkpoint {checkpoint} was made {theirs}: {_as_then(theirs)}{_begin_anew(checkpoint)}"
         )
     if state["version"] > config.train.steps:
         raise ValueError(
@@ -53,17 +49,37 @@ def check_same_run(checkpoint: Path, config: RunConfig, problems: Sequence[Probl
     return reconcile(listed, problems, trained, imitated=config.objective.needs_demonstrations)
 
 
-def _first_difference(name: str, value: Any, saved: Any) -> tuple[str, str, str]:
-    """Of two settings that differ: itself, or the first one that differs in them where they are sections; as they read."""
-    while isinstance(value, dict) and isinstance(saved, dict):
-        field = next(field for field in [*value, *saved] if value.get(field) != saved.get(field))
-        if field not in value or field not in saved:
-            now, then = (
-                repr(one[field]) if field in one else "left to its default" for one in (value, saved)
-            )
-            return f"{name}.{field}", now, then
-        name, value, saved = f"{name}.{field}", value[field], saved[field]
-    return name, repr(value), repr(saved)
+def first_difference(now: Mapping[str, Any], then: Mapping[str, Any]) -> tuple[str, str, str] | None:
+    """Between the identities of a config and of a run: the setting, what it is, and `with ...` or `without ...` that the run
+    was begun. None: there is none.
+
+    The model last: it counts with adapters or a KL only, and other settings say that these are new.
+    """
+    for name in dict.fromkeys([*(name for name in now if name != MODEL), LORA, MODEL]):
+        ours, theirs = now.get(name), then.get(name)
+        if ours == theirs:
+            continue
+        if name == LORA and not (ours and theirs):
+            return name, "set" if ours else "not set", "with adapters" if theirs else NO_ADAPTERS
+        if name == LORA:
+            ours, theirs = _in_full(now[LORA]), _in_full(then[LORA])
+            field = next(field for field in ours if ours[field] != theirs[field])
+            return f"{name}.{field}", repr(ours[field]), f"with {theirs[field]!r}"
+        if name in now:
+            return name, repr(ours), f"with {theirs!r}" if name in then else UNKNOWN
+    return None
+
+
+def _in_full(lora: Mapping[str, Any]) -> dict[str, Any]:
+    """With the settings that are not written where they are usual."""
+    fields = dict(LoraConfig.model_validate(lora))
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()}
+
+
+def _as_then(theirs: str) -> str:
+    if theirs == UNKNOWN:
+        return ""
+    return "resume without them, or " if theirs == NO_ADAPTERS else "resume with that, or "
 
 
 def _begin_anew(checkpoint: Path) -> str:

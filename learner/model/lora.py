@@ -319,7 +319,13 @@ def _targets(model: Any, config: LoraConfig, model_name: str) -> list[str]:
     linear = {name: part for name, part in model.named_modules() if isinstance(part, torch.nn.Linear)}
     head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
     if config.target == (ALL_LINEAR,):
-        return [name for name, part in linear.items() if part is not head]
+        all_linear = [name for name, part in linear.items() if part is not head]
+        if not all_linear:
+            raise ValueError(
+                f"learner.lora: model = {model_name!r} has no linear layer but its head (its layers are of another kind): leave "
+                "[learner.lora] out and train all weights"
+            )
+        return all_linear
     found: set[str] = set()
     for target in config.target:
         layers = {name for name in linear if f".{name}".endswith(f".{target}")}

@@ -37,6 +37,11 @@ def bytes_of(dtype: Dtype | None) -> int:
     return 2 if dtype == "bfloat16" else FLOAT32_BYTES
 
 
+def stored_bytes(config: LearnerConfig) -> int:
+    """Of a number that is trained, and of each of its two averages."""
+    return FLOAT32_BYTES if config.lora is not None else bytes_of(config.weights_dtype)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Block:
     """Channels that a repeated layer keeps of a position."""
@@ -165,10 +170,29 @@ def _feed_forward(text: Mapping[str, Any]) -> Block:
     return Block(exact=experts * (2 * hidden + 4 * width_of_one), rounded=4 * shared)
 
 
+def casts_weights(config: LearnerConfig) -> bool:
+    """Whether a pass has the weights in bfloat16 beside those that it is given.
+
+    Autocast keeps its copies of float32 weights that are trained, and the backward pass those of frozen ones; merged
+    adapters' layers make theirs one at a time (`learner.model.lora`).
+    """
+    is_merged = config.lora is not None and config.lora.publish == "merged"
+    return config.dtype == "bfloat16" and config.weights_dtype == "float32" and not is_merged
+
+
 def activation_bytes(
-    shape: ModelShape, *, positions: int, completion_tokens: int, bfloat16: bool, recompute: bool
+    shape: ModelShape,
+    *,
+    positions: int,
+    completion_tokens: int,
+    bfloat16: bool,
+    recompute: bool,
+    casts: bool | None = None,
 ) -> float:
-    """What one pass over `positions` keeps until its backward pass, logits of `completion_tokens` included."""
+    """What one pass over `positions` keeps until its backward pass, logits of `completion_tokens` included.
+
+    `casts`: `casts_weights`; None: as of float32 weights that are trained.
+    """
     size = 2 if bfloat16 else FLOAT32_BYTES
     of_blocks = [block.bytes(size) for block in shape.blocks]
     inputs = len(of_blocks) * shape.hidden * FLOAT32_BYTES
@@ -176,7 +200,7 @@ def activation_bytes(
     logits = min(MAX_LOGITS_BYTES, 3.0 * completion_tokens * shape.vocabulary * FLOAT32_BYTES)
     if not recompute:
         logits += completion_tokens * shape.vocabulary * size
-    rounded = 2 * shape.num_parameters if bfloat16 else 0  # autocast keeps a copy of the weights for the pass
+    rounded = 2 * shape.num_parameters if (bfloat16 if casts is None else casts) else 0
     return positions * blocks + logits + rounded
 
 

@@ -30,15 +30,17 @@ QWEN_7B = {
 }
 
 
-def save_hollow(directory: Path, settings: dict[str, Any]) -> Path:
-    """A Qwen2 in bfloat16; takes a few kilobytes of disk."""
-    vocabulary = {"vocab_size": 151936, "max_position_embeddings": 32768, "dtype": "bfloat16"}
-    config = transformers.Qwen2Config(**vocabulary, **settings, architectures=["Qwen2ForCausalLM"])
+def save_hollow(directory: Path, settings: dict[str, Any], config: Any = None) -> Path:
+    """A Qwen2 in bfloat16, or what the config is of; takes a few kilobytes of disk."""
+    if config is None:
+        vocabulary = {"vocab_size": 151936, "max_position_embeddings": 32768, "dtype": "bfloat16"}
+        config = transformers.Qwen2Config(**vocabulary, **settings, architectures=["Qwen2ForCausalLM"])
+    config.dtype = "bfloat16"
     directory.mkdir()
     config.save_pretrained(directory)
     _bytes_as_tokens().save_pretrained(directory)
     with torch.device("meta"):
-        model = transformers.Qwen2ForCausalLM(config)
+        model = transformers.AutoModelForCausalLM.from_config(config)
     header, end = {}, 0
     for name, tensor in dict(model.named_parameters()).items():
         size = 2 * math.prod(tensor.shape)

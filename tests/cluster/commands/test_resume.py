@@ -72,11 +72,11 @@ def adapted(**lora):
         ),
         (
             adapted(publish="adapter"),
-            r"^learner\.lora\.publish is 'adapter', .* made with left to its default",
+            r"^learner\.lora\.publish is 'adapter', .* made with 'merged': resume with that",
         ),
         (
             config(),
-            r"^model is|^checkpoint .* was made with \[learner\.lora\], which the config has not: resume with it",
+            r"^learner\.lora is not set, checkpoint .* was made with adapters: resume with that, or",
         ),
     ],
     ids=["rank", "target", "publish", "without"],
@@ -91,6 +91,13 @@ def test_of_other_adapters_the_setting_that_differs_is_named(tmp_path, now, name
         check_same_run(tmp_path, now, PROBLEMS)
     assert f"`bonfire export {tmp_path} --merged DIR`" in str(refusal.value)
     assert "{" not in str(refusal.value) and "\n" not in str(refusal.value)
+
+
+def test_adapters_that_are_new_are_named_and_not_the_model_that_counts_with_them(checkpoint):
+    with pytest.raises(
+        ValueError, match=r"^learner\.lora is set, .* was made without adapters: resume without them, or"
+    ):
+        check_same_run(checkpoint, adapted(), PROBLEMS)
 
 
 def test_a_checkpoint_from_before_a_setting_existed_says_so(checkpoint):

@@ -105,3 +105,13 @@ def test_a_run_directory_that_cannot_be_made_is_refused_first(
     file.write_text("")
     wanted = run_dir.replace("{file}", str(file))
     assert fault.replace("{file}", str(file)) in refusal(lambda: new_run_dir(config(run_dir=wanted), "name"))
+
+
+def test_shares_that_add_up_but_fit_no_gpu_are_refused(machine: dict[str, float]) -> None:
+    machine["GPU"] = 2.0
+    check_private_has(config(rollout={"num_gpus": 0.5, "workers": 2}, learner={"num_gpus": 0.55}))
+    three = config(rollout={"num_gpus": 0.7, "workers": 2}, learner={"num_gpus": 0.55})
+    assert refusal(lambda: check_private_has(three)) == (
+        "the workers' shares (2 x rollout 0.7, 1 x learner 0.55) need 3 GPUs, since each is of one GPU, and 2 are here: "
+        "lower one of rollout.num_gpus, learner.num_gpus until they fit"
+    )

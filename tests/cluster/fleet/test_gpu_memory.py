@@ -6,14 +6,15 @@ import json
 import shutil
 
 import pytest
+import transformers
 
 from actors.config import RolloutConfig
 from cluster.commands.plan import show_plan
 from cluster.config.parse import load_config
 from cluster.config.schema import RunConfig
 from cluster.fleet.gpu_memory import gpu_bytes_here, learner_bytes, num_gpus_needed, shares
-from cluster.fleet.gpu_remedies import check_shares
-from cluster.fleet.needs import model_shape
+from cluster.fleet.needs import model_shape, num_adapter_parameters
+from cluster.run.gpu_remedies import check_shares
 from cluster.run.model_checks import check_adaptable, check_divisible
 from learner.config import LearnerConfig
 from learner.model import memory
@@ -106,7 +107,7 @@ def test_all_weights_of_a_model_do_not_fit_where_its_adapters_do(small):
     check_shares(with_adapters, 24 * GIB)
     whole = config_of(small, {"num_gpus": 0.45}, {"num_gpus": 0.55})
     with pytest.raises(
-        ValueError, match=r"a GPU of 24.0 GiB: rollout needs .* learner needs about 2\d"
+        ValueError, match=r"a GPU of 24.0 GiB: rollout needs .* learner needs about 3\d"
     ) as error:
         check_shares(whole, 24 * GIB)
     assert "learner.lora.rank" in check_that_each_does(whole, error.value, 24 * GIB)
@@ -167,13 +168,58 @@ def test_no_single_setting_is_named_where_none_is_enough(large):
         check_shares(config, 12 * GIB)
 
 
-def test_two_engines_beside_a_learner_are_counted_twice_and_verifiers_too(small):
-    check_shares(config_of(small, {"num_gpus": 0.4}, {"num_gpus": 0.6, **LORA}), 24 * GIB)
-    for settings in ({"rollout": {"num_gpus": 0.2, "workers": 2}}, {"verifier": {"num_gpus": 0.3}}):
-        rollout = {"num_gpus": 0.2, **settings.pop("rollout", {})}
-        with pytest.raises(ValueError) as error:
-            check_shares(config_of(small, rollout, {"num_gpus": 0.6, **LORA}, **settings), 24 * GIB)
-        assert "rollout.num_gpus=0.4 learner" not in str(error.value)
+def told_of(config: RunConfig, gpu_gib: float = 24, num_gpus: int | None = None) -> str:
+    with pytest.raises(ValueError) as error:
+        check_shares(config, gpu_gib * GIB, num_gpus)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("settings", [{"rollout": {"workers": 2}}, {"verifier": {"num_gpus": 0.4}}])
+def test_other_shares_are_not_named_where_all_workers_together_have_no_place(small, settings):
+    """Another engine, or a verifier's share."""
+    rollout = {"num_gpus": 0.2, **settings.get("rollout", {})}
+    others = {name: section for name, section in settings.items() if name != "rollout"}
+    config = config_of(small, rollout, {"num_gpus": 0.4, **LORA}, **others)
+    assert "rollout.num_gpus=0.4 learner.num_gpus" in told_of(config, num_gpus=2)
+    assert "rollout.num_gpus=0.4 learner.num_gpus" not in told_of(config, num_gpus=1)
+    assert "rollout.num_gpus=0.4 learner.num_gpus" not in told_of(config)  # it takes one now
+
+
+def test_no_more_gpus_are_asked_for_than_there_are(small):
+    config = config_of(small, {"num_gpus": 0.45, "kv_cache_mib": 16384}, {"num_gpus": 0.55, **LORA})
+    assert "set rollout.num_gpus=0.9 learner" in told_of(config, num_gpus=2)
+    of_one = told_of(config, num_gpus=1)
+    assert "rollout.num_gpus=1" not in of_one and "rollout.kv_cache_mib=8192" in of_one
+    whole = config_of(small, {"num_gpus": 1}, {"num_gpus": 1})
+    assert "learner.ranks=2" in told_of(whole, num_gpus=3) and "learner.ranks" not in told_of(
+        whole, num_gpus=2
+    )
+
+
+def test_parts_that_do_not_divide_the_model_are_not_named(tmp_path):
+    nine_heads = {**QWEN_1_5B, "hidden_size": 1152, "num_attention_heads": 9, "num_key_value_heads": 3}
+    model = save_hollow(tmp_path / "nine", nine_heads | {"intermediate_size": 8961})
+    config = config_of(model, {"num_gpus": 1, "kv_cache_mib": 32768}, {})
+    assert "rollout.tensor_parallel=3" in told_of(config)
+
+
+def test_settings_that_do_not_go_together_are_not_named(small):
+    """The frozen weights of adapters are no more exact in the engines than in the learner."""
+    learner = {"num_gpus": 1, "lora": {"rank": 16}, "micro_batch_tokens": 1024, "recompute": "always"}
+    exact = config_of(small, {"dtype": "float32"}, learner)
+    assert "weights_dtype" not in told_of(exact, 8)
+    assert "weights_dtype=bfloat16" in told_of(config_of(small, {"dtype": "bfloat16"}, learner), 8)
+
+
+def test_a_model_without_layers_for_adapters_is_told_of_other_remedies(tmp_path):
+    model = save_hollow(
+        tmp_path / "gpt2", {}, config=transformers.GPT2Config(n_embd=1024, n_layer=24, n_head=16)
+    )
+    config = config_of(model, {"max_model_len": 1024}, {"num_gpus": 1, "micro_batch_tokens": 1024})
+    told = told_of(config, 6)
+    assert "learner.ranks=" in told and "lora" not in told
+    with pytest.raises(ValueError, match=r"^learner.lora: model = .* has no linear layer but its head"):
+        num_adapter_parameters(config_of(model, {}, {"lora": {}}))
 
 
 @pytest.mark.parametrize(

@@ -94,9 +94,14 @@ def test_a_run_given_in_place_of_a_model_is_told_where_its_models_are(saved, tmp
     ):
         load_model(str(saved[0]))
     run = tmp_path / "run"
-    for step in (5, 10):
-        (run / f"checkpoints/step-{step:06d}/model").mkdir(parents=True)
+    for name in ("step-000005", "step-000010", "step-000015.damaged", "step-000020.partial"):
+        (run / "checkpoints" / name / "model").mkdir(parents=True)
     with pytest.raises(ValueError, match="; a model of this run is .*/step-000010/model$"):
+        load_model(str(run))
+    (run / "checkpoints/step-000010/model/adapter_config.json").write_text("{}")
+    with pytest.raises(
+        ValueError, match=f"; bonfire export {run} --merged DIR writes the one that the adapter"
+    ):
         load_model(str(run))
 
 
