@@ -15,11 +15,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cluster.config.schema import RunConfig
-from cluster.evaluation.identity import engine_identity, fingerprint, verifier_identity
+from cluster.evaluation.identity import engine_identity, verifier_identity
 from cluster.evaluation.session import Progress, run_keeping_samples, telling_how_to_go_on
 from cluster.evaluation.store import Cell
 from cluster.fleet.needs import model_directory
 from cluster.run.recovery import Origin
+from cluster.run_directory.fingerprint import fingerprint
 from cluster.run_directory.problem_list import digest
 from cluster.run_directory.record import BASE_SCORES_FILE, write_table_atomically
 from cluster.terminal.console import View

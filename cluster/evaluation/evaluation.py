@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from actors.model_files import base_of_adapter, is_adapter
 from cluster.config.evaluation import EvalConfig
 from cluster.config.schema import RunConfig
-from cluster.evaluation.identity import fingerprint, sampling_identity, verdict_identity
+from cluster.evaluation.identity import sampling_identity, verdict_identity
 from cluster.evaluation.session import STAGE, Progress, run_keeping_samples, telling_how_to_go_on
 from cluster.evaluation.store import SETTINGS_FILE, Cell, EvalStore, check_names
 from cluster.fleet import ray_cluster
@@ -21,6 +21,7 @@ from cluster.fleet.nodes import bundle
 from cluster.run.intake import check_prompts, take_in
 from cluster.run.preflight import check_context, check_engine, check_model, tokenizer_of
 from cluster.run_directory.commit import git_commit
+from cluster.run_directory.fingerprint import fingerprint
 from cluster.terminal.console import View
 from verifiers.process.trial import try_imports
 from verifiers.types import Problem

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -11,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from actors.model_files import is_adapter
 from cluster.config.schema import RunConfig
+from cluster.fleet.needs import model_directory
+from cluster.run_directory.fingerprint import fingerprint
 from cluster.run_directory.record import write_atomically
 
 if TYPE_CHECKING:  # they import torch
@@ -21,6 +24,8 @@ STAMP = "bonfire_sft.json"
 CURVE_FILE = "sft.jsonl"
 """In a fine-tuned model's directory: a line per step, `held_out_loss` in some."""
 _DATA = "problems.demonstrations"
+_SIDES, _WEIGHTS = "which are trained", "weights of sft.base_model"
+"""Older stamps do not have them."""
 _WITHOUT_EFFECT_ON_RESULT = {"held_out_every", "checkpoint_every"}
 
 
@@ -66,9 +71,15 @@ def settings_of(config: RunConfig) -> dict[str, Any]:
 
 def identity_of(config: RunConfig, data: Demonstrations) -> dict[str, Any]:
     """The same with what is learned from."""
-    from learner.supervised.demonstrations import fingerprint
+    from learner.supervised import demonstrations
 
-    return {**settings_of(config), _DATA: fingerprint(data.sequences)}
+    assert config.sft is not None and config.sft.base_model is not None
+    return {
+        **settings_of(config),
+        _DATA: demonstrations.fingerprint(data.sequences),
+        _SIDES: hashlib.sha256(data.trained.tobytes()).hexdigest()[:16],
+        _WEIGHTS: fingerprint(model_directory(config.sft.base_model)),
+    }
 
 
 def make_from_scratch(
@@ -157,7 +168,7 @@ def _check_made(directory: Path, what: str, wanted: Mapping[str, Any]) -> None:
     made = json.loads((directory / STAMP).read_text())
     made |= {f"sft.{name}": value for name, value in made.items() if "." not in name}  # of older versions
     for name, value in wanted.items():
-        if made.get(name) != value:
+        if made.get(name) != value and (name in made or name not in (_SIDES, _WEIGHTS)):
             raise ValueError(
                 f"{what} was made with {name} = {made.get(name)!r}, the config says {value!r}: "
                 "delete that directory to make it again, or set model to another one"

@@ -106,7 +106,7 @@ def _fitting(config: RunConfig, gpu_bytes: float, num_gpus: int | None, roles: S
 
 
 def _with_shares(config: RunConfig, num_gpus: Mapping[Role, float]) -> RunConfig:
-    sections = {
+    sections: dict[str, Any] = {
         role: getattr(config, role).model_copy(update={"num_gpus": share}) for role, share in num_gpus.items()
     }
     return config.model_copy(update=sections)

@@ -10,8 +10,9 @@ import pytest
 from safetensors.numpy import save_file
 
 from cluster.config.parse import parse_config
-from cluster.evaluation.identity import fingerprint, sampling_identity, verdict_identity
+from cluster.evaluation.identity import sampling_identity, verdict_identity
 from cluster.evaluation.store import Cell, EvalStore, read_problems, read_samples, read_settings, sample_files
+from cluster.run_directory.fingerprint import fingerprint
 from tests.shared.tiny_model import make_group
 from verifiers.types import Problem
 

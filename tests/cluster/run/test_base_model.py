@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from cluster.config.parse import parse_config
 from cluster.config.schema import RunConfig
-from cluster.run.base_model import base_is_there, held_out_losses, make_by_fine_tuning
+from cluster.run.base_model import (
+    STAMP,
+    base_is_there,
+    check_made_from,
+    held_out_losses,
+    make_by_fine_tuning,
+)
 from cluster.run.fine_tuning import FineTuningProgress
 from learner.supervised.demonstrations import Demonstrations, lay_out
 from tests.shared.tiny_model import model_path
@@ -94,6 +102,27 @@ def test_a_loss_that_is_no_number_ends_it_in_one_line_and_leaves_no_model(tmp_pa
         assert config.sft is not None
         make(config.model_copy(update={"sft": config.sft.model_copy(update=beyond_bounds)}))
     assert [path.name for path in tmp_path.iterdir()] == ["model.making"]
+
+
+def test_a_model_made_of_other_weights_or_of_other_sides_is_not_taken_for_this_ones(tmp_path):
+    base = shutil.copytree(model_path(), tmp_path / "base")
+    config = make_config(tmp_path / "model", base_model=str(base))
+    make(config)
+    check_made_from(config, DATA)
+    weights = base / "model.safetensors"
+    tensors = load_file(weights)
+    save_file({name: value + 1 for name, value in tensors.items()}, weights, metadata={"format": "pt"})
+    with pytest.raises(ValueError, match="was made with weights of sft.base_model = "):
+        check_made_from(config, DATA)
+    save_file(tensors, weights, metadata={"format": "pt"})
+    other = dataclasses.replace(DATA, trained=DATA.held_out, held_out=DATA.trained)
+    with pytest.raises(ValueError, match="was made with which are trained = "):
+        check_made_from(config, other)
+    stamp = tmp_path / "model" / STAMP
+    made = json.loads(stamp.read_text())
+    del made["which are trained"], made["weights of sft.base_model"]
+    stamp.write_text(json.dumps(made))
+    check_made_from(config, other)  # an older version wrote neither
 
 
 def test_adapters_are_merged_into_the_model_that_is_made(tmp_path):
