@@ -24,6 +24,7 @@ COLORS = {
     "nines_bon16": "#17becf",
     "majority": "#7570b3",
     "schedule": "#e7298a",
+    "votes": "#a6761d",
 }
 
 Panel = tuple[str, str, tuple[str, ...]]

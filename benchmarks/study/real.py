@@ -115,7 +115,7 @@ class Sources:
 
 
 class RealStudy(Design):
-    """Five arms on SVAMP."""
+    """Six arms on SVAMP."""
 
     config = CONFIG
     keeps_checkpoints = False  # of 1.6 GB each

@@ -44,6 +44,15 @@ ARMS = {
             learning_rates=(),
             rate_of="bon8",
         ),
+        _arm(
+            "votes",
+            "majority, N from 1 to 8",
+            "majority",
+            8,
+            {"objective.name": "majority", "objective.num_select": "{ from = 1, to = 8, over = 20 }"},
+            learning_rates=(),
+            rate_of="majority",
+        ),
     )
 }
 
@@ -65,6 +74,8 @@ OUTLINE = Outline(
         ("bon", 32, "bon8", "rloo"),
         ("majority", 8, "majority", "rloo"),
         ("majority", 32, "majority", "rloo"),
+        ("majority", 8, "votes", "rloo"),
+        ("majority", 32, "votes", "rloo"),
         ("pass", 1, "schedule", "rloo"),
         ("pass", 8, "schedule", "bon8"),
         ("strategies", 2, "bon8", "rloo"),

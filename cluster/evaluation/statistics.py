@@ -6,6 +6,7 @@ Shapes: `P` problems, `K` values of k, `S` bootstrap resamples, `T` temperatures
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -183,7 +184,9 @@ def _resample(result: CellResults, rows: np.ndarray, seed: int) -> dict[str, Res
 
 
 def _curve(ks: Sequence[int], resampled: Resampled) -> Curve:
-    return dict(zip(ks, resampled.estimates(), strict=True))
+    """Without the ks at which there is no estimate."""
+    estimates = zip(ks, resampled.estimates(), strict=True)
+    return {k: estimate for k, estimate in estimates if not math.isnan(estimate.mean)}
 
 
 def _best_temperatures(

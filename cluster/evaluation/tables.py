@@ -102,6 +102,7 @@ def curve_table(summary: Summary, metric: str, *, width: int) -> Table:
         for label, of_all in _by_temperature(summary.overall).items()
         if (cells := [cell for cell in of_all if metric in cell.curves])
         for k in summary.ks
+        if any(k in cell.curves[metric] for cell in cells)
     ]
     return _model_table("k", rows, width)
 
@@ -206,8 +207,8 @@ def _values(
 ) -> dict[str, tuple[Estimate | None, Estimate | None]]:
     return {
         cell.cell.model: (
-            cell.curves[metric][k] if metric in cell.curves else None,
-            cell.differences[metric][k] if cell.differences and metric in cell.differences else None,
+            cell.curves.get(metric, {}).get(k),
+            (cell.differences or {}).get(metric, {}).get(k),
         )
         for cell in cells
     }

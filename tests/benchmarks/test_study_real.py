@@ -86,6 +86,7 @@ def test_every_arm_trains_what_its_label_says():
         "bon8": ("bon", "8", "pass", 8, "bon8"),
         "majority": ("majority", "8", "majority", 8, "majority"),
         "schedule": ("bon", "8 to 1 over 30 steps", "pass", 8, "bon8"),
+        "votes": ("majority", "1 to 8 over 20 steps", "majority", 8, "majority"),
     }
     assert ARMS["schedule"].learning_rates == () and FULL.steps >= 30
 
@@ -377,7 +378,7 @@ def test_an_arm_that_lacks_is_a_row_that_says_so():
         assert "| SFT on demonstrations |  | 0 | not measured yet |" in rows[3]
         assert len({row.count("|") for row in rows}) == 1
         assert "not measured yet" not in rows[4]
-    assert blocks["missing"] == "**Not measured yet**: `sft`, `majority`, `schedule`."
+    assert blocks["missing"] == "**Not measured yet**: `sft`, `majority`, `schedule`, `votes`."
     assert "majority of 8 | not measured yet" in blocks["strategy"]
     assert len({row.count("|") for row in blocks["strategy"].splitlines()}) == 1
 

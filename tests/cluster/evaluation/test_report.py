@@ -19,7 +19,7 @@ from rich.console import Console
 
 from actors.arrow_forms import scored_to_batch
 from actors.types import SampleGroup, ScoredGroup
-from cluster.estimates.per_problem import per_problem
+from cluster.estimates.per_problem import per_problem, win_rate_at_k
 from cluster.evaluation import plots, tables
 from cluster.evaluation.metrics import CellResults, cell_results
 from cluster.evaluation.report import Report, make_report, to_json, write_results
@@ -163,6 +163,16 @@ def on_scales(mean: float, *, seed: int) -> list[ScoredGroup]:
     return [group_of(i, [0.0] * 8, scores=row) for i, row in enumerate(scores)]
 
 
+def test_a_model_that_is_the_base_wins_as_often_as_selection_alone_does():
+    """Sample i of both is the same one, as equal weights with equal seeds draw it; no scores tie."""
+    groups = [
+        group_of(i, [0.0] * 16, scores=np.random.default_rng(i).permutation(16.0 * i + np.arange(16)))
+        for i in range(3)
+    ]
+    rates_PK = win_rate_at_k(groups, np.stack([group.scores for group in groups]), [1, 4, 15])
+    assert rates_PK == pytest.approx(np.array([[1 / 2, 4 / 5, 15 / 16]] * 3))
+
+
 def test_the_win_rate_is_the_mean_over_subsets_and_over_the_samples_of_the_first_model(tmp_path):
     cells = {
         f"{model}@{temperature}": on_scales(mean, seed=seed)
@@ -176,7 +186,7 @@ def test_the_win_rate_is_the_mean_over_subsets_and_over_the_samples_of_the_first
             ]
         )
     }
-    report = on_disk(tmp_path, cells, [1, 2, 5])
+    report = on_disk(tmp_path, cells, [1, 2, 5, 8])
     found = {result.cell.label: result.values.get("win_rate_at_k") for result in report.results}
     assert found.pop("base@0.5") is None and found.pop("base@1") is None
     for label, value_PK in found.items():
@@ -185,19 +195,24 @@ def test_the_win_rate_is_the_mean_over_subsets_and_over_the_samples_of_the_first
             for column, k in enumerate((1, 2, 5)):
                 wins = [
                     (best > score) + (best == score) / 2
-                    for subset in itertools.combinations(ours.scores, k)
-                    for best in [max(subset)]
-                    for score in theirs.scores
+                    for subset in itertools.combinations(range(8), k)
+                    for best in [max(ours.scores[i] for i in subset)]
+                    for j, score in enumerate(theirs.scores)
+                    if j not in subset  # the samples of one number are drawn with one seed
                 ]
                 assert value_PK is not None
                 assert value_PK[row, column] == pytest.approx(np.mean(wins), abs=1e-12), (label, row, k)
+        assert (
+            value_PK is not None and np.isnan(value_PK[:, 3]).all()
+        )  # k = n leaves no sample to compare with
     _, _, cold, hot, best = report.summary.overall.cells
     for cell in (cold, hot, best):
+        assert [*cell.curves["win_rate_at_k"]] == [1, 2, 5]
         curve = cell.curves["win_rate_at_k"][2]
         assert curve.low < curve.mean < curve.high
         assert curve.mean == pytest.approx(found[cell.cell.label][:, 1].mean())
         assert cell.differences is not None and "win_rate_at_k" not in cell.differences
-    by_hand = resampled_means(torch.from_numpy(found["best@1"]), seed=0)[:, 0].numpy()
+    by_hand = resampled_means(torch.from_numpy(found["best@1"][:, :3]), seed=0)[:, 0].numpy()
     assert best.curves["win_rate_at_k"][1].low == pytest.approx(np.quantile(by_hand, 0.025))
     assert "win_rate_at_k" not in report.summary.overall.best["trained"]
     report.write({})
