@@ -64,7 +64,7 @@ class Trainer:
             total = torch.cuda.mem_get_info()[1]
             torch.cuda.set_per_process_memory_fraction(config.num_gpus - memory.CUDA_BYTES / total)
         settings: dict[str, Any] = {"bfloat16": config.dtype == "bfloat16", "recompute": self._recomputes}
-        # The whole of a model to be sharded need not fit on one device, nor need float32 weights that are rounded below.
+        # What is sharded or rounded below need not fit on one device as it is loaded.
         is_whole_there = gang.size == 1 and config.weights_dtype == "float32"
         model = load_model(str(self._base_directory), str(self._device) if is_whole_there else "cpu")
         self.packing = choose_packing(model, model_path, share_prompts=config.share_prompts)
@@ -183,7 +183,7 @@ class Trainer:
             completion_tokens=len(batch.target_ids),
             bfloat16=self._config.dtype == "bfloat16",
             recompute=False,
-            casts=memory.casts_weights(self._config),
+            cast=memory.num_cast(self.shape, self._config),
         )
         return memory.recomputes(self._config, needed, self._free_bytes)
 

@@ -24,7 +24,7 @@ class Outcome:
 def outcome_of(results: Path, outline: Outline, failures: Mapping[str, str]) -> Outcome:
     """What the result files of a study show; of each tuned arm only the learning rate that was chosen, as in `run`."""
     everything = [outline.read_policy(path) for path in sorted(results.glob("*.json"))]
-    tuning = [policy for policy in everything if policy.split == "tuning"]
+    tuning = of_one_base([policy for policy in everything if policy.split == "tuning"])
     chosen = choose_learning_rates(tuning, outline.arms)
 
     def is_chosen(policy: Policy) -> bool:

@@ -102,11 +102,13 @@ def _signs(results: Mapping[str, Any]) -> Rows:
     for claim, arm, metric, sign in CLAIMS:
         measured = f"{_short(metric)} of {ARMS[arm].label}"
         change = by_name[arm]["changes"][metric] if arm in by_name else None
-        num_seeds = by_name[arm]["num_seeds"] if arm in by_name else 0
+        num_seeds, num_bases = (
+            (by_name[arm]["num_seeds"], by_name[arm]["num_bases"]) if arm in by_name else (0, 0)
+        )
         if change is None:
             verdict = NOT_MEASURED
-        elif num_seeds < FEWEST_SEEDS:
-            verdict = f"no verdict from fewer than {FEWEST_SEEDS} seeds"
+        elif num_seeds < FEWEST_SEEDS or 1 < num_bases < FEWEST_SEEDS:
+            verdict = f"no verdict from fewer than {FEWEST_SEEDS} seeds, or bases"
         elif change["low"] <= 0 <= change["high"]:
             verdict = "not shown: the interval holds 0"
         else:

@@ -79,7 +79,7 @@ class Study:
         if self._kept_in and self._kept_in.exists():
             held = archive.about(self._kept_in).get("identity", {})
             archive.check_identity(ours, held, self._kept_in, "--archive")
-            archive.unpack(self._kept_in, self.directory / "results")
+            archive.unpack(self._kept_in, self.directory / "results", replaces=False)
         write_atomically(path, json.dumps(ours, indent=1) + "\n")
 
     def keep(self, failures: Mapping[str, str]) -> None:
@@ -190,10 +190,11 @@ class Study:
 
     def _train(self, job: Job, run_dir: Path) -> None:
         assert job.arm is not None
-        origin = run_dir.with_suffix(".base")
+        origin = run_dir.with_name(f"{run_dir.name}.base")
         here = self.design.base_here(self.directory)
         if run_dir.exists() and origin.exists() and origin.read_text() != here:
             shutil.rmtree(run_dir)  # the base was made anew meanwhile
+            shutil.rmtree(self.directory / "evaluations" / job.name, ignore_errors=True)
         if (run_dir / "config.toml").exists():
             if self._trained(run_dir) is None:
                 self.commands.run(job.name, "train", "--resume", str(run_dir))

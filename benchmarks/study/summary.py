@@ -188,6 +188,7 @@ def _row(
         "label": label,
         "learning_rate": policies[0].learning_rate,
         "num_seeds": len(policies),
+        "num_bases": len(set(bases_S)),
         "values": values,
         "changes": changes,
         **{fact: _mean([facts[fact] for facts in described]) for fact in described[0]},

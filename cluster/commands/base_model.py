@@ -108,7 +108,9 @@ def _without_other_roles(config: RunConfig) -> RunConfig:
     """Nothing is reserved for workers that do not run."""
     nothing: dict[str, Any] = {"num_cpus": 0.0, "num_gpus": 0.0, "resources": {}}
     rollout, verifier = (one.model_copy(update=nothing) for one in (config.rollout, config.verifier))
-    return config.model_copy(update={"rollout": rollout, "verifier": verifier})
+    # Nor for what fine-tuning does not do: compare with older versions, or with a reference.
+    learner = config.learner.model_copy(update={"parity_versions": 1, "kl_coefficient": 0.0})
+    return config.model_copy(update={"rollout": rollout, "verifier": verifier, "learner": learner})
 
 
 def _check(config: RunConfig, address: str | None) -> Demonstrations | None:

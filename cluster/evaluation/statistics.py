@@ -161,7 +161,7 @@ def _summarise_class(
         summaries.append(
             CellSummary(
                 cell=result.cell,
-                curves={name: _curve(result.ks, own[name]) for name in result.values},
+                curves={name: curve for name in result.values if (curve := _curve(result.ks, own[name]))},
                 differences=None
                 if other is None
                 else {name: _curve(result.ks, own[name].minus(other[name])) for name in shared},

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from actors.environment import batched_tokens
@@ -88,7 +89,7 @@ def learner_bytes(config: RunConfig, share_bytes: float) -> tuple[float, bool]:
 def _largest_pass(config: RunConfig, *, recompute: bool) -> float:
     """Of the training, or of the fine-tuning before it."""
     of_training = pass_bytes(config, recompute=recompute)
-    if config.sft is None or config.sft.base_model is None:
+    if config.sft is None or config.sft.base_model is None or Path(config.model).exists():
         return of_training
     return max(of_training, fine_tuning_pass_bytes(config, recompute=recompute))
 

@@ -104,21 +104,21 @@ def pass_bytes(config: RunConfig, *, recompute: bool) -> float:
         completion_tokens=completion_tokens,
         bfloat16=learner.dtype == "bfloat16",
         recompute=recompute,
-        casts=memory.casts_weights(learner),
+        cast=memory.num_cast(shape, learner),
     )
 
 
 def fine_tuning_pass_bytes(config: RunConfig, *, recompute: bool) -> float:
     """Bytes that a rank's largest pass keeps while [sft] fine-tunes a model: all positions may be of completions."""
-    learner = config.learner
+    learner, shape = config.learner, model_shape(config)
     positions = max(config.rollout.max_model_len, learner.micro_batch_tokens)
     return memory.activation_bytes(
-        model_shape(config),
+        shape,
         positions=positions,
         completion_tokens=positions,
         bfloat16=learner.dtype == "bfloat16",
         recompute=recompute,
-        casts=memory.casts_weights(learner),
+        cast=memory.num_cast(shape, learner),
     )
 
 
@@ -171,11 +171,9 @@ def _trainer_without_passes(config: RunConfig) -> float:
     learner, shape = config.learner, model_shape(config)
     needed = learner.ranks * LEARNER_PROCESS_BYTES
     if learner.num_gpus:
-        # Rank 0 puts a checkpoint together here, and what is not loaded onto the GPU at once is loaded by each rank.
+        # Rank 0 puts a checkpoint together here, and each rank loads the model here before it has it on its GPU.
         stored = CHECKPOINT_COPIES * memory.stored_bytes(learner) * shape.num_trained
-        loaded = 0.0
-        if learner.ranks > 1 or learner.weights_dtype == "bfloat16":
-            loaded = learner.ranks * memory.FLOAT32_BYTES * shape.num_parameters
+        loaded = learner.ranks * memory.FLOAT32_BYTES * shape.num_parameters
         return needed + max(stored, loaded)
     fixed = memory.fixed_bytes(shape, learner)
     if learner.ranks > 1:

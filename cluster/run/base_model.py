@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from actors.model_files import is_adapter
 from cluster.config.schema import RunConfig
-from cluster.fleet.needs import model_directory
 from cluster.run_directory.fingerprint import fingerprint
 from cluster.run_directory.record import write_atomically
 
@@ -73,13 +72,19 @@ def identity_of(config: RunConfig, data: Demonstrations) -> dict[str, Any]:
     """The same with what is learned from."""
     from learner.supervised import demonstrations
 
-    assert config.sft is not None and config.sft.base_model is not None
     return {
         **settings_of(config),
         _DATA: demonstrations.fingerprint(data.sequences),
-        _SIDES: hashlib.sha256(data.trained.tobytes()).hexdigest()[:16],
-        _WEIGHTS: fingerprint(model_directory(config.sft.base_model)),
+        **_origin(config, data),
     }
+
+
+def _origin(config: RunConfig, data: Demonstrations) -> dict[str, Any]:
+    """What older stamps do not have. Of a model that is not here, or is the hub's, the name says which it is."""
+    assert config.sft is not None and config.sft.base_model is not None
+    sides = {_SIDES: hashlib.sha256(data.trained.tobytes()).hexdigest()[:16]}
+    base = Path(config.sft.base_model)
+    return {**sides, _WEIGHTS: fingerprint(base, weights_alone=True)} if base.is_dir() else sides
 
 
 def make_from_scratch(
@@ -127,7 +132,9 @@ def make_by_fine_tuning(
     made = fine_tune(
         config,
         data,
-        identity,
+        {
+            name: value for name, value in identity.items() if name not in (_SIDES, _WEIGHTS)
+        },  # as the stamp has them
         making,
         on_progress=on_progress,
         on_note=on_note,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from actors.model_files import CONFIG, read_object, text_settings
@@ -11,6 +12,7 @@ from cluster.fleet.gpu_memory import Role, Share, num_gpus_needed, shares
 from cluster.fleet.needs import described_by, is_from_scratch, model_directory
 from cluster.run.model_checks import check_divisible
 from learner.config import LoraConfig
+from learner.model import memory
 
 SMALLEST_KV_MIB = 1024
 """No smaller cache is proposed."""
@@ -38,7 +40,9 @@ def check_shares(config: RunConfig, gpu_bytes: float, num_gpus: int | None = Non
         for group in groups
         for share in group
     ]
-    remedies = [_remedy(config, gpu_bytes, num_gpus, [share.role for share in group]) for group in groups]
+    # Workers that `scaling` may add later are not what there is too little for.
+    most = None if num_gpus is None else max(num_gpus, num_gpus_needed(config))
+    remedies = [_remedy(config, gpu_bytes, most, [share.role for share in group]) for group in groups]
     raise ValueError(f"a GPU of {gpu_bytes / 2**30:.1f} GiB: {', '.join(told)}: {'; and '.join(remedies)}")
 
 
@@ -46,9 +50,9 @@ def _fits(share: Share, gpu_bytes: float) -> bool:
     return share.needed_bytes <= share.given * gpu_bytes
 
 
-def _remedy(config: RunConfig, gpu_bytes: float, num_gpus: int | None, roles: Sequence[Role]) -> str:
+def _remedy(config: RunConfig, gpu_bytes: float, most: int | None, roles: Sequence[Role]) -> str:
     """Other shares; else the settings, each of which is enough by itself; else all that help."""
-    if (settings := _fitting(config, gpu_bytes, num_gpus, roles)) is not None:
+    if (settings := _fitting(config, gpu_bytes, most, roles)) is not None:
         return f"set {settings}"
     enough, helping = dict[str, str](), dict[str, None]()
     for role in roles:
@@ -57,7 +61,7 @@ def _remedy(config: RunConfig, gpu_bytes: float, num_gpus: int | None, roles: Se
             if changed is None:
                 continue
             helping[what] = None
-            settings = _fitting(changed, gpu_bytes, num_gpus, roles)
+            settings = _fitting(changed, gpu_bytes, most, roles)
             if settings is not None and what not in enough:
                 enough[what] = f"{words} {settings}".rstrip()
     if enough:
@@ -81,21 +85,20 @@ def _changed(config: RunConfig, role: Role, updates: Mapping[str, Any]) -> RunCo
     return changed
 
 
-def _fitting(config: RunConfig, gpu_bytes: float, num_gpus: int | None, roles: Sequence[Role]) -> str | None:
-    """The shares, as overrides, with which these roles have enough; empty where they have. None: nothing is, or there are
-    not so many GPUs.
+def _fitting(config: RunConfig, gpu_bytes: float, most: int | None, roles: Sequence[Role]) -> str | None:
+    """The shares, as overrides, with which these roles have enough; empty where they have. None: nothing is, or it takes more
+    than the `most` GPUs that there are.
     """
     found = [share for share in shares(config, gpu_bytes) if share.role in roles]
     lacking = [share for share in found if not _fits(share, gpu_bytes)]
     if not lacking:
-        return "" if num_gpus is None or num_gpus_needed(config) <= num_gpus else None
+        return "" if most is None or num_gpus_needed(config) <= most else None
     # With "auto" a small share is one in which the learner recomputes.
     least = [share for share in shares(config, 0.0) if share.role in roles and share.given < 1]
     needed = {share.role: share.needed(gpu_bytes) for share in least}
     if any(share.given >= 1 for share in lacking) or any(share > 1 for share in needed.values()):
         return None
-    most = num_gpus_needed(config) if num_gpus is None else num_gpus
-    if num_gpus_needed(_with_shares(config, needed)) > most:
+    if num_gpus_needed(_with_shares(config, needed)) > (num_gpus_needed(config) if most is None else most):
         return None
     if needed.keys() == {"rollout", "learner"} and not config.verifier.num_gpus:
         left = round(
@@ -120,7 +123,7 @@ def _changes(config: RunConfig, role: Role) -> Iterator[tuple[str, str, dict[str
         return f"{role}.{name}", f"{role}.{name}={value}", {name: value}
 
     if role == "rollout":
-        for kv_cache_mib in _halves(rollout.kv_cache_mib, SMALLEST_KV_MIB):
+        for kv_cache_mib in _halves(rollout.kv_cache_mib, max(SMALLEST_KV_MIB, _mib_of_a_sequence(config))):
             yield change("kv_cache_mib", kv_cache_mib)
         if rollout.num_gpus == 1:
             for parts in range(rollout.tensor_parallel + 1, MOST_PARTS + 1):
@@ -132,12 +135,15 @@ def _changes(config: RunConfig, role: Role) -> Iterator[tuple[str, str, dict[str
         yield change("recompute", "auto")
     for positions in _halves(learner.micro_batch_tokens, config.rollout.max_model_len):
         yield change("micro_batch_tokens", positions)
-    if learner.weights_dtype == "float32" and learner.dtype == "bfloat16":
+    is_made = (
+        config.sft is not None and Path(config.model).exists()
+    )  # by [sft], with the settings that follow
+    if learner.weights_dtype == "float32" and learner.dtype == "bfloat16" and not is_made:
         yield change("weights_dtype", "bfloat16")
-    if learner.lora is None:
+    if learner.lora is None and not is_made:
         rank = LoraConfig().rank
         yield "learner.lora", f"learner.lora.rank={rank}", {"lora": {"rank": rank}}
-    else:
+    elif learner.lora is not None and not is_made:
         for rank in _halves(learner.lora.rank, SMALLEST_RANK):
             lora = learner.lora.model_dump() | {"rank": rank}
             yield "learner.lora.rank", f"learner.lora.rank={rank}", {"lora": lora}
@@ -146,6 +152,20 @@ def _changes(config: RunConfig, role: Role) -> Iterator[tuple[str, str, dict[str
             yield change("ranks", ranks)
     else:
         yield change("num_gpus", 1)
+
+
+def _mib_of_a_sequence(config: RunConfig) -> int:
+    """KV cache of one that is as long as may be, without which an engine does not start; 0 where nothing tells."""
+    if is_from_scratch(config):
+        return 0
+    settings = text_settings(read_object(model_directory(described_by(config)) / CONFIG))
+    heads = settings.get("num_attention_heads") or 0
+    width = settings.get("head_dim") or (settings.get("hidden_size") or 0) // max(heads, 1)
+    of_token = (
+        2 * (settings.get("num_hidden_layers") or 0) * (settings.get("num_key_value_heads") or heads) * width
+    )
+    size = memory.bytes_of(config.rollout.dtype)
+    return -(-config.rollout.max_model_len * of_token * size // 2**20)
 
 
 def _halves(number: int, smallest: int) -> Iterator[int]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from actors.model_files import CONFIG, check_sizes, read_object, text_settings
-from learner.config import LearnerConfig
+from learner.config import ALL_LINEAR, LearnerConfig
 from verifiers.resources_config import Dtype
 
 FLOAT32_BYTES = 4
@@ -170,14 +170,17 @@ def _feed_forward(text: Mapping[str, Any]) -> Block:
     return Block(exact=experts * (2 * hidden + 4 * width_of_one), rounded=4 * shared)
 
 
-def casts_weights(config: LearnerConfig) -> bool:
-    """Whether a pass has the weights in bfloat16 beside those that it is given.
+def num_cast(shape: ModelShape, config: LearnerConfig) -> float:
+    """Weights that a pass has in bfloat16 beside those that it is given.
 
     Autocast keeps its copies of float32 weights that are trained, and the backward pass those of frozen ones; merged
-    adapters' layers make theirs one at a time (`learner.model.lora`).
+    adapters' layers make theirs one at a time (`learner.model.lora`), of all linear layers but the head.
     """
-    is_merged = config.lora is not None and config.lora.publish == "merged"
-    return config.dtype == "bfloat16" and config.weights_dtype == "float32" and not is_merged
+    if config.dtype != "bfloat16" or config.weights_dtype == "bfloat16":
+        return 0.0
+    if config.lora is not None and config.lora.publish == "merged" and config.lora.target == (ALL_LINEAR,):
+        return float(shape.vocabulary * shape.hidden)
+    return shape.num_parameters
 
 
 def activation_bytes(
@@ -187,11 +190,11 @@ def activation_bytes(
     completion_tokens: int,
     bfloat16: bool,
     recompute: bool,
-    casts: bool | None = None,
+    cast: float | None = None,
 ) -> float:
     """What one pass over `positions` keeps until its backward pass, logits of `completion_tokens` included.
 
-    `casts`: `casts_weights`; None: as of float32 weights that are trained.
+    `cast`: `num_cast`; None: as of float32 weights that are trained.
     """
     size = 2 if bfloat16 else FLOAT32_BYTES
     of_blocks = [block.bytes(size) for block in shape.blocks]
@@ -200,7 +203,9 @@ def activation_bytes(
     logits = min(MAX_LOGITS_BYTES, 3.0 * completion_tokens * shape.vocabulary * FLOAT32_BYTES)
     if not recompute:
         logits += completion_tokens * shape.vocabulary * size
-    rounded = 2 * shape.num_parameters if (bfloat16 if casts is None else casts) else 0
+    if cast is None:
+        cast = shape.num_parameters if bfloat16 else 0.0
+    rounded = 2 * cast
     return positions * blocks + logits + rounded
 
 

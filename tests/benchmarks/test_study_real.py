@@ -401,7 +401,7 @@ def test_the_papers_signs_are_found_or_not():
     first_row = real_blocks(summarise(OUTLINE, flat, [], {}))["signs"].splitlines()[2]
     assert first_row.endswith("| not shown: the interval holds 0 |")
     two = real_blocks(summarise(OUTLINE, flat[:-1], [], {}))["signs"].splitlines()[2]
-    assert two.endswith("| no verdict from fewer than 3 seeds |")
+    assert two.endswith("| no verdict from fewer than 3 seeds, or bases |")
 
 
 def test_a_policy_is_compared_with_the_base_that_it_was_made_of():

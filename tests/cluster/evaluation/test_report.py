@@ -163,6 +163,16 @@ def on_scales(mean: float, *, seed: int) -> list[ScoredGroup]:
     return [group_of(i, [0.0] * 8, scores=row) for i, row in enumerate(scores)]
 
 
+def test_a_report_at_k_of_all_samples_alone_has_no_win_rate(tmp_path):
+    cells = {
+        f"{model}@1": on_scales(mean, seed=seed)
+        for seed, (model, mean) in enumerate([("base", 0.0), ("b", 0.5)])
+    }
+    report = on_disk(tmp_path, cells, [8])
+    assert "win_rate_at_k" not in report.summary.overall.cells[1].curves
+    report.show(Console(file=io.StringIO(), width=120))
+
+
 def test_a_model_that_is_the_base_wins_as_often_as_selection_alone_does():
     """Sample i of both is the same one, as equal weights with equal seeds draw it; no scores tie."""
     groups = [
