@@ -164,7 +164,7 @@ def test_engines_know_the_rank_without_being_told_and_a_config_does_not_write_it
         ({"rollout": {"tensor_parallel": 2}}, "adapters are served by engines of one part"),
         (
             {"learner": {"lora": LORA, "weights_dtype": "bfloat16", "dtype": "bfloat16"}},
-            "the engines have the frozen weights in float32",
+            "the frozen weights would be served in more digits",
         ),
         ({"learner": {"lora": {**LORA, "rank": 513}}}, "more than the 512 that vLLM has room for"),
         ({"rollout": {"adapter_rank": 8}}, "rollout.adapter_rank = 8 is not what the learner publishes"),
