@@ -57,12 +57,11 @@ def _remedy(config: RunConfig, gpu_bytes: float, most: int | None, roles: Sequen
     enough, helping = dict[str, str](), dict[str, None]()
     for role in roles:
         for what, words, updates in _changes(config, role):
-            changed = _changed(config, role, updates)
-            if changed is None:
+            if what in enough or (changed := _changed(config, role, updates)) is None:
                 continue
             helping[what] = None
             settings = _fitting(changed, gpu_bytes, most, roles)
-            if settings is not None and what not in enough:
+            if settings is not None:
                 enough[what] = f"{words} {settings}".rstrip()
     if enough:
         return f"set {', or '.join(enough.values())}"
