@@ -35,7 +35,7 @@ class RealPolicy(Policy):
     one_strategy_P: np.ndarray  # pairs with one, or without any, of both
     one_strategy_and_answer_P: (
         np.ndarray
-    )  # those of them with one answer, or without a strategy, of which none is a slip
+    )  # those of them that are no slip: with one answer, or without a strategy
     right_one_strategy_P: np.ndarray  # pairs of right samples with one strategy
     invented_P: np.ndarray  # samples with a number that the question has not
     entropy: float  # nats: mean of -log pi(y | x) over all samples

@@ -44,9 +44,8 @@ def check_private_has(config: RunConfig, *, trains: bool = True) -> None:
 def _check_shares_have_places(config: RunConfig, num_here: float, *, trains: bool) -> None:
     """Shares that add up to no more than there is may still fit on no GPU: a worker's is of one."""
     by_role = {
-        "rollout": [config.rollout.gpus_of_worker] * config.rollout.workers,
-        "verifier": [config.verifier.num_gpus] * config.verifier.workers,
-        "learner": [config.learner.num_gpus] * config.learner.ranks if trains else [],
+        role: [bundle(section).get(GPU, 0.0)] * workers
+        for role, workers, section in _roles(config, trains=trains)
     }
     wanted = [share for of_role in by_role.values() for share in of_role]
     if sum(wanted) <= num_here < num_gpus_for(wanted):
@@ -72,14 +71,20 @@ def resources_here() -> dict[str, float]:
 
 def _wanted(config: RunConfig, *, trains: bool) -> dict[str, dict[str, float]]:
     """Resource to role to the amount that its workers reserve together at the start."""
-    roles: list[tuple[str, int, RolloutConfig | VerifierConfig | LearnerConfig]] = [
-        ("rollout", config.rollout.workers, config.rollout),
-        ("verifier", config.verifier.workers, config.verifier),
-        *([("learner", config.learner.ranks, config.learner)] if trains else []),
-    ]
     wanted: dict[str, dict[str, float]] = {}
-    for role, workers, section in roles:
+    for role, workers, section in _roles(config, trains=trains):
         for name, amount in bundle(section).items():
             if name != OWN_CPUS:
                 wanted.setdefault(name, {})[role] = workers * amount
     return wanted
+
+
+def _roles(
+    config: RunConfig, *, trains: bool
+) -> list[tuple[str, int, RolloutConfig | VerifierConfig | LearnerConfig]]:
+    """Name, number of workers at the start, settings of each."""
+    return [
+        ("rollout", config.rollout.workers, config.rollout),
+        ("verifier", config.verifier.workers, config.verifier),
+        *([("learner", config.learner.ranks, config.learner)] if trains else []),
+    ]

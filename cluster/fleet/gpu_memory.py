@@ -16,7 +16,7 @@ from typing import Literal
 
 from actors.environment import batched_tokens
 from cluster.config.schema import RunConfig
-from cluster.fleet.needs import fine_tuning_pass_bytes, model_bytes, model_shape, pass_bytes
+from cluster.fleet.needs import fine_tuning_pass_bytes, model_shape, pass_bytes
 from learner.model import memory
 
 ENGINE_BYTES = 2.0 * 2**30
@@ -75,8 +75,7 @@ def learner_bytes(config: RunConfig, share_bytes: float) -> tuple[float, bool]:
     learner, shape = config.learner, model_shape(config)
     fixed = memory.fixed_bytes(shape, learner) / learner.ranks + memory.CUDA_BYTES
     if learner.ranks > 1:
-        whole = 2 * model_bytes(config) / len(shape.blocks)
-        fixed += whole * memory.bytes_of(learner.weights_dtype) / memory.FLOAT32_BYTES
+        fixed += 2 * memory.bytes_of(learner.weights_dtype) * shape.num_parameters / len(shape.blocks)
     recompute = memory.recomputes(learner, _largest_pass(config, recompute=False), share_bytes - fixed)
     largest = _largest_pass(config, recompute=recompute)
     if learner.lora is None and (learner.parity_versions or 1) > 1:

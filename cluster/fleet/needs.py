@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
-from actors.model_files import CONFIG, read_object
+from actors.model_files import CONFIG, read_object, text_settings
 from cluster.config.schema import RunConfig
 from learner.config import LoraConfig
 from learner.model import memory
@@ -98,24 +100,21 @@ def pass_bytes(config: RunConfig, *, recompute: bool) -> float:
     completion_tokens = (
         positions * samples * rollout.max_tokens // (prompts * prompt + samples * rollout.max_tokens)
     )
-    return memory.activation_bytes(
-        shape,
-        positions=positions,
-        completion_tokens=completion_tokens,
-        bfloat16=learner.dtype == "bfloat16",
-        recompute=recompute,
-        cast=memory.num_cast(shape, learner),
-    )
+    return _kept_by_pass(config, positions, completion_tokens, recompute=recompute)
 
 
 def fine_tuning_pass_bytes(config: RunConfig, *, recompute: bool) -> float:
     """Bytes that a rank's largest pass keeps while [sft] fine-tunes a model: all positions may be of completions."""
+    positions = max(config.rollout.max_model_len, config.learner.micro_batch_tokens)
+    return _kept_by_pass(config, positions, positions, recompute=recompute)
+
+
+def _kept_by_pass(config: RunConfig, positions: int, completion_tokens: int, *, recompute: bool) -> float:
     learner, shape = config.learner, model_shape(config)
-    positions = max(config.rollout.max_model_len, learner.micro_batch_tokens)
     return memory.activation_bytes(
         shape,
         positions=positions,
-        completion_tokens=positions,
+        completion_tokens=completion_tokens,
         bfloat16=learner.dtype == "bfloat16",
         recompute=recompute,
         cast=memory.num_cast(shape, learner),
@@ -242,9 +241,8 @@ def disk_needed(config: RunConfig) -> float:
     learner, merged = config.learner, 0.0
     num_trained = num_adapter_parameters(config) or model_bytes(config) / memory.FLOAT32_BYTES
     of_one = CHECKPOINT_COPIES * memory.stored_bytes(learner) * num_trained
-    if (
-        learner.lora is not None and config.evaluation and not learner.rank_apart
-    ):  # the last policy, and the best
+    if learner.lora is not None and config.evaluation and not learner.rank_apart:
+        # The last policy, and the best.
         size = memory.bytes_of(config.rollout.dtype)
         merged = 2 * size * model_bytes(config) / memory.FLOAT32_BYTES
     checkpoints = (config.train.keep_checkpoints + 1 + num_best) * of_one + merged
@@ -262,6 +260,11 @@ def described_by(config: RunConfig) -> str:
     if config.sft is not None and config.sft.base_model is not None and not Path(config.model).exists():
         return config.sft.base_model
     return config.model
+
+
+def settings_of_model(config: RunConfig) -> Mapping[str, Any]:
+    """Those of its language model, by its config.json; of one that is there, or that [sft] fine-tunes."""
+    return text_settings(read_object(model_directory(described_by(config)) / CONFIG))
 
 
 def model_directory(model: str) -> Path:

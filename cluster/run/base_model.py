@@ -129,12 +129,12 @@ def make_by_fine_tuning(
         shutil.rmtree(making, ignore_errors=True)
         making.mkdir(parents=True)
         _write_stamp(making, identity)
+    # Where they are not written either by older versions; the stamp beside them has the rest.
+    in_checkpoints = {name: value for name, value in identity.items() if name not in (_SIDES, _WEIGHTS)}
     made = fine_tune(
         config,
         data,
-        {
-            name: value for name, value in identity.items() if name not in (_SIDES, _WEIGHTS)
-        },  # as the stamp has them
+        in_checkpoints,
         making,
         on_progress=on_progress,
         on_note=on_note,

@@ -6,10 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from actors.model_files import CONFIG, read_object, text_settings
 from cluster.config.schema import RunConfig
 from cluster.fleet.gpu_memory import Role, Share, num_gpus_needed, shares
-from cluster.fleet.needs import described_by, is_from_scratch, model_directory
+from cluster.fleet.needs import described_by, is_from_scratch, settings_of_model
 from cluster.run.model_checks import check_divisible
 from learner.config import LoraConfig
 from learner.model import memory
@@ -76,8 +75,7 @@ def _changed(config: RunConfig, role: Role, updates: Mapping[str, Any]) -> RunCo
     try:
         changed = RunConfig.model_validate(settings)
         if not is_from_scratch(changed):
-            name = described_by(changed)
-            check_divisible(changed.rollout, text_settings(read_object(model_directory(name) / CONFIG)), name)
+            check_divisible(changed.rollout, settings_of_model(changed), described_by(changed))
         shares(changed, float("inf"))  # the model may have no layer for adapters
     except ValueError:
         return None
@@ -157,7 +155,7 @@ def _mib_of_a_sequence(config: RunConfig) -> int:
     """KV cache of one that is as long as may be, without which an engine does not start; 0 where nothing tells."""
     if is_from_scratch(config):
         return 0
-    settings = text_settings(read_object(model_directory(described_by(config)) / CONFIG))
+    settings = settings_of_model(config)
     heads = settings.get("num_attention_heads") or 0
     width = settings.get("head_dim") or (settings.get("hidden_size") or 0) // max(heads, 1)
     of_token = (

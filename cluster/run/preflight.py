@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 
 from actors.engine_config import check_known, known_arguments
-from actors.model_files import CONFIG, is_adapter, read_object, text_settings, where_models_are
+from actors.model_files import CONFIG, is_adapter, where_models_are
 from actors.tokens import encode_demonstrations, load_tokenizer, stop_token_ids
 from cluster.config.schema import MetricsConfig, RunConfig
 from cluster.fleet.capacity import GPU, check_private_has, resources_here
@@ -29,6 +29,7 @@ from cluster.fleet.needs import (
     memory_needed,
     model_directory,
     num_adapter_parameters,
+    settings_of_model,
 )
 from cluster.run.base_model import base_is_there
 from cluster.run.gpu_remedies import check_shares
@@ -145,7 +146,7 @@ def check_context(config: RunConfig) -> None:
         heads = {"num_attention_heads": config.sft.num_heads}
         check_divisible(config.rollout, heads, described_by(config))
     else:
-        settings = text_settings(read_object(model_directory(described_by(config)) / CONFIG))
+        settings = settings_of_model(config)
         positions = settings.get("max_position_embeddings") or config.rollout.max_model_len
         _check_frequencies(config, settings)
         check_divisible(config.rollout, settings, described_by(config))
