@@ -50,8 +50,6 @@ ARMS = {
             "majority",
             8,
             {"objective.name": "majority", "objective.num_select": "{ from = 1, to = 8, over = 20 }"},
-            learning_rates=(),
-            rate_of="majority",
         ),
     )
 }

@@ -86,7 +86,7 @@ def test_every_arm_trains_what_its_label_says():
         "bon8": ("bon", "8", "pass", 8, "bon8"),
         "majority": ("majority", "8", "majority", 8, "majority"),
         "schedule": ("bon", "8 to 1 over 30 steps", "pass", 8, "bon8"),
-        "votes": ("majority", "1 to 8 over 20 steps", "majority", 8, "majority"),
+        "votes": ("majority", "1 to 8 over 20 steps", "majority", 8, "votes"),
     }
     assert ARMS["schedule"].learning_rates == () and FULL.steps >= 30
 
