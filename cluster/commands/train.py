@@ -18,7 +18,7 @@ from cluster.commands.training import Start, train_stage
 from cluster.config.schema import RunConfig
 from cluster.evaluation.base_scores import STAGE as BASE_SCORES_STAGE
 from cluster.evaluation.base_scores import base_scores_stage
-from cluster.evaluation.evaluation import evaluation_stage
+from cluster.evaluation.evaluation import BASE, BEST, TRAINED, evaluation_stage
 from cluster.evaluation.session import STAGE
 from cluster.fleet import ray_cluster
 from cluster.jobs.entrypoint import check_outlives_job, job_metadata
@@ -235,8 +235,8 @@ def _train_and_evaluate(
             elif config.evaluation:
                 run_file.update(stage=STAGE)
                 models = {
-                    "base": config.model,
-                    "trained": str(checkpoint / "model"),
+                    BASE: config.model,
+                    TRAINED: str(checkpoint / "model"),
                     **_best(run_dir, checkpoint),
                 }
                 problems = start.test_problems
@@ -257,7 +257,7 @@ def _draw_base_scores(config: RunConfig, run_dir: Path, start: Start, view: View
 def _best(run_dir: Path, newest: Path) -> dict[str, str]:
     """The model that evaluations while it trained found best, where it is not the newest one."""
     best = (run_dir / BEST_LINK).resolve()
-    return {"best": str(best / "model")} if best.is_dir() and best.name != newest.name else {}
+    return {BEST: str(best / "model")} if best.is_dir() and best.name != newest.name else {}
 
 
 def _start_ray(config: RunConfig, run_dir: Path, run_file: RunFile, address: str | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -35,6 +36,8 @@ MERGED = "merged"
 """In an evaluation's directory: adapters merged with their base models, each by its fingerprint, that were not published
 alone.
 """
+BASE, TRAINED, BEST = "base", "trained", "best"
+"""Of the models of a run's evaluation, which has the last only where it is not the second."""
 
 
 def evaluate_models(
@@ -101,8 +104,11 @@ def evaluation_stage(
         EvalStore(run_dir / STAGE, identity_of(config, problems), problems, start_anew=True) as store,
         telling_how_to_go_on(go_on) as stop_if_asked,
     ):
+        for name in {BASE, TRAINED, BEST} & store.models.keys() - models.keys():
+            store.remove_model(name)  # of an earlier call
         for name, model in models.items():
             enter_model(store, name, model)
+        _remove_merged_of_none(store)
         missing = missing_asks(config, store)
         if missing:
             view.turn_to(STAGE, engines_are_starting(missing, config))
@@ -163,6 +169,14 @@ def enter_model(store: EvalStore, name: str, model: str) -> None:
     store.add_model(
         name, str(Path(model).absolute()) if Path(model).is_dir() else model, fingerprint(directory)
     )
+
+
+def _remove_merged_of_none(store: EvalStore) -> None:
+    """Each is a whole model."""
+    paths = {model["path"] for model in store.models.values()}
+    for merged in (store.directory / MERGED).glob("*"):
+        if str(merged.absolute()) not in paths:
+            shutil.rmtree(merged)
 
 
 def loaded_for(model: str) -> str:

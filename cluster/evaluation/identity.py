@@ -8,9 +8,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from cluster.config.schema import RunConfig
+from cluster.run_directory.fingerprint import fingerprint
 from verifiers.types import Problem
 
 WITHOUT_EFFECT_ON_VERDICTS = {
@@ -52,13 +54,20 @@ def verdict_identity(config: RunConfig, problems: Sequence[Problem]) -> dict[str
 
 
 def verifier_identity(config: RunConfig) -> dict[str, Any]:
-    """Who judges: the verifier's settings other than defaults, by dotted name."""
-    settings = config.verifier.model_dump(
-        mode="json", exclude_defaults=True, exclude=WITHOUT_EFFECT_ON_VERDICTS
-    )
+    """Who judges: the verifier's settings other than defaults, by dotted name, and its models as they are now."""
+    verifier = config.verifier
+    settings = verifier.model_dump(mode="json", exclude_defaults=True, exclude=WITHOUT_EFFECT_ON_VERDICTS)
+    models = {
+        name: Path(section.model)
+        for name, section in (("reward_model", verifier.reward_model), ("judge", verifier.judge))
+        if section is not None
+    }
     return {
-        "verifier.reward": config.verifier.reward,
+        "verifier.reward": verifier.reward,
         **{f"verifier.{name}": value for name, value in settings.items()},
+        **{
+            f"weights of verifier.{name}": fingerprint(path) for name, path in models.items() if path.is_dir()
+        },
     }
 
 

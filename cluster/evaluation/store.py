@@ -138,9 +138,6 @@ class EvalStore:
         self._write_settings()
         _write_problems(problems, directory / PROBLEMS_FILE)
         self._pending: dict[Cell, list[ScoredGroup]] = {}
-        self._num_parts = {
-            path: len(list(path.glob("*.parquet"))) for path in self._samples_dir.glob("*.parts")
-        }
 
     def __enter__(self) -> Self:
         return self
@@ -157,9 +154,15 @@ class EvalStore:
                     f"{self.directory}: the samples of {name!r} are of other weights than {path} has now: "
                     "give the model another name, or choose another --out"
                 )
-            for left in self._samples_dir.glob(f"{name}@*"):
-                _remove(left)
+            self.remove_model(name)
         self.models[name] = {"path": path, "fingerprint": contents}
+        self._write_settings()
+
+    def remove_model(self, name: str) -> None:
+        """Its samples too."""
+        for left in self._samples_dir.glob(f"{name}@*"):
+            _remove(left)
+        del self.models[name]
         self._write_settings()
 
     def missing(self, cell: Cell) -> list[int]:
@@ -200,10 +203,10 @@ class EvalStore:
             return
         directory = self._parts_dir(cell)
         directory.mkdir(exist_ok=True)
-        number = self._num_parts.get(directory, 0)
+        # Not their number: a damaged one may have been deleted.
+        number = 1 + max((int(path.stem) for path in directory.glob("*.parquet")), default=-1)
         table = pa.Table.from_batches([scored_to_batch(groups)])
         write_table_atomically(directory / f"{number:06d}.parquet", table)
-        self._num_parts[directory] = number + 1
 
     def _settings_there(self) -> dict[str, Any] | None:
         """Settings found on disk, None without; raises ValueError if ours may not fill the same directory."""

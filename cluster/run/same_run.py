@@ -55,7 +55,8 @@ def first_difference(now: Mapping[str, Any], then: Mapping[str, Any]) -> tuple[s
 
     The model last: it counts with adapters or a KL only, and other settings say that these are new.
     """
-    for name in dict.fromkeys([*(name for name in now if name != MODEL), LORA, MODEL]):
+    gone = [name for name in then if name not in now and name.startswith("objective.")]
+    for name in dict.fromkeys([*(name for name in now if name != MODEL), *gone, LORA, MODEL]):
         ours, theirs = now.get(name), then.get(name)
         if ours == theirs:
             continue
@@ -65,6 +66,8 @@ def first_difference(now: Mapping[str, Any], then: Mapping[str, Any]) -> tuple[s
             ours, theirs = _in_full(now[LORA]), _in_full(then[LORA])
             field = next(field for field in ours if ours[field] != theirs[field])
             return f"{name}.{field}", repr(ours[field]), f"with {theirs[field]!r}"
+        if name in gone:
+            return name, "not set", f"with {theirs!r}"
         if name in now:
             return name, repr(ours), f"with {theirs!r}" if name in then else UNKNOWN
     return None

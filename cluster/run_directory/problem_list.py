@@ -48,7 +48,7 @@ def shown(ids: Sequence[str]) -> str:
 
 def digest(problem: Problem, *, imitated: bool) -> str:
     """Of what a run asks and judges, and, where it is `imitated`, of the demonstration."""
-    asked: tuple[Any, ...] = (problem.id, problem.prompt, sorted(problem.truth.items()))
+    asked: tuple[Any, ...] = (problem.id, problem.prompt, sorted(problem.truth.items()), *problem.turns)
     if imitated:
         asked += (problem.demonstration,)
     return hashlib.sha256(repr(asked).encode("utf-8", "surrogatepass")).hexdigest()[:16]

@@ -55,6 +55,17 @@ def test_another_setting_is_refused_by_name(checkpoint, sections, named):
     assert "\n" not in str(refusal.value)
 
 
+def test_a_setting_that_is_gone_is_refused_by_name(tmp_path):
+    ranked = config(objective={"score_transform": "rank_vs_base", "base_samples": 8})
+    state = {"version": 5, "identity": identity(ranked, PROBLEMS)}
+    (tmp_path / STATE_FILE).write_text(json.dumps(state))
+    check_same_run(tmp_path, ranked, PROBLEMS)
+    with pytest.raises(
+        ValueError, match=r"objective\.score_transform is not set, .* made with 'rank_vs_base'"
+    ):
+        check_same_run(tmp_path, config(), PROBLEMS)
+
+
 def adapted(**lora):
     return config(learner={"lora": {"rank": 8, **lora}})
 

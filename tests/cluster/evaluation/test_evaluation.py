@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,7 +22,9 @@ from actors.types import Lease, Piece
 from cluster.config.parse import is_override, load_config
 from cluster.config.schema import RunConfig
 from cluster.evaluation.evaluation import (
+    MERGED,
     enter_model,
+    evaluation_stage,
     identity_of,
     missing_asks,
     models_side_by_side,
@@ -32,7 +35,7 @@ from cluster.evaluation.evaluation import (
 from cluster.evaluation.identity import verdict_identity
 from cluster.evaluation.rescoring import find_problems, judge_missing, rescore
 from cluster.evaluation.session import STAGE
-from cluster.evaluation.store import Cell, EvalStore, read_samples, sample_files
+from cluster.evaluation.store import SETTINGS_FILE, Cell, EvalStore, read_samples, sample_files
 from cluster.fleet.calls import Halt
 from cluster.terminal.console import View
 from tests.shared.engine import ENGINE
@@ -201,6 +204,36 @@ def test_a_finished_evaluation_samples_nothing_again(finished, config_file, tiny
     complete(config, finished, view, tiny_model)
     assert {path: path.stat().st_mtime_ns for path in finished.glob("samples/*")} == before
     assert json.loads((finished / "report.json").read_text())["ks"] == [8]
+
+
+def test_a_run_that_has_another_best_model_since_evaluates_no_older_one(
+    finished, config_file, tiny_model, view, tmp_path
+):
+    """A directory that an earlier end of the run left, in which a user has sampled a model of another name."""
+    directory = tmp_path / STAGE
+    shutil.copytree(finished, directory)
+    for path in list((directory / "samples").iterdir()):
+        for name in ("base", "trained", "best", "mine"):
+            shutil.copyfile(path, path.with_name(path.name.replace("tiny", name)))
+        path.unlink()
+    settings = json.loads((directory / SETTINGS_FILE).read_text())
+    (tiny,) = settings["models"].values()
+    gone = {"path": str(directory / MERGED / "gone"), "fingerprint": "of other weights"}
+    settings["models"] = {"base": tiny, "trained": tiny, "best": gone, "mine": tiny}
+    (directory / SETTINGS_FILE).write_text(json.dumps(settings))
+    (directory / MERGED / "gone").mkdir(parents=True)
+    config = load_config(config_file, ["evaluation.temperatures=[0.7, 1.0]"])
+    report = evaluation_stage(
+        config,
+        view,
+        {"base": str(tiny_model), "trained": str(tiny_model)},
+        load_problems(config.problems, "test"),
+        tmp_path,
+        go_on="",
+        before_sampling=pytest.fail,
+    )
+    assert {result.cell.model for result in report.results} == {"base", "trained", "mine"}
+    assert not list((directory / "samples").glob("best@*")) and not list((directory / MERGED).iterdir())
 
 
 @pytest.fixture(scope="module")

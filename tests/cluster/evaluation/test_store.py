@@ -69,6 +69,25 @@ def test_a_kill_between_the_two_steps_of_finishing_is_mended(tmp_path):
     assert not parts.exists() and len(read_samples(sample_files(tmp_path / "out")[CELL])) == 40
 
 
+def test_a_part_that_was_damaged_and_deleted_is_made_anew_beside_the_others(tmp_path):
+    with open_store(tmp_path / "out") as store:
+        for index in range(35):
+            store.put(CELL, index, GROUPS[index])
+            if index in (3, 7):
+                store.flush()
+        store.flush()
+    parts = tmp_path / "out" / "samples" / "base@0.7.parts"
+    assert sorted(path.stem for path in parts.iterdir()) == ["000000", "000001", "000002"]
+    (parts / "000001.parquet").unlink()
+    with open_store(tmp_path / "out") as store:
+        missing = store.missing(CELL)
+        assert missing == [4, 5, 6, 7, 35, 36, 37, 38, 39]
+        for index in missing:
+            store.put(CELL, index, GROUPS[index])
+        store.finish(CELL)
+    assert len(read_samples(sample_files(tmp_path / "out")[CELL])) == 40
+
+
 def test_problems_and_models_are_kept(tmp_path):
     with open_store(tmp_path / "out") as store:
         store.add_model("base", "/models/base", "aa")
@@ -206,3 +225,13 @@ def test_what_a_verdict_depends_on_is_in_its_identity():
     easier = [Problem(id=p.id, prompt=p.prompt, difficulty="hard") for p in PROBLEMS]
     assert verdict_identity(config, easier) == before
     assert sampling_identity(config, 64)["evaluation.samples_per_problem"] == 64
+
+
+def test_a_model_that_judges_is_known_by_its_weights(tmp_path):
+    judging = {"reward": "reward_model", "reward_model": {"model": str(tmp_path)}}
+    config = parse_config({"model": "m", "evaluation": {}, "verifier": judging})
+    save_file({"a": np.zeros(4, np.float32)}, tmp_path / "model.safetensors")
+    before = verdict_identity(config, PROBLEMS)
+    assert verdict_identity(config, PROBLEMS) == before
+    save_file({"a": np.ones(4, np.float32)}, tmp_path / "model.safetensors")
+    assert verdict_identity(config, PROBLEMS) != before

@@ -80,6 +80,14 @@ def test_many_are_counted_and_the_first_named():
         go_on([Problem(id="x", prompt="x")][:0], trained=[problem.id for problem in PROBLEMS])
 
 
+def test_earlier_turns_of_a_conversation_count():
+    turns = ({"role": "system", "content": "Be brief."},)
+    spoken = [dataclasses.replace(PROBLEMS[0], turns=turns), *PROBLEMS[1:]]
+    assert go_on(spoken).repaired == {"p0"}
+    with pytest.raises(ValueError, match="other than they were: 'p0'"):
+        go_on(spoken, ["p0"])
+
+
 def test_a_demonstration_counts_only_where_it_is_imitated():
     other = [dataclasses.replace(PROBLEMS[0], demonstration="other"), *PROBLEMS[1:]]
     assert go_on(other, ["p0"]).repaired == frozenset()
