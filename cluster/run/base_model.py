@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,8 +25,9 @@ STAMP = "bonfire_sft.json"
 CURVE_FILE = "sft.jsonl"
 """In a fine-tuned model's directory: a line per step, `held_out_loss` in some."""
 _DATA = "problems.demonstrations"
-_SIDES, _WEIGHTS = "which are trained", "weights of sft.base_model"
-"""Older stamps do not have them."""
+_SIDES, _WEIGHTS, _SERVED = "which are trained", "weights of sft.base_model", "rollout.dtype"
+_NOT_IN_OLDER = (_SIDES, _WEIGHTS, _SERVED)
+"""What older stamps do not have."""
 _WITHOUT_EFFECT_ON_RESULT = {"held_out_every", "checkpoint_every"}
 
 
@@ -62,9 +65,11 @@ def settings_of(config: RunConfig) -> dict[str, Any]:
         settings |= {
             f"learner.{name}": getattr(config.learner, name) for name in ("dtype", "weights_dtype", "eps")
         }
-        if config.learner.lora is not None:
-            # How the run that follows publishes its adapters changes nothing of these.
-            settings["learner.lora"] = config.learner.lora.model_dump(mode="json", exclude={"publish"})
+        lora = config.learner.lora
+        # How the run that follows publishes its adapters changes nothing of these.
+        settings["learner.lora"] = lora and lora.model_dump(mode="json", exclude={"publish"})
+        if lora is not None:  # frozen weights are rounded as engines would round them
+            settings[_SERVED] = config.rollout.dtype
     return settings
 
 
@@ -98,13 +103,16 @@ def make_from_scratch(
 
     torch.set_num_threads(os.cpu_count() or 1)
     making = _making(config)
-    shutil.rmtree(making, ignore_errors=True)
-    try:
-        train_base(config.sft, making, on_progress, on_demonstrations)
-        _write_stamp(making, settings_of(config))
-        os.replace(making, config.model)
-    finally:
+    with _making_alone(config):
+        if base_is_there(config):
+            return
         shutil.rmtree(making, ignore_errors=True)
+        try:
+            train_base(config.sft, making, on_progress, on_demonstrations)
+            _write_stamp(making, settings_of(config))
+            os.replace(making, config.model)
+        finally:
+            shutil.rmtree(making, ignore_errors=True)
 
 
 def make_by_fine_tuning(
@@ -123,36 +131,61 @@ def make_by_fine_tuning(
     from cluster.run.fine_tuning import fine_tune
 
     identity, making = identity_of(config, data), _making(config)
-    if (making / STAMP).exists():
-        _check_made(making, str(making), identity)
-    else:
-        shutil.rmtree(making, ignore_errors=True)
-        making.mkdir(parents=True)
-        _write_stamp(making, identity)
-    # Where they are not written either by older versions; the stamp beside them has the rest.
-    in_checkpoints = {name: value for name, value in identity.items() if name not in (_SIDES, _WEIGHTS)}
-    made = fine_tune(
-        config,
-        data,
-        in_checkpoints,
-        making,
-        on_progress=on_progress,
-        on_note=on_note,
-        should_stop=should_stop,
-    )
-    if made is None:
-        return False
-    if is_adapter(made):
-        from learner.model.export import export_merged
+    with _making_alone(config):
+        if base_is_there(config):
+            check_made_from(config, data)
+            return True
+        if (making / STAMP).exists():
+            _check_made(making, str(making), identity)
+        else:
+            shutil.rmtree(making, ignore_errors=True)
+            making.mkdir(parents=True)
+            _write_stamp(making, identity)
+        # Where they are not written either by older versions; the stamp beside them has the rest.
+        in_checkpoints = {name: value for name, value in identity.items() if name not in _NOT_IN_OLDER}
+        made = fine_tune(
+            config,
+            data,
+            in_checkpoints,
+            making,
+            on_progress=on_progress,
+            on_note=on_note,
+            should_stop=should_stop,
+        )
+        if made is None:
+            return False
+        if is_adapter(made):
+            from learner.model.export import export_merged
 
-        made, adapter = making / "merged", made
-        shutil.rmtree(made, ignore_errors=True)  # of a call that ended before its last line
-        export_merged(adapter, made)
-    shutil.copyfile(making / "metrics.jsonl", made / CURVE_FILE)
-    _write_stamp(made, identity)
-    os.replace(made, config.model)
-    shutil.rmtree(making)
-    return True
+            made, adapter = making / "merged", made
+            shutil.rmtree(made, ignore_errors=True)  # of a call that ended before its last line
+            export_merged(adapter, made)
+        shutil.copyfile(making / "metrics.jsonl", made / CURVE_FILE)
+        _write_stamp(made, identity)
+        os.replace(made, config.model)
+        shutil.rmtree(making)
+        return True
+
+
+@contextmanager
+def _making_alone(config: RunConfig) -> Iterator[None]:
+    """Raises ValueError where another process makes the same model, whose half-made one is not to be touched."""
+    path = _making(config).with_suffix(".lock")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(
+                f"model = {config.model!r} is being made by another bonfire: wait for its end, or set model to another "
+                "directory"
+            ) from None
+        except OSError:
+            pass  # a file system without locks
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def held_out_losses(config: RunConfig) -> list[float]:
@@ -175,8 +208,8 @@ def _check_made(directory: Path, what: str, wanted: Mapping[str, Any]) -> None:
     made = json.loads((directory / STAMP).read_text())
     made |= {f"sft.{name}": value for name, value in made.items() if "." not in name}  # of older versions
     for name, value in wanted.items():
-        if made.get(name) != value and (name in made or name not in (_SIDES, _WEIGHTS)):
+        if made.get(name) != value and (name in made or name not in _NOT_IN_OLDER):
             raise ValueError(
-                f"{what} was made with {name} = {made.get(name)!r}, the config says {value!r}: "
-                "delete that directory to make it again, or set model to another one"
+                f"{what} was made with {name} = {made.get(name)!r}, the config says {value!r}: delete that directory to "
+                "make it again, set model to another one, or train from it as it is with sft=none"
             )

@@ -40,7 +40,12 @@ DATA = Demonstrations(
 )
 
 
-def make_config(model: Path, learner: dict[str, object] | None = None, **sft: object) -> RunConfig:
+def make_config(
+    model: Path,
+    learner: dict[str, object] | None = None,
+    rollout: dict[str, object] | None = None,
+    **sft: object,
+) -> RunConfig:
     settings = {
         "base_model": os.path.relpath(model_path()),  # the actors' working directory is another one
         "steps": STEPS,
@@ -49,7 +54,8 @@ def make_config(model: Path, learner: dict[str, object] | None = None, **sft: ob
         "held_out_every": 2,
         "checkpoint_every": 4,
     }
-    return parse_config({"model": str(model), "sft": {**settings, **sft}, "learner": learner or {}})
+    sections = {"sft": {**settings, **sft}, "learner": learner or {}, "rollout": rollout or {}}
+    return parse_config({"model": str(model), **sections})
 
 
 def make(config: RunConfig, should_stop: Callable[[int], bool] = lambda step: False) -> list[int]:
@@ -125,6 +131,21 @@ def test_a_model_made_of_other_weights_or_of_other_sides_is_not_taken_for_this_o
     check_made_from(config, other)  # an older version wrote neither
 
 
+def test_two_that_make_the_same_model_do_not_touch_each_others_work(tmp_path):
+    config = make_config(tmp_path / "model")
+
+    def second(step: int) -> bool:
+        with pytest.raises(
+            ValueError, match=r"model = .* is being made by another bonfire: wait for its end"
+        ):
+            make(config)
+        return False
+
+    assert make(config, second) == list(range(1, STEPS + 1))
+    assert make(config) == []  # one that waited finds it made
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]
+
+
 def test_adapters_are_merged_into_the_model_that_is_made(tmp_path):
     config = make_config(tmp_path / "model", learner={"lora": {"rank": 4, "target": ["q_proj"]}})
     assert make(config) == list(range(1, STEPS + 1))
@@ -135,6 +156,11 @@ def test_adapters_are_merged_into_the_model_that_is_made(tmp_path):
     assert held_out_losses(config)[-1] != held_out_losses(config)[0]
     lora = {"rank": 4, "target": ["q_proj"], "publish": "adapter"}  # is about the run that follows
     assert base_is_there(make_config(tmp_path / "model", learner={"lora": lora}))
-    other = make_config(tmp_path / "model", learner={"lora": {"rank": 2, "target": ["q_proj"]}})
-    with pytest.raises(ValueError, match=r"was made with learner\.lora = .*'rank': 4"):
-        base_is_there(other)
+    served = make_config(tmp_path / "model", learner={"lora": lora}, rollout={"dtype": "bfloat16"})
+    with pytest.raises(ValueError, match=r"was made with rollout\.dtype = 'float32'"):
+        base_is_there(served)
+    for other, said in (({"lora": {"rank": 2, "target": ["q_proj"]}}, ".*'rank': 2"), ({}, "None")):
+        with pytest.raises(
+            ValueError, match=rf"was made with learner\.lora = .*'rank': 4.* config says {said}"
+        ):
+            base_is_there(make_config(tmp_path / "model", learner=other))
