@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,8 @@ def stop_token_ids(model: str, tokenizer: Any, chat: ChatConfig = NO_SETTINGS) -
     if path.exists():
         stop = end_tokens(path, read_object(path))
     elif not Path(model).exists():
-        stop = GenerationConfig.from_pretrained(model).eos_token_id
+        with suppress(OSError):  # a repository may have none, as a directory
+            stop = GenerationConfig.from_pretrained(model).eos_token_id
     if stop is None:
         stop = tokenizer.eos_token_id
     end_of_turn = end_of_turn_id(tokenizer, chat) if uses_chat_template(tokenizer, chat) else None

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors.torch import save_file
 
+from actors.model_files import GENERATION_CONFIG
 from learner.model.names import StoredLayout
 from learner.model.sharding import laid_out_as, whole
 from learner.model.tensor_files import read_tensors
@@ -103,6 +104,9 @@ def write_model(
     model.save_pretrained(directory, state_dict={**weights, **buffers})
     _let_read_as(directory / "config.json", directory)
     copy_tokenizer(base_directory, directory)
+    if not (base_directory / GENERATION_CONFIG).exists():
+        # It would tell another end of a completion than the base, whose tokenizer tells it.
+        (directory / GENERATION_CONFIG).unlink(missing_ok=True)
 
 
 def _let_read_as(file: Path, directory: Path) -> None:

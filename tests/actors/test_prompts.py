@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from huggingface_hub import constants
 from pydantic import ValidationError
+from transformers import GenerationConfig
 
 from actors.chat import end_of_turn_id, unread_arguments
 from actors.config import ChatConfig
@@ -185,6 +187,14 @@ def test_a_chat_stops_at_the_end_of_its_turn_too_and_demonstrations_end_there(
     assert found == stops
     (demonstration,) = encode_demonstrations(tokenizer, [PROBLEM], found[0])
     assert demonstration == (*tokenizer("2", add_special_tokens=False).input_ids, stops[0])
+
+
+def test_a_hub_model_without_generation_settings_ends_as_its_tokenizer_says(monkeypatch) -> None:
+    """Offline what is not in the cache fails as what is not in a repository does: with an OSError."""
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(OSError):
+        GenerationConfig.from_pretrained("nobody/nothing")
+    assert stop_token_ids("nobody/nothing", make_tokenizer(None)) == [EOS]
 
 
 def test_a_prompt_and_its_demonstration_are_the_conversation_that_the_template_writes() -> None:

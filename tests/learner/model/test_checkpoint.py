@@ -11,9 +11,10 @@ from transformers import AutoModelForCausalLM
 
 from actors.weights.fingerprint import param_fingerprint
 from learner.model.causal_lm import load_model
+from learner.model.checkpoint import write_model
 from learner.objectives.config import ObjectiveConfig
 from tests.shared.learners import make_learner
-from tests.shared.tiny_model import make_group
+from tests.shared.tiny_model import make_group, model_path
 
 
 def batch(step: int):
@@ -80,6 +81,16 @@ def test_the_model_directory_stands_on_its_own(saved):
     model = AutoModelForCausalLM.from_pretrained(saved[0] / "model")
     assert param_fingerprint(model.named_parameters()) == saved[1].fingerprint
     assert (saved[0] / "model" / "tokenizer.json").read_text() == "{}"
+
+
+@pytest.mark.parametrize("has_settings", [True, False])
+def test_completions_end_as_those_of_the_base_do(tmp_path, has_settings):
+    """transformers writes generation settings of its own where a model came with none."""
+    base = shutil.copytree(model_path(), tmp_path / "base")
+    if not has_settings:
+        (base / "generation_config.json").unlink()
+    write_model(tmp_path / "saved", load_model(str(base)), {}, base)
+    assert (tmp_path / "saved" / "generation_config.json").exists() == has_settings
 
 
 def test_who_may_read_a_checkpoints_settings_may_read_its_tensors(saved):
