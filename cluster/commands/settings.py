@@ -48,6 +48,8 @@ def _show_section(
         console.print(f"    {escape(field.description or '')}", soft_wrap=not console.is_terminal)
     for name, section in sections:
         meaning = escape((section.__doc__ or "").splitlines()[0])
+        if model.model_fields[name].default is None:
+            meaning += " Left out unless a setting of it is given."
         below = f"\n[bold cyan]\\[{prefix}{name}][/bold cyan] {meaning}"
         shown += _show_section(console, section, f"{prefix}{name}.", word, heading=below)
     return shown

@@ -60,6 +60,17 @@ def likely_cause(groups: Sequence[JudgedGroup], config: RunConfig) -> str:
         return f"verifier {label} found no answer in any sample: tell the model in the prompt how to give it"
     if len(statuses) == 1 and statuses != {"ok"}:
         return f"verifier {label} gave every sample the status {statuses.pop()!r}: look at its settings"
+    if config.objective.needs_answers:
+        if not any(answer for group in groups for answer in group.judgement.answers):
+            return (
+                f"verifier {label} names no answer of any sample, and objective.name = {config.objective.name!r} counts "
+                "answers: return Verdict(answer=...), or choose another objective"
+            )
+        if any(len(set(group.judgement.rewards)) > 1 for group in groups):
+            return (
+                f"of no prompt does a single vote turn the outcome of {config.objective.largest_num_select}: lower "
+                "objective.num_select, or begin with a low one ({ from = 1, to = ..., over = ... })"
+            )
     if config.objective.needs_base_scores:
         return (
             "the samples of each prompt had equal ranks among the base's, above all of them or below: take more of those "

@@ -24,10 +24,10 @@ def config_of(**train):
     )
 
 
-def group(rewards, *, texts=("a", "b", "c", "d"), reasons=("stop",) * 4, statuses=("ok",) * 4):
+def group(rewards, *, texts=("a", "b", "c", "d"), reasons=("stop",) * 4, statuses=("ok",) * 4, **judged):
     scored = make_group(1, rewards=np.array(rewards, np.float64))
     samples = dataclasses.replace(scored.samples, texts=texts, finish_reasons=reasons)
-    return referred(dataclasses.replace(scored, samples=samples, statuses=statuses))
+    return referred(dataclasses.replace(scored, samples=samples, statuses=statuses, **judged))
 
 
 NOTHING, SOMETHING = np.zeros((2, 4)), np.array([[0.0, 0.5, -0.5, 0.0], [0.0] * 4])
@@ -87,3 +87,18 @@ def test_with_ranks_among_the_base_it_is_not_rewards_that_are_equal():
     cause = likely_cause([group([0.25] * 4)], config.model_copy(update={"objective": objective}))
     assert cause.startswith("the samples of each prompt had equal ranks among the base's")
     assert "objective.base_samples = 32" in cause
+
+
+@pytest.mark.parametrize(
+    ("groups", "cause"),
+    [
+        ([group([1.0, 0, 0, 0], answers=(None,) * 4)], "verifier 'countdown' names no answer of any sample"),
+        ([group([1.0, 0, 0, 0], answers=("a", "b", "b", "b"))], "of no prompt does a single vote turn the outcome of 2"),
+        ([group([1.0] * 4, answers=("a",) * 4)], "every sample had reward 1: the problems are too easy"),
+    ],
+    ids=["no answers", "far from a majority", "all right"],
+)  # fmt: skip
+def test_of_a_vote_the_cause_may_be_in_the_answers(groups, cause):
+    config = config_of()
+    objective = config.objective.model_copy(update={"name": "majority"})
+    assert likely_cause(groups, config.model_copy(update={"objective": objective})).startswith(cause)
