@@ -109,7 +109,7 @@ class RolloutConfig(BaseModel):
         1,
         ge=1,
         description="Processes, on one node, among which an engine divides each of its layers, for a model that does not fit "
-        "one GPU; a divisor of the model's attention heads.",
+        "one GPU; a divisor of the model's attention heads and the width of its feed-forward layers.",
     )
     adapter_rank: int | None = Field(
         None,

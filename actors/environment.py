@@ -38,6 +38,8 @@ def engine_environment(config: RolloutConfig) -> dict[str, str]:
 
 def batched_tokens(config: RolloutConfig) -> int:
     """Of one step, at most. vLLM's CPU kernels for adapters copy A and B once for each: there as few as it takes."""
+    if isinstance(own := config.engine.get("max_num_batched_tokens"), int):
+        return own
     if config.adapter_rank and not config.num_gpus:
         return max(config.max_model_len, config.max_num_seqs)
     return max(config.max_model_len, MAX_BATCHED_TOKENS)
