@@ -58,6 +58,16 @@ def test_settings_lists_every_section(tmp_path):
         "verifier.timeout_s",
     ):
         assert path in result.stdout
+    optional = [
+        line for line in result.stdout.splitlines() if line.endswith("unless a setting of it is given.")
+    ]
+    assert {line.partition("]")[0] for line in optional} >= {
+        "[learner.lora",
+        "[evaluation",
+        "[sft",
+        "[verifier.judge",
+    }
+    assert not any(line.startswith(("[learner]", "[train]")) for line in optional)
 
 
 def test_dry_run_prints_the_plan_and_leaves_nothing(tmp_path):

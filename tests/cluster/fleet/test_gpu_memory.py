@@ -12,7 +12,7 @@ from actors.config import RolloutConfig
 from cluster.commands.plan import show_plan
 from cluster.config.parse import load_config
 from cluster.config.schema import RunConfig
-from cluster.fleet.gpu_memory import gpu_bytes_here, learner_bytes, num_gpus_needed, shares
+from cluster.fleet.gpu_memory import engine_bytes, gpu_bytes_here, learner_bytes, num_gpus_needed, shares
 from cluster.fleet.needs import model_shape, num_adapter_parameters
 from cluster.run.gpu_remedies import check_shares
 from cluster.run.model_checks import check_adaptable, check_divisible
@@ -81,6 +81,13 @@ def test_an_engine_takes_its_weights_and_its_cache_and_a_learner_what_it_trains(
     fixed = memory.fixed_bytes(model_shape(config), config.learner)
     assert 2 * num_parameters < fixed < 2.5 * num_parameters  # frozen in bfloat16, beside adapters
     assert fixed < learner.needed_bytes < 12 * GIB
+
+
+def test_an_engine_takes_a_step_of_as_many_tokens_as_its_own_arguments_say(small):
+    def needed(**engine) -> float:
+        return engine_bytes(config_of(small, {"num_gpus": 1, "engine": engine}, {}))
+
+    assert needed(max_num_batched_tokens=32768) > needed() + GIB
 
 
 def test_engines_that_apply_adapters_have_a_place_for_one(small):
