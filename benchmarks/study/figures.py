@@ -25,6 +25,7 @@ COLORS = {
     "majority": "#7570b3",
     "schedule": "#e7298a",
     "votes": "#a6761d",
+    "rloo_slow": "#fdae6b",
 }
 
 Panel = tuple[str, str, tuple[str, ...]]

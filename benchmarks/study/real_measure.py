@@ -33,9 +33,7 @@ class RealPolicy(Policy):
     strategies_P: np.ndarray  # distinct ones of n samples
     answers_P: np.ndarray  # distinct ones, none being one of them
     one_strategy_P: np.ndarray  # pairs with one, or without any, of both
-    one_strategy_and_answer_P: (
-        np.ndarray
-    )  # those of them that are no slip: with one answer, or without a strategy
+    one_strategy_and_answer_P: np.ndarray  # no slips: pairs of those with one answer, or without a strategy
     right_one_strategy_P: np.ndarray  # pairs of right samples with one strategy
     invented_P: np.ndarray  # samples with a number that the question has not
     entropy: float  # nats: mean of -log pi(y | x) over all samples
@@ -43,19 +41,24 @@ class RealPolicy(Policy):
     cut_off: float  # share of samples that reached rollout.max_tokens
 
     def values(self, metric: str, k: int) -> np.ndarray:
-        """float64 [P]: "pass", "bon" or "majority" of k samples.
+        """float64 [P]: "pass", "bon" or "majority" of k samples; "above_chance": how far "bon" is above "pass" of 1.
 
-        And how often two samples of a problem (k = 2) differ: in their strategy ("strategies"), or in nothing but
-        the answer that they come to by one strategy ("slips").
+        And how often two samples of a problem (k = 2) differ in their strategy ("strategies"); and how often those with
+        one strategy come to different answers ("slips"): a ratio of means over problems, linearised, so that the mean of
+        the values is the ratio, and their variance is that of the ratio to first order.
         """
         if metric in ("bon", "majority"):
             return np.asarray(getattr(self, f"{metric}_PK"), np.float64)[:, KS.index(k)]
-        if metric in ("strategies", "slips"):
+        if metric == "above_chance":
+            return self.values("bon", k) - self.values("pass", 1)
+        if metric == "strategies":
             assert k == 2
-            pairs = math.comb(self.num_samples, 2)
-            if metric == "strategies":
-                return 1.0 - self.one_strategy_P / pairs
-            return (self.one_strategy_P - self.one_strategy_and_answer_P) / pairs
+            return 1.0 - self.one_strategy_P / math.comb(self.num_samples, 2)
+        if metric == "slips":
+            assert k == 2
+            slips_P = self.one_strategy_P - self.one_strategy_and_answer_P
+            ratio = slips_P.sum() / max(1, self.one_strategy_P.sum())
+            return ratio + (slips_P - ratio * self.one_strategy_P) / max(1.0, self.one_strategy_P.mean())
         return Policy.values(self, metric, k)
 
     @property

@@ -31,13 +31,13 @@ PANELS: tuple[Panel, ...] = tuple(
 )
 CLAIMS = (
     ("standard RL raises pass@1", "rloo", "pass@1", +1),
-    ("standard RL lowers pass@32", "rloo", "pass@32", -1),
+    ("... and lowers pass@32", "rloo", "pass@32", -1),
     ("Best-of-N training raises pass@N (N = 8)", "bon8", "pass@8", +1),
-    ("... and what comes after it (pass@32)", "bon8", "pass@32", +1),
+    ("... and pass@k for a larger k", "bon8", "pass@32", +1),
 )
-"""Of the paper: in words, the arm and the measure in which it would show here, and the sign of its change."""
+"""What is expected: in words, the arm and the measure in which it would show here, and the sign of its change."""
 FEWEST_SEEDS = 3
-"""For a verdict: with one an interval is over problems only, with two it has one degree of freedom."""
+"""For a verdict, and for bold: with one an interval is over problems only, with two it has one degree of freedom."""
 
 
 def real_tables(results: Mapping[str, Any]) -> dict[str, Rows]:
@@ -45,11 +45,13 @@ def real_tables(results: Mapping[str, Any]) -> dict[str, Rows]:
     return {
         "signs": _signs(results),
         "main": _table(results, ("pass@1", "pass@8", "pass@32"), ("pass@1", "pass@8", "pass@32")),
-        "verifier": _table(results, ("pass@1", "bon@8", "bon@32", "pass@32"), ("bon@8", "bon@32")),
+        "verifier": _table(
+            results, ("pass@1", "bon@8", "bon@32", "above_chance@8"), ("bon@8", "above_chance@8", "bon@32")
+        ),
         "majority": _table(results, ("pass@1", "majority@8", "majority@32"), ("majority@8", "majority@32")),
         "strategy": _strategy_table(results),
-        "comparisons": comparison_table(results, ARMS),
-        "tuning": tuning_table(results, ARMS),
+        "comparisons": comparison_table(results, ARMS, fewest_seeds=FEWEST_SEEDS),
+        "tuning": tuning_table(results, ARMS, "majority@8", "base"),
     }
 
 
@@ -78,7 +80,11 @@ def _rows(results: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any] | Non
 
 
 def _short(metric: str) -> str:
-    return metric.replace("bon@", "Bo")
+    return metric.replace("above_chance@", "pass@1 to Bo").replace("bon@", "Bo")
+
+
+def _change(row: Mapping[str, Any], metric: str) -> str:
+    return interval(row["changes"].get(metric), may_be_bold=row["num_seeds"] >= FEWEST_SEEDS)
 
 
 def _table(results: Mapping[str, Any], values: Sequence[str], changes: Sequence[str]) -> Rows:
@@ -91,13 +97,13 @@ def _table(results: Mapping[str, Any], values: Sequence[str], changes: Sequence[
             continue
         cells = [label, rate(row), str(row["num_seeds"])]
         cells += [number(row["values"][name]["mean"]) for name in values]
-        cells += [interval(row["changes"].get(name)) for name in changes]
+        cells += [_change(row, name) for name in changes]
         rows.append([*cells, by_seed(row["changes"].get(changes[-1]))])
     return rows
 
 
 def _signs(results: Mapping[str, Any]) -> Rows:
-    rows = [["the paper", "measured here as", "seeds", "change from the base", "sign"]]
+    rows = [["expected", "measured here as", "seeds", "change from the base", "sign"]]
     by_name = {row["name"]: row for row in results["arms"]}
     for claim, arm, metric, sign in CLAIMS:
         measured = f"{_short(metric)} of {ARMS[arm].label}"
@@ -105,6 +111,7 @@ def _signs(results: Mapping[str, Any]) -> Rows:
         num_seeds, num_bases = (
             (by_name[arm]["num_seeds"], by_name[arm]["num_bases"]) if arm in by_name else (0, 0)
         )
+        shown = interval(change, may_be_bold=num_seeds >= FEWEST_SEEDS)
         if change is None:
             verdict = NOT_MEASURED
         elif num_seeds < FEWEST_SEEDS or 1 < num_bases < FEWEST_SEEDS:
@@ -112,14 +119,15 @@ def _signs(results: Mapping[str, Any]) -> Rows:
         elif change["low"] <= 0 <= change["high"]:
             verdict = "not shown: the interval holds 0"
         else:
-            verdict = "as in the paper" if change["mean"] * sign > 0 else "the opposite"
-        rows.append([claim, measured, str(num_seeds), interval(change), verdict])
+            verdict = "as expected" if change["mean"] * sign > 0 else "the opposite"
+            verdict += ", of one base" if num_bases == 1 else ""
+        rows.append([claim, measured, str(num_seeds), shown, verdict])
     return rows
 
 
 def _strategy_table(results: Mapping[str, Any]) -> Rows:
     header = ["arm", "distinct strategies", "distinct answers", "two samples: other strategy", "change"]
-    header += ["two samples: one strategy, other answer", "change", "two right samples: other strategy"]
+    header += ["two of one strategy: other answer", "change", "two right samples: other strategy"]
     rows = [[*header, "with an invented number", "entropy, nats", "tokens", "cut off"]]
     for label, row in _rows(results):
         if row is None:
@@ -127,7 +135,7 @@ def _strategy_table(results: Mapping[str, Any]) -> Rows:
             continue
         cells = [label, f"{row['distinct_strategies']:.1f}", f"{row['distinct_answers']:.1f}"]
         for metric in ("strategies@2", "slips@2"):
-            cells += [number(row["values"][metric]["mean"]), interval(row["changes"].get(metric))]
+            cells += [number(row["values"][metric]["mean"]), _change(row, metric)]
         cells.append("" if row["right_strategies"] is None else number(row["right_strategies"]))
         cells += [number(row["invented"]), f"{row['entropy']:.2f}", f"{row['tokens']:.1f}"]
         rows.append([*cells, number(row["cut_off"])])

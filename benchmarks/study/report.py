@@ -95,28 +95,33 @@ def _verifier_table(results: Mapping[str, Any]) -> Rows:
     return rows
 
 
-def comparison_table(results: Mapping[str, Any], arms: Mapping[str, Arm]) -> Rows:
+def comparison_table(results: Mapping[str, Any], arms: Mapping[str, Arm], *, fewest_seeds: int = 1) -> Rows:
+    """Bold from so many seeds of both arms on."""
     rows = [["measure", "arm", "against", "seeds", "change"]]
     # A study.json from before the comparisons has none.
     for row in results.get("comparisons", ()):
         labels = [arms[row[name]].label for name in ("name", "against")]
-        seeds = f"{row['num_seeds']}, {row['num_seeds_against']}"
-        rows.append([row["metric"].replace("bon@", "Bo"), *labels, seeds, interval(row)])
+        numbers = row["num_seeds"], row["num_seeds_against"]
+        shown = interval(row, may_be_bold=min(numbers) >= fewest_seeds)
+        rows.append([row["metric"].replace("bon@", "Bo"), *labels, "{}, {}".format(*numbers), shown])
     return rows
 
 
-def tuning_table(results: Mapping[str, Any], arms: Mapping[str, Arm]) -> Rows:
-    rows = [["arm", "chosen on", "lr", "value", "pass@1", "pass@8", "pass@32"]]
+def tuning_table(results: Mapping[str, Any], arms: Mapping[str, Arm], *others: str) -> Rows:
+    """With `others` beside pass@k, by their names in the results."""
+    shown_too = ("pass@1", "pass@8", "pass@32", *others)
+    rows = [["arm", "chosen on", "lr", "value", *shown_too]]
     rates = {row["name"]: row["learning_rate"] for row in results["arms"]}
     order = list(arms)
     for row in sorted(results["tuning"], key=lambda row: (order.index(row["name"]), row["learning_rate"])):
         shown = f"{row['learning_rate']:.0e}"
         if rates.get(row["name"]) == row["learning_rate"]:
             grid = arms[row["name"]].learning_rates
-            is_edge = row["learning_rate"] in (min(grid), max(grid))
+            is_edge = len(grid) > 2 and row["learning_rate"] in (min(grid), max(grid))
             shown = f"**{shown}**" + (" (edge of the grid)" if is_edge else "")
         cells = [arms[row["name"]].label, row["tuned_on"], shown]
-        rows.append([*cells, *(number(row[name]) for name in ("value", "pass@1", "pass@8", "pass@32"))])
+        values = (row[name] for name in ("value", *shown_too))
+        rows.append([*cells, *(value if isinstance(value, str) else number(value) for value in values)])
     return rows
 
 
@@ -144,11 +149,12 @@ def number(value: float, sign: str = "") -> str:
     return f"{round(value, 3) + 0.0:{sign}.3f}".replace("0.", ".", 1)
 
 
-def interval(estimate: Mapping[str, Any] | None) -> str:
+def interval(estimate: Mapping[str, Any] | None, *, may_be_bold: bool = True) -> str:
     """Mean and interval of a change; bold where the interval leaves 0 out."""
     if estimate is None:
         return ""
     text = (
         f"{number(estimate['mean'], '+')} [{number(estimate['low'], '+')}, {number(estimate['high'], '+')}]"
     )
-    return f"**{text}**" if estimate["low"] > 0 or estimate["high"] < 0 else text
+    leaves_out_0 = estimate["low"] > 0 or estimate["high"] < 0
+    return f"**{text}**" if may_be_bold and leaves_out_0 else text

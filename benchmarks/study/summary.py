@@ -209,5 +209,9 @@ def _tuning_row(outline: Outline, policy: Policy) -> dict[str, Any]:
         "tuned_on": f"{metric}@{k}",
         "base": policy.base,
         "value": float(policy.values(metric, k).mean()),
-        **{f"pass@{k}": float(policy.values("pass", k).mean()) for k in (1, 8, 32)},
+        **{
+            f"{name}@{k}": float(policy.values(name, k).mean())
+            for name, k in outline.metrics
+            if k in (1, 8, 32)
+        },
     }
