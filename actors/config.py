@@ -166,14 +166,17 @@ class RolloutConfig(BaseModel):
         """All parts of its engine together."""
         return self.num_gpus * self.tensor_parallel
 
-    def room(self, *, num_leases: int, num_unfinished: int, capacity: float, smallest: int) -> int:
-        """How many sequences a worker would take that has so many leases, and so many unfinished sequences of them.
+    def room(
+        self, *, num_samples: int, num_leases: int, num_unfinished: int, capacity: float, smallest: int
+    ) -> int:
+        """How many sequences, of groups of `num_samples`, a worker would take that has so many leases, and so many unfinished
+        sequences of them.
 
         So that there are always enough to fill its engine, of which it can hold `capacity` sequences at a time, and as
         many again that wait; in whole pieces of the `smallest` size, and two of them at least. Leases would not tell: the
         last sequence of one may run for long after the others.
         """
         if self.max_queued_groups:
-            return self.samples_per_prompt * max(0, self.max_queued_groups - num_leases)
+            return num_samples * max(0, self.max_queued_groups - num_leases)
         num_missing = 2 * min(capacity, self.max_num_seqs) - num_unfinished
         return smallest * max(math.ceil(num_missing / smallest), 2 - num_leases, 0)

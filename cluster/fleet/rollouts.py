@@ -197,6 +197,7 @@ class RolloutFleet(Fleet[RolloutHandle]):
             return math.inf
         num_others = sum(other.num_sequences_of(worker.name) for other in self._works if other is not work)
         return self._config.room(
+            num_samples=work.ledger.num_samples,
             num_leases=work.ledger.num_leases_of(worker.name),
             num_unfinished=max(0, worker.num_unfinished - num_others),
             capacity=self._capacity_of(worker),

@@ -151,9 +151,14 @@ class HeldOut:
             f"{standing.step}"
         )
 
+    @property
+    def _places_left(self) -> list[int]:
+        """Of the problems that the verifier can judge, as far as is known."""
+        return [place for place in range(len(self._asked.problems)) if place not in self._unjudgeable]
+
     def is_due_at(self, version: int) -> bool:
         """Whether an evaluation is to begin with the version, as soon as no other is under way."""
-        if not self._every:
+        if not self._every or not self._places_left:
             return False
         return self._is_due or version % self._every == 0 or version == self._config.train.steps
 
@@ -166,7 +171,7 @@ class HeldOut:
             self._go_first()
             return
         self._is_due = False
-        active = [place for place in range(len(self._asked.problems)) if place not in self._unjudgeable]
+        active = self._places_left
         first = self._ledger.num_groups
         self._ledger.num_groups += len(active)
         self._current = Evaluation(version=version, places=dict(enumerate(active, first)))
@@ -243,6 +248,11 @@ class HeldOut:
         self._health.note(
             f"held-out problem {group.facts.problem_id} is left out: the verifier failed on it {TRIES} times"
         )
+        if not self._places_left:
+            self._is_due = False
+            self._health.note(
+                "no held-out problem is left that the verifier can judge: no further evaluation begins"
+            )
         self._changed.set()
 
     def release(self, groups: list[StoredGroup]) -> None:

@@ -152,6 +152,13 @@ def test_a_cap_on_groups_holds_whatever_the_sequences():
     assert run.top_up() == {"rollout-0": 0}
 
 
+def test_a_cap_on_groups_leaves_room_for_larger_groups_of_another_kind():
+    run = Run(max_queued_groups=1, beside=beside(3, 4 * SAMPLES))
+    run.num_admitted = 0
+    assert run.top_up() == {"rollout-0": 1}
+    assert [(piece.group, piece.num_samples) for piece in run.given["rollout-0"]] == [(5000, 4 * SAMPLES)]
+
+
 @pytest.mark.parametrize("unfinished", [0, 60])
 def test_synchronous_leases_are_spread_evenly_whatever_the_workers_told_before(unfinished):
     run = Run(3, synchronous=True, divide_groups=False)

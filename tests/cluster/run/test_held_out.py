@@ -284,6 +284,27 @@ def test_a_problem_on_which_the_verifier_fails_again_and_again_is_left_out_from_
     live(run, play)
 
 
+def test_without_a_problem_that_can_be_judged_the_run_goes_on_unevaluated(tmp_path):
+    run = Run(tmp_path, num_problems=1)
+
+    async def play() -> None:
+        run.held_out.begin_if_due(0)
+        run.held_out.begin_if_due(2)  # while that of version 0 is under way
+        for _ in range(TRIES):
+            run.sample(run.lease(2), 2)
+            [(bad, _)] = run.judging
+            run.judging = []
+            run.held_out.give_back(bad, "KeyError")
+        await run.settled()
+        assert not run.held_out.goes_first and not run.held_out.is_due_at(4)
+        assert "no held-out problem is left" in run.health.events[-1]
+        run.held_out.begin_if_due(4)
+        async with asyncio.timeout(10):
+            await run.held_out.finish(9)
+
+    live(run, play)
+
+
 def test_the_end_of_a_run_waits_for_the_evaluation_of_its_last_version(tmp_path):
     run = Run(tmp_path)
 
