@@ -163,8 +163,10 @@ def _recover(loss: RunLost, recoveries: Recoveries, record: RunRecord, origin: O
     notes.append(
         f"{loss}; recovery {recoveries.num}: goes on from {source}, {record.newest_step() - step} steps are done again"
     )
+    # A newer checkpoint knows the problems as they are now, and which were set aside since.
+    repaired = origin.repaired if checkpoint == origin.checkpoint else frozenset[str]()
     return dataclasses.replace(
-        origin, checkpoint=checkpoint, num_recoveries=recoveries.num, notes=tuple(notes)
+        origin, checkpoint=checkpoint, repaired=repaired, num_recoveries=recoveries.num, notes=tuple(notes)
     )
 
 

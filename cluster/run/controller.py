@@ -351,7 +351,7 @@ class Controller:
     async def _sync(self, published: Published, stepped_at_s: float) -> None:
         """Bring a version to all engines; its seconds count from the end of the optimizer's step."""
         await self._rollouts.broadcast(published)
-        self._sync_s = time.time() - stepped_at_s
+        self._sync_s = max(0.0, time.time() - stepped_at_s)  # the learner's clock may be another machine's
         self.metrics.observe_sync(self._sync_s)
         self._rollouts.top_up()
 

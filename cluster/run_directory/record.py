@@ -19,7 +19,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +122,10 @@ class RunRecord:
                 (partial / STATE_FILE).write_text(json.dumps(state, indent=1))
                 write_manifest(partial)
                 metrics = self.run_dir / "metrics.jsonl"
-                recorded = [*self._unsynced, self.trajectories_dir, *([metrics] if metrics.exists() else [])]
+                recorded = [self.trajectories_dir, *([metrics] if metrics.exists() else [])]
+                for path in self._unsynced:
+                    with suppress(FileNotFoundError):  # somebody has moved it away
+                        _sync(path)
                 for path in [*recorded, *partial.rglob("*"), partial]:
                     _sync(path)
                 _remove_directory(final)
@@ -159,12 +162,14 @@ class RunRecord:
 
     def newest_step(self) -> int:
         """The last step whose groups are on disk; 0 without any."""
-        return max((step_of(path) for path in self.trajectories_dir.glob("step-*.parquet")), default=0)
+        return max(
+            (step_of(path) for path in self.trajectories_dir.iterdir() if _is_of_a_step(path)), default=0
+        )
 
     def rewind(self, step: int) -> None:
         """Remove what was recorded after `step`: a resumed run does those steps again."""
         for path in self.trajectories_dir.iterdir():
-            if path.suffix == PARTIAL or step_of(path) > step:
+            if path.suffix == PARTIAL or (_is_of_a_step(path) and step_of(path) > step):
                 path.unlink()
         for path in self.checkpoints_dir.glob(f"step-*{PARTIAL}"):
             shutil.rmtree(path)
@@ -193,6 +198,11 @@ def finished_checkpoints(run_dir: Path) -> list[Path]:
 def step_of(path: Path) -> int:
     """The step in the name of a checkpoint or a file of trajectories."""
     return int(path.stem.removeprefix("step-"))
+
+
+def _is_of_a_step(path: Path) -> bool:
+    """Among trajectories; others may have left files of their own beside them."""
+    return re.fullmatch(r"step-\d+\.parquet", path.name) is not None
 
 
 def set_aside(checkpoint: Path) -> Path:

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from cluster.commands import training
 from cluster.commands.training import Start, train_stage
 from cluster.config.parse import parse_config
 from cluster.run import launch
 from cluster.run.asked import Asked
-from cluster.run.recovery import Origin, RunLost
+from cluster.run.recovery import Origin, Recoveries, RunLost
 from cluster.run_directory.record import RunRecord
 from cluster.run_directory.run_file import RunFile
 from cluster.terminal.console import View
@@ -77,6 +78,17 @@ def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_a_run_that_is_lost_before_it_was_looked_at_twice_goes_on_with_as_many_workers(train):
     configs = train(num_steps=3)
     assert [config.rollout.workers for config in configs] == [1, 2]
+
+
+def test_a_recovery_from_a_newer_checkpoint_knows_what_was_set_aside_since(tmp_path, monkeypatch):
+    """A problem that was repaired before the resume, and on which the verifier fails all the same."""
+    resumed, newer = tmp_path / "step-000002", tmp_path / "step-000004"
+    origin = Origin(checkpoint=resumed, repaired=frozenset({"p1"}), removed=frozenset({"p2"}))
+    monkeypatch.setattr(launch, "wait_for_its_end", lambda: None)
+    for usable, repaired in ((resumed, {"p1"}), (newer, set())):
+        monkeypatch.setattr(training, "usable_checkpoint", lambda *_, usable=usable: usable)
+        again = training._recover(RunLost("lost"), Recoveries(3), RunRecord(tmp_path / "run"), origin, "this")
+        assert (again.checkpoint, again.repaired, again.removed) == (usable, repaired, {"p2"})
 
 
 def test_a_run_that_is_lost_before_its_first_step_is_not_begun_again(train):

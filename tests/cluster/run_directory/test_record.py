@@ -253,6 +253,27 @@ def test_a_run_killed_at_any_moment_has_whole_checkpoints_and_all_that_led_to_th
     assert reached == sorted(reached) and reached[-1] > 2, reached
 
 
+def test_files_of_others_beside_the_trajectories_are_left_alone(record):
+    """NFS leaves .nfs... where a reader still has what was removed."""
+    for step in (1, 2, 3):
+        record_trajectories(record, step, [make_group(step)], np.ones((1, 4)))
+    others = (".nfs000000001", ".DS_Store", "notes.txt", "step-000003-copy.parquet")
+    for name in others:
+        (record.trajectories_dir / name).touch()
+    (record.trajectories_dir / ".ipynb_checkpoints").mkdir()
+    assert record.newest_step() == 3
+    record.rewind(2)
+    assert record.newest_step() == 2
+    assert all((record.trajectories_dir / name).exists() for name in others)
+
+
+def test_a_checkpoint_does_not_miss_trajectories_that_were_moved_away(record):
+    record_trajectories(record, 1, [make_group(1)], np.ones((1, 4)))
+    (record.trajectories_dir / "step-000001.parquet").unlink()
+    write_checkpoint(record, 1)
+    assert names(record.checkpoints_dir) == ["step-000001"]
+
+
 def test_a_metrics_line_torn_by_a_crash_goes_and_the_next_starts_afresh(record):
     record.append_metrics({"step": 1})
     with (record.run_dir / "metrics.jsonl").open("a") as file:
