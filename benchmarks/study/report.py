@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from typing import Any
 
@@ -42,7 +43,8 @@ def name_commits(results: Mapping[str, Any]) -> str:
     """Short, but with `+dirty` where the code was not what the commit holds."""
     parts = [commit.partition("+") for commit in results["commits"]]
     commits = ", ".join(f"`{commit[:9]}{plus}{dirty}`" for commit, plus, dirty in parts)
-    return f"Made and measured by the code at {commits}."
+    text = f"Made and measured by the code at {commits}."
+    return textwrap.fill(text, width=120, break_long_words=False, break_on_hyphens=False)
 
 
 def _missing(results: Mapping[str, Any]) -> str:

@@ -175,7 +175,7 @@ class Study:
             "learning_rate": job.learning_rate,
             "seed": job.seed,
             "split": job.split,
-            "git_commit": git_commit() or "unknown",
+            "git_commit": git_commit(beside="benchmarks/results") or "unknown",
         }
         policy = self.design.measure(self.directory, evaluation, about)
         write_policy(policy, self.directory / "results" / f"{job.name}.json")

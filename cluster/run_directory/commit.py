@@ -5,15 +5,20 @@ from __future__ import annotations
 import subprocess
 
 
-def git_commit() -> str:
-    """Commit of the working directory, with `+dirty` for uncommitted changes; empty outside git."""
+def git_commit(*, beside: str = "") -> str:
+    """Commit of the working directory, with `+dirty` for uncommitted changes; empty outside git.
+
+    `beside`: a directory, from the repository's root, whose changes do not count: of results, while more of them are made.
+    """
+    besides = [f":(top,exclude){beside}"] if beside else []
 
     def git(*arguments: str) -> str:
         command = ["git", *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
 
+    status = ("status", "--porcelain", "--untracked-files=no", "--", ":(top)")
     try:
         commit = git("rev-parse", "HEAD")
-        return commit + ("+dirty" if git("status", "--porcelain", "--untracked-files=no") else "")
+        return commit + ("+dirty" if git(*status, *besides) else "")
     except (OSError, subprocess.SubprocessError):
         return ""
