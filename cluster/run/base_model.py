@@ -103,7 +103,7 @@ def make_from_scratch(
 
     torch.set_num_threads(os.cpu_count() or 1)
     making = _making(config)
-    with _making_alone(config):
+    with alone(config):
         if base_is_there(config):
             return
         shutil.rmtree(making, ignore_errors=True)
@@ -131,7 +131,7 @@ def make_by_fine_tuning(
     from cluster.run.fine_tuning import fine_tune
 
     identity, making = identity_of(config, data), _making(config)
-    with _making_alone(config):
+    with alone(config):
         if base_is_there(config):
             check_made_from(config, data)
             return True
@@ -168,8 +168,8 @@ def make_by_fine_tuning(
 
 
 @contextmanager
-def _making_alone(config: RunConfig) -> Iterator[None]:
-    """Raises ValueError where another process makes the same model, whose half-made one is not to be touched."""
+def alone(config: RunConfig) -> Iterator[None]:
+    """While this process makes the model. Raises ValueError where another does, whose half-made one is not to be touched."""
     path = _making(config).with_suffix(".lock")
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as lock:

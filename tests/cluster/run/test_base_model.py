@@ -17,6 +17,7 @@ from cluster.config.parse import parse_config
 from cluster.config.schema import RunConfig
 from cluster.run.base_model import (
     STAMP,
+    alone,
     base_is_there,
     check_made_from,
     held_out_losses,
@@ -81,6 +82,7 @@ def test_a_fine_tuning_that_was_stopped_goes_on_to_the_same_bits(tmp_path, monke
     monkeypatch.chdir(tmp_path)
     whole, stopped = make_config(tmp_path / "whole"), make_config(tmp_path / "stopped")
     assert make(whole) == [1, 2, 3, 4, 5, 6]
+    assert make(whole) == []  # one that waited for another finds it made
     assert make(stopped, lambda step: step == 3) == [1, 2, 3]
     making = tmp_path / "stopped.making"
     assert [path.name for path in (making / "checkpoints").iterdir()] == ["step-000003"]
@@ -133,17 +135,12 @@ def test_a_model_made_of_other_weights_or_of_other_sides_is_not_taken_for_this_o
 
 def test_two_that_make_the_same_model_do_not_touch_each_others_work(tmp_path):
     config = make_config(tmp_path / "model")
-
-    def second(step: int) -> bool:
-        with pytest.raises(
-            ValueError, match=r"model = .* is being made by another bonfire: wait for its end"
-        ):
-            make(config)
-        return False
-
-    assert make(config, second) == list(range(1, STEPS + 1))
-    assert make(config) == []  # one that waited finds it made
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]
+    with (
+        alone(config),
+        pytest.raises(ValueError, match=r"model = .* is being made by another bonfire: wait for its end"),
+    ):
+        make(config)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_adapters_are_merged_into_the_model_that_is_made(tmp_path):
