@@ -115,7 +115,7 @@ class Sources:
 
 
 class RealStudy(Design):
-    """Six arms on SVAMP."""
+    """The arms of `real_arms` on SVAMP."""
 
     config = CONFIG
     keeps_checkpoints = False  # of 1.6 GB each

@@ -11,6 +11,7 @@ from benchmarks.study.report import (
     Rows,
     by_seed,
     comparison_table,
+    fold,
     interval,
     list_failures,
     markdown,
@@ -107,21 +108,19 @@ def _signs(results: Mapping[str, Any]) -> Rows:
     by_name = {row["name"]: row for row in results["arms"]}
     for claim, arm, metric, sign in CLAIMS:
         measured = f"{_short(metric)} of {ARMS[arm].label}"
-        change = by_name[arm]["changes"][metric] if arm in by_name else None
-        num_seeds, num_bases = (
-            (by_name[arm]["num_seeds"], by_name[arm]["num_bases"]) if arm in by_name else (0, 0)
-        )
-        shown = interval(change, may_be_bold=num_seeds >= FEWEST_SEEDS)
-        if change is None:
-            verdict = NOT_MEASURED
-        elif num_seeds < FEWEST_SEEDS or 1 < num_bases < FEWEST_SEEDS:
+        if arm not in by_name:
+            rows.append([claim, measured, "0", "", NOT_MEASURED])
+            continue
+        row = by_name[arm]
+        change, num_seeds, num_bases = row["changes"][metric], row["num_seeds"], row["num_bases"]
+        if num_seeds < FEWEST_SEEDS or 1 < num_bases < FEWEST_SEEDS:
             verdict = f"no verdict from fewer than {FEWEST_SEEDS} seeds, or bases"
         elif change["low"] <= 0 <= change["high"]:
             verdict = "not shown: the interval holds 0"
         else:
             verdict = "as expected" if change["mean"] * sign > 0 else "the opposite"
             verdict += ", of one base" if num_bases == 1 else ""
-        rows.append([claim, measured, str(num_seeds), shown, verdict])
+        rows.append([claim, measured, str(num_seeds), _change(row, metric), verdict])
     return rows
 
 
@@ -178,4 +177,4 @@ def _origins(results: Mapping[str, Any]) -> str:
         "a change is from the base that a policy was made of, arms are compared on the bases that both were made of, and seeds "
         "of one base count as one."
     )
-    return name_commits(results) + (several if len(bases) > 1 else "")
+    return fold(name_commits(results) + (several if len(bases) > 1 else ""))

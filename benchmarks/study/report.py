@@ -30,7 +30,7 @@ def blocks(results: Mapping[str, Any]) -> dict[str, str]:
         **{name: markdown(rows) for name, rows in tables(results).items()},
         "failures": list_failures(results),
         "missing": _missing(results),
-        "commits": name_commits(results),
+        "commits": fold(name_commits(results)),
     }
 
 
@@ -43,7 +43,11 @@ def name_commits(results: Mapping[str, Any]) -> str:
     """Short, but with `+dirty` where the code was not what the commit holds."""
     parts = [commit.partition("+") for commit in results["commits"]]
     commits = ", ".join(f"`{commit[:9]}{plus}{dirty}`" for commit, plus, dirty in parts)
-    text = f"Made and measured by the code at {commits}."
+    return f"Made and measured by the code at {commits}."
+
+
+def fold(text: str) -> str:
+    """A paragraph, in lines as long as those of the documents may be."""
     return textwrap.fill(text, width=120, break_long_words=False, break_on_hyphens=False)
 
 

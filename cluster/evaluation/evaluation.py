@@ -175,7 +175,7 @@ def _remove_merged_of_none(store: EvalStore) -> None:
     """Each is a whole model."""
     paths = {model["path"] for model in store.models.values()}
     for merged in (store.directory / MERGED).glob("*"):
-        if str(merged.absolute()) not in paths:
+        if merged.is_dir() and str(merged.absolute()) not in paths:
             shutil.rmtree(merged)
 
 

@@ -61,7 +61,7 @@ def likely_cause(groups: Sequence[JudgedGroup], config: RunConfig) -> str:
     if len(statuses) == 1 and statuses != {"ok"}:
         return f"verifier {label} gave every sample the status {statuses.pop()!r}: look at its settings"
     if config.objective.needs_answers:
-        if not any(answer for group in groups for answer in group.judgement.answers):
+        if all(answer is None for group in groups for answer in group.judgement.answers):
             return (
                 f"verifier {label} names no answer of any sample, and objective.name = {config.objective.name!r} counts "
                 "answers: return Verdict(answer=...), or choose another objective"

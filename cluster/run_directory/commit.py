@@ -10,15 +10,16 @@ def git_commit(*, beside: str = "") -> str:
 
     `beside`: a directory, from the repository's root, whose changes do not count: of results, while more of them are made.
     """
-    besides = [f":(top,exclude){beside}"] if beside else []
+    status = ["status", "--porcelain", "--untracked-files=no", "--", ":(top)"]
+    if beside:
+        status.append(f":(top,exclude){beside}")
 
     def git(*arguments: str) -> str:
         command = ["git", *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
 
-    status = ("status", "--porcelain", "--untracked-files=no", "--", ":(top)")
     try:
         commit = git("rev-parse", "HEAD")
-        return commit + ("+dirty" if git(*status, *besides) else "")
+        return commit + ("+dirty" if git(*status) else "")
     except (OSError, subprocess.SubprocessError):
         return ""
