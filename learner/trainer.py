@@ -193,5 +193,5 @@ class Trainer:
             free, total = torch.cuda.mem_get_info(self._device)
             share = min(self._config.num_gpus, 1.0) * total - memory.CUDA_BYTES
             left = share - torch.cuda.memory_allocated(self._device)
-            return min(free, left)
+            return min(free, left) * memory.SHARE_OF_GPU
         return psutil.virtual_memory().available * memory.SHARE_OF_MACHINE / self._gang.num_here()

@@ -70,13 +70,12 @@ def learner_bytes(config: RunConfig, share_bytes: float) -> tuple[float, bool]:
     """Of a rank's weights, optimizer and largest pass, and whether that is recomputed: with "auto" where the share is too
     small.
 
-    Of several ranks each has its part of all but the pass, and the weights of two blocks in whole while it computes them.
+    Of several ranks each has its part of all but the pass, and of what it has in whole while it computes.
     """
     learner, shape = config.learner, model_shape(config)
     fixed = memory.fixed_bytes(shape, learner) / learner.ranks + memory.CUDA_BYTES
-    if learner.ranks > 1:
-        fixed += 2 * memory.bytes_of(learner.weights_dtype) * shape.num_parameters / len(shape.blocks)
-    recompute = memory.recomputes(learner, _largest_pass(config, recompute=False), share_bytes - fixed)
+    free = share_bytes * memory.SHARE_OF_GPU - fixed
+    recompute = memory.recomputes(learner, _largest_pass(config, recompute=False), free)
     largest = _largest_pass(config, recompute=recompute)
     if learner.lora is None and (learner.parity_versions or 1) > 1:
         # The parity check puts an older version beside the weights, and keeps no blocks.

@@ -31,13 +31,14 @@ def token_logprobs(
     and each chunk of the logits, once more instead of keeping what is inside.
     """
     hidden_TD = hidden_states(policy, batch, recompute=recompute)
-    head = head_of(policy)
-    chunk = max(1, MAX_LOGITS // policy.get_output_embeddings().weight.shape[0])
+    head, output = head_of(policy), policy.get_output_embeddings()
+    chunk = max(1, MAX_LOGITS // output.weight.shape[0])
     run = _recomputed if recompute else _at_once
-    pieces = [
-        run(_head_logprobs, hidden, head, targets, temperature)
-        for hidden, targets in zip(hidden_TD.split(chunk), batch.target_ids.split(chunk), strict=True)
-    ]
+    with _cast_once(output):
+        pieces = [
+            run(_head_logprobs, hidden, head, targets, temperature)
+            for hidden, targets in zip(hidden_TD.split(chunk), batch.target_ids.split(chunk), strict=True)
+        ]
     return torch.cat(pieces)
 
 
@@ -78,6 +79,21 @@ def _recomputing(policy: Any) -> Iterator[None]:
     finally:
         for part in parts:
             del part.forward
+
+
+@contextmanager
+def _cast_once(output: torch.nn.Module) -> Iterator[None]:
+    """Frozen weights as autocast would make them: it would do so for each chunk, and the backward pass keep every copy."""
+    weight = output._parameters.get("weight")
+    device = weight.device.type if weight is not None else "cpu"
+    if weight is None or weight.requires_grad or not torch.is_autocast_enabled(device):
+        yield
+        return
+    output._parameters["weight"] = weight.to(torch.get_autocast_dtype(device))  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        output._parameters["weight"] = weight
 
 
 def _at_once(function: Any, *arguments: Any) -> torch.Tensor:

@@ -4,7 +4,8 @@ A block of a transformer keeps for its backward pass, a position: what its two n
 the normalised one, in float32), the inputs of its linear layers, queries, keys, values and the attention's
 output, and four of the feed-forward layer's width. With `recompute` only its input, in float32, and all of
 this for one block at a time. Counted besides: the tokens that each expert of a mixture is given, latent
-attention's heads, the states of Mamba 2 and gated delta nets as transformers' own code computes them.
+attention's heads, the states of Mamba 2 and gated delta nets as transformers' own code computes them; what
+the head takes while its gradient is made; and of a sharded model what a rank has in whole at a time.
 Kernels need some more for a moment; benchmarks/learner.py compares with what was measured.
 """
 
@@ -22,6 +23,8 @@ from verifiers.resources_config import Dtype
 FLOAT32_BYTES = 4
 CUDA_BYTES = 1.0 * 2**30
 """Of a GPU what is not torch's to give: CUDA's context and the workspace of kernels."""
+SHARE_OF_GPU = 0.9
+"""Of a GPU's memory, what is planned with: the workspace of kernels, and gaps between tensors, take some."""
 SHARE_OF_MACHINE = 0.5
 """Of the memory that is free on the CPU's side, what passes may fill: there are engines that take some."""
 FOUR_NORMS = ("gemma2", "gemma3", "gemma4", "glm4")
@@ -200,22 +203,48 @@ def activation_bytes(
     of_blocks = [block.bytes(size) for block in shape.blocks]
     inputs = len(of_blocks) * shape.hidden * FLOAT32_BYTES
     blocks = max(of_blocks) + inputs if recompute else sum(of_blocks)
-    logits = min(MAX_LOGITS_BYTES, 3.0 * completion_tokens * shape.vocabulary * FLOAT32_BYTES)
-    if not recompute:
-        logits += completion_tokens * shape.vocabulary * size
     if cast is None:
         cast = shape.num_parameters if bfloat16 else 0.0
-    rounded = 2 * cast
-    return positions * blocks + logits + rounded
+    head = head_bytes(shape, completion_tokens=completion_tokens, size=size, is_cast=cast > 0)
+    logits = 0 if recompute else completion_tokens * shape.vocabulary * size
+    return positions * blocks + logits + head + 2 * cast
+
+
+def head_bytes(shape: ModelShape, *, completion_tokens: int, size: int, is_cast: bool) -> float:
+    """What the head's backward pass takes for a moment: logits and their gradient, and the gradient of its weight, of a chunk
+    and of those before, and once more in float32 where `is_cast`; unless it is frozen.
+    """
+    if not completion_tokens:
+        return 0.0
+    logits = min(MAX_LOGITS_BYTES, 3.0 * completion_tokens * shape.vocabulary * FLOAT32_BYTES)
+    of_weight = 0 if shape.num_adapter_parameters else 2 * size + is_cast * FLOAT32_BYTES
+    return logits + shape.vocabulary * shape.hidden * of_weight
 
 
 def fixed_bytes(shape: ModelShape, config: LearnerConfig) -> float:
     """Weights, gradients, AdamW's two averages, and the reference policy, on the device of the learner, all ranks."""
     copies = 4 + (config.kl_coefficient > 0)
     size = bytes_of(config.weights_dtype)
+    gathered = config.ranks * gathered_bytes(shape, config)
     if config.lora is not None:
-        return size * shape.num_parameters + copies * FLOAT32_BYTES * shape.num_adapter_parameters
-    return copies * size * shape.num_parameters
+        trained = copies * FLOAT32_BYTES * shape.num_adapter_parameters
+        return size * shape.num_parameters + trained + gathered
+    return copies * size * shape.num_parameters + gathered
+
+
+def gathered_bytes(shape: ModelShape, config: LearnerConfig) -> float:
+    """What each of several ranks has in whole beside its shards: embedding and head, from a pass' beginning to its end; the
+    head's gradient, and a copy to be added up over the ranks; and two blocks, one of them ahead of its turn.
+
+    Of a head that is tied to the embedding that is one matrix too much.
+    """
+    if config.ranks == 1:
+        return 0.0
+    head = float(shape.vocabulary * shape.hidden)
+    outside = min(2 * head, shape.num_parameters)
+    two_blocks = 2 * (shape.num_parameters - outside) / max(1, len(shape.blocks))
+    gradients = 0.0 if config.lora is not None else 2 * head
+    return bytes_of(config.weights_dtype) * (outside + gradients + two_blocks)
 
 
 def recomputes(config: LearnerConfig, needed_bytes: float, free_bytes: float) -> bool:

@@ -68,16 +68,36 @@ def test_a_pass_keeps_what_is_estimated(directory, bfloat16):
             recompute=recompute,
         )
 
-    # What the gradient of the logits takes for a moment is no tensor that a pass keeps.
-    logits = 3 * 4 * len(batch.target_ids) * shape.vocabulary
+    # No tensors that a pass keeps, but what is there for a moment while it goes back.
+    head = memory.head_bytes(
+        shape,
+        completion_tokens=len(batch.target_ids),
+        size=2 if bfloat16 else 4,
+        is_cast=bfloat16,
+    )
     everything = kept_bytes(policy, bfloat16=bfloat16, recompute=False)
-    assert estimated(False) - logits == pytest.approx(everything, rel=0.25)
+    assert estimated(False) - head == pytest.approx(everything, rel=0.25)
     inputs = kept_bytes(policy, bfloat16=bfloat16, recompute=True)
     rounded = 2 * num_parameters if bfloat16 else 0
     # One is recomputed, and kept, while its gradient is made.
     one_block = (everything - rounded - inputs) / NUM_LAYERS
-    assert estimated(True) - logits - rounded == pytest.approx(inputs + one_block, rel=0.25)
+    assert estimated(True) - head - rounded == pytest.approx(inputs + one_block, rel=0.25)
     assert inputs < 0.2 * everything
+
+
+def test_a_frozen_head_is_cast_once_however_many_chunks_it_is_applied_to(directory, monkeypatch):
+    policy = load_model(str(directory))
+    head = policy.get_output_embeddings().weight
+    monkeypatch.setattr("learner.model.logprobs.MAX_LOGITS", 7 * head.shape[0])
+    kept, logprobs = {}, {}
+    for is_frozen in (False, True):
+        head.requires_grad_(not is_frozen)
+        kept[is_frozen] = kept_bytes(policy, bfloat16=True, recompute=False)
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            logprobs[is_frozen] = token_logprobs(policy, only_batch(), 1.0)
+    assert kept[True] <= kept[False]
+    assert torch.equal(logprobs[True], logprobs[False])
+    assert policy.get_output_embeddings().weight is head
 
 
 class OneOfTwo(Gang):

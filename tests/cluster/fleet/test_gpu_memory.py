@@ -198,8 +198,8 @@ def test_no_more_gpus_are_asked_for_than_there_are(small):
     of_one = told_of(config, num_gpus=1)
     assert "rollout.num_gpus=1" not in of_one and "rollout.kv_cache_mib=8192" in of_one
     whole = config_of(small, {"num_gpus": 1}, {"num_gpus": 1})
-    assert "learner.ranks=2" in told_of(whole, num_gpus=3) and "learner.ranks" not in told_of(
-        whole, num_gpus=2
+    assert "learner.ranks=3" in told_of(whole, num_gpus=4) and "learner.ranks" not in told_of(
+        whole, num_gpus=3
     )
 
 
