@@ -8,6 +8,7 @@ with noise, which costs a little and is no bias.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,8 @@ from torch.optim.adamw import adamw
 from learner.model.sharding import own_part
 
 _AVERAGES = ("exp_avg", "exp_avg_sq")
+SLICE = 2**24
+"""Elements at a time: in float32 they and what is made of them take some 400 MB."""
 
 
 def make_optimizer(
@@ -36,7 +39,7 @@ def make_optimizer(
 
 
 class RoundingAdamW(torch.optim.AdamW):
-    """One parameter at a time in float32; parameters and averages stay bfloat16.
+    """A slice of one parameter at a time in float32; parameters and averages stay bfloat16.
 
     The noise of a step depends on `seed` and the step's number only, so that a resumed run has the same.
     """
@@ -61,25 +64,45 @@ class RoundingAdamW(torch.optim.AdamW):
                     entropy = np.random.SeedSequence([self._seed, int(state["step"])])
                     noise.manual_seed(int(entropy.generate_state(1)[0]))
                 stored = [own_part(parameter), *(own_part(state[key]) for key in _AVERAGES)]
-                exact = [tensor.float() for tensor in stored]
-                adamw(
-                    [exact[0]],
-                    [own_part(parameter.grad).float()],
-                    [exact[1]],
-                    [exact[2]],
-                    [],
-                    [state["step"]],
-                    foreach=False,
-                    amsgrad=False,
-                    beta1=group["betas"][0],
-                    beta2=group["betas"][1],
-                    lr=group["lr"],
-                    weight_decay=group["weight_decay"],
-                    eps=group["eps"],
-                    maximize=False,
-                )
-                for tensor, value in zip(stored, exact, strict=True):
-                    tensor.copy_(rounded_at_random(value, noise))
+                for gradient, *parts in zip(*map(_slices, [own_part(parameter.grad), *stored]), strict=True):
+                    self._step_slice(group, state["step"], gradient, parts, noise)
+                state["step"] += 1
+
+    def _step_slice(
+        self,
+        group: dict[str, Any],
+        num_steps: torch.Tensor,
+        gradient: torch.Tensor,
+        stored: list[torch.Tensor],
+        noise: torch.Generator,
+    ) -> None:
+        """`stored`: a parameter and its two averages, which are changed in place."""
+        exact = [tensor.float() for tensor in stored]
+        adamw(
+            [exact[0]],
+            [gradient.float()],
+            [exact[1]],
+            [exact[2]],
+            [],
+            [num_steps.clone()],  # it counts
+            foreach=False,
+            amsgrad=False,
+            beta1=group["betas"][0],
+            beta2=group["betas"][1],
+            lr=group["lr"],
+            weight_decay=group["weight_decay"],
+            eps=group["eps"],
+            maximize=False,
+        )
+        for tensor, value in zip(stored, exact, strict=True):
+            tensor.copy_(rounded_at_random(value, noise))
+
+
+def _slices(tensor: torch.Tensor) -> Sequence[torch.Tensor]:
+    """Views of about SLICE elements, or of one row where that has more."""
+    if tensor.dim() == 0:
+        return [tensor]
+    return tensor.split(max(1, SLICE // max(1, tensor[:1].numel())))
 
 
 def rounded_at_random(values: torch.Tensor, noise: torch.Generator) -> torch.Tensor:
