@@ -35,14 +35,24 @@ class Halt(RuntimeError):
 
 def is_accident(error: WorkerLost, *, num_ranks: int) -> bool:
     """Whether a learner was lost, rather than raised what it would raise again: a loss that is not a number, a
-    setting, a file it cannot write.
+    setting, a file it cannot write, a pass that does not fit its GPU.
     """
     cause = error.__cause__
     if isinstance(cause, RayTaskError):
+        if is_out_of_memory(error):
+            return False
+        if type(cause.cause).__name__ == "AcceleratorError":  # torch's, of a GPU that has failed
+            return True
         # torch says of a broken connection to another rank no more than RuntimeError.
         accidents = (RayError, RuntimeError) if num_ranks > 1 else RayError
         return isinstance(cause.cause, accidents)
     return not (isinstance(cause, RayActorError) and cause.actor_init_failed)
+
+
+def is_out_of_memory(error: WorkerLost) -> bool:
+    """Whether a GPU had not enough for what was asked of it. By torch's name: torch is not imported here."""
+    cause = error.__cause__
+    return isinstance(cause, RayTaskError) and type(cause.cause).__name__ == "OutOfMemoryError"
 
 
 def lost_argument(error: WorkerLost) -> str | None:

@@ -12,7 +12,7 @@ from ray.util import get_placement_group, placement_group, remove_placement_grou
 from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from cluster.fleet.calls import Halt, WorkerLost, lost_argument, replies_of_gang, reply
+from cluster.fleet.calls import Halt, WorkerLost, is_out_of_memory, lost_argument, replies_of_gang, reply
 from cluster.fleet.nodes import bundle, describe
 from learner.config import LearnerConfig
 
@@ -76,6 +76,15 @@ class Ranks:
             remove_placement_group(self._placement)
 
     async def _replies(self, refs: Sequence[Any], timeout_s: float, doing: str) -> list[Any]:
+        try:
+            return await self._answers(refs, timeout_s, doing)
+        except WorkerLost as error:
+            if not is_out_of_memory(error):
+                raise
+            advice = "lower learner.micro_batch_tokens, or set learner.recompute = 'always' or [learner.lora]"
+            raise WorkerLost(f"{error}: {advice}") from error.__cause__
+
+    async def _answers(self, refs: Sequence[Any], timeout_s: float, doing: str) -> list[Any]:
         if len(refs) == 1:
             return [await reply(refs[0], timeout_s=timeout_s, of=self._names[0], doing=doing)]
         try:

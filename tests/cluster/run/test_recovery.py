@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import pickle
 
 import pytest
+import torch
 from ray.exceptions import ActorDiedError, ObjectLostError, RayTaskError
 
-from cluster.fleet.calls import WorkerLost, is_accident
+from cluster.fleet.calls import WorkerLost, is_accident, is_out_of_memory
+from cluster.fleet.ranks import Ranks
 from cluster.run.recovery import Recoveries, RunLost
+from learner.config import LearnerConfig
 
 LOSS = RunLost("learner was lost while training a step: ActorDiedError")
 
@@ -66,6 +70,27 @@ def test_a_learner_that_died_or_does_not_answer_was_lost_by_accident():
     assert is_accident(lost(ActorDiedError()), num_ranks=1)
     assert is_accident(lost(None), num_ranks=1)
     assert is_accident(raised(ObjectLostError("0" * 56, None, "")), num_ranks=1)
+
+
+@pytest.mark.parametrize("num_ranks", [1, 2])
+def test_a_gpu_that_failed_is_an_accident_and_one_that_is_too_small_is_none(num_ranks):
+    """Both are RuntimeErrors, that several ranks raise for a broken connection too."""
+    assert is_accident(raised(torch.AcceleratorError("an illegal memory access")), num_ranks=num_ranks)
+    full = raised(torch.OutOfMemoryError("CUDA out of memory"))
+    assert is_out_of_memory(full) and not is_accident(full, num_ranks=num_ranks)
+
+
+def test_a_pass_that_does_not_fit_is_told_with_what_makes_it_smaller(monkeypatch):
+    async def does_not_fit(*_: object) -> None:
+        raise raised(torch.OutOfMemoryError("CUDA out of memory"))
+
+    monkeypatch.setattr(Ranks, "_answers", does_not_fit)
+    ranks = Ranks(None, LearnerConfig(), step_timeout_s=1.0)
+    with pytest.raises(
+        WorkerLost, match=": lower learner.micro_batch_tokens, or set learner.recompute"
+    ) as told:
+        asyncio.run(ranks.working([], "training a step"))
+    assert is_out_of_memory(told.value)
 
 
 @pytest.mark.parametrize("num_ranks", [1, 2])
