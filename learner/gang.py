@@ -79,12 +79,14 @@ def join(
 ) -> Gang:
     """Become a rank of the gang that meets at `store`; returns when all have come. Collective.
 
-    `address` is this machine's own, by which the others reach it; no other interface is listened on.
+    `address` is this machine's own, by which the others reach it; no other interface is listened on, but by NCCL where
+    NCCL_SOCKET_IFNAME names one already.
     A collective that takes longer than `timeout_s` raises RuntimeError.
     """
     interface = _interface(address)
     if interface is not None:
         os.environ["GLOO_SOCKET_IFNAME"] = interface
+        os.environ.setdefault("NCCL_SOCKET_IFNAME", f"={interface}")
     distributed.init_process_group(
         "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo",
         store=store,

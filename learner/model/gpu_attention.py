@@ -2,7 +2,8 @@
 
 Plain causal sequences go through `torch.nn.attention.varlen` (FlashAttention); what it cannot say, shared
 prompts, soft caps and sinks, through `flex_attention`, compiled, with a block mask made of the layout.
-Tried on the CPU as far as its kernels allow (what is seen, uncompiled and forward); not yet on a GPU.
+Tried on the CPU as far as its kernels allow (what is seen, uncompiled and forward); not yet on a GPU, whose limits here are
+from torch's sources and issues.
 
 Shapes: `R` rows of `L` positions, `X` = R * L; `H` query heads, `h` key heads, `D` channels of a head.
 """
@@ -26,6 +27,21 @@ from learner.model.tiled_attention import Settings
 from learner.step.layout import NONE, Layout
 
 _block_masks: WeakKeyDictionary[Layout, dict[int | None, BlockMask]] = WeakKeyDictionary()
+_boundaries: WeakKeyDictionary[Layout, torch.Tensor] = WeakKeyDictionary()
+WIDEST_OF_FLASH = 256
+"""Channels of a head, of FlashAttention's kernels."""
+AMPLE_BYTES = 160 << 10
+"""Of shared memory, as an A100 and an H100 have: torch's default blocks fit up to WIDEST_OF_FLASH. Others have 100 KiB."""
+NARROW = 128
+"""Channels whose default blocks fit everywhere."""
+SMALL_BLOCKS = {
+    **dict.fromkeys(("fwd_BLOCK_M", "fwd_BLOCK_N"), 32),
+    **dict.fromkeys(("bwd_BLOCK_M1", "bwd_BLOCK_N1", "bwd_BLOCK_M2", "bwd_BLOCK_N2"), 32),
+    "num_stages": 1,
+}
+"""For kernels of wide heads: torch has one default, and does not look whether it fits."""
+MOST_VARIANTS = 64
+"""Of the compiled kernel: of dtypes, head widths, what wants a gradient. Beyond torch's 8 it would make all scores at once."""
 
 
 def attend_on_gpu(
@@ -40,7 +56,8 @@ def attend_on_gpu(
     num_rows, _, row_length, _ = query.shape
     lines = [tensor.transpose(1, 2).flatten(0, 1) for tensor in (query, key, value)]
     is_plain = layout.is_line and not layout.has_prefixes and settings.softcap is None and sinks_H is None
-    if is_plain and query.dtype in (torch.bfloat16, torch.float16):
+    is_for_flash = query.dtype in (torch.bfloat16, torch.float16) and query.shape[-1] <= WIDEST_OF_FLASH
+    if is_plain and is_for_flash:
         out = by_varlen(lines, layout, settings)
     else:
         out = by_flex(lines, sinks_H, layout, settings)
@@ -49,8 +66,11 @@ def attend_on_gpu(
 
 def by_varlen(lines: list[torch.Tensor], layout: Layout, settings: Settings) -> torch.Tensor:
     query, key, value = lines
-    ends = torch.from_numpy(layout.lengths_G).cumsum(0)
-    boundaries = torch.cat([ends.new_zeros(1), ends]).to(query.device, torch.int32)
+    boundaries = _boundaries.get(layout)
+    if boundaries is None:
+        ends = torch.from_numpy(layout.lengths_G).cumsum(0)
+        boundaries = torch.cat([ends.new_zeros(1), ends]).to(query.device, torch.int32)
+        _boundaries[layout] = boundaries
     longest = int(layout.lengths_G.max())
     out = varlen_attn(
         query,
@@ -91,6 +111,7 @@ def by_flex(
         scale=settings.scale,
         enable_gqa=query.shape[1] != key.shape[1],
         return_aux=AuxRequest(lse=sinks_H is not None),
+        kernel_options=_kernel_options(query) if is_compiled else None,
     )
     if sinks_H is not None:  # one more key for every query, whose value is zero
         out = out * torch.sigmoid(aux.lse - sinks_H[None, :, None]).to(out.dtype)[..., None]
@@ -99,7 +120,18 @@ def by_flex(
 
 @cache
 def _compiled() -> Any:
+    torch._dynamo.config.recompile_limit = MOST_VARIANTS
+    torch._dynamo.config.fail_on_recompile_limit_hit = True
     return torch.compile(flex_attention, dynamic=True)
+
+
+def _kernel_options(query: torch.Tensor) -> dict[str, Any] | None:
+    """Of flex_attention, for queries [1, H, X, D] on a GPU; None: torch's own choice."""
+    width = query.shape[-1]
+    if width <= NARROW:
+        return None
+    available = torch.cuda.get_device_properties(query.device).shared_memory_per_block_optin
+    return dict(SMALL_BLOCKS) if width > WIDEST_OF_FLASH or available < AMPLE_BYTES else None
 
 
 def _block_mask(layout: Layout, window: int | None, device: torch.device, is_compiled: bool) -> BlockMask:
