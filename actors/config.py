@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -26,6 +27,11 @@ DECIDED_OF_TEMPLATES = {
     *("tokenizer_kwargs", "processor_kwargs", "tools", "documents"),
 }
 """Names that the rendering of a template takes for itself."""
+
+
+def startup_s_by_device(settings: Mapping[str, Any]) -> float:
+    """180 on the CPU, 900 with num_gpus > 0"""
+    return 900.0 if settings.get("num_gpus", 0) > 0 else 180.0
 
 
 class ChatConfig(BaseModel):
@@ -130,9 +136,10 @@ class RolloutConfig(BaseModel):
     )
     resources: CustomResources = Field({})
     startup_timeout_s: Seconds = Field(
-        180.0,
+        default_factory=startup_s_by_device,
         gt=0,
-        description="Seconds an engine may take to come up, from when its worker has its resources.",
+        description="Seconds an engine may take to come up, from when its worker has its resources; on a GPU it compiles "
+        "kernels and captures graphs.",
     )
     group_timeout_s: Seconds = Field(
         600.0, gt=1, description="Seconds one group may take in an engine before its worker counts as stuck."

@@ -84,11 +84,17 @@ class Engine:
         with made_to_stay():
             from vllm.config import WeightTransferConfig
             from vllm.engine.arg_utils import EngineArgs
+            from vllm.platforms import current_platform
             from vllm.v1.engine.llm_engine import LLMEngine
             from vllm.v1.metrics.stats import PrefixCacheStats
 
             from actors.weights import adapter_receiver, receiver
 
+        if config.num_gpus == 0 and not current_platform.is_cpu():
+            raise ValueError(
+                "num_gpus = 0 asks for vLLM's engine on the CPU, and the vLLM installed is built for GPUs: set "
+                "rollout.num_gpus = 1, of a judge verifier.num_gpus, or install the CPU build"
+            )
         check_known(config.engine, [field.name for field in dataclasses.fields(EngineArgs)])
         arguments = engine_arguments(model, config) | {
             "weight_transfer_config": WeightTransferConfig(backend=receiver.BACKEND),

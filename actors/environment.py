@@ -24,7 +24,11 @@ def engine_environment(config: RolloutConfig) -> dict[str, str]:
         # vLLM opens gloo groups of one process on whatever address the machine's name stands for.
         "GLOO_SOCKET_IFNAME": "lo",
     }
-    if config.num_gpus == 0:
+    if config.num_gpus > 0:
+        # The runner that the CPU build has too, so that all that is proved of engines there is proved of this one.
+        environment["VLLM_USE_V2_MODEL_RUNNER"] = "0"
+    else:
+        environment["CUDA_VISIBLE_DEVICES"] = ""  # Ray hides no GPU from actors that asked for none
         # Log-probs make vLLM compile its sampler even when eager: 9 s that a CPU never earns back.
         environment["TORCHDYNAMO_DISABLE"] = "1"
         environment["OMP_NUM_THREADS"] = str(max(1, int(config.num_cpus / config.tensor_parallel)))
@@ -76,8 +80,8 @@ def engine_arguments(model: str, config: RolloutConfig) -> dict[str, Any]:
             "tensor_parallel_size": config.tensor_parallel,
             "distributed_executor_backend": "mp",
         }
-    if 0 < config.num_gpus < 1:
+    if config.num_gpus > 0:
         # vLLM refuses to start where less than this is free, which it would have be nearly all. It takes what its weights
-        # and kv_cache_memory_bytes say; and the driver, too, has something of each process's share.
+        # and kv_cache_memory_bytes say; and others, as the driver or a desktop, have something of a GPU too.
         arguments["gpu_memory_utilization"] = START_SHARE * config.num_gpus
     return arguments | config.engine

@@ -13,6 +13,7 @@ from vllm.config.lora import MaxLoRARanks
 from vllm.lora.lora_model import LoRAModel
 from vllm.lora.lora_weights import LoRALayerWeights
 from vllm.lora.request import LoRARequest
+from vllm.platforms import current_platform
 
 from actors.weights.adapter import adapted_layers, adapter_fingerprint
 
@@ -58,6 +59,8 @@ def put(model_runner: Any, tensors: Mapping[str, torch.Tensor]) -> None:
     manager.remove_adapter(NUMBER)
     manager.add_adapter(LoRAModel(NUMBER, rank, layers))
     manager.activate_adapter(NUMBER)
+    if not current_platform.is_cpu():
+        torch.accelerator.synchronize()  # the thread that adds up the fingerprint has another stream
 
 
 @torch.no_grad()

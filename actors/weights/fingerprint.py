@@ -9,6 +9,8 @@ import numpy as np
 import torch
 
 _BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+SLICE = 2**24
+"""Elements that torch adds up at a time, on a GPU: it copies them to int64 first, eight bytes each."""
 
 
 def param_fingerprint(named_tensors: Mapping[str, torch.Tensor] | Iterable[tuple[str, torch.Tensor]]) -> int:
@@ -29,16 +31,24 @@ def param_fingerprint(named_tensors: Mapping[str, torch.Tensor] | Iterable[tuple
             continue
         seen.add(identity)
         parts.append(tensor)
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+    on_cpu = all(tensor.device.type == "cpu" for tensor in parts)
+    with ThreadPoolExecutor(torch.get_num_threads() if on_cpu else 1) as pool:
         return add_fingerprints(pool.map(tensor_fingerprint, parts))
 
 
 def tensor_fingerprint(tensor: torch.Tensor) -> int:
     """Of one tensor, not yet modulo 2**64. On the CPU by numpy, which adds narrow integers ten times as fast as torch does."""
     bits = tensor.detach().contiguous().view(_BITS[tensor.element_size()])
-    on_cpu = bits.device.type == "cpu"
-    total = int(bits.numpy().sum(dtype=np.int64) if on_cpu else bits.sum(dtype=torch.int64))
+    total = int(bits.numpy().sum(dtype=np.int64)) if bits.device.type == "cpu" else sum_by_torch(bits)
     return total << (16 if tensor.dtype == torch.bfloat16 else 0)
+
+
+def sum_by_torch(bits: torch.Tensor) -> int:
+    """Of integers, modulo 2**64."""
+    total = torch.zeros((), dtype=torch.int64, device=bits.device)
+    for part in bits.flatten().split(SLICE):
+        total += part.sum(dtype=torch.int64)
+    return int(total)
 
 
 def add_fingerprints(fingerprints: Iterable[int]) -> int:

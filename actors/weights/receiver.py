@@ -233,6 +233,8 @@ class ObjectStoreTransfer(WeightTransferEngine[ObjectStoreInit, ObjectStoreUpdat
         for module in self.model.modules():
             if is_deferred_attention_layer(module):  # latent attention splits and transposes kv_b_proj
                 module.process_weights_after_loading(self.model_config.dtype)  # type: ignore[operator]
+        if not current_platform.is_cpu():
+            torch.accelerator.synchronize()  # the thread that adds up the fingerprint has another stream
 
     @torch.no_grad()
     def _staged(

@@ -42,9 +42,19 @@ def test_every_argument_that_is_set_is_the_systems_own_or_one_of_speed(settings)
     assert arguments - set(DECIDED) == TUNABLE
 
 
-def test_an_engine_with_a_share_of_a_gpu_asks_for_less_than_that_to_be_free():
+def test_an_engine_on_a_gpu_asks_for_less_than_its_share_to_be_free():
     assert 0.2 < engine_arguments("m", RolloutConfig(num_gpus=0.45))["gpu_memory_utilization"] < 0.45
-    assert "gpu_memory_utilization" not in engine_arguments("m", RolloutConfig(num_gpus=1))
+    assert engine_arguments("m", RolloutConfig(num_gpus=1))["gpu_memory_utilization"] == 0.75
+    assert "gpu_memory_utilization" not in engine_arguments("m", RolloutConfig())
+
+
+def test_an_engine_on_the_cpu_sees_no_gpu_and_one_on_a_gpu_has_time_and_the_runner_of_the_tests():
+    """Ray hides GPUs from no actor, and vLLM takes what it finds."""
+    on_cpu, on_gpu = RolloutConfig(), RolloutConfig(num_gpus=1)
+    assert engine_environment(on_cpu)["CUDA_VISIBLE_DEVICES"] == ""
+    assert "CUDA_VISIBLE_DEVICES" not in engine_environment(on_gpu)
+    assert engine_environment(on_gpu)["VLLM_USE_V2_MODEL_RUNNER"] == "0"
+    assert (on_cpu.startup_timeout_s, on_gpu.startup_timeout_s) == (180, 900)
 
 
 def test_the_parts_of_an_engine_divide_its_cores_and_its_cache():

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from actors.weights.fingerprint import param_fingerprint
+from actors.weights.fingerprint import param_fingerprint, sum_by_torch
 from actors.weights.manifest import views
 from learner.config import LearnerConfig
 from learner.learner import Learner
@@ -127,6 +127,15 @@ def test_the_fingerprint_is_the_sum_of_raw_bits_modulo_two_to_the_64():
     expected += 2**16 * int(tensors["b"].view(torch.int16).numpy().astype(object).sum())
     expected += 2 * (2**63 - 1) + 5
     assert param_fingerprint(tensors) == (expected + 2**63) % 2**64 - 2**63
+
+
+@pytest.mark.parametrize("dtype", [torch.int16, torch.int32])
+def test_a_gpu_adds_up_slice_by_slice_what_a_cpu_does_at_once(dtype, monkeypatch):
+    monkeypatch.setattr("actors.weights.fingerprint.SLICE", 100)
+    least, most = torch.iinfo(dtype).min, torch.iinfo(dtype).max
+    bits = torch.randint(least, most, (7, 33), dtype=dtype, generator=torch.Generator().manual_seed(0))
+    assert sum_by_torch(bits) == int(bits.numpy().sum(dtype=np.int64))
+    assert sum_by_torch(bits[:0]) == 0
 
 
 def test_the_fingerprint_survives_fusing_reordering_and_padding_with_zeros():
