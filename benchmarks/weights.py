@@ -18,8 +18,10 @@ import asyncio
 import json
 import statistics
 import sys
+import tempfile
 import time
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -103,7 +105,9 @@ async def measure(config: RunConfig, rounds: int, *, idle: bool) -> dict[str, An
         num_cpus=1, runtime_env={"env_vars": engine_environment(config.rollout)}
     ).remote("rollout-0", config.model, config.rollout)
     learner = LearnerHandle(config)
-    published, _ = await asyncio.gather(learner.start(None), worker.ready.remote())
+    published, _ = await asyncio.gather(
+        learner.start(None, Path(tempfile.gettempdir())), worker.ready.remote()
+    )
     size = sum(published.manifest.bucket_sizes)
     source, target = np.ones(size, np.uint8), np.zeros(size, np.uint8)
     memcpy_s: list[float] = []

@@ -7,9 +7,12 @@ into the store itself would die with it.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -22,6 +25,9 @@ from actors.weights.manifest import WeightManifest
 from learner.config import LearnerConfig
 from learner.objectives.config import ObjectiveConfig
 from learner.types import Packing
+
+PATIENCE_S = 5.0
+"""Until a file of another machine is there on a shared file system."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +88,16 @@ class Rank:
 
     def ping(self) -> None:
         """Answers while another thread of the actor trains."""
+
+    def sees(self, path: str, words: str) -> str | None:
+        """None where the file is there, with these words; the address of this node where it is not, or not soon."""
+        given_up_s = time.monotonic() + PATIENCE_S
+        while time.monotonic() < given_up_s:
+            with suppress(OSError):
+                if Path(path).read_text() == words:
+                    return None
+            time.sleep(0.1)
+        return ray.util.get_node_ip_address()
 
     def save(self, directory: str) -> None:
         self._learner.save(directory)

@@ -38,10 +38,10 @@ class LearnerHandle:
         self.is_passing = False
         """It computes gradients."""
 
-    async def start(self, checkpoint: Path | None) -> Published:
+    async def start(self, checkpoint: Path | None, run_dir: Path) -> Published:
         """The weights to begin with, once the learner is up: those of the model, or of a checkpoint.
 
-        Raises Halt where the cluster has no room for a gang.
+        Raises Halt where the cluster has no room for a gang, or a rank is on a machine that has no `run_dir`.
         """
         config = self._config
         self.ranks = await self._ranks.start(
@@ -53,6 +53,7 @@ class LearnerHandle:
             engines_keep_kv=config.rollout.kv_after_update == "keep",
             base_scores=self._base_scores,
         )
+        await self._ranks.check_sees(run_dir)
         if checkpoint:
             loading = [actor.load.remote(str(checkpoint)) for actor in self._actors]
             await self._ranks.starting(loading, f"loading {checkpoint}")

@@ -32,7 +32,15 @@ as by Ray's own setting; its replacement may wait for them.
 """
 DEADLINE_MARGIN_S = 3.0
 """Kept of a node's deadline: Ray lets it go a second or two after its last worker."""
+EVERY_INTERFACE = ("0.0.0.0", "::", "")
 _one_request_at_a_time = threading.Lock()
+
+
+def reached_at(host: str) -> str:
+    """Where others reach what listens on `host` of this node."""
+    import ray
+
+    return str(ray.util.get_node_ip_address()) if host in EVERY_INTERFACE else host
 
 
 def bundle(role: RolloutConfig | VerifierConfig | LearnerConfig) -> dict[str, float]:

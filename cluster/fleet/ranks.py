@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -59,6 +61,23 @@ class Ranks:
             )
             await self.starting([actor.join.remote(*store, timeout_s) for actor in self.actors])
         return await self.starting([actor.ready.remote() for actor in self.actors])
+
+    async def check_sees(self, directory: Path) -> None:
+        """Raises Halt where a rank, which is to write there, does not find what this process writes into the directory."""
+        words = secrets.token_hex(8)
+        probe = directory.absolute() / f".probe-{words}"
+        probe.write_text(words)
+        try:
+            asking = [actor.sees.remote(str(probe), words) for actor in self.actors]
+            nodes = await self.starting(asking, f"looking for {directory}")
+        finally:
+            probe.unlink(missing_ok=True)
+        for name, node in zip(self._names, nodes, strict=True):
+            if node is not None:
+                raise Halt(
+                    f"{name}, on the node {node}, does not see the directory {directory.absolute()} of this machine, where it is "
+                    "to write: give it a path on a file system that both have"
+                )
 
     async def starting(self, refs: Sequence[Any], doing: str = "starting") -> list[Any]:
         """The answers to calls of the start, one of each rank, or of the first ones."""

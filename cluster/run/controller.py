@@ -35,6 +35,7 @@ from cluster.fleet.broadcast import Published
 from cluster.fleet.calls import Halt, WorkerLost, is_accident
 from cluster.fleet.elastic import Elastic
 from cluster.fleet.learning import LearnerHandle
+from cluster.fleet.nodes import reached_at
 from cluster.fleet.rollouts import RolloutFleet
 from cluster.fleet.verifying import VerifierFleet
 from cluster.leasing import admission
@@ -114,6 +115,7 @@ class Controller:
             newest=self._version if origin.checkpoint else None,
         )
         self._metrics_port = self.metrics.serve(config.metrics).server_port
+        self._metrics_host = reached_at(config.metrics.host)
         self._verifying = VerifierFleet(
             config=config.verifier,
             problems={problem.id: problem for problem in problems},
@@ -240,7 +242,7 @@ class Controller:
             "events": self._health.events[-5:],
             "num_events": len(self._health.events),
             "metrics_port": self._metrics_port,
-            "metrics_url": f"http://{self._config.metrics.host}:{self._metrics_port}/metrics",
+            "metrics_url": f"http://{self._metrics_host}:{self._metrics_port}/metrics",
             "run_dir": str(self._record.run_dir),
             "pid": os.getpid(),
         }
@@ -283,7 +285,7 @@ class Controller:
     async def _train(self) -> None:
         config, first = self._config.train, self._version
         self._held_out.begin_if_due(self._version)
-        self._rollouts.announce(await self._learner.start(self._origin.checkpoint))
+        self._rollouts.announce(await self._learner.start(self._origin.checkpoint, self._record.run_dir))
         if self._learner.note:
             self._health.note(self._learner.note)
         self._stage = "training"

@@ -157,6 +157,7 @@ async def _run(
 
     try:
         await ranks.start(base_model, learner, sft.seed, ray.put(data), identity)
+        await ranks.check_sees(directory)
         if checkpoint:
             loading = [actor.load.remote(str(checkpoint.absolute())) for actor in ranks.actors]
             await ranks.starting(loading, f"loading {checkpoint}")

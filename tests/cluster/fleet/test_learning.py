@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -31,6 +32,7 @@ from tests.shared.stored_groups import in_store, lost_from_store
 from tests.shared.tiny_model import make_group, model_path
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
+RUN_DIR = Path(tempfile.gettempdir())
 
 
 def make_config(ranks: int = 2, *, step_timeout_s: float = 60.0, **learner: float) -> RunConfig:
@@ -59,7 +61,7 @@ async def started(config: RunConfig) -> AsyncIterator[tuple[LearnerHandle, Publi
     """A learner that is up; afterwards none of its processes and no reservation is left."""
     handle = LearnerHandle(config)
     try:
-        yield handle, await handle.start(None)
+        yield handle, await handle.start(None, RUN_DIR)
     finally:
         handle.stop()
     deadline = time.monotonic() + 20
@@ -97,7 +99,7 @@ def test_a_gang_trains_publishes_resumes_and_refuses_like_one_process(tmp_path: 
             ):
                 await train(two, [make_group(0), make_group(1, samples=3)])
         one = LearnerHandle(make_config(1))
-        resumed = await one.start(tmp_path)
+        resumed = await one.start(tmp_path, RUN_DIR)
         assert (resumed.version, resumed.fingerprint) == (1, second.fingerprint)
         one.stop()
 
@@ -188,9 +190,27 @@ def test_a_rank_that_hangs_is_told_from_those_that_wait_for_it() -> None:
 def test_a_gang_for_which_there_is_no_room_ends_the_run_in_one_line() -> None:
     async def test() -> None:
         with pytest.raises(Halt, match=r"no room for learner.ranks = 3 of 9 CPU each within 1 s: add nodes"):
-            await LearnerHandle(make_config(3, num_cpus=9, startup_timeout_s=1)).start(None)
+            await LearnerHandle(make_config(3, num_cpus=9, startup_timeout_s=1)).start(None, RUN_DIR)
 
     run(test)
+
+
+def test_a_learner_that_does_not_see_the_run_directory_ends_the_run_at_its_start(
+    tmp_path, monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    of_each_process = Path("/proc/self/cwd")
+
+    async def test() -> None:
+        handle = LearnerHandle(make_config(1))
+        with pytest.raises(
+            Halt, match=r"^learner, on the node \S+, does not see the directory /proc/self/cwd"
+        ):
+            await handle.start(None, of_each_process)
+        handle.stop()
+
+    run(test)
+    assert not list(tmp_path.iterdir())
 
 
 def test_room_that_a_killed_controller_had_reserved_is_free_for_the_next() -> None:
