@@ -85,7 +85,8 @@ class RolloutWorker:
 
     async def place(self) -> dict[str, Any]:
         """Pid and node, as soon as this process is up."""
-        return {"pid": os.getpid(), "node_id": ray.get_runtime_context().get_node_id()}
+        node_id, address = ray.get_runtime_context().get_node_id(), ray.util.get_node_ip_address()
+        return {"pid": os.getpid(), "node_id": node_id, "address": address}
 
     async def ready(self) -> dict[str, Any]:
         """Version and fingerprint, once the engine is up; the first call, before all others, builds it.

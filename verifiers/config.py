@@ -110,6 +110,12 @@ class VerifierConfig(DependentSettings):
         return tuple(dict.fromkeys([*self.reward_weights, *(self.score_weights or {})]))
 
     @property
+    def model_sections(self) -> dict[str, RewardModelConfig | JudgeConfig]:
+        """Settings of the verifiers that are models, by the name of their section, as far as there are any."""
+        sections = {"reward_model": self.reward_model, "judge": self.judge}
+        return {name: section for name, section in sections.items() if section is not None}
+
+    @property
     def may_name_answers(self) -> bool:
         """Whether verdicts may have answers; those of a function of the user's own may."""
         return any(name in NAMING_ANSWERS or ":" in name for name in self.names)

@@ -43,7 +43,8 @@ class VerifierWorker:
 
     def place(self) -> dict[str, Any]:
         """Pid and node, as soon as this process is up, and at any time later: the sign of life."""
-        return {"pid": os.getpid(), "node_id": ray.get_runtime_context().get_node_id()}
+        node_id, address = ray.get_runtime_context().get_node_id(), ray.util.get_node_ip_address()
+        return {"pid": os.getpid(), "node_id": node_id, "address": address}
 
     def ready(self) -> None:
         """Returns once the verifiers can judge; the first call, before any to `judge`, starts them.

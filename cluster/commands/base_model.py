@@ -16,6 +16,7 @@ from cluster.config.schema import RunConfig
 from cluster.fleet import ray_cluster
 from cluster.fleet.capacity import check_private_has
 from cluster.fleet.needs import fine_tuning_memory, num_adapter_parameters
+from cluster.jobs.entrypoint import check_outlives_job
 from cluster.run import base_model, preflight
 from cluster.run.model_checks import warn_of_slow_dtypes
 from cluster.terminal.console import View, duration
@@ -31,6 +32,7 @@ STAGE = "base model"
 def sft(config: RunConfig, *, address: str | None, dry_run: bool) -> None:
     """Make the base model and nothing else, or show what would be done. Raises ValueError with lines for the user."""
     assert config.sft is not None
+    check_outlives_job(Path(config.model), "model")
     if config.sft.base_model is not None:
         config = _without_other_roles(config)
     ray_cluster.set_ray_environment(local=address is None)

@@ -174,10 +174,11 @@ def evaluate(
     from cluster.config.parse import is_override, load_config
     from cluster.evaluation.evaluation import evaluate_models
     from cluster.evaluation.rescoring import rescore as rescore_samples
+    from cluster.run.model_checks import with_verifier_models_found
 
     named = [argument for argument in models if not is_override(argument)]
     overrides = [*(argument for argument in models if is_override(argument)), *settings]
-    parsed = load_config(config, overrides)
+    parsed = with_verifier_models_found(load_config(config, overrides))
     command = [
         "bonfire",
         "eval",

@@ -25,6 +25,7 @@ from cluster.jobs.entrypoint import check_outlives_job, job_metadata
 from cluster.jobs.ray_jobs import ADDRESS_KEY
 from cluster.run.asked import choose
 from cluster.run.base_model import base_is_there
+from cluster.run.model_checks import with_verifier_models_found
 from cluster.run.preflight import Prepared, check_demonstrations, prepare
 from cluster.run.recovery import Origin
 from cluster.run.same_run import check_same_run
@@ -90,7 +91,10 @@ def train(config: RunConfig, run_dir: Path, *, resume: bool, address: str | None
     """
     local = address is None
     ray_cluster.set_ray_environment(local=local)
-    check_outlives_job(run_dir)
+    check_outlives_job(run_dir, "run_dir")
+    if config.sft is not None:
+        check_outlives_job(Path(config.model), "model")
+    config = with_verifier_models_found(config)
     again = f"bonfire train --resume {run_dir}" if resume else "the same command"
     with ending_at_once(f"interrupted before the training began; start again with {again}"):
         unsure = check_not_running(run_dir, address)

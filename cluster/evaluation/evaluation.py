@@ -19,6 +19,7 @@ from cluster.evaluation.store import SETTINGS_FILE, Cell, EvalStore, check_names
 from cluster.fleet import ray_cluster
 from cluster.fleet.capacity import check_private_has
 from cluster.fleet.nodes import bundle
+from cluster.jobs.entrypoint import check_outlives_job
 from cluster.run.intake import check_prompts, take_in
 from cluster.run.preflight import check_context, check_engine, check_model, tokenizer_of
 from cluster.run_directory.commit import git_commit
@@ -51,6 +52,7 @@ def evaluate_models(
     section_of(config)
     named = name_models(models)
     directory = out or Path("runs") / f"eval-{time.strftime('%Y%m%d-%H%M%S')}"
+    check_outlives_job(directory, "--out")
     if not named and not (directory / SETTINGS_FILE).exists():
         raise ValueError(
             "no models given: name at least one, as NAME=PATH, or an evaluation to go on with, as --out"

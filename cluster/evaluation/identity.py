@@ -54,20 +54,20 @@ def verdict_identity(config: RunConfig, problems: Sequence[Problem]) -> dict[str
 
 
 def verifier_identity(config: RunConfig) -> dict[str, Any]:
-    """Who judges: the verifier's settings other than defaults, by dotted name, and its models as they are now."""
+    """Who judges: the verifier's settings other than defaults, by dotted name, and its models as they are now, wherever they
+    are.
+    """
     verifier = config.verifier
     settings = verifier.model_dump(mode="json", exclude_defaults=True, exclude=WITHOUT_EFFECT_ON_VERDICTS)
-    models = {
-        name: Path(section.model)
-        for name, section in (("reward_model", verifier.reward_model), ("judge", verifier.judge))
-        if section is not None
-    }
+    weights = {}
+    for name, section in verifier.model_sections.items():
+        if Path(section.model).is_dir():
+            weights[f"weights of verifier.{name}"] = fingerprint(Path(section.model))
+            del settings[name]["model"]
     return {
         "verifier.reward": verifier.reward,
         **{f"verifier.{name}": value for name, value in settings.items()},
-        **{
-            f"weights of verifier.{name}": fingerprint(path) for name, path in models.items() if path.is_dir()
-        },
+        **weights,
     }
 
 

@@ -22,6 +22,7 @@ from cluster.evaluation.store import (
     unfinished_labels,
 )
 from cluster.fleet import ray_cluster
+from cluster.jobs.entrypoint import check_outlives_job
 from cluster.terminal.console import View
 from verifiers.problems.loading import check_problems, load_problems
 from verifiers.process.trial import try_imports
@@ -45,6 +46,7 @@ def rescore(
         directory = directory / STAGE  # given the run instead of its evaluation
     directory = directory.absolute()
     new = out or Path(f"{directory}-rescored-{time.strftime('%Y%m%d-%H%M%S')}")
+    check_outlives_job(new, "--out")
     if new.absolute() == directory:
         raise ValueError(f"--rescore leaves {directory} as it is: choose another --out")
     settings, files = read_settings(directory), sample_files(directory)

@@ -130,6 +130,8 @@ class EvalStore:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ValueError(f"{directory} is being written by another bonfire: wait for its end") from None
+        except OSError:
+            pass  # a file system without locks
         if changed:
             for left in self._samples_dir.iterdir():
                 _remove(left)

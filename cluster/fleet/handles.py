@@ -38,6 +38,8 @@ class WorkerHandle:
     made_s: float = field(default_factory=time.monotonic)
     pid: int = 0
     node_id: str = ""
+    address: str = ""
+    """Of its node."""
     startup_s: dict[str, float] = field(default_factory=dict)
     """Seconds that each phase of its start took, in their order; their sum counts from its making."""
     silent: asyncio.Event = field(default_factory=asyncio.Event)
@@ -74,7 +76,7 @@ class WorkerHandle:
     async def place(self) -> None:
         """Wait until Ray has found resources for it and its process is up, however long that takes."""
         facts = await self.ping(timeout_s=None, doing="being placed")
-        self.pid, self.node_id = facts["pid"], facts["node_id"]
+        self.pid, self.node_id, self.address = facts["pid"], facts["node_id"], facts["address"]
         self.end_phase("placed")
 
     async def ping(self, *, timeout_s: float | None, doing: str) -> dict[str, Any]:
@@ -103,6 +105,8 @@ class WorkerHandle:
 
     async def make_ready(self, *, timeout_s: float, doing: str, phase: str) -> dict[str, Any]:
         """What it says of itself once it can work."""
+        if self.address and not self.address.startswith("127."):  # of many nodes one may lack a file
+            doing = f"{doing} on {self.address}"
         facts: dict[str, Any] = await reply(
             self.actor.ready.remote(), timeout_s=timeout_s, of=self.name, doing=doing
         )

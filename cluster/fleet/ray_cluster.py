@@ -51,8 +51,8 @@ def start_ray(
                 context = ray.init(address=address, **common)
             except (ConnectionError, ray.exceptions.RayError) as error:
                 raise RuntimeError(
-                    f"--address {address}: no Ray cluster lets us in ({why_not_joined(error)}): check the address, "
-                    "and that RAY_AUTH_TOKEN_PATH names the cluster's token"
+                    f"--address {address}: no Ray cluster lets us in ({why_not_joined(error)}): check the address, that this is a "
+                    "node of it (elsewhere use `bonfire submit`), and that RAY_AUTH_TOKEN_PATH names the cluster's token"
                 ) from error
         else:
             check_private_has(config, trains=publishes)

@@ -16,10 +16,10 @@ def job_metadata() -> dict[str, str] | None:
     return dict(json.loads(text).get("metadata", {})) if text else None
 
 
-def check_outlives_job(run_dir: Path) -> None:
-    """Raises ValueError for a run directory inside the package that Ray unpacked for a job."""
-    if job_metadata() is not None and not run_dir.is_absolute():
+def check_outlives_job(directory: Path, name: str) -> None:
+    """Raises ValueError for a directory, of results, inside the package that Ray unpacked for a job; `name`: its setting."""
+    if job_metadata() is not None and not directory.is_absolute():
         raise ValueError(
-            f"run_dir = {str(run_dir)!r} is relative: in a Ray job that is the unpacked upload, which Ray deletes; "
-            "set run_dir to an absolute path that all nodes see, for example run_dir=/shared/runs/my-run"
+            f"{name} = {str(directory)!r} is relative: in a Ray job that is the unpacked upload, which Ray deletes; "
+            f"set {name} to an absolute path that all nodes see, for example /shared/runs/my-run"
         )

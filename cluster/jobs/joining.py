@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import socket
+from contextlib import suppress
 
 from cluster.fleet.ray_cluster import CONTROLLER_NAME, check_reachable, set_ray_environment, why_not_joined
 
@@ -74,4 +76,6 @@ def _is_on_head() -> bool:
     import ray
 
     head = joined_address().rpartition(":")[0]
-    return head in (ray.util.get_node_ip_address(), "127.0.0.1", "localhost")
+    with suppress(OSError):
+        head = socket.gethostbyname(head)
+    return head == ray.util.get_node_ip_address() or head.startswith("127.")

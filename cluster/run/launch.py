@@ -22,7 +22,9 @@ FIRST_ANSWER_TIMEOUT_S = 300.0
 """Ray starts the controller's process first."""
 DEATH_TIMEOUT_S = 60.0
 LAST_REQUEST_TIMEOUT_S = 5.0
-ACTOR_PROCESSES = tuple(f"ray::{role}" for role in ("Controller", "Learner", "Rollout", "Verifier"))
+ACTOR_PROCESSES = tuple(
+    f"ray::{role}" for role in ("Controller", "Learner", "Rollout", "Supervised", "Verifier")
+)
 
 
 def train(

@@ -45,9 +45,21 @@ def check_files(model: str, directory: Path) -> None:
 
 def check_verifier_models(config: VerifierConfig) -> None:
     """The settings of models that judge, where they are directories here; the rest is said when a verifier starts."""
-    for section in (config.reward_model, config.judge):
-        if section is not None and Path(section.model).is_dir():
+    for section in config.model_sections.values():
+        if Path(section.model).is_dir():
             check_settings(Path(section.model), trains=False)
+
+
+def with_verifier_models_found(config: RunConfig) -> RunConfig:
+    """Models of verifiers that are directories here by their absolute paths: workers have other working directories."""
+    found = {
+        name: section.model_copy(update={"model": str(Path(section.model).absolute())})
+        for name, section in config.verifier.model_sections.items()
+        if Path(section.model).is_dir()
+    }
+    return (
+        config.model_copy(update={"verifier": config.verifier.model_copy(update=found)}) if found else config
+    )
 
 
 def embedding_rows(directory: Path) -> int | None:

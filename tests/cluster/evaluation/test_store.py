@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 from pathlib import Path
 
@@ -170,6 +171,15 @@ def test_one_process_at_a_time_writes(tmp_path):
     open_store(tmp_path / "out").__exit__()
 
 
+def test_a_file_system_without_locks_is_written_to_all_the_same(tmp_path, monkeypatch):
+    def has_none(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", has_none)
+    with open_store(tmp_path / "out") as store:
+        assert len(store.missing(CELL)) == 40
+
+
 def test_what_a_call_leaves_that_dies_at_once_is_in_nobodys_way(tmp_path):
     (tmp_path / "samples").mkdir()
     (tmp_path / ".lock").touch()
@@ -227,11 +237,15 @@ def test_what_a_verdict_depends_on_is_in_its_identity():
     assert sampling_identity(config, 64)["evaluation.samples_per_problem"] == 64
 
 
-def test_a_model_that_judges_is_known_by_its_weights(tmp_path):
-    judging = {"reward": "reward_model", "reward_model": {"model": str(tmp_path)}}
-    config = parse_config({"model": "m", "evaluation": {}, "verifier": judging})
-    save_file({"a": np.zeros(4, np.float32)}, tmp_path / "model.safetensors")
-    before = verdict_identity(config, PROBLEMS)
-    assert verdict_identity(config, PROBLEMS) == before
-    save_file({"a": np.ones(4, np.float32)}, tmp_path / "model.safetensors")
-    assert verdict_identity(config, PROBLEMS) != before
+def test_a_model_that_judges_is_known_by_its_weights_wherever_it_is(tmp_path):
+    def identity(model):
+        judging = {"reward": "reward_model", "reward_model": {"model": str(model)}}
+        return verdict_identity(parse_config({"model": "m", "evaluation": {}, "verifier": judging}), PROBLEMS)
+
+    (tmp_path / "model").mkdir()
+    save_file({"a": np.zeros(4, np.float32)}, tmp_path / "model" / "model.safetensors")
+    before = identity(tmp_path / "model")
+    shutil.copytree(tmp_path / "model", tmp_path / "copy")
+    assert identity(tmp_path / "copy") == before != identity("organisation/model")
+    save_file({"a": np.ones(4, np.float32)}, tmp_path / "model" / "model.safetensors")
+    assert identity(tmp_path / "model") != before

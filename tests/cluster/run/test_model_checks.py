@@ -17,7 +17,12 @@ from actors.tokens import load_tokenizer, stop_token_ids
 from cluster.config.schema import RunConfig
 from cluster.run import model_checks
 from cluster.run.intake import check_prompts
-from cluster.run.model_checks import check_verifier_models, warn_of_slow_dtypes, warn_of_unread_arguments
+from cluster.run.model_checks import (
+    check_verifier_models,
+    warn_of_slow_dtypes,
+    warn_of_unread_arguments,
+    with_verifier_models_found,
+)
 from cluster.run.preflight import check_context, check_demonstrations, check_model
 from learner.model.causal_lm import load_model
 from learner.model.memory import ModelShape
@@ -299,6 +304,20 @@ def test_the_settings_of_a_model_that_judges_are_looked_at_too(model: Path, sect
     check_verifier_models(config)  # it is not trained
     (model / "config.json").write_text("null")
     assert "config.json holds None, not a JSON object" in refusal(lambda: check_verifier_models(config))
+
+
+def test_a_model_that_judges_is_given_to_workers_by_its_absolute_path(model: Path, monkeypatch: Any) -> None:
+    """Their working directory is where `ray start` ran."""
+    monkeypatch.chdir(model.parent)
+
+    def found(name: str) -> str:
+        config = run_config(model, verifier={"reward": "judge", "judge": {"model": name, "votes": 3}})
+        judge = with_verifier_models_found(config).verifier.judge
+        assert judge is not None and judge.votes == 3
+        return judge.model
+
+    assert found(model.name) == found(str(model)) == str(model)
+    assert found("organisation/model") == "organisation/model"
 
 
 # Tokens that the model has no row for
