@@ -106,25 +106,27 @@ def test_a_gang_trains_publishes_resumes_and_refuses_like_one_process(tmp_path: 
     run(test)
 
 
-def test_samples_that_are_lost_before_a_rank_has_them_leave_no_trace_in_the_step() -> None:
+def test_samples_that_are_lost_before_a_rank_has_them_leave_no_trace_in_the_step(tmp_path: Path) -> None:
     groups = [make_group(number) for number in range(6)]
 
-    async def stepped(*, with_loss: bool) -> tuple[int, list[int]]:
-        async with started(make_config(2)) as (handle, _):
-            await handle.fetch(in_store(groups[:2]))
-            await handle.begin_step([0, 1], num_groups=4)
-            if with_loss:
-                lost, there = lost_from_store(groups[2:4]), in_store(groups[4:])
-                with pytest.raises(SamplesLost) as error:
-                    await handle.fetch([*there, *lost])
-                assert all(group.stored.is_in(error.value.object_id) for group in lost)
-            await handle.fetch(in_store(groups[4:]))
-            step, _ = await handle.train_step([4, 5])
-            return step.fingerprint, step.groups_B.tolist()
+    async def stepped(handle: LearnerHandle, *, with_loss: bool) -> tuple[int, list[int]]:
+        await handle.fetch(in_store(groups[:2]))
+        await handle.begin_step([0, 1], num_groups=4)
+        if with_loss:
+            lost, there = lost_from_store(groups[2:4]), in_store(groups[4:])
+            with pytest.raises(SamplesLost) as error:
+                await handle.fetch([*there, *lost])
+            assert all(group.stored.is_in(error.value.object_id) for group in lost)
+        await handle.fetch(in_store(groups[4:]))
+        step, _ = await handle.train_step([4, 5])
+        return step.fingerprint, step.groups_B.tolist()
 
     async def test() -> None:
-        seen = await stepped(with_loss=True)
-        assert seen == await stepped(with_loss=False)
+        async with started(make_config(2)) as (handle, _):
+            await handle.save(tmp_path)
+            seen = await stepped(handle, with_loss=True)
+            ray.get([actor.load.remote(str(tmp_path)) for actor in handle._actors])
+            assert seen == await stepped(handle, with_loss=False)
         assert seen[1] == [0, 1, 4, 5]
 
     run(test)

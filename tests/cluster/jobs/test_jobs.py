@@ -177,6 +177,7 @@ def test_a_signal_while_the_base_model_is_made_ends_at_once_and_leaves_nothing(s
 
 
 @pytest.mark.cluster
+@pytest.mark.slow
 def test_a_signal_while_ray_starts_is_an_orderly_end(shell, project):
     process = shell.start("train", "tiny.toml", "run_dir=run", cwd=project)
     wait_for(lambda: stage(project / "run") == "starting", "the start of Ray")

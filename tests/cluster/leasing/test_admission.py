@@ -283,7 +283,7 @@ class Simulation:
             self.max_outstanding = max(self.max_outstanding, self.ledger.num_outstanding)
 
 
-def simulations(max_staleness, *, num_runs=100, **faults):
+def simulations(max_staleness, *, num_runs=50, **faults):
     return [Simulation(seed, max_staleness=max_staleness, **faults).run() for seed in range(num_runs)]
 
 
@@ -310,7 +310,7 @@ def test_every_group_is_trained_once_and_in_time_and_none_is_dropped(max_stalene
 @pytest.mark.parametrize("max_staleness", [0, 1, 3])
 def test_the_lengths_that_are_trained_are_those_that_are_sampled_whatever_dies_or_is_silent(max_staleness):
     """Nothing is left out for being long: each sample is fixed by its seed, and has its place in the run's order."""
-    runs = simulations(max_staleness, deaths=True, silences=True, num_runs=50)
+    runs = simulations(max_staleness, deaths=True, silences=True)
     for run in runs:
         sampled = [length for lengths in run.lengths.values() for length in lengths]
         assert sorted(run.trained_lengths) == sorted(sampled)
@@ -322,7 +322,7 @@ def test_the_lengths_that_are_trained_are_those_that_are_sampled_whatever_dies_o
 def test_with_workers_that_fall_silent_the_run_goes_on_and_trains_every_group_once_and_in_time(
     max_staleness, deaths
 ):
-    runs = simulations(max_staleness, deaths=deaths, silences=True, num_runs=50)
+    runs = simulations(max_staleness, deaths=deaths, silences=True)
     for run in runs:
         assert sorted(run.trained) == list(range(run.num_steps * run.groups_per_step))
         assert max(run.staleness) <= max_staleness

@@ -106,6 +106,7 @@ def assert_same_samples(ours: Path, theirs: Path) -> None:
                 assert row[column] == other[column], (step, column)
 
 
+@pytest.mark.slow
 def test_two_engines_draw_half_of_a_steps_samples_each_and_every_group_is_whole(divided):
     assert trained_groups(divided) == list(range(STEPS * GROUPS)) and set(staleness(divided)) == {0}
     for rows in trajectories(divided).values():
