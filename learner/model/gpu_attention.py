@@ -130,7 +130,10 @@ def _kernel_options(query: torch.Tensor) -> dict[str, Any] | None:
     width = query.shape[-1]
     if width <= NARROW:
         return None
-    available = torch.cuda.get_device_properties(query.device).shared_memory_per_block_optin
+    device = torch.cuda.get_device_properties(query.device)
+    available = getattr(
+        device, "shared_memory_per_block_optin", device.shared_memory_per_block
+    )  # not of AMD's
     return dict(SMALL_BLOCKS) if width > WIDEST_OF_FLASH or available < AMPLE_BYTES else None
 
 

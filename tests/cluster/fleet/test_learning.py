@@ -7,7 +7,7 @@ import os
 import signal
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -63,12 +63,25 @@ async def started(config: RunConfig) -> AsyncIterator[tuple[LearnerHandle, Publi
     try:
         yield handle, await handle.start(None, RUN_DIR)
     finally:
-        handle.stop()
+        await stopped(handle)
+
+
+async def stopped(handle: LearnerHandle) -> None:
+    handle.stop()
     deadline = time.monotonic() + 20
     while not all(is_dead(facts.pid) for facts in handle.ranks):
         assert time.monotonic() < deadline
         await asyncio.sleep(0.1)
     assert {group["state"] for group in placement_group_table().values()} <= {"REMOVED"}
+
+
+@pytest.fixture(scope="module")
+def gang() -> Iterator[LearnerHandle]:
+    """Of two ranks, which the last test that takes it kills."""
+    handle = LearnerHandle(make_config(2))
+    asyncio.run(handle.start(None, RUN_DIR))
+    yield handle
+    asyncio.run(stopped(handle))
 
 
 async def train(handle: LearnerHandle, groups: list[ScoredGroup]) -> tuple[StepResult, Published]:
@@ -106,7 +119,9 @@ def test_a_gang_trains_publishes_resumes_and_refuses_like_one_process(tmp_path: 
     run(test)
 
 
-def test_samples_that_are_lost_before_a_rank_has_them_leave_no_trace_in_the_step(tmp_path: Path) -> None:
+def test_samples_that_are_lost_before_a_rank_has_them_leave_no_trace_in_the_step(
+    gang, tmp_path: Path
+) -> None:
     groups = [make_group(number) for number in range(6)]
 
     async def stepped(handle: LearnerHandle, *, with_loss: bool) -> tuple[int, list[int]]:
@@ -122,34 +137,31 @@ def test_samples_that_are_lost_before_a_rank_has_them_leave_no_trace_in_the_step
         return step.fingerprint, step.groups_B.tolist()
 
     async def test() -> None:
-        async with started(make_config(2)) as (handle, _):
-            await handle.save(tmp_path)
-            seen = await stepped(handle, with_loss=True)
-            ray.get([actor.load.remote(str(tmp_path)) for actor in handle._actors])
-            assert seen == await stepped(handle, with_loss=False)
+        await gang.save(tmp_path)
+        seen = await stepped(gang, with_loss=True)
+        ray.get([actor.load.remote(str(tmp_path)) for actor in gang._actors])
+        assert seen == await stepped(gang, with_loss=False)
         assert seen[1] == [0, 1, 4, 5]
 
     run(test)
 
 
-def test_a_rank_that_dies_in_a_step_is_named_and_the_others_are_ended() -> None:
+def test_a_rank_that_dies_in_a_step_is_named_and_the_others_are_ended(gang) -> None:
     async def test() -> None:
-        async with started(make_config(2)) as (handle, _):
-            await handle.fetch(in_store([make_group(0), make_group(1)]))
-            os.kill(handle.ranks[1].pid, signal.SIGSTOP)  # rank 0 gets into the step and waits
-            training = asyncio.create_task(handle.train_step([0, 1]))
-            await asyncio.sleep(1.0)
-            assert not training.done()
-            os.kill(handle.ranks[1].pid, signal.SIGKILL)
-            killed = time.monotonic()
-            with pytest.raises(
-                WorkerLost, match=r"^learner rank 1 was lost while training a step: ActorDied"
-            ):
-                await training
-            assert time.monotonic() - killed < 15
-            async with asyncio.timeout(20):
-                while not is_dead(handle.ranks[0].pid):
-                    await asyncio.sleep(0.05)
+        await gang.fetch(in_store([make_group(0), make_group(1)]))
+        os.kill(gang.ranks[1].pid, signal.SIGSTOP)  # rank 0 gets into the step and waits
+        training = asyncio.create_task(gang.train_step([0, 1]))
+        await asyncio.sleep(1.0)
+        assert not training.done()
+        os.kill(gang.ranks[1].pid, signal.SIGKILL)
+        killed = time.monotonic()
+        with pytest.raises(WorkerLost, match=r"^learner rank 1 was lost while training a step: ActorDied"):
+            await training
+        assert time.monotonic() - killed < 15
+        async with asyncio.timeout(20):
+            while not is_dead(gang.ranks[0].pid):
+                await asyncio.sleep(0.05)
+        await stopped(gang)
 
     run(test)
 

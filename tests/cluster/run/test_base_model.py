@@ -78,10 +78,20 @@ def lines(path: Path) -> list[dict[str, float]]:
     return [{name: value for name, value in fact.items() if name != "step_s"} for fact in facts]
 
 
-def test_a_fine_tuning_that_was_stopped_goes_on_to_the_same_bits(tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> RunConfig:
+    """Of a model that was made in one go, of a base of its own."""
+    directory = tmp_path_factory.mktemp("made")
+    base = shutil.copytree(model_path(), directory / "base")
+    config = make_config(directory / "whole", base_model=str(base))
+    assert make(config) == [1, 2, 3, 4, 5, 6]
+    assert sorted(path.name for path in directory.iterdir()) == ["base", "whole"]
+    return config
+
+
+def test_a_fine_tuning_that_was_stopped_goes_on_to_the_same_bits(whole, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    whole, stopped = make_config(tmp_path / "whole"), make_config(tmp_path / "stopped")
-    assert make(whole) == [1, 2, 3, 4, 5, 6]
+    stopped = make_config(tmp_path / "stopped")
     assert make(whole) == []  # one that waited for another finds it made
     assert make(stopped, lambda step: step == 3) == [1, 2, 3]
     making = tmp_path / "stopped.making"
@@ -91,11 +101,11 @@ def test_a_fine_tuning_that_was_stopped_goes_on_to_the_same_bits(tmp_path, monke
     ):
         make(make_config(tmp_path / "stopped", seed=5))
     assert make(stopped) == [4, 5, 6]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["stopped", "whole"]
-    ours, theirs = (load_file(tmp_path / name / "model.safetensors") for name in ("stopped", "whole"))
+    assert [path.name for path in tmp_path.iterdir()] == ["stopped"]
+    ours, theirs = (load_file(Path(one.model) / "model.safetensors") for one in (stopped, whole))
     assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
     facts = lines(tmp_path / "stopped" / "sft.jsonl")
-    assert facts == lines(tmp_path / "whole" / "sft.jsonl")
+    assert facts == lines(Path(whole.model) / "sft.jsonl")
     assert [fact["step"] for fact in facts] == list(range(STEPS + 1))
     assert [fact["step"] for fact in facts if "held_out_loss" in fact] == [0, 2, 4, 6]
     assert held_out_losses(whole) == [fact["held_out_loss"] for fact in facts if "held_out_loss" in fact]
@@ -112,10 +122,10 @@ def test_a_loss_that_is_no_number_ends_it_in_one_line_and_leaves_no_model(tmp_pa
     assert [path.name for path in tmp_path.iterdir()] == ["model.making"]
 
 
-def test_a_model_made_of_other_weights_or_of_other_sides_is_not_taken_for_this_ones(tmp_path):
-    base = shutil.copytree(model_path(), tmp_path / "base")
+def test_a_model_made_of_other_weights_or_of_other_sides_is_not_taken_for_this_ones(whole, tmp_path):
+    (base,) = Path(whole.model).parent.glob("base")
+    shutil.copytree(whole.model, tmp_path / "model")
     config = make_config(tmp_path / "model", base_model=str(base))
-    make(config)
     check_made_from(config, DATA)
     weights = base / "model.safetensors"
     tensors = load_file(weights)
