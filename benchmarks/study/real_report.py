@@ -142,16 +142,18 @@ def _strategy_table(results: Mapping[str, Any]) -> Rows:
 
 
 def _missing(results: Mapping[str, Any]) -> str:
-    """Arms without a seed, and those with fewer than others."""
-    num_seeds = {row["name"]: row["num_seeds"] for row in results["arms"]}
-    most = max((num for name, num in num_seeds.items() if name != "base"), default=0)
+    """Arms without a seed, and those with too few for a verdict; or else those that have more than the others."""
+    num_seeds = {row["name"]: row["num_seeds"] for row in results["arms"] if row["name"] in ("base", *ARMS)}
     lacking = [f"`{name}`" for name in ("base", *ARMS) if name not in num_seeds]
-    fewer = [
-        f"`{name}` ({num} of {most} seeds)" for name, num in num_seeds.items() if name in ARMS and num < most
+    num_seeds.pop("base", None)
+    lacking += [
+        f"`{name}` ({num} of {FEWEST_SEEDS} seeds)" for name, num in num_seeds.items() if num < FEWEST_SEEDS
     ]
-    if not lacking + fewer:
-        return f"All arms are measured, with {most} seeds each."
-    return f"**Not measured yet**: {', '.join(lacking + fewer)}."
+    if lacking:
+        return fold(f"**Not measured yet**: {', '.join(lacking)}.")
+    least = min(num_seeds.values())
+    more = [f"`{name}` with {num}" for name, num in num_seeds.items() if num > least]
+    return fold(f"All arms are measured, with {least} seeds each{''.join(', ' + one for one in more)}.")
 
 
 def has_curves(results: Mapping[str, Any]) -> bool:

@@ -393,10 +393,14 @@ def test_an_arm_that_lacks_is_a_row_that_says_so():
     assert len({row.count("|") for row in blocks["strategy"].splitlines()}) == 1
 
 
-def test_an_arm_with_fewer_seeds_than_others_is_named():
-    policies = [make_policy()] + [make_policy(arm, 0) for arm in ARMS] + [make_policy("rloo", 1)]
-    blocks = real_blocks(summarise(OUTLINE, policies, [], {}))
-    assert "`bon8` (1 of 2 seeds)" in blocks["missing"] and "`rloo`" not in blocks["missing"]
+def test_arms_with_too_few_seeds_for_a_verdict_are_named_and_then_those_with_more_than_others():
+    def told(**num_seeds):
+        policies = [make_policy(arm, seed) for arm in ARMS for seed in range(num_seeds.get(arm, 3))]
+        return real_blocks(summarise(OUTLINE, [make_policy(), *policies], [], {}))["missing"]
+
+    assert told(bon8=1) == "**Not measured yet**: `bon8` (1 of 3 seeds)."
+    assert told() == "All arms are measured, with 3 seeds each."
+    assert told(bon8=5, rloo=4) == "All arms are measured, with 3 seeds each, `rloo` with 4, `bon8` with 5."
 
 
 def test_the_papers_signs_are_found_or_not():
