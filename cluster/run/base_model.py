@@ -26,7 +26,7 @@ CURVE_FILE = "sft.jsonl"
 """In a fine-tuned model's directory: a line per step, `held_out_loss` in some."""
 _DATA = "problems.demonstrations"
 _SIDES, _WEIGHTS, _SERVED = "which are trained", "weights of sft.base_model", "rollout.dtype"
-_NOT_IN_OLDER = (_SIDES, _WEIGHTS, _SERVED)
+_NOT_IN_OLDER = (_SIDES, _WEIGHTS, _SERVED, "sft.held_out_max")
 """What older stamps do not have."""
 _WITHOUT_EFFECT_ON_RESULT = {"held_out_every", "checkpoint_every"}
 
@@ -134,6 +134,7 @@ def make_by_fine_tuning(
     with alone(config):
         if base_is_there(config):
             check_made_from(config, data)
+            shutil.rmtree(making, ignore_errors=True)  # of a call that ended before its last line
             return True
         if (making / STAMP).exists():
             _check_made(making, str(making), identity)

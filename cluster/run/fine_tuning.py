@@ -17,14 +17,14 @@ import ray
 
 from actors.tokens import encode_demonstrations, encode_prompts, stop_token_ids
 from cluster.config.schema import RunConfig
-from cluster.fleet.calls import WorkerLost
+from cluster.fleet.calls import WorkerLost, is_accident
 from cluster.fleet.needs import described_by
 from cluster.fleet.ranks import Ranks
 from cluster.run.model_checks import why_beyond
 from cluster.run.token_words import naming_unknown_words
 from cluster.run_directory.checkpoints import usable_checkpoint
 from cluster.run_directory.record import RunRecord, naming_disk, step_of
-from learner.supervised.demonstrations import Demonstrations, is_held_out, lay_out
+from learner.supervised.demonstrations import Demonstrations, choose_held_out, lay_out
 from learner.supervised.worker import SupervisedWorker
 from verifiers.problems.loading import read_problems
 
@@ -88,7 +88,8 @@ def take_demonstrations(config: RunConfig, tokenizer: Any) -> Demonstrations:
         else:
             kept.append(number)
     invalid.settle()
-    held_out = np.array([is_held_out(demonstrated[number].id, sft.held_out_share) for number in kept], bool)
+    prompts, completions = ([one[number] for number in kept] for one in (prompts, completions))
+    held_out = choose_held_out(prompts, share=sft.held_out_share, at_most=sft.held_out_max)
     if not kept or held_out.all():
         raise ValueError(
             f"sft.held_out_share = {sft.held_out_share} leaves none of {len(kept)} demonstrations to learn from: lower it, or "
@@ -96,7 +97,7 @@ def take_demonstrations(config: RunConfig, tokenizer: Any) -> Demonstrations:
         )
     trained = np.flatnonzero(~held_out)
     return Demonstrations(
-        sequences=lay_out([prompts[number] for number in kept], [completions[number] for number in kept]),
+        sequences=lay_out(prompts, completions),
         trained=trained,
         held_out=np.flatnonzero(held_out),
         batch_size=sft.batch_size,
@@ -124,7 +125,8 @@ def fine_tune(
     try:
         return asyncio.run(running)
     except WorkerLost as error:
-        raise RuntimeError(f"{error}; the same command goes on from the newest checkpoint") from error
+        again = "; the same command goes on" if is_accident(error, num_ranks=config.learner.ranks) else ""
+        raise RuntimeError(f"{error}{again}") from error
 
 
 async def _run(
@@ -153,7 +155,8 @@ async def _run(
 
     async def measure() -> float:
         measuring = [actor.held_out_loss.remote() for actor in ranks.actors]
-        return (await ranks.working(measuring, "measuring the held-out loss"))[0]
+        doing = f"measuring the loss of {len(data.held_out)} held-out demonstrations (fewer with sft.held_out_max)"
+        return (await ranks.working(measuring, doing))[0]
 
     try:
         await ranks.start(base_model, learner, sft.seed, ray.put(data), identity)

@@ -29,6 +29,7 @@ _FINE_TUNING = frozenset(
         "schedule",
         "schedule_floor",
         "held_out_share",
+        "held_out_max",
         "held_out_every",
         "checkpoint_every",
     }
@@ -104,8 +105,13 @@ class SftConfig(DependentSettings):
         0.05,
         ge=0,
         lt=1,
-        description="Share of the demonstrations that is not trained on but measured, by a hash of the problem's id; 0: "
-        "none (base_model).",
+        description="Share of the demonstrations that is not trained on but measured, by a hash of their prompts; 0: none "
+        "(base_model).",
+    )
+    held_out_max: int = Field(
+        512,
+        ge=1,
+        description="Demonstrations that are held out at most, however many the share would be (base_model).",
     )
     held_out_every: int = Field(
         50,

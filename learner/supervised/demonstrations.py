@@ -72,10 +72,21 @@ def lay_out(prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int
     )
 
 
-def is_held_out(problem_id: str, share: float) -> bool:
-    """By the id alone: it stays on its side, whatever other problems there are."""
-    digest = hashlib.blake2b(problem_id.encode("utf-8", "surrogatepass"), digest_size=8).digest()
-    return int.from_bytes(digest, "big") / 2**64 < share
+def choose_held_out(prompts: Sequence[Sequence[int]], *, share: float, at_most: int) -> np.ndarray:
+    """bool [D], by a hash of each prompt's tokens: a prompt is on one side with all its demonstrations, whatever other prompts
+    there are, unless `share` of them is more than `at_most` demonstrations.
+    """
+    places = np.array([_uniform(prompt) for prompt in prompts])
+    num_chosen = int((places < share).sum())
+    if num_chosen > at_most:
+        share = float(np.sort(places)[at_most])
+    return places < share
+
+
+def _uniform(prompt: Sequence[int]) -> float:
+    """A number in [0, 1) that depends on the prompt alone."""
+    digest = hashlib.blake2b(np.array(prompt, np.int64).tobytes(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") / 2**64
 
 
 def fingerprint(sequences: Sequences) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from learner.supervised.config import SftConfig
-from learner.supervised.demonstrations import Demonstrations, fingerprint, is_held_out, lay_out
+from learner.supervised.demonstrations import Demonstrations, choose_held_out, fingerprint, lay_out
 
 SEQUENCES = lay_out([(1, 2), (3,), (4, 5, 6)], [(7, 0), (8, 9, 0), (0,)])
 
@@ -59,14 +59,35 @@ def test_a_fingerprint_tells_tokens_and_where_a_prompt_ends():
     assert len({fingerprint(one) for one in (SEQUENCES, moved, other)}) == 3
 
 
+def hold_out(prompts, *, share):
+    chosen = choose_held_out(prompts, share=share, at_most=len(prompts))
+    return {prompts[number] for number in np.flatnonzero(chosen)}
+
+
 def test_about_the_share_is_held_out_and_a_larger_share_holds_out_the_same_too():
-    ids = [f"gsm8k/{number}" for number in range(4000)]
-    few, more = ({one for one in ids if is_held_out(one, share)} for share in (0.05, 0.2))
+    prompts = [(7, number) for number in range(4000)]
+    few, more = (hold_out(prompts, share=share) for share in (0.05, 0.2))
     assert few < more
     # Binomial: 4000 trials, four standard deviations.
     assert abs(len(few) - 200) < 4 * (4000 * 0.05 * 0.95) ** 0.5
     assert abs(len(more) - 800) < 4 * (4000 * 0.2 * 0.8) ** 0.5
-    assert not any(is_held_out(one, 0.0) for one in ids)
+    assert not hold_out(prompts, share=0.0)
+
+
+def test_a_prompt_is_held_out_with_all_its_demonstrations_and_wherever_it_stands():
+    prompts = [(7, number) for number in range(400)]
+    chosen = hold_out(prompts, share=0.2)
+    assert hold_out([prompt for prompt in reversed(prompts) for _ in range(3)], share=0.2) == chosen
+    twice = choose_held_out(prompts * 2, share=0.2, at_most=4000)
+    assert np.array_equal(twice[:400], twice[400:])
+
+
+@pytest.mark.parametrize("num_each", [1, 4])
+def test_of_many_demonstrations_no_more_are_held_out_than_are_to_be_measured(num_each):
+    prompts = [(7, number) for number in range(4000) for _ in range(num_each)]
+    held_out = choose_held_out(prompts, share=0.5, at_most=100)
+    assert 100 - num_each < held_out.sum() <= 100
+    assert {prompts[number] for number in np.flatnonzero(held_out)} < hold_out(prompts, share=0.5)
 
 
 def test_steps_or_epochs_say_how_long():
