@@ -89,9 +89,7 @@ class Trainer:
             self.policy = ShardedPolicy(model, self._device, temperature, **settings, gang=gang)
         self._parameters = self.policy.parameters
         self.shape = memory.ModelShape.read(self._base_directory, num_parameters, num_adapter_parameters)
-        loaded = sum(parameter.nbytes for parameter in self.policy.all_parameters.values())
-        yet_to_come = memory.fixed_bytes(self.shape, config) - loaded
-        self._free_bytes = self._memory_left() - yet_to_come / gang.size
+        self._free_bytes = self._left_for_a_pass()
         self.optimizer = make_optimizer(
             list(self._parameters.values()),
             learning_rate=config.learning_rate,
@@ -187,11 +185,15 @@ class Trainer:
         )
         return memory.recomputes(self._config, needed, self._free_bytes)
 
-    def _memory_left(self) -> float:
-        """Bytes for this rank: of a GPU all that is free of its share, of the machine's memory its part of a share."""
-        if self._device.type == "cuda":
-            free, total = torch.cuda.mem_get_info(self._device)
-            share = min(self._config.num_gpus, 1.0) * total - memory.CUDA_BYTES
-            left = share - torch.cuda.memory_allocated(self._device)
-            return min(free, left) * memory.SHARE_OF_GPU
-        return psutil.virtual_memory().available * memory.SHARE_OF_MACHINE / self._gang.num_here()
+    def _left_for_a_pass(self) -> float:
+        """Bytes of this rank, beside what it holds and will hold: of a GPU its share, of the machine its part of a share."""
+        loaded = sum(parameter.nbytes for parameter in self.policy.all_parameters.values())
+        yet_to_come = (memory.fixed_bytes(self.shape, self._config) - loaded) / self._gang.size
+        if self._device.type == "cpu":
+            free = psutil.virtual_memory().available / self._gang.num_here()
+            return free * memory.SHARE_OF_MACHINE - yet_to_come
+        free, total = torch.cuda.mem_get_info(self._device)
+        share = min(self._config.num_gpus, 1.0) * total
+        # Others may have taken more of it than they were given.
+        really_left = free * memory.SHARE_OF_GPU - yet_to_come
+        return min(memory.left_for_a_pass(self.shape, self._config, share), really_left)

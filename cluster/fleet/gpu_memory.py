@@ -74,8 +74,8 @@ def learner_bytes(config: RunConfig, share_bytes: float) -> tuple[float, bool]:
     """
     learner, shape = config.learner, model_shape(config)
     fixed = memory.fixed_bytes(shape, learner) / learner.ranks + memory.CUDA_BYTES
-    free = share_bytes * memory.SHARE_OF_GPU - fixed
-    recompute = memory.recomputes(learner, _largest_pass(config, recompute=False), free)
+    left = memory.left_for_a_pass(shape, learner, share_bytes)
+    recompute = memory.recomputes(learner, _largest_pass(config, recompute=False), left)
     largest = _largest_pass(config, recompute=recompute)
     if learner.lora is None and (learner.parity_versions or 1) > 1:
         # The parity check puts an older version beside the weights, and keeps no blocks.

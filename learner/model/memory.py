@@ -232,6 +232,11 @@ def fixed_bytes(shape: ModelShape, config: LearnerConfig) -> float:
     return copies * size * shape.num_parameters + gathered
 
 
+def left_for_a_pass(shape: ModelShape, config: LearnerConfig, share_bytes: float) -> float:
+    """Of a rank's share of a GPU, beside all that it has for good."""
+    return share_bytes * SHARE_OF_GPU - CUDA_BYTES - fixed_bytes(shape, config) / config.ranks
+
+
 def gathered_bytes(shape: ModelShape, config: LearnerConfig) -> float:
     """What each of several ranks has in whole beside its shards: embedding and head, from a pass' beginning to its end; the
     head's gradient, and a copy to be added up over the ranks; and two blocks, one of them ahead of its turn.
