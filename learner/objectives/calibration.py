@@ -52,6 +52,11 @@ def read_base_scores(path: str | Path) -> dict[str, Tensor]:
     """[M] float64 by problem. Raises ValueError, one line, for a file that is none or has problems of different M."""
     try:
         table = pq.read_table(path, schema=SCHEMA)
+    except FileNotFoundError:
+        raise ValueError(
+            f"base scores {path} are not there, seen from the learner's machine: give run_dir a path on a file system that "
+            "all machines have"
+        ) from None
     except (OSError, pa.ArrowInvalid) as error:
         reason = str(error).partition("\n")[0]
         raise ValueError(

@@ -159,7 +159,8 @@ def test_base_scores_that_are_missing_damaged_or_uneven_are_refused_in_one_line(
     damaged.write_bytes(b"PAR1 but no more")
     write_base_scores(uneven, {"a": [1.0], "b": [1.0, 2.0]})
     pq.write_table(pa.table({"problem_id": ["a"], "score": [1.0]}), other)
-    for path in (tmp_path / "none.parquet", damaged, uneven, other):
-        with pytest.raises(ValueError, match="delete the file, and .* drawn") as refused:
+    remedies = dict.fromkeys((damaged, uneven, other), "delete the file, and .* drawn")
+    for path, remedy in {tmp_path / "none.parquet": "a path .* that all machines have", **remedies}.items():
+        with pytest.raises(ValueError, match=remedy) as refused:
             read_base_scores(path)
         assert str(path) in str(refused.value) and "\n" not in str(refused.value)
