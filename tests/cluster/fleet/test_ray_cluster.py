@@ -83,6 +83,7 @@ def test_a_signal_in_the_midst_of_rays_start_is_collected_and_does_not_abort_the
     assert done.stderr.count("*** SIGTERM received") == 2, "the first one, twice as Ray's C++ side writes it"
 
 
+@pytest.mark.slow
 @pytest.mark.cluster
 def test_a_signal_to_the_commands_process_group_leaves_its_ray_for_the_last_checkpoint(tiny_model):
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

@@ -88,7 +88,6 @@ def test_a_cluster_that_does_not_let_us_in_is_one_line(cluster, project, tmp_pat
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_a_cluster_that_is_not_there_or_has_another_token_is_one_line_at_once(cluster, project):
     wrong = project / "wrong-token"
     wrong.write_text("not-the-token-of-this-cluster")

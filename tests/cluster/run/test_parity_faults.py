@@ -19,7 +19,7 @@ NUM_STEPS = 4
 pytestmark = pytest.mark.cluster
 
 
-@pytest.fixture(scope="module", params=["float32", "bfloat16"])
+@pytest.fixture(scope="module", params=[pytest.param("float32", marks=pytest.mark.slow), "bfloat16"])
 def pair(request, tiny_model):
     """With an engine of its own: where one is shut down no other of its process goes on, so this file has a process."""
     environment = dict(os.environ)
