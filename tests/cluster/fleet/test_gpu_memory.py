@@ -286,7 +286,7 @@ def test_a_driver_tells_of_the_smallest_gpu(monkeypatch, tmp_path):
     [
         ("one_gpu", "small", "1 x 1 CPU, 0.45 GPU"),
         ("math", "small", "1 x 1 CPU, 1 GPU"),
-        ("one_node", "large", "3 x 1 CPU, 2 GPU, on one node, each an engine in 2 parts"),
+        ("one_node", "large", "2 x 1 CPU, 2 GPU, on one node, each an engine in 2 parts"),
         ("cluster", "large", "16 (up to 32) x 1 CPU, 1 GPU, 1 rollout"),
     ],
 )
