@@ -102,7 +102,8 @@ def publish(directory: Path) -> None:
     outcome = read_outcome(directory, OUTLINE)
     results = summarise(OUTLINE, outcome.policies, outcome.tuning, outcome.failures)
     write_atomically(RESULTS / "study.json", json.dumps(results, indent=1) + "\n")
-    archive.pack(directory / "results", RESULTS / "study.parquet")
+    identity = json.loads((directory / "identity.json").read_text())
+    archive.pack(directory / "results", RESULTS / "study.parquet", {"identity": identity})
     draw(results, DOCUMENT.parent)
     write_atomically(DOCUMENT, fill(DOCUMENT.read_text(), blocks(results)))
 
@@ -111,7 +112,12 @@ def publish(directory: Path) -> None:
 @click.argument("directory", type=click.Path(path_type=Path))
 def restore(directory: Path) -> None:
     """Make DIRECTORY hold the published policies' results, so that `run --out DIRECTORY` goes on from them."""
-    Study(directory, Miniature()).claim()
+    study, held = Study(directory, Miniature()), archive.about(RESULTS / "study.parquet")
+    if held:  # what was published earlier does not say
+        archive.check_identity(
+            study.design.identity(), held["identity"], RESULTS / "study.parquet", "--archive"
+        )
+    study.claim()
     archive.unpack(RESULTS / "study.parquet", directory / "results")
 
 
@@ -152,13 +158,15 @@ def show(outcome: Outcome, directory: Path) -> None:
 
 def signs(results: dict[str, Any]) -> list[str]:
     """The paper's two main signs, each shown or not shown."""
-    changes = {row["name"]: row["changes"] for row in results["arms"]}
+    rows = {row["name"]: row for row in results["arms"]}
     lines = []
     for arm, claim, direction in (("rloo", "standard RL lowers", -1), ("bon16", "BoN-aware RL raises", +1)):
-        if arm in changes:
-            change = changes[arm]["pass@32"]
+        if row := rows.get(arm):
+            change = row["changes"]["pass@32"]
             shown = min(direction * change["low"], direction * change["high"]) > 0
             verdict = "shown" if shown else "NOT shown: the interval holds 0"
+            if row["num_seeds"] == 1:
+                verdict += ", over the problems of one seed"
             lines.append(f"{claim} pass@32: {interval(change).strip('*')}   {verdict}")
     return lines
 

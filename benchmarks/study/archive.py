@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,19 +27,21 @@ def write(table: pa.Table, path: Path, about: Mapping[str, Any] | None = None) -
 def pack(results: Path, archive: Path, about: Mapping[str, Any] | None = None) -> None:
     """The JSON files in `results`."""
     rows = [{"file": path.name, **json.loads(path.read_text())} for path in sorted(results.glob("*.json"))]
-    table = pa.Table.from_pylist(rows)
+    columns = dict.fromkeys(name for row in rows for name in row)
+    table = pa.Table.from_pylist([{name: row.get(name) for name in columns} for row in rows])
     for index, column in enumerate(table.schema):
         table = table.set_column(index, column.name, table[column.name].cast(_small(column.type)))
     write(table, archive, about)
 
 
-def unpack(archive: Path, results: Path, *, replaces: bool = True) -> None:
-    """`replaces`: also files that are there."""
+def unpack(archive: Path, results: Path, *, but_not: Collection[str] = ()) -> None:
+    """Files that are there are replaced, `but_not` those."""
     results.mkdir(parents=True, exist_ok=True)
     for row in pq.read_table(archive).to_pylist():
-        file = results / row.pop("file")
-        if replaces or not file.exists():
-            write_atomically(file, json.dumps(row))
+        name = row.pop("file")
+        if name not in but_not:
+            known = {column: value for column, value in row.items() if value is not None}
+            write_atomically(results / name, json.dumps(known))
 
 
 @contextmanager
@@ -53,6 +55,16 @@ def alone(archive: Path) -> Iterator[None]:
 def about(archive: Path) -> dict[str, Any]:
     """What was written with its table; empty where nothing was."""
     return dict(json.loads((pq.read_schema(archive).metadata or {}).get(ABOUT, b"{}")))
+
+
+def claim(directory: Path, identity: Mapping[str, object]) -> None:
+    """Write down whose results the directory holds. Raises ValueError where they are another study's; of one that does not
+    say they are taken as this one's.
+    """
+    path = directory / "identity.json"
+    theirs = json.loads(path.read_text()) if path.exists() else identity
+    check_identity(identity, theirs, directory, "--out")
+    write_atomically(path, json.dumps(identity, indent=1) + "\n")
 
 
 def check_identity(

@@ -8,6 +8,7 @@ Shapes: `S` seeds, `P` test problems, `n` samples of each.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Mapping, Sequence
@@ -20,6 +21,7 @@ import numpy as np
 import torch
 
 from actors.types import ScoredGroup
+from benchmarks.study import archive
 from benchmarks.study.commands import Commands, RunFailed
 from benchmarks.study.report import Rows, interval, markdown, number
 from benchmarks.study.summary import difference, estimate
@@ -83,14 +85,28 @@ COMPARISONS = (
 """Metric at k = 32, and the two arms whose difference is shown."""
 
 
+def identity() -> dict[str, Any]:
+    """What makes results of one directory comparable."""
+    return {
+        "learned_toml_sha256": hashlib.sha256(CONFIG.read_bytes()).hexdigest(),
+        "arms": {name: dict(arm.settings) for name, arm in ARMS.items()},
+        "verifier": VERIFIER_SETTINGS,
+        "samples": [SAMPLES_PER_TEST_PROBLEM, SAMPLES_PER_VERIFIER_PROBLEM],
+        "problems": NUM_PROBLEMS,
+        "seeds": SEEDS,
+    }
+
+
 class LearnedStudy:
     """Where the study lies on disk, and how its parts are made: each method does nothing that is done."""
 
     def __init__(self, directory: Path) -> None:
+        """Raises ValueError where the directory is another study's."""
         self.directory = directory
         self._commands = Commands(directory / "logs")
         for part in ("problems", "results"):
             (directory / part).mkdir(parents=True, exist_ok=True)
+        archive.claim(directory, identity())
 
     def stop(self) -> None:
         """Ask the running command to end in order; no further one starts."""
@@ -268,7 +284,10 @@ def summarise(
     policies: Sequence[Mapping[str, Any]], verifier: Mapping[str, Any], failures: Mapping[str, str]
 ) -> dict[str, Any]:
     """Arms against the base model, and against each other, with 95 % intervals over problems and seeds."""
-    base = next(policy for policy in policies if policy["arm"] == "base")
+    base = next((policy for policy in policies if policy["arm"] == "base"), None)
+    if base is None:
+        failure = failures.get("base-seed0", "no result")
+        raise ValueError(f"the base model was not measured ({failure}): run the study again")
     rows = []
     for name in ("base", *ARMS):
         of_arm = [policy for policy in policies if policy["arm"] == name]

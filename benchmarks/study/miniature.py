@@ -53,6 +53,8 @@ class Miniature(Design):
     def identity(self) -> dict[str, Any]:
         return {
             "steps": self.steps,
+            "arms": {name: dict(arm.settings) for name, arm in ARMS.items()},
+            "samples": self.samples,
             "study_toml_sha256": hashlib.sha256(CONFIG.read_bytes()).hexdigest(),
             "problem_seed": PROBLEM_SEED,
             "num_train": NUM_TRAIN,

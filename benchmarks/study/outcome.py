@@ -24,7 +24,12 @@ class Outcome:
 def outcome_of(results: Path, outline: Outline, failures: Mapping[str, str]) -> Outcome:
     """What the result files of a study show; of each tuned arm only the learning rate that was chosen, as in `run`."""
     everything = [outline.read_policy(path) for path in sorted(results.glob("*.json"))]
-    tuning = of_one_base([policy for policy in everything if policy.split == "tuning"])
+
+    def is_tried(policy: Policy) -> bool:
+        arm = outline.arms.get(policy.arm)
+        return policy.split == "tuning" and arm is not None and policy.learning_rate in arm.learning_rates
+
+    tuning = of_one_base([policy for policy in everything if is_tried(policy)])
     chosen = choose_learning_rates(tuning, outline.arms)
 
     def is_chosen(policy: Policy) -> bool:

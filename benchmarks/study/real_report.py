@@ -85,7 +85,12 @@ def _short(metric: str) -> str:
 
 
 def _change(row: Mapping[str, Any], metric: str) -> str:
-    return interval(row["changes"].get(metric), may_be_bold=row["num_seeds"] >= FEWEST_SEEDS)
+    return interval(row["changes"].get(metric), may_be_bold=_has_enough(row))
+
+
+def _has_enough(row: Mapping[str, Any]) -> bool:
+    """Seeds for a verdict, and bases, which are the independent samples where there are several."""
+    return row["num_seeds"] >= FEWEST_SEEDS and not 1 < row["num_bases"] < FEWEST_SEEDS
 
 
 def _table(results: Mapping[str, Any], values: Sequence[str], changes: Sequence[str]) -> Rows:
@@ -112,15 +117,15 @@ def _signs(results: Mapping[str, Any]) -> Rows:
             rows.append([claim, measured, "0", "", NOT_MEASURED])
             continue
         row = by_name[arm]
-        change, num_seeds, num_bases = row["changes"][metric], row["num_seeds"], row["num_bases"]
-        if num_seeds < FEWEST_SEEDS or 1 < num_bases < FEWEST_SEEDS:
+        change = row["changes"][metric]
+        if not _has_enough(row):
             verdict = f"no verdict from fewer than {FEWEST_SEEDS} seeds, or bases"
         elif change["low"] <= 0 <= change["high"]:
             verdict = "not shown: the interval holds 0"
         else:
             verdict = "as expected" if change["mean"] * sign > 0 else "the opposite"
-            verdict += ", of one base" if num_bases == 1 else ""
-        rows.append([claim, measured, str(num_seeds), _change(row, metric), verdict])
+            verdict += ", of one base" if row["num_bases"] == 1 else ""
+        rows.append([claim, measured, str(row["num_seeds"]), _change(row, metric), verdict])
     return rows
 
 

@@ -102,13 +102,14 @@ def _verifier_table(results: Mapping[str, Any]) -> Rows:
 
 
 def comparison_table(results: Mapping[str, Any], arms: Mapping[str, Arm], *, fewest_seeds: int = 1) -> Rows:
-    """Bold from so many seeds of both arms on."""
+    """Bold from so many seeds of both arms on, and bases where there are several."""
     rows = [["measure", "arm", "against", "seeds", "change"]]
     # A study.json from before the comparisons has none.
     for row in results.get("comparisons", ()):
         labels = [arms[row[name]].label for name in ("name", "against")]
         numbers = row["num_seeds"], row["num_seeds_against"]
-        shown = interval(row, may_be_bold=min(numbers) >= fewest_seeds)
+        may_be_bold = min(numbers) >= fewest_seeds and not 1 < row.get("num_bases", 1) < fewest_seeds
+        shown = interval(row, may_be_bold=may_be_bold)
         rows.append([row["metric"].replace("bon@", "Bo"), *labels, "{}, {}".format(*numbers), shown])
     return rows
 

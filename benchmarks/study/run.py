@@ -7,7 +7,6 @@ interrupt it, or let it crash, and start it again. An arm that fails is reported
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -58,6 +57,8 @@ class Study:
         self._kept_in = kept_in
         self._on_base_here: set[str] = set()
         """Jobs whose results count only if they are of the base that is here."""
+        self._written: set[str] = set()
+        """Results that are newer than the archive's."""
         for part in ("problems", "results"):
             (directory / part).mkdir(parents=True, exist_ok=True)
 
@@ -72,15 +73,12 @@ class Study:
         does not say yet is taken as this study's. Takes over what the archive holds. Raises ValueError where
         directory or archive is another study's.
         """
-        path = self.directory / "identity.json"
         ours = self.design.identity()
-        theirs = json.loads(path.read_text()) if path.exists() else ours
-        archive.check_identity(ours, theirs, self.directory, "--out")
+        archive.claim(self.directory, ours)
         if self._kept_in and self._kept_in.exists():
             held = archive.about(self._kept_in).get("identity", {})
             archive.check_identity(ours, held, self._kept_in, "--archive")
-            archive.unpack(self._kept_in, self.directory / "results", replaces=False)
-        write_atomically(path, json.dumps(ours, indent=1) + "\n")
+            archive.unpack(self._kept_in, self.directory / "results")
 
     def keep(self, failures: Mapping[str, str]) -> None:
         """Put all results into the archive, if there is one, beside those that other directories have put there meanwhile.
@@ -97,7 +95,7 @@ class Study:
         earlier: Mapping[str, str] = {}
         if kept_in.exists():
             earlier = archive.about(kept_in)["failures"]
-            archive.unpack(kept_in, results, replaces=False)
+            archive.unpack(kept_in, results, but_not=self._written)
         said = {name: text.replace(str(self.directory), "DIR") for name, text in failures.items()}
         failed = {
             name: text
@@ -178,7 +176,9 @@ class Study:
             "git_commit": git_commit(beside="benchmarks/results") or "unknown",
         }
         policy = self.design.measure(self.directory, evaluation, about)
-        write_policy(policy, self.directory / "results" / f"{job.name}.json")
+        path = self.directory / "results" / f"{job.name}.json"
+        write_policy(policy, path)
+        self._written.add(path.name)
         if not self.design.keeps_checkpoints:
             shutil.rmtree(self.directory / "runs" / job.name / "checkpoints", ignore_errors=True)
         return policy
@@ -269,6 +269,9 @@ def run_study(
             make_base_for([BASE])
             bases = study.bases(here=True)
         policies = _run_all(study, [*bases, *jobs], num_jobs, view, "arms", failures)
+        # Another directory may have put its base into the archive meanwhile, and policies of it.
+        others = (study.result(base) for base in study.bases(here=False) if base not in bases)
+        policies += [policy for policy in others if policy]
     return Outcome(policies=policies, tuning=tuning, failures=failures)
 
 

@@ -131,7 +131,7 @@ def _comparisons(
         ours, others = ([p for p in of_arm if p.base in shared] for of_arm in of_both)
         if shared:
             about = {"metric": f"{metric}@{k}", "name": name, "against": other}
-            seeds = {"num_seeds": len(ours), "num_seeds_against": len(others)}
+            seeds = {"num_seeds": len(ours), "num_seeds_against": len(others), "num_bases": len(shared)}
             found = _difference_within_bases(ours, others, shared, metric, k)
             rows.append({**about, **seeds, **found})
     return rows

@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -212,6 +213,37 @@ def test_another_directory_goes_on_from_what_an_archive_holds(design, tmp_path):
         for metric, k in OUTLINE.metrics:
             assert again.values(metric, k) == pytest.approx(one.values(metric, k), abs=1e-6)
         assert again.described() == one.described() and again.clusters_P.tolist() == one.clusters_P.tolist()
+
+
+def test_what_another_directory_has_kept_since_replaces_what_was_taken_from_the_archive(design, tmp_path):
+    """Else a directory would put a result back that another has made anew, on another base."""
+    older, newer = (make_policy("rloo", rate=1e-5, base=base) for base in ("one", "two"))
+    first = kept(tmp_path, older, design=design)
+    kept(tmp_path / "elsewhere", newer, design=design)
+    shutil.copyfile(tmp_path / "elsewhere" / "kept.parquet", tmp_path / "kept.parquet")
+    first.keep({})
+    (path,) = (first.directory / "results").glob("rloo*")
+    assert OUTLINE.read_policy(path).base == "two"
+    assert archive.about(tmp_path / "kept.parquet") == archive.about(tmp_path / "elsewhere" / "kept.parquet")
+
+
+def test_a_column_that_the_first_file_lacks_is_archived(tmp_path):
+    for name, row in {"a": {"arm": "a"}, "b": {"arm": "b", "base": "x"}}.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(row))
+    archive.pack(tmp_path, tmp_path / "all.parquet")
+    archive.unpack(tmp_path / "all.parquet", tmp_path / "again")
+    again = [json.loads((tmp_path / "again" / f"{name}.json").read_text()) for name in ("a", "b")]
+    assert again == [{"arm": "a"}, {"arm": "b", "base": "x"}]
+
+
+def test_rates_that_are_no_longer_tried_choose_nothing(tmp_path):
+    for rate, lift in ((1e-5, 0.0), (3e-5, 0.1), (1e-3, 0.3)):
+        for arm, split in (("bon8", "tuning"), ("bon8", "test"), ("gone", "tuning")):
+            policy = make_policy(arm, rate=rate, split=split, lift=lift, correct=[round(32 * lift)] * 20)
+            write_policy(policy, tmp_path / f"{arm}-{split}-{rate}.json")
+    outcome = outcome_of(tmp_path, OUTLINE, {})
+    assert {(one.arm, one.learning_rate) for one in outcome.tuning} == {("bon8", 1e-5), ("bon8", 3e-5)}
+    assert [one.learning_rate for one in outcome.policies] == [3e-5]
 
 
 def test_an_archive_of_another_study_is_refused_in_one_line(design, tmp_path):
