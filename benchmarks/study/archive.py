@@ -58,12 +58,12 @@ def about(archive: Path) -> dict[str, Any]:
 
 
 def claim(directory: Path, identity: Mapping[str, object]) -> None:
-    """Write down whose results the directory holds. Raises ValueError where they are another study's; of one that does not
-    say they are taken as this one's.
+    """Write down whose results the directory holds. Raises ValueError where they are another study's; what it does not say
+    is taken as this one's.
     """
     path = directory / "identity.json"
-    theirs = json.loads(path.read_text()) if path.exists() else identity
-    check_identity(identity, theirs, directory, "--out")
+    theirs = json.loads(path.read_text()) if path.exists() else {}
+    check_identity(identity, {**identity, **theirs}, directory, "--out")
     write_atomically(path, json.dumps(identity, indent=1) + "\n")
 
 

@@ -8,6 +8,7 @@ interrupt it, or let it crash, and start it again. An arm that fails is reported
 from __future__ import annotations
 
 import shutil
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -59,6 +60,7 @@ class Study:
         """Jobs whose results count only if they are of the base that is here."""
         self._written: set[str] = set()
         """Results that are newer than the archive's."""
+        self._writing = threading.Lock()
         for part in ("problems", "results"):
             (directory / part).mkdir(parents=True, exist_ok=True)
 
@@ -88,7 +90,7 @@ class Study:
         if self._kept_in is None:
             return
         results = self.directory / "results"
-        with archive.alone(self._kept_in):
+        with archive.alone(self._kept_in), self._writing:
             self._keep(self._kept_in, results, failures)
 
     def _keep(self, kept_in: Path, results: Path, failures: Mapping[str, str]) -> None:
@@ -104,6 +106,7 @@ class Study:
         }
         about = {"identity": self.design.identity(), "failures": failed}
         archive.pack(results, kept_in, about)
+        self._written.clear()
 
     def result(self, job: Job) -> Policy | None:
         path = self.directory / "results" / f"{job.name}.json"
@@ -177,8 +180,9 @@ class Study:
         }
         policy = self.design.measure(self.directory, evaluation, about)
         path = self.directory / "results" / f"{job.name}.json"
-        write_policy(policy, path)
-        self._written.add(path.name)
+        with self._writing:
+            write_policy(policy, path)
+            self._written.add(path.name)
         if not self.design.keeps_checkpoints:
             shutil.rmtree(self.directory / "runs" / job.name / "checkpoints", ignore_errors=True)
         return policy

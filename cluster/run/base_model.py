@@ -26,7 +26,9 @@ CURVE_FILE = "sft.jsonl"
 """In a fine-tuned model's directory: a line per step, `held_out_loss` in some."""
 _DATA = "problems.demonstrations"
 _SIDES, _WEIGHTS, _SERVED = "which are trained", "weights of sft.base_model", "rollout.dtype"
-_NOT_IN_OLDER = (_SIDES, _WEIGHTS, _SERVED, "sft.held_out_max")
+_LARGEST = "sft.held_out_max"
+"""No more than `_SIDES` tells, but in stamps since sides are chosen by prompts, and not by ids."""
+_NOT_IN_OLDER = (_SIDES, _WEIGHTS, _SERVED, _LARGEST)
 """What older stamps do not have."""
 _WITHOUT_EFFECT_ON_RESULT = {"held_out_every", "checkpoint_every"}
 
@@ -137,7 +139,7 @@ def make_by_fine_tuning(
             shutil.rmtree(making, ignore_errors=True)  # of a call that ended before its last line
             return True
         if (making / STAMP).exists():
-            _check_made(making, str(making), identity)
+            _check_made(making, str(making), identity, is_finished=False)
         else:
             shutil.rmtree(making, ignore_errors=True)
             making.mkdir(parents=True)
@@ -205,11 +207,16 @@ def _write_stamp(directory: Path, settings: Mapping[str, Any]) -> None:
     write_atomically(directory / STAMP, json.dumps(settings, indent=1))
 
 
-def _check_made(directory: Path, what: str, wanted: Mapping[str, Any]) -> None:
+def _check_made(directory: Path, what: str, wanted: Mapping[str, Any], *, is_finished: bool = True) -> None:
     made = json.loads((directory / STAMP).read_text())
     made |= {f"sft.{name}": value for name, value in made.items() if "." not in name}  # of older versions
+    passed_over = {_LARGEST, *(name for name in _NOT_IN_OLDER if name not in made)}
+    if _LARGEST not in made and is_finished:
+        passed_over.add(_SIDES)
+    elif _LARGEST not in made:  # it would go on with other demonstrations than it began with
+        passed_over.discard(_SIDES)
     for name, value in wanted.items():
-        if made.get(name) != value and (name in made or name not in _NOT_IN_OLDER):
+        if made.get(name) != value and name not in passed_over:
             raise ValueError(
                 f"{what} was made with {name} = {made.get(name)!r}, the config says {value!r}: delete that directory to "
                 "make it again, set model to another one, or train from it as it is with sft=none"

@@ -125,8 +125,17 @@ def fine_tune(
     try:
         return asyncio.run(running)
     except WorkerLost as error:
-        again = "; the same command goes on" if is_accident(error, num_ranks=config.learner.ranks) else ""
-        raise RuntimeError(f"{error}{again}") from error
+        raise RuntimeError(f"{error}{what_now(error, num_ranks=config.learner.ranks)}") from error
+
+
+def what_now(error: WorkerLost, *, num_ranks: int) -> str:
+    """Behind an error: nothing where the same would happen again."""
+    if not is_accident(error, num_ranks=num_ranks):
+        return ""
+    was_slow = error.__cause__ is None  # it did not answer in time
+    return "; the same command goes on" + (
+        ", with a larger train.step_timeout_s where it was only slow" if was_slow else ""
+    )
 
 
 async def _run(
@@ -155,8 +164,11 @@ async def _run(
 
     async def measure() -> float:
         measuring = [actor.held_out_loss.remote() for actor in ranks.actors]
-        doing = f"measuring the loss of {len(data.held_out)} held-out demonstrations (fewer with sft.held_out_max)"
-        return (await ranks.working(measuring, doing))[0]
+        return (
+            await ranks.working(
+                measuring, f"measuring the loss of {len(data.held_out)} held-out demonstrations"
+            )
+        )[0]
 
     try:
         await ranks.start(base_model, learner, sft.seed, ray.put(data), identity)

@@ -43,7 +43,7 @@ def bon_sft(groups: Groups, config: ObjectiveConfig) -> Tensor:
               (0.5 to 4 % at N = n = 4, much more at n < N); paper: no, with or without ties its bias falls like 1/n
     Source:   BoN-SFT of arXiv 2412.15287; tie_smoothed breaks ties at random, so that the tilt's normaliser is a
               constant
-    Use:      if there are demonstrations and N answers will be drawn, beside sft, which did as well in docs/study.md;
+    Use:      if there are demonstrations and N answers will be drawn, beside sft, which did better in docs/study.md;
               the samples together weigh up to about N + 1 times as much as the demonstration: lower sample_weight if
               they drown it
     Assumes:  a demonstration for every problem, scored by the verifier; n >= 2 samples from the policy

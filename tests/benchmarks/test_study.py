@@ -410,6 +410,15 @@ def test_a_directory_holds_one_study_only(tmp_path):
         Study(tmp_path, Miniature(steps=100)).claim()
 
 
+def test_what_an_identity_does_not_say_is_taken_as_this_studys(tmp_path):
+    Study(tmp_path, Miniature()).claim()
+    identity = json.loads((tmp_path / "identity.json").read_text())
+    del identity["arms"]
+    (tmp_path / "identity.json").write_text(json.dumps(identity))
+    Study(tmp_path, Miniature()).claim()
+    assert json.loads((tmp_path / "identity.json").read_text())["arms"]
+
+
 def test_results_without_an_identity_are_taken_as_this_studys(tmp_path):
     study = Study(tmp_path, Miniature(steps=100))
     write_policy(make_policy(correct=[1]), tmp_path / "results" / "base-test.json")

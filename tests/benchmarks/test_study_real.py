@@ -392,6 +392,35 @@ def test_a_base_that_was_made_anew_with_other_bits_is_measured_too(pretended):
     assert {one.arm: one.base for one in outcome.policies if one.seed} == {"rloo": "one", "bon8": "two"}
 
 
+def test_rates_tried_anew_on_one_base_are_what_the_archive_holds_then(pretended, tmp_path):
+    """Of an arm whose other rate was never tried, on a base that is gone."""
+    first = pretended("one")
+    run(first, ("rloo",))
+    (left_out,) = first.directory.glob("results/rloo-tuning-lr3e-05*")
+    left_out.unlink()
+    about = archive.about(tmp_path / "kept.parquet")
+    archive.pack(first.directory / "results", tmp_path / "kept.parquet", about)
+    run(pretended("two"), ("rloo",))
+    archive.unpack(tmp_path / "kept.parquet", tmp_path / "found")
+    tuned = [OUTLINE.read_policy(path) for path in (tmp_path / "found").glob("rloo-tuning*")]
+    assert [one.base for one in tuned] == ["two", "two"]
+
+
+def test_three_seeds_of_two_bases_are_too_few_for_bold():
+    policies = [make_policy(base=base) for base in ("one", "two")]
+    for arm, lift in (("rloo", 0.0), ("bon8", 0.3)):
+        policies += [
+            make_policy(
+                arm, seed, rate=1e-5, base=base, lift=lift + 0.001 * seed, correct=[round(32 * lift)] * 20
+            )
+            for seed, base in enumerate(("one", "one", "one", "two", "two", "two"))
+        ]
+    of_two = real_blocks(summarise(OUTLINE, policies, [], {}))
+    of_one = real_blocks(summarise(OUTLINE, [policy for policy in policies if policy.base == "one"], [], {}))
+    for name in ("main", "verifier", "comparisons"):
+        assert "**" in of_one[name] and "**" not in of_two[name], name
+
+
 def test_samples_of_the_base_of_another_study_are_refused(pretended, design, tmp_path):
     run(pretended("one"), ("rloo",))
     samples = tmp_path / "kept-base.parquet"

@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ray.exceptions import ActorDiedError, RayTaskError
 
 from actors.config import ChatConfig
 from actors.tokens import encode_prompts
 from cluster.config.parse import parse_config
 from cluster.config.schema import RunConfig
-from cluster.run.base_model import STAMP, base_is_there, identity_of
-from cluster.run.fine_tuning import take_demonstrations
+from cluster.fleet.calls import WorkerLost
+from cluster.run.base_model import STAMP, base_is_there, check_made_from, identity_of, make_by_fine_tuning
+from cluster.run.fine_tuning import take_demonstrations, what_now
 from learner.sft import VOCABULARY, build_tokenizer
 from tests.shared.refusals import refusal
 from verifiers.problems.loading import load_problems
@@ -22,6 +24,7 @@ TEMPLATE = (
     "{% for message in messages %}{{ '( ' if message.role == 'user' else '[ ' }}{{ message.content }} ) {% endfor %}"
     "{% if add_generation_prompt %}: {% endif %}"
 )
+SIDES = "which are trained"
 ROWS = [{"id": f"p{n}", "prompt": f"{n} + 1 =", "solution": f"{n + 1}", "truth": n + 1} for n in range(40)]
 
 
@@ -119,6 +122,47 @@ def test_what_was_made_of_other_settings_is_not_taken_for_the_same(tiny_model, t
     ):
         line = refusal(lambda s=sections: base_is_there(make_config(tmp_path, tiny_model, ROWS, **s)))
         assert what in line
+
+
+def test_a_model_whose_held_out_demonstrations_were_chosen_by_id_is_kept_and_no_half_made_one_gone_on_with(
+    tiny_model, tmp_path
+):
+    config = make_config(tmp_path, tiny_model, ROWS)
+    data = take_demonstrations(config, build_tokenizer())
+    wanted = identity_of(config, data)
+    by_id = {name: value for name, value in wanted.items() if name != "sft.held_out_max"} | {SIDES: "others"}
+    older = {name: value for name, value in by_id.items() if name != SIDES}
+    made, making = tmp_path / "tuned", tmp_path / "tuned.making"
+    for directory in (made, making):
+        directory.mkdir()
+
+    def make():
+        make_by_fine_tuning(config, data, on_progress=print, on_note=print, should_stop=lambda: False)
+
+    for stamp in (by_id, older):
+        (made / STAMP).write_text(json.dumps(stamp))
+        check_made_from(config, data)
+        (made / STAMP).unlink()
+        made.rmdir()
+        (making / STAMP).write_text(json.dumps(stamp))
+        assert f"tuned.making was made with {SIDES} = " in refusal(make)
+        made.mkdir()
+    (made / STAMP).write_text(json.dumps(wanted | {SIDES: "others"}))
+    assert f"was made with {SIDES} = 'others'" in refusal(lambda: check_made_from(config, data))
+
+
+@pytest.mark.parametrize(
+    ("cause", "advice"),
+    [
+        (None, "; the same command goes on, with a larger train.step_timeout_s where it was only slow"),
+        (ActorDiedError(), "; the same command goes on"),
+        (RayTaskError("train_step", "", ArithmeticError("loss is nan")), ""),
+    ],
+)
+def test_an_error_says_that_the_same_command_goes_on_where_it_would(cause, advice):
+    error = WorkerLost("learner failed")
+    error.__cause__ = cause
+    assert what_now(error, num_ranks=1) == advice
 
 
 def test_a_countdown_model_of_an_older_version_is_still_the_same(tmp_path):
