@@ -83,6 +83,7 @@ def test_a_verifier_that_always_fails_stops_the_run_with_its_message(start, make
     assert trained_groups(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_a_verifier_that_cannot_start_stops_the_run_with_its_message(start, make_config, tmp_path):
     config = make_config(
         verifier={"reward": "no_such_module:judge"}, train={"max_consecutive_failures": 2, "steps": 1000}

@@ -153,6 +153,7 @@ def test_two_that_make_the_same_model_do_not_touch_each_others_work(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_adapters_are_merged_into_the_model_that_is_made(tmp_path):
     config = make_config(tmp_path / "model", learner={"lora": {"rank": 4, "target": ["q_proj"]}})
     assert make(config) == list(range(1, STEPS + 1))
