@@ -76,6 +76,8 @@ def convert(file: str, out: str) -> None:
     """Write a GGUF file of a Llama as a transformers checkpoint in float32."""
     from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
+    from learner.model.tensor_files import let_read_as
+
     source = Path(file)
     tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
     read = AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=source.name, dtype="float32")
@@ -90,6 +92,7 @@ def convert(file: str, out: str) -> None:
     model.save_pretrained(out)
     tokenizer.model_max_length = MAX_TOKENS  # the file does not say
     tokenizer.save_pretrained(out)
+    let_read_as(Path(out) / "config.json", Path(out))
 
 
 def main() -> None:

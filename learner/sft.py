@@ -22,6 +22,7 @@ import torch
 from torch.nn import functional
 from transformers.utils import logging
 
+from learner.model.tensor_files import let_read_as
 from learner.schedule import learning_rate_at
 from learner.supervised.config import SftConfig
 from verifiers.countdown.puzzles import demonstrations
@@ -205,6 +206,7 @@ def _write(model: Any, tokenizer: Any, output: Path) -> None:
     try:
         model.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
+        let_read_as(temporary / "config.json", temporary)
         temporary.rename(output)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

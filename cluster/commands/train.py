@@ -296,12 +296,11 @@ def _show(result: Result, printer: Console) -> None:
         ("metrics", run_dir / "metrics.jsonl"),
         ("trajectories", result.record.trajectories_dir),
         ("checkpoint", result.checkpoint),
-        *(
-            [("export", f"bonfire export {run_dir} --merged DIR")]
-            if is_adapter(result.checkpoint / "model")
-            else []
-        ),
+        ("export", f"bonfire export {run_dir} --merged DIR")
+        if is_adapter(result.checkpoint / "model")
+        else ("model", result.checkpoint / "model"),
         *([("best", run_dir / (run_dir / BEST_LINK).readlink())] if (run_dir / BEST_LINK).exists() else []),
         *([("evaluation", report.directory), ("picture", run_dir / "report.png")] if report else []),
+        ("pages", f"bonfire view {run_dir}"),
     ]:
         printer.print(f"{what:>14}  {path}", soft_wrap=True)

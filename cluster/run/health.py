@@ -252,8 +252,9 @@ class Health:
         if self._is_stale and not was_stale:
             self.note(
                 f"samples too far from the policy they train: staleness_ratio = {ratio:.3g} in the "
-                f"{NUM_STALE_STEPS} steps up to {step}, above {STALENESS_WARNING:g}; lower train.max_staleness = "
-                f"{train.max_staleness} or learner.learning_rate = {self._config.learner.learning_rate:g}"
+                f"{NUM_STALE_STEPS} steps up to {step}, above {STALENESS_WARNING:g}: make train.max_staleness "
+                f"less than {train.max_staleness}, or learner.learning_rate less than {self._config.learner.learning_rate:g}, if "
+                "the reward does not rise"
             )
 
 

@@ -33,10 +33,17 @@ def resolve_model(model: str) -> Path:
     try:
         return Path(snapshot_download(model, allow_patterns=wanted, ignore_patterns=unwanted))
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise ValueError(
-            f"model = {model!r} is neither a directory nor a hub id that can be downloaded "
-            f"({type(error).__name__}): name an existing directory, or fetch the model first"
-        ) from error
+        why = (
+            f"cannot be fetched from the hub ({type(error).__name__}): correct the name, or name a directory"
+        )
+        if isinstance(error, LocalEntryNotFoundError):
+            why = (
+                "is not in the hub's cache, and the hub cannot be reached: name a directory, or fetch it where there is a "
+                f"network (hf download {model})"
+            )
+        elif isinstance(error, HFValidationError):
+            why = "no name of a model of the hub: correct it"
+        raise ValueError(f"model {model!r} is no directory here and {why}") from error
 
 
 def load_model(model: str, device: str = "cpu") -> Any:

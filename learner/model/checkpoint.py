@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from actors.model_files import GENERATION_CONFIG
 from learner.model.names import StoredLayout
 from learner.model.sharding import laid_out_as, whole
-from learner.model.tensor_files import read_tensors
+from learner.model.tensor_files import let_read_as, read_tensors
 from learner.step.parity import ParityTurns
 
 if TYPE_CHECKING:  # it imports peft
@@ -92,7 +92,7 @@ def save(
         "parity": state.parity.to_json(),
     }
     (directory / "learner.json").write_text(json.dumps(facts, indent=2, sort_keys=True) + "\n")
-    _let_read_as(directory / "learner.json", directory)
+    let_read_as(directory / "learner.json", directory)
 
 
 def write_model(
@@ -102,17 +102,11 @@ def write_model(
     stored = model.state_dict().keys()
     buffers = {name: buffer for name, buffer in model.named_buffers() if name in stored}
     model.save_pretrained(directory, state_dict={**weights, **buffers})
-    _let_read_as(directory / "config.json", directory)
+    let_read_as(directory / "config.json", directory)
     copy_tokenizer(base_directory, directory)
     if not (base_directory / GENERATION_CONFIG).exists():
         # It would tell another end of a completion than the base, whose tokenizer tells it.
         (directory / GENERATION_CONFIG).unlink(missing_ok=True)
-
-
-def _let_read_as(file: Path, directory: Path) -> None:
-    """Who may read the file may read the tensors below the directory: safetensors lets their owner alone."""
-    for tensors in directory.rglob("*.safetensors"):
-        tensors.chmod(file.stat().st_mode)
 
 
 def copy_tokenizer(base_directory: Path, directory: Path) -> None:

@@ -9,6 +9,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 
+def let_read_as(file: Path, directory: Path) -> None:
+    """Who may read the file may read the tensors below the directory: safetensors lets their owner alone."""
+    for tensors in directory.rglob("*.safetensors"):
+        tensors.chmod(file.stat().st_mode)
+
+
 def read_tensors(file: Path) -> dict[str, torch.Tensor]:
     """Its tensors by name. Raises ValueError for one that is missing or damaged."""
     try:

@@ -18,6 +18,7 @@ from torch import Tensor
 from actors.model_files import check_settings
 from actors.tokens import load_tokenizer
 from learner.model.causal_lm import resolve_model
+from learner.model.tensor_files import let_read_as
 from learner.verifier.config import VerifierTrainingConfig
 from learner.verifier.data import LabelledProblem
 from verifiers.models.input import control_tokens, fill
@@ -45,6 +46,7 @@ class Verifier:
         """Write a transformers checkpoint in safetensors, tokenizer included."""
         self.model.save_pretrained(directory)
         self.tokenizer.save_pretrained(directory)
+        let_read_as(directory / "config.json", directory)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

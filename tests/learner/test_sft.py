@@ -57,6 +57,11 @@ def test_every_symbol_and_number_is_one_token_and_decodes_with_spaces(trained):
     assert GenerationConfig.from_pretrained(trained[0]).eos_token_id == 1
 
 
+def test_who_may_read_the_models_config_may_read_its_weights(trained):
+    modes = [(trained[0] / name).stat().st_mode for name in ("config.json", "model.safetensors")]
+    assert modes[0] == modes[1]
+
+
 def test_a_word_outside_the_vocabulary_is_an_error_and_not_a_token():
     with pytest.raises(Exception, match="UNK"):
         build_tokenizer()("3 100")

@@ -238,7 +238,8 @@ def test_staleness_is_warned_of_once_while_ten_steps_lie_too_far_on_average(
     ratio = staleness_ratio(1.35 * limit, 16)
     assert caplog.messages == [
         f"samples too far from the policy they train: staleness_ratio = {ratio:.3g} in the 10 steps up to {step}, "
-        "above 0.2; lower train.max_staleness = 2 or learner.learning_rate = 1e-06"
+        "above 0.2: make train.max_staleness less than 2, or learner.learning_rate less than 1e-06, if the reward does "
+        "not rise"
         for step in (19, 35)
     ]
 
