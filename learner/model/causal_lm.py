@@ -42,7 +42,7 @@ def resolve_model(model: str) -> Path:
                 f"network (hf download {model})"
             )
         elif isinstance(error, HFValidationError):
-            why = "no name of a model of the hub: correct it"
+            why = "no name of a model of the hub: correct it, or name an existing directory"
         raise ValueError(f"model {model!r} is no directory here and {why}") from error
 
 
