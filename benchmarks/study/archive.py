@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +57,13 @@ def alone(archive: Path) -> Iterator[None]:
 def about(archive: Path) -> dict[str, Any]:
     """What was written with its table; empty where nothing was."""
     return dict(json.loads((pq.read_schema(archive).metadata or {}).get(ABOUT, b"{}")))
+
+
+@cache
+def fingerprint(path: Path) -> str:
+    """The first digits of a file's SHA-256."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:12]
 
 
 def claim(directory: Path, identity: Mapping[str, object]) -> None:

@@ -8,7 +8,6 @@ Shapes: `S` seeds, `P` test problems, `n` samples of each.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Mapping, Sequence
@@ -88,7 +87,7 @@ COMPARISONS = (
 def identity() -> dict[str, Any]:
     """What makes results of one directory comparable."""
     return {
-        "learned_toml_sha256": hashlib.sha256(CONFIG.read_bytes()).hexdigest(),
+        "learned_toml_sha256": archive.fingerprint(CONFIG),
         "arms": {name: dict(arm.settings) for name, arm in ARMS.items()},
         "verifier": VERIFIER_SETTINGS,
         "samples": [SAMPLES_PER_TEST_PROBLEM, SAMPLES_PER_VERIFIER_PROBLEM],

@@ -7,11 +7,10 @@ is missing, and every result says of which base it is. Samples are kept.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -97,13 +96,6 @@ REHEARSAL = replace(
 """Every part once, in minutes; its numbers mean nothing."""
 
 
-@cache
-def fingerprint(path: Path) -> str:
-    """The first digits of a file's SHA-256."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:12]
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sources:
     """What the study is made of; none of it is in the repository."""
@@ -140,9 +132,9 @@ class RealStudy(Design):
     def identity(self) -> dict[str, Any]:
         sources = self.sources
         return {
-            "real_toml_sha256": fingerprint(CONFIG),
-            "svamp_sha256": fingerprint(sources.svamp),
-            "model_sha256": fingerprint(sources.model / "model.safetensors"),
+            "real_toml_sha256": archive.fingerprint(CONFIG),
+            "svamp_sha256": archive.fingerprint(sources.svamp),
+            "model_sha256": archive.fingerprint(sources.model / "model.safetensors"),
             "arms": {name: dict(arm.settings) for name, arm in ARMS.items()},
             "warm_up": WARM_UP,
             "verifier_penalty": PENALTY,
@@ -190,7 +182,7 @@ class RealStudy(Design):
 
     def base_here(self, directory: Path) -> str:
         weights = directory / "base" / "model.safetensors"
-        return fingerprint(weights) if weights.exists() else ""
+        return archive.fingerprint(weights) if weights.exists() else ""
 
     def settings(self, directory: Path) -> dict[str, object]:
         return {
