@@ -86,6 +86,7 @@ def main() -> None:
     def vote_weights(num_samples: int, k: int, answers: tuple[int, float]) -> float:
         answers_BN = drawn_answers(1024, num_samples, *answers)
         rewards_BN = (answers_BN == 0).double()
+        majority_weights(answers_BN, rewards_BN, k)  # compiles its loops
         return median_ms(lambda: majority_weights(answers_BN, rewards_BN, k), repeats=15)
 
     objective = ObjectiveConfig(name="bon", num_select=16)
@@ -99,7 +100,12 @@ def main() -> None:
         },
         "majority_weights_ms": {
             f"B=1024, n={n}, k={k}, {kind} answers": vote_weights(n, k, answers)
-            for kind, answers in (("about 5", (5, 1.0)), ("about 13", (20, 0.3)), ("about 110", (1000, 1.0)))
+            for kind, answers in (
+                ("about 5", (5, 1.0)),
+                ("about 12", (20, 0.3)),
+                ("about 57", (200, 0.3)),
+                ("about 108", (1000, 1.0)),
+            )
             for n, k in ((16, 8), (32, 16), (128, 8), (128, 16), (128, 64))
         },
         "learner_step_ms": {

@@ -90,9 +90,9 @@ def _values(
             continue
         able = [count for count in winners if count >= votes]
         wins_CX = _ways_to_win(votes, able, num_equal, num_silent, ks[-1], odds)
-        weights_C = [rewards[count] * _probabilities(count, ks[-1], odds)[votes] for count in able]
+        weights_C = [rewards[count] * probabilities(count, ks[-1], odds)[votes] for count in able]
         value_X[votes:] += weights_C @ wins_CX
-    all_X = _probabilities(num_silent + sum(num_equal.elements()), ks[-1], odds)
+    all_X = probabilities(num_silent + sum(num_equal.elements()), ks[-1], odds)
     return {k: float(value_X[k] / all_X[k]) for k in ks}
 
 
@@ -105,10 +105,10 @@ def _ways_to_win(
     most_ties = min(sum(num_equal[count] for count in rivals), largest_k // votes) - 1
     nodes_V, weights_V = quadrature(most_ties // 2 + 1)
     num_terms = largest_k + 1 - votes
-    below_X = _probabilities(num_votes_below, largest_k, odds)[:num_terms]
+    below_X = probabilities(num_votes_below, largest_k, odds)[:num_terms]
     product_CVX = np.broadcast_to(below_X, (len(able), len(nodes_V), num_terms))
     for count in rivals:
-        probabilities_X = _probabilities(count, largest_k, odds)
+        probabilities_X = probabilities(count, largest_k, odds)
         factor_VX = np.zeros((len(nodes_V), num_terms))
         factor_VX[:, :votes] = probabilities_X[:votes][:num_terms]
         if votes < num_terms:
@@ -171,7 +171,7 @@ def _log_binomial(m: int, j: int) -> float:
 
 
 @lru_cache(maxsize=4096)
-def _probabilities(m: int, largest_k: int, odds: float) -> np.ndarray:
+def probabilities(m: int, largest_k: int, odds: float) -> np.ndarray:
     """[largest_k + 1] C(m, j) odds^j / (1 + odds)^m, by the ratios of neighbours outwards from the largest."""
     j = np.arange(1, m + 1)
     ratios = (m - j + 1) / j * odds

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from learner.objectives.config import ObjectiveConfig
 from learner.objectives.groups import stack
 from learner.objectives.majority import vote_values
-from learner.objectives.vote import PRECISION, majority_weights
+from learner.objectives.vote import PROMPTS_AT_ONCE, majority_weights
+from learner.objectives.vote_kernel import PRECISION
 from tests.shared.tiny_model import make_group
 from tests.shared.toy_policy import Toy, assert_close, exact_gradient, expected_gradient, numbered, row, weigh
 
@@ -121,6 +122,14 @@ def test_weights_of_128_samples_are_exact_however_many_answers_there_are(k, num_
     assert_close(weights_of(answers.tolist(), rewards, k), expected, tolerance=2e-11)
 
 
+@pytest.mark.parametrize("each", [1, 2, 4])
+def test_weights_are_exact_where_as_many_answers_tie_as_can(each):
+    answers = [i // each for i in range(128)]
+    rewards = [float(answer < 5) for answer in answers]
+    for k in (2, 31, 64, 128):
+        assert_close(weights_of(answers, rewards, k), by_values(answers, rewards, k), tolerance=2e-11)
+
+
 def test_weights_are_exact_where_a_level_of_votes_has_no_probability_in_float64():
     answers = [0] * 380 + [1] * 100 + [2] * 32
     rewards = [0.0] * 380 + [1.0] * 100 + [0.5] * 32
@@ -180,6 +189,22 @@ def test_a_batch_with_prompts_that_agree_and_prompts_that_are_silent_has_the_wei
     weights_BN = majority_weights(answers_BN, rewards_BN, 3)
     for answers_N, rewards_N, weights_N in zip(answers_BN, rewards_BN, weights_BN, strict=True):
         assert_close(weights_N, by_subsets(answers_N.tolist(), rewards_N.tolist(), 3), tolerance=PRECISION)
+
+
+def test_many_prompts_have_the_weights_of_each_alone():
+    generator = np.random.default_rng(0)
+    answers_BN = numbered(torch.from_numpy(generator.integers(SILENT, 6, (3 * PROMPTS_AT_ONCE + 1, 12))))
+    rewards_BN = (answers_BN == 0).double()
+    weights_BN = majority_weights(answers_BN, rewards_BN, 5)
+    alone = [
+        majority_weights(answers_BN[b : b + 1], rewards_BN[b : b + 1], 5) for b in range(len(answers_BN))
+    ]
+    assert weights_BN.equal(torch.cat(alone)) and len(weights_BN.unique()) > 100
+
+
+def test_an_answer_that_is_none_of_the_samples_is_an_error():
+    with pytest.raises(ValueError, match="answer 4 among 4 samples: number answers from 0 to 3"):
+        majority_weights(torch.tensor([[0, 4, 1, -1]]), torch.zeros(1, 4, dtype=torch.float64), 2)
 
 
 def test_answers_are_numbered_within_their_prompt_and_none_is_no_answer():
