@@ -1,6 +1,8 @@
 """Time of the weights of Best-of-N and of the majority vote, on one core, against a step of the demo's learner.
 
-OMP_NUM_THREADS=1 .venv/bin/python -m benchmarks.estimators runs/countdown-base > benchmarks/results/estimators.json
+The majority vote's are timed on all cores, too.
+
+    .venv/bin/python -m benchmarks.estimators runs/countdown-base > benchmarks/results/estimators.json
 """
 
 from __future__ import annotations
@@ -77,23 +79,31 @@ def main() -> None:
     )
     parser.add_argument("model", help="the demo's base model, e.g. runs/countdown-base")
     arguments = parser.parse_args()
+    all_cores = torch.get_num_threads()
     torch.set_num_threads(1)
 
     def weights(num_prompts: int, num_samples: int) -> float:
         scores = torch.rand(num_prompts, num_samples, dtype=torch.float64)
         return median_ms(lambda: bon_weights(scores, scores, 16), repeats=30)
 
-    def vote_weights(num_samples: int, k: int, answers: tuple[int, float]) -> float:
+    def vote_weights(num_samples: int, k: int, answers: tuple[int, float]) -> list[float]:
+        """With one thread, and with all."""
         answers_BN = drawn_answers(1024, num_samples, *answers)
         rewards_BN = (answers_BN == 0).double()
         majority_weights(answers_BN, rewards_BN, k)  # compiles its loops
-        return median_ms(lambda: majority_weights(answers_BN, rewards_BN, k), repeats=15)
+        times = []
+        for num_threads in (1, all_cores):
+            torch.set_num_threads(num_threads)
+            times.append(median_ms(lambda: majority_weights(answers_BN, rewards_BN, k), repeats=15))
+        torch.set_num_threads(1)
+        return times
 
     objective = ObjectiveConfig(name="bon", num_select=16)
     learner = Learner(arguments.model, LearnerConfig(), objective, temperature=1.0, seed=0)
     batch = groups_with(0.14, seed=0)
     result = {
         "machine": f"{platform.machine()}, one thread, torch {torch.__version__}",
+        "majority_weights_ms threads": [1, all_cores],
         "bon_weights_ms": {
             "B=1024, n=64": weights(1024, 64),
             "B=32, n=32 (the demo)": weights(GROUPS, SAMPLES),
