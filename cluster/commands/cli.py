@@ -38,7 +38,7 @@ for command in (
     cli.add_command(command)
 
 
-@cli.command(context_settings=CONTEXT)
+@cli.command(context_settings=CONTEXT, short_help="Train as a config file says, then evaluate.")
 @click.argument("config", type=click.Path(path_type=Path), required=False)
 @click.argument("overrides", nargs=-1)
 @click.option("--dry-run", is_flag=True, help="Check everything, print the plan, start nothing.")
@@ -100,7 +100,7 @@ def train(
     training.train(parsed, run_dir, resume=goes_on, address=address)
 
 
-@cli.command(context_settings=CONTEXT)
+@cli.command(context_settings=CONTEXT, short_help="Fine-tune a base model on demonstrations.")
 @click.argument("config", type=click.Path(path_type=Path))
 @click.argument("overrides", nargs=-1)
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="The same as an override.")
@@ -128,7 +128,7 @@ def sft(
     run(parsed, address=address, dry_run=dry_run)
 
 
-@cli.command(name="eval", context_settings=CONTEXT)
+@cli.command(name="eval", context_settings=CONTEXT, short_help="Compare models on held-out problems.")
 @click.argument("config", type=click.Path(path_type=Path))
 @click.argument("models", nargs=-1, metavar="[NAME=MODEL | KEY=VALUE]...")
 @click.option(
@@ -197,7 +197,7 @@ def evaluate(
     rescore_samples(parsed, rescore, out, address=address, command=shlex.join(command))
 
 
-@cli.command(context_settings=CONTEXT)
+@cli.command(context_settings=CONTEXT, short_help="Write a run's trained adapter as a model.")
 @click.argument("source", type=click.Path(path_type=Path), metavar="RUN_DIR")
 @click.option(
     "--merged",
@@ -221,7 +221,11 @@ def export(source: Path, merged: Path) -> None:
     print(run(source, merged))
 
 
-@cli.command(name="train-verifier", context_settings=CONTEXT)
+@cli.command(
+    name="train-verifier",
+    context_settings=CONTEXT,
+    short_help="Train a verifier from a run's scored samples.",
+)
 @click.argument("sources", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="SOURCE...")
 @click.option(
     "--out",
@@ -256,7 +260,7 @@ def train_verifier(
     run(sources, out, model, parse_section(VerifierTrainingConfig, settings))
 
 
-@cli.command(context_settings=CONTEXT)
+@cli.command(context_settings=CONTEXT, short_help="List what can be maximised, or explain one.")
 @click.argument("name", required=False)
 def objectives(name: str | None) -> None:
     """List what can be maximised (objective.name), or explain one objective.
@@ -271,7 +275,7 @@ def objectives(name: str | None) -> None:
     show_objectives(name)
 
 
-@cli.command(context_settings=CONTEXT)
+@cli.command(context_settings=CONTEXT, short_help="List every setting with its default and meaning.")
 @click.argument("word", default="")
 def settings(word: str) -> None:
     """List every setting with its default and what it means, or those with WORD in their path.

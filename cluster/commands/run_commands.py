@@ -27,7 +27,7 @@ def _of_a_run(command: Callable[..., None]) -> Callable[..., None]:
     return click.argument("run", required=False)(command)
 
 
-@click.command(context_settings=CONTEXT)
+@click.command(context_settings=CONTEXT, short_help="Train as a job on a Ray cluster, and follow its log.")
 @click.argument("config", type=click.Path(path_type=Path), required=False)
 @click.argument("overrides", nargs=-1)
 @click.option("--address", metavar="URL", required=True, help="The cluster's dashboard, http://HEAD:8265.")
@@ -96,7 +96,7 @@ def submit(
     submission.submit(planned, address, dry_run=dry_run, wait=not no_follow)
 
 
-@click.command(context_settings=CONTEXT)
+@click.command(context_settings=CONTEXT, short_help="Show how a run is doing.")
 @_of_a_run
 @click.option("--json", "as_json", is_flag=True, help="All facts as one JSON object.")
 @click.option("--all", "every", is_flag=True, help="A line for every run.")
@@ -122,7 +122,7 @@ def status(run: str | None, address: str | None, as_json: bool, every: bool) -> 
         show_status(run, address, as_json=as_json)
 
 
-@click.command(context_settings=CONTEXT)
+@click.command(context_settings=CONTEXT, short_help="Change how many workers a running run has.")
 @_of_a_run
 @click.option("--rollout", type=int, metavar="R", help="Rollout workers.")
 @click.option("--verifier", type=int, metavar="V", help="Verifier workers.")
@@ -143,7 +143,7 @@ def scale(run: str | None, address: str | None, rollout: int | None, verifier: i
     scale_run(run, address, rollout=rollout, verifier=verifier)
 
 
-@click.command(context_settings=CONTEXT)
+@click.command(context_settings=CONTEXT, short_help="Have a run write a checkpoint and end.")
 @_of_a_run
 @click.option("--now", is_flag=True, help="Do not ask the controller: end its job, or interrupt its process.")
 @click.option(
@@ -175,7 +175,7 @@ def stop(run: str | None, address: str | None, now: bool, timeout_s: float) -> N
         steer.stop(run, address, timeout_s=timeout_s)
 
 
-@click.command(context_settings=CONTEXT)
+@click.command(context_settings=CONTEXT, short_help="Print the log of a run, or of its job.")
 @_of_a_run
 @click.option("--follow", "-f", is_flag=True, help="Go on until the run ends.")
 def logs(run: str | None, address: str | None, follow: bool) -> None:

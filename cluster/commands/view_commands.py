@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 RUNS = Path("runs")
 
 
-@click.command(context_settings=CONTEXT)
+@click.command(context_settings=CONTEXT, short_help="Show runs and evaluations as pages in a browser.")
 @click.argument("paths", nargs=-1, metavar="[RUN_DIR | RUN | EVAL_DIR]...")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen.")
 @click.option(
@@ -50,7 +50,7 @@ def view(paths: tuple[str, ...], host: str, port: int, token: str | None, no_cac
     serve(library, host, port, token)
 
 
-@click.command(context_settings=CONTEXT)
+@click.command(context_settings=CONTEXT, short_help="Write one HTML file about a run, to be sent around.")
 @click.argument("run_dir", metavar="RUN_DIR")
 @click.option(
     "--out",

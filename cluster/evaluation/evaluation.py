@@ -101,7 +101,7 @@ def evaluation_stage(
     Samples of an earlier call are kept where settings and weights are the same, else drawn anew. If none is
     missing, nothing is called. `go_on` is the command that does so when this one is interrupted.
     """
-    view.start(STAGE, "looking for samples that are there")
+    view.start(STAGE, "looking for what is missing")
     with (
         EvalStore(run_dir / STAGE, identity_of(config, problems), problems, start_anew=True) as store,
         telling_how_to_go_on(go_on) as stop_if_asked,
@@ -231,7 +231,7 @@ def missing_asks(config: RunConfig, store: EvalStore) -> dict[str, list[Ask]]:
 def engines_are_starting(missing: Mapping[str, list[Ask]], config: RunConfig) -> str:
     """And what for."""
     num = sum(map(len, missing.values()))
-    return f"engines are starting, for {num:,} problems x {section_of(config).samples_per_problem:,} samples"
+    return f"engines are starting, for {num:,} groups of {section_of(config).samples_per_problem:,} samples"
 
 
 def sample_missing(

@@ -19,33 +19,33 @@ LOOK_EVERY_S = 0.2
 
 
 class Progress:
-    """One bar over all problems of a stage, with rate and time left."""
+    """One bar over all groups of a stage, a group the samples of a problem in one cell, with rate and time left."""
 
-    def __init__(self, view: View, stage: str, num_problems: int, samples_per_problem: int) -> None:
+    def __init__(self, view: View, stage: str, num_groups: int, samples_per_group: int) -> None:
         self._view = view
         self._stage = stage
-        self._num_problems = num_problems
-        self._samples_per_problem = samples_per_problem
+        self._num_groups = num_groups
+        self._samples_per_group = samples_per_group
         self._num_done = 0
         self._num_tokens = 0
-        """Since the first problem was done."""
+        """Since the first group was done."""
         self._first_s = 0.0
 
     def note(self, label: str, num_tokens: int = 0) -> None:
-        """One more problem is done, for which so many tokens were sampled."""
+        """One more group is done, for which so many tokens were sampled."""
         now = time.monotonic()
         self._num_tokens += num_tokens if self._first_s else 0
         self._first_s = self._first_s or now
         self._num_done += 1
-        text = f"{self._num_done:,}/{self._num_problems:,} problems   {label}"
+        text = f"{self._num_done:,}/{self._num_groups:,} groups   {label}"
         elapsed_s = now - self._first_s
         if elapsed_s > 0:
             rate = (self._num_done - 1) / elapsed_s
-            left_s = (self._num_problems - self._num_done) / rate
-            text += f"   {rate * self._samples_per_problem:,.0f} sequences/s"
+            left_s = (self._num_groups - self._num_done) / rate
+            text += f"   {rate * self._samples_per_group:,.0f} sequences/s"
             text += f"   {self._num_tokens / elapsed_s:,.0f} tokens/s" if self._num_tokens else ""
             text += f"   {duration(left_s)} left"
-        self._view.update(self._stage, self._num_done / self._num_problems, text)
+        self._view.update(self._stage, self._num_done / self._num_groups, text)
 
 
 def run_keeping_samples(

@@ -7,6 +7,7 @@ by its job.
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 
 from cluster.jobs import ray_jobs
 from cluster.jobs.joining import dashboard_of, names_on
-from cluster.run_directory.record import RUN_FILE
+from cluster.run_directory.record import RUN_FILE, SETTINGS_FILE
 from cluster.run_directory.run_file import is_driven_elsewhere, is_driven_here, read_run_file
 
 RUNS = Path("runs")
@@ -154,10 +155,7 @@ def of_directory(run_dir: Path) -> FoundRun:
     about = read_run_file(run_dir)
     driven_here = is_driven_here(about)
     if about.get("stage") == "ended" or (about["local"] and not driven_here):
-        raise ValueError(
-            f"the run in {run_dir} has ended; its numbers are in {run_dir}/metrics.jsonl; if it is not finished, go on "
-            f"with: bonfire train --resume {run_dir}"
-        )
+        raise ValueError(f"the run in {run_dir} has ended {_how_far(run_dir)}")
     return FoundRun(
         name=about.get("name", run_dir.absolute().name),
         run_dir=run_dir,
@@ -168,6 +166,18 @@ def of_directory(run_dir: Path) -> FoundRun:
         job=about.get("job"),
         stage_since=about.get("stage_since", 0.0),
     )
+
+
+def _how_far(run_dir: Path) -> str:
+    """What a message says of a run that is over: how many steps it has, and what to do next."""
+    settings, metrics = run_dir / SETTINGS_FILE, run_dir / "metrics.jsonl"
+    planned = tomllib.loads(settings.read_text()) if settings.exists() else {}
+    steps = planned.get("train", {}).get("steps")
+    done = sum(1 for _ in metrics.open()) if metrics.exists() else 0
+    of_steps = f"after step {done:,}" + ("" if steps is None else f" of {steps:,}")
+    if done == steps and ("evaluation" not in planned or (run_dir / "report.json").exists()):
+        return f"{of_steps}; look at it with: bonfire view {run_dir}"
+    return f"{of_steps}; go on with: bonfire train --resume {run_dir}"
 
 
 def runs_alive(runs: Path) -> list[FoundRun]:

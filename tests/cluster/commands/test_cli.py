@@ -48,6 +48,12 @@ def test_every_command_has_help_with_an_example(tmp_path):
         assert f"bonfire {command}" in result.stdout and "Example" in result.stdout
 
 
+def test_every_command_is_told_of_in_a_line_that_is_not_cut(tmp_path):
+    commands = bonfire("--help", cwd=tmp_path).stdout.split("Commands:\n")[1].splitlines()
+    assert {"train", "sft", "eval", "view"} <= {line.split()[0] for line in commands}
+    assert all(line.endswith(".") and not line.endswith("...") for line in commands)
+
+
 def test_settings_lists_every_section(tmp_path):
     result = bonfire("settings", cwd=tmp_path)
     assert result.returncode == 0

@@ -50,9 +50,26 @@ def test_a_run_is_found_by_its_directory_or_its_name(tmp_path, monkeypatch):
     assert find_run.find_run(str(path), None).run_dir == path
     with pytest.raises(ValueError, match="there is no run 'frist'"):
         find_run.find_run("frist", None)
-    write_run(tmp_path / "runs/over", stage="ended")
-    with pytest.raises(ValueError, match="the run in runs/over has ended"):
-        find_run.find_run("over", None)
+
+
+def test_of_a_run_that_is_over_it_is_said_how_far_it_got_and_what_to_do_next(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = write_run(tmp_path / "runs/over", stage="ended")
+
+    def said() -> str:
+        with pytest.raises(ValueError, match="the run in runs/over has ended") as caught:
+            find_run.find_run("over", None)
+        return str(caught.value).removeprefix("the run in runs/over has ended ")
+
+    go_on, look = "go on with: bonfire train --resume runs/over", "look at it with: bonfire view runs/over"
+    assert said() == f"after step 0; {go_on}"
+    (path / "config.toml").write_text("[train]\nsteps = 2\n[evaluation]\n")
+    (path / "metrics.jsonl").write_text('{"step": 1}\n')
+    assert said() == f"after step 1 of 2; {go_on}"
+    (path / "metrics.jsonl").write_text('{"step": 1}\n{"step": 2}\n')
+    assert said() == f"after step 2 of 2; {go_on}"
+    (path / "report.json").write_text("{}")
+    assert said() == f"after step 2 of 2; {look}"
 
 
 def test_with_an_address_a_name_is_one_of_the_cluster_and_a_path_still_a_directory(tmp_path, monkeypatch):
