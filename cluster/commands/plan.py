@@ -159,6 +159,8 @@ def _show_placement(console: Console, config: RunConfig, *, local: bool) -> None
         needed, here = cpus_needed(config), os.cpu_count() or 1
         over = "" if needed <= here else ": they will share, and be slower"
         console.print(f"  CPUs      {needed:g} reserved, {here} here{over}")
+    else:
+        console.print("  cluster   not asked by a dry run whether it has room for these")
     if num_gpus := num_gpus_needed(config):
         parts = [f"{role} {section.num_gpus:g}" for role, _, section in roles if 0 < section.num_gpus < 1]
         shared = f", of which shares are taken: {', '.join(parts)}" if parts else ""
