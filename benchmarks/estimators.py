@@ -102,8 +102,8 @@ def main() -> None:
     learner = Learner(arguments.model, LearnerConfig(), objective, temperature=1.0, seed=0)
     batch = groups_with(0.14, seed=0)
     result = {
-        "machine": f"{platform.machine()}, one thread, torch {torch.__version__}",
-        "majority_weights_ms threads": [1, all_cores],
+        "machine": f"{platform.machine()}, {all_cores} cores, torch {torch.__version__}",
+        "threads": {"majority_weights_ms": [1, all_cores], "others": 1},
         "bon_weights_ms": {
             "B=1024, n=64": weights(1024, 64),
             "B=32, n=32 (the demo)": weights(GROUPS, SAMPLES),

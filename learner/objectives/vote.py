@@ -63,24 +63,33 @@ def majority_weights(answers_BN: Tensor, rewards_BN: Tensor, k: int) -> Tensor:
         [B, N] float64; a weight that is zero within `vote_kernel.PRECISION` is exactly 0.
 
     Raises:
-        ValueError: an answer is N or more.
+        ValueError: the shapes differ, k is not from 1 to N, or an answer is N or more.
     """
     n = answers_BN.shape[1]
+    # Compiled loops look at no bounds.
+    if rewards_BN.shape != answers_BN.shape:
+        raise ValueError(
+            f"rewards {tuple(rewards_BN.shape)} of answers {tuple(answers_BN.shape)}: give each one"
+        )
+    if not 1 <= k <= n:
+        raise ValueError(f"num_select = {k} of {n} samples: choose it from 1 to {n}")
     if torch.any(answers_BN >= n):
         raise ValueError(
             f"answer {int(answers_BN.max())} among {n} samples: number answers from 0 to {n - 1}"
         )
+    rewards_BN = rewards_BN.detach().double()
     votes_BN = answers_BN >= 0
     if k == 1:
         return bon_weights(torch.zeros_like(rewards_BN), rewards_BN.where(votes_BN, 0.0), num_select=1)
-    from learner.objectives.vote_kernel import circle, weigh  # it imports Numba, which takes most of a second
+    from learner.objectives.vote_kernel import circle, weigh  # it imports Numba, and compiles for seconds
 
+    at_k = circle(n, k)
     weights_BN, means_BN = torch.zeros_like(rewards_BN), torch.zeros_like(rewards_BN)
     is_mixed_BN = torch.zeros_like(votes_BN)
-    columns = (answers_BN.contiguous(), rewards_BN.contiguous(), weights_BN, means_BN, is_mixed_BN)
+    columns = (answers_BN.long().contiguous(), rewards_BN.contiguous(), weights_BN, means_BN, is_mixed_BN)
     parts = zip(*(column.split(PROMPTS_AT_ONCE) for column in columns), strict=True)
     with ThreadPoolExecutor(torch.get_num_threads()) as threads:
-        list(threads.map(lambda part: weigh(k, circle(n, k), *(column.numpy() for column in part)), parts))
+        list(threads.map(lambda part: weigh(k, at_k, *(column.numpy() for column in part)), parts))
     apart_of: dict[tuple[int, int], float] = {}
     for b, i in is_mixed_BN.nonzero().tolist():
         of_answer = b, int(answers_BN[b, i])

@@ -18,7 +18,7 @@ from numba import njit
 from learner.objectives.majority import probabilities, quadrature
 
 PRECISION = 1e-11
-"""Largest error of a weight, as a share of k / n times the range of the prompt's rewards.
+"""Largest error of a weight, as a share of k / n times the range of the prompt's rewards; rounding of rewards apart.
 
 What cancels is larger than what is left by max |E / F|, which is below 1e5 for up to 512 samples.
 """
@@ -77,7 +77,10 @@ def circle(n: int, k: int) -> Circle:
 
 
 def _num_nodes(num_powers: int) -> np.ndarray:
-    """[T] for each T the fewest nodes that integrate y^0 to y^T within PRECISION / 10."""
+    """[T] for each T the fewest nodes that integrate y^0 to y^T for a weight within PRECISION / 10.
+
+    Where t others are level, y^t counts up to t + 1 times: once for each b.
+    """
     t = np.arange(num_powers)
     num_nodes_T = np.zeros(num_powers, np.int64)
     num_nodes = 0
@@ -85,7 +88,7 @@ def _num_nodes(num_powers: int) -> np.ndarray:
         num_nodes += 1
         nodes, weights = quadrature(num_nodes)
         errors_T = np.abs(nodes ** t[:, None] @ weights - 1 / (t + 1))
-        is_enough_T = np.maximum.accumulate(errors_T) < PRECISION / 10
+        is_enough_T = np.maximum.accumulate((t + 1) * errors_T) < PRECISION / 10
         num_nodes_T[is_enough_T & (num_nodes_T == 0)] = num_nodes
     return num_nodes_T
 
@@ -163,9 +166,8 @@ def _turned(sizes_G, numbers_G, rewards_G, silent, k, circle):
     own_G, others_G = np.zeros(num_sizes), np.zeros(num_sizes)
     fewer_GX = np.zeros((num_sizes, num_points), np.complex128)
     most_columns = nodes_YY.shape[1] * num_points
-    inverse_GC = np.empty(
-        (num_sizes, most_columns), np.complex128
-    )  # conjugate: real parts are then sums of products
+    # Conjugate inverses: the real parts of their products with other numbers are then sums of products.
+    inverse_GC = np.empty((num_sizes, most_columns), np.complex128)
     product_C, factor_C = np.empty_like(inverse_GC[0]), np.empty_like(inverse_GC[0])
     own_C, others_C = np.empty_like(product_C), np.empty_like(product_C)
     own_level_C, others_level_C = np.empty_like(product_C), np.empty_like(product_C)
