@@ -13,9 +13,10 @@ import contextlib
 import dataclasses
 import os
 import queue
+import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -76,6 +77,21 @@ class UpdateTimes:
     confirmed_s: float
 
 
+@contextlib.contextmanager
+def _unseen(module: str) -> Iterator[None]:
+    """Keep a module out of a search through all that are loaded.
+
+    vLLM's CPU engine looks for kernels among the attributes of what every module holds, and fails over an object of
+    llvmlite's, which Numba loads: it answers to any name, `__dict__` included, with a function.
+    """
+    found = sys.modules.pop(module, None)
+    try:
+        yield
+    finally:
+        if found is not None:
+            sys.modules[module] = found
+
+
 class Engine:
     """vLLM with groups of samples, weight versions and a clock. Thread-safe."""
 
@@ -105,7 +121,8 @@ class Engine:
         self._config = config
         self._stop_token_ids = list(stop_token_ids)
         try:
-            self._llm = LLMEngine.from_engine_args(EngineArgs(**arguments))
+            with _unseen("llvmlite.binding.ffi"):
+                self._llm = LLMEngine.from_engine_args(EngineArgs(**arguments))
         except (ValueError, TypeError) as error:
             # What is raised goes to another process, and pydantic's own error cannot.
             settings = f" with rollout.engine = {config.engine}" if config.engine else ""

@@ -166,7 +166,12 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def engine(tiny_model: Path) -> Iterator:
-    """The engine of ENGINE, with <eos> as its stop token. Tests leave whatever version they like in it."""
+    """The engine of ENGINE, with <eos> as its stop token. Tests leave whatever version they like in it.
+
+    Where Numba is loaded before, as by a module of a user's, it starts all the same.
+    """
+    import llvmlite.binding  # noqa: F401
+
     from actors.engine import Engine
 
     environment = dict(os.environ)
