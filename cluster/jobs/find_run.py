@@ -173,7 +173,7 @@ def _how_far(run_dir: Path) -> str:
     settings, metrics = run_dir / SETTINGS_FILE, run_dir / "metrics.jsonl"
     planned = tomllib.loads(settings.read_text()) if settings.exists() else {}
     steps = planned.get("train", {}).get("steps")
-    done = sum(1 for _ in metrics.open()) if metrics.exists() else 0
+    done = len(metrics.read_text(errors="replace").splitlines()) if metrics.exists() else 0
     of_steps = f"after step {done:,}" + ("" if steps is None else f" of {steps:,}")
     if done == steps and ("evaluation" not in planned or (run_dir / "report.json").exists()):
         return f"{of_steps}; look at it with: bonfire view {run_dir}"

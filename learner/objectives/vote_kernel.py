@@ -38,9 +38,8 @@ class Circle(NamedTuple):
 
     probability_MV: np.ndarray  # these probabilities
     turns_VX: np.ndarray  # e^(i v angle)
-    weights_VX: (
-        np.ndarray
-    )  # with them a sum over X of f / e^(i (2v - 1) angle) is f's coefficient of x^(k - 1)
+    # With these weights a sum over X of f / e^(i (2v - 1) angle) is f's coefficient of x^(k-1) over C(n-1, k-1).
+    weights_VX: np.ndarray
     anyone_MX: np.ndarray  # ((1 + x) / (1 + odds))^m
     num_nodes_T: np.ndarray  # of the quadrature, by the most answers that may tie with a sample's own
     nodes_YY: np.ndarray  # in row Y those of Y nodes
